@@ -1,0 +1,218 @@
+"""Bases: orthonormal fixed and random columns, built from the cross-products.
+
+The engines work in columns of unit size that are orthogonal over all rows, so that a fit does not
+depend on the units or the origin of a covariate. Notation, with b the basis columns of
+`cross_products` and m the number of levels:
+
+    user's columns    X = b F,        y = b f_y,        Z = b_z S
+    engine's columns  X* = X R^-1,    y* = (y - X b_ols) / scale,    Z* = Z T
+    where             X*'X* = I,      y*'y* = n - p,    Z*'Z* = m I (covariance "full")
+
+    beta = b_ols + scale R^-1 beta*,    D = T D* T'
+
+A fixed column that is a linear combination of earlier ones is aliased: it is left out of X* and its
+coefficient is zero, as in R's ``lm``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from mixedlearn.covariance import CovarianceStructure
+from mixedlearn.cross_products import CrossProducts
+
+FloatArray = NDArray[np.float64]
+
+# A column whose residual on the earlier ones keeps less than this share of its square is aliased.
+ALIAS_TOLERANCE = 1e-11
+# Values that differ by less than this share of their mean are one value, as far as doubles tell.
+CONSTANT_TOLERANCE = 1e-13
+# Below this share of y's square, a residual sum of squares is rounding error.
+EXACT_FIT_TOLERANCE = 1e-14
+
+
+@dataclass(frozen=True, slots=True)
+class FixedBasis:
+    """Orthonormal fixed columns and the residual response.
+
+    Attributes
+    ----------
+    columns : ndarray of shape (k + 2, p)
+        X* in terms of the basis columns.
+    response : ndarray of shape (k + 2,)
+        y* in terms of the basis columns.
+    scale : float
+        Residual standard deviation of ordinary least squares; y* has residual variance one.
+    offset : ndarray of shape (p_user,)
+        Coefficients of ordinary least squares, intercept first if there is one; aliased ones zero.
+    to_user : ndarray of shape (p_user, p)
+        ``beta = offset + scale * to_user @ beta*``.
+    aliased : ndarray of shape (p_user,), bool
+        Columns left out.
+    log_det_gram : float
+        log|X'X| of the user's columns that are kept.
+    is_exact : bool
+        Whether the fixed columns reproduce the response but for rounding.
+    """
+
+    columns: FloatArray
+    response: FloatArray
+    scale: float
+    offset: FloatArray
+    to_user: FloatArray
+    aliased: NDArray[np.bool_]
+    log_det_gram: float
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBasis:
+    """Well-scaled columns of the random effects.
+
+    Attributes
+    ----------
+    columns : ndarray of shape (n_z, q*)
+        Z* in terms of the z columns of the cross-products.
+    to_user : ndarray of shape (q, q*)
+        T: ``D = T D* T'`` and ``b = T b*``.
+    from_user : ndarray of shape (q*, q)
+        ``D* = from_user D from_user'`` gives the same model.
+    aliased : ndarray of shape (q,), bool
+        Effects whose column is a combination of earlier ones; their variance is zero.
+    """
+
+    columns: FloatArray
+    to_user: FloatArray
+    from_user: FloatArray
+    aliased: NDArray[np.bool_]
+
+
+def fixed_basis(
+    products: CrossProducts, columns: tuple[int, ...], fit_intercept: bool
+) -> FixedBasis:
+    """Orthonormalise the fixed columns and take ordinary least squares out of the response.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    columns : tuple of int
+        Columns of X with a fixed effect.
+    fit_intercept : bool
+        Whether the constant is a fixed column; without it the shift of the columns is undone.
+    """
+    n_basis = len(products.gram)
+    positions = [column + 1 for column in columns]
+    user = np.zeros((n_basis, len(positions) + fit_intercept))
+    user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
+    response = np.zeros(n_basis)
+    response[-1] = 1.0
+    if fit_intercept:
+        user[0, 0] = 1.0
+    else:
+        user[0] = products.shift[:-1][list(columns)]
+        response[0] = products.shift[-1]
+
+    gram = user.T @ products.gram @ user
+    magnitudes = products.gram[0, 0] * products.shift[:-1][list(columns)] ** 2
+    if fit_intercept:
+        magnitudes = np.append(0.0, magnitudes)
+    kept, root = _independent_columns(gram, CONSTANT_TOLERANCE**2 * magnitudes)
+    inverse_root = solve_triangular(root, np.eye(len(kept)))
+    orthonormal = user[:, kept] @ inverse_root
+
+    projection = orthonormal.T @ (products.gram @ response)
+    residual = response - orthonormal @ projection
+    residual_square = float(residual @ products.gram @ residual)
+    total = float(response @ products.gram @ response)
+    magnitude = products.gram[0, 0] * products.shift[-1] ** 2
+    is_exact = residual_square <= max(
+        EXACT_FIT_TOLERANCE * total, CONSTANT_TOLERANCE**2 * magnitude
+    )
+    n_residual = max(products.n_rows - len(kept), 1)
+    scale = 1.0 if is_exact else float(np.sqrt(residual_square / n_residual))
+
+    to_user = np.zeros((user.shape[1], len(kept)))
+    to_user[kept] = inverse_root
+    offset = to_user @ projection
+    if fit_intercept:
+        to_user[0] -= products.shift[:-1][list(columns)] @ to_user[1:]
+        offset[0] += products.shift[-1] - products.shift[:-1][list(columns)] @ offset[1:]
+    aliased = np.ones(user.shape[1], bool)
+    aliased[kept] = False
+    return FixedBasis(
+        columns=orthonormal,
+        response=residual / scale,
+        scale=scale,
+        offset=offset,
+        to_user=to_user,
+        aliased=aliased,
+        log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
+        is_exact=bool(is_exact),
+    )
+
+
+def random_basis(
+    products: CrossProducts, random_intercept: bool, structure: CovarianceStructure
+) -> RandomBasis:
+    """Scale the random columns; with a full covariance, orthogonalise them too.
+
+    Only the full structure is closed under a change of basis; the diagonal ones allow a scale for
+    each effect and the scalar one a common scale.
+    """
+    z = list(products.z_columns)
+    n_levels = products.grouped.shape[2]
+    gram = products.gram[np.ix_(z, z)] / n_levels
+    shift = products.shift[np.array(z[1:], dtype=int) - 1]
+    magnitudes = gram[0, 0] * shift**2
+    # The user's columns in terms of the z columns: slopes get their shift back.
+    user = np.eye(len(z))
+    user[0, 1:] = shift
+    if not random_intercept:
+        user = user[:, 1:]
+    if structure.kind == "full":
+        shifted = np.eye(len(z)) if random_intercept else user
+        unshift = np.eye(user.shape[1])
+        if random_intercept:
+            magnitudes = np.append(0.0, magnitudes)
+            unshift[0, 1:] = -shift
+        kept, root = _independent_columns(
+            shifted.T @ gram @ shifted, CONSTANT_TOLERANCE**2 * magnitudes
+        )
+        inverse_root = solve_triangular(root, np.eye(len(kept)))
+        columns = shifted[:, kept] @ inverse_root
+        to_user = unshift[:, kept] @ inverse_root
+        from_user = columns.T @ gram @ user
+        aliased = np.ones(user.shape[1], bool)
+        aliased[kept] = False
+        return RandomBasis(columns, to_user, from_user, aliased)
+    sizes = np.sqrt(np.diag(user.T @ gram @ user))
+    if structure.kind == "scalar":
+        sizes = np.full(len(sizes), np.sqrt(np.mean(sizes**2)))
+    sizes = np.where(sizes > 0.0, sizes, 1.0)
+    return RandomBasis(user / sizes, np.diag(1.0 / sizes), np.diag(sizes), np.zeros(len(sizes), bool))
+
+
+def _independent_columns(
+    gram: FloatArray, negligible: FloatArray
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Columns that are no combination of earlier ones, and the upper Cholesky root of their Gram.
+
+    A column whose residual square falls below ``negligible`` counts as dependent as well: it
+    differs from a constant by rounding error only.
+    """
+    kept: list[int] = []
+    root = np.zeros((len(gram), len(gram)))
+    for j in range(len(gram)):
+        rank = len(kept)
+        column = solve_triangular(root[:rank, :rank], gram[kept, j], trans="T") if rank else []
+        pivot = gram[j, j] - np.dot(column, column)
+        if pivot > max(ALIAS_TOLERANCE * gram[j, j], negligible[j]):
+            root[:rank, rank] = column
+            root[rank, rank] = np.sqrt(pivot)
+            kept.append(j)
+    rank = len(kept)
+    return np.array(kept, dtype=np.int64), root[:rank, :rank]

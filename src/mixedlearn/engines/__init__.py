@@ -1,0 +1,1 @@
+"""Engines: the likelihood and its derivatives from cross-products."""

@@ -1,0 +1,414 @@
+"""One grouping factor: the likelihood as a sum over levels.
+
+Notation
+--------
+For level i, with Z_i, X_i and y_i its rows in the engine's columns (see `bases`), the factorisation
+``Z_i = Q_i U_i`` with orthonormal Q_i splits the level's data into the part inside the span of Z_i,
+
+    U_i = chol(Z_i'Z_i),     R_i = Q_i'[X_i y_i]           (q, q) and (q, p + 1)
+
+and the part outside, whose cross-products are added up over the levels:
+
+    W = sum_i ([X_i y_i]'[X_i y_i] - R_i'R_i)              (p + 1, p + 1)
+
+The level is then q rows with design U_i and noise I, so with ``L_i L_i' = I + U_i D U_i'``
+
+    log|V_i| = log|L_i L_i'|,      K_i = L_i^-1 R_i,      P_i = L_i^-1 U_i
+    [X y]'V^-1[X y] = W + sum_i K_i'K_i
+    M_i = Z_i'V_i^-1 Z_i = P_i'P_i,    N_i = Z_i'V_i^-1 X_i = P_i'K_i,    u_i = Z_i'V_i^-1 (y_i - X_i beta)
+
+Every term is a sum of squares: nothing cancels, however large D is. (The same quantities written
+with ``A_i - A_i Lambda S_i^-1 Lambda'A_i`` lose as many digits as D gains.) With
+``B_i = N_i H^-1 N_i'`` (zero for ML), the gradient of the objective by D is
+
+    G = sum_i (M_i - B_i - u_i u_i'/s2)
+
+and its Hessian in directions E, F (Lindstrom & Bates 1988, section 3, for the profiled likelihood)
+
+      sum_i tr(E M_i F (2 u_i u_i'/s2 + 2 B_i - M_i)) - (2/s2) c_E'H^-1 c_F - g_E g_F / df
+      - tr(H^-1 T_E H^-1 T_F)                                                        (REML only)
+    c_E = sum_i N_i'E u_i,    g_E = sum_i u_i'E u_i / s2,    T_E = sum_i N_i'E N_i
+
+Arrays have the levels last, so that loops run over the few effects and never over levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from mixedlearn.bases import FixedBasis, RandomBasis
+from mixedlearn.covariance import PIVOT_TOLERANCE, CovarianceStructure
+from mixedlearn.cross_products import CrossProducts
+from mixedlearn.engines.protocol import Evaluation, FixedEffects
+
+FloatArray = NDArray[np.float64]
+
+# Levels are taken in blocks of about this many numbers, to stay in a core's cache.
+BLOCK_ENTRIES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class LevelMoments:
+    """The data of every level, reduced to q rows each.
+
+    Attributes
+    ----------
+    n_effects : int
+        q, the number of (engine's) random columns.
+    rows : ndarray of shape (q, q + p + 1, m)
+        ``[U_i, R_i]``: random columns, fixed columns, response.
+    multiplicity : ndarray of shape (m,)
+        How many levels an entry stands for in sums that only involve U_i.
+    within : ndarray of shape (p + 1, p + 1)
+        W, the cross-products outside the levels' random columns.
+    """
+
+    n_effects: int
+    rows: FloatArray
+    multiplicity: FloatArray
+    within: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionalMoments:
+    """Distribution of the engine's random effects given the response, for every level.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (q, m)
+        BLUPs.
+    covariance : ndarray of shape (q, q, m)
+        ``D - D M_i D``, relative to the noise variance, beta taken as known.
+    coef_response : ndarray of shape (q, p, m)
+        ``D N_i``: minus the change of the BLUP with beta.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    coef_response: FloatArray
+
+
+def reduce_levels(
+    products: CrossProducts, fixed: FixedBasis, random: RandomBasis
+) -> LevelMoments:
+    """Turn cross-products into q rows per level and the within part."""
+    columns = np.column_stack([fixed.columns, fixed.response])
+    q = random.columns.shape[1]
+    n_levels = products.grouped.shape[2]
+    square = np.tensordot(products.grouped[:, list(products.z_columns)], random.columns, (1, 0))
+    square = np.tensordot(random.columns, square, (0, 0))  # (q, m, q)
+    rows = np.empty((q, q + columns.shape[1], n_levels))
+    for j in range(q):
+        mixed = np.tensordot(random.columns[:, j], products.grouped, 1)
+        np.matmul(columns.T, mixed, out=rows[j, q:])
+        rows[j, :q] = square[j].T
+    for j in range(q):
+        original = rows[j, j].copy()
+        for k in range(j):
+            rows[j, j:] -= rows[k, j] * rows[k, j:]
+        pivot = rows[j, j]
+        positive = (pivot > PIVOT_TOLERANCE * original) & (pivot > 0.0)
+        inverse = np.zeros(n_levels)
+        inverse[positive] = 1.0 / np.sqrt(pivot[positive])
+        rows[j, :j] = 0.0
+        rows[j, j:] *= inverse
+    flat = rows[:, q:]
+    within = columns.T @ products.gram @ columns
+    for j in range(q):
+        within -= flat[j] @ flat[j].T
+    return LevelMoments(q, rows, np.ones(n_levels), within)
+
+
+def compress(moments: LevelMoments) -> LevelMoments:
+    """Merge levels that share U_i into as many rows as their data have dimensions.
+
+    Every sum over levels is quadratic in R_i with weights that depend on U_i alone, so levels with
+    the same U_i (the same size, for a random intercept) may be replaced by any rows with the same
+    second moments.
+    """
+    q, rows = moments.n_effects, moments.rows
+    n_levels = rows.shape[2]
+    dimension = rows[:, q:].size // max(n_levels, 1)
+    most = n_levels // (2 * max(dimension, 1))
+    codes = np.zeros(n_levels, dtype=np.int64)
+    n_classes = 1
+    for i in range(q):
+        for j in range(i, q):
+            if n_classes > most:
+                return moments
+            entry, values = pd.factorize(rows[i, j])
+            codes, classes = pd.factorize(codes * len(values) + entry)
+            n_classes = len(classes)
+    if n_classes > most:
+        return moments
+    order = np.argsort(codes, kind="stable")
+    bounds = np.append(0, np.cumsum(np.bincount(codes)))
+    merged, multiplicity = [], []
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        members = order[start:stop]
+        if len(members) <= dimension:
+            merged.append(rows[:, :, members])
+            multiplicity.append(np.ones(len(members)))
+            continue
+        data = rows[:, q:, members].reshape(dimension, -1)
+        values, vectors = np.linalg.eigh(data @ data.T)
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(q, -1, dimension)
+        shared = np.repeat(rows[:, :q, members[:1]], dimension, axis=2)
+        merged.append(np.concatenate([shared, root], axis=1))
+        multiplicity.append(np.where(np.arange(dimension) == 0, float(len(members)), 0.0))
+    return LevelMoments(
+        q, np.concatenate(merged, axis=2), np.concatenate(multiplicity), moments.within
+    )
+
+
+class OneFactorEngine:
+    """The likelihood with one grouping factor.
+
+    Parameters
+    ----------
+    moments : LevelMoments
+    structure : CovarianceStructure
+        Structure of D in the engine's columns.
+    reml : bool
+        Restricted likelihood or likelihood.
+    n_rows : int
+        Number of rows.
+    constant : float
+        What the objective in the user's units has more than in the engine's columns.
+    """
+
+    def __init__(
+        self,
+        moments: LevelMoments,
+        structure: CovarianceStructure,
+        *,
+        reml: bool,
+        n_rows: int,
+        constant: float,
+    ):
+        self.structure = structure
+        self.n_levels = moments.rows.shape[2]
+        self.reml = reml
+        self.n_fixed = len(moments.within) - 1
+        self.df = n_rows - self.n_fixed if reml else n_rows
+        self.constant = constant
+        self._moments = compress(moments)
+        self._directions = structure.directions()
+
+    def start(self) -> FloatArray:
+        """D by the method of moments, from the residuals of ordinary least squares.
+
+        With ``z_i = U_i' r_i``, E z_i z_i' = s2 (A_i + A_i D A_i), linear in D.
+        """
+        q = self._moments.n_effects
+        if q == 0:
+            return np.zeros((0, 0))
+        root, residual = self._moments.rows[:, :q], self._moments.rows[:, -1]
+        multiplicity = self._moments.multiplicity
+        square = np.einsum("kim,kjm->ijm", root, root)
+        moment = np.einsum("kim,km->im", root, residual)
+        system = np.einsum("abm,cdm->adbc", square * multiplicity, square).reshape(q * q, q * q)
+        noise = self._within_variance()
+        excess = moment @ moment.T / noise - (square * multiplicity).sum(axis=2)
+        solution = np.linalg.lstsq(system, excess.ravel(), rcond=1e-8)[0].reshape(q, q)
+        return self.structure.project(solution, floor=0.01)
+
+    def _within_variance(self) -> float:
+        """Residual variance within levels, on the within part of X; total one where there is none."""
+        within = self._moments.within
+        values, vectors = np.linalg.eigh(within[:-1, :-1])
+        usable = values > 1e-9
+        projection = vectors[:, usable].T @ within[:-1, -1] / np.sqrt(values[usable])
+        rank = int(
+            (np.abs(self._moments.rows[:, : self._moments.n_effects]).max(axis=1) > 0).sum()
+        )
+        df = self.df + self.n_fixed * self.reml - rank - usable.sum()
+        square = within[-1, -1] - projection @ projection
+        return max(square / df, 1e-8) if df > 0 else 1.0
+
+    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
+        """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
+        factor = self.structure.lambda_from_theta(theta)
+        solved, cross, log_det = self._solve(factor)
+        fixed = self._least_squares(cross)
+        s2 = fixed.noise_variance
+        objective = self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * s2))
+        if self.reml:
+            objective -= 2.0 * np.log(np.diag(fixed.inverse_root)).sum()
+        nothing = np.empty(0)
+        if order == 0:
+            return Evaluation(theta, float(objective), nothing, nothing, nothing, fixed)
+        sums = self._derivative_sums(solved, fixed, order)
+        by_lambda = 2.0 * sums.gradient @ factor
+        gradient = np.einsum("aij,ij->a", self._directions, by_lambda)
+        hessian = self._hessian(factor, sums, s2) if order == 2 else nothing
+        return Evaluation(theta, float(objective), gradient, hessian, sums.gradient, fixed)
+
+    def _blocks(self) -> Iterator[slice]:
+        rows = self._moments.rows
+        size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)
+        for start in range(0, rows.shape[2], size):
+            yield slice(start, start + size)
+
+    def _solve(self, factor: FloatArray) -> tuple[list[FloatArray], FloatArray, float]:
+        """``[P_i, K_i]`` block by block, ``[X y]'V^-1[X y]`` and log|V|."""
+        q = self._moments.n_effects
+        cross = self._moments.within.copy()
+        log_det = 0.0
+        blocks = []
+        for block in self._blocks():
+            solved, pivots = solve_levels(self._moments.rows[:, :, block], factor)
+            for j in range(q):
+                cross += solved[j, q:] @ solved[j, q:].T
+                log_det += 2.0 * float(np.log(pivots[j]) @ self._moments.multiplicity[block])
+            blocks.append(solved)
+        return blocks, cross, log_det
+
+    def _least_squares(self, cross: FloatArray) -> FixedEffects:
+        p = self.n_fixed
+        root = np.linalg.cholesky(cross[:p, :p])
+        inverse_root = solve_triangular(root, np.eye(p), lower=True, trans="T") if p else root
+        projection = inverse_root.T @ cross[:p, p]
+        residual = float(cross[p, p] - projection @ projection)
+        return FixedEffects(inverse_root @ projection, inverse_root, max(residual, 1e-300) / self.df)
+
+    def _derivative_sums(
+        self, blocks: list[FloatArray], fixed: FixedEffects, order: int
+    ) -> _DerivativeSums:
+        q, p = self._moments.n_effects, self.n_fixed
+        s2 = fixed.noise_variance
+        sums = _DerivativeSums(
+            np.zeros((q, q)), np.zeros((q, q)), np.zeros((q * q, q * q)),
+            np.zeros((q, p, q)), np.zeros((q, q, p, p)),
+        )
+        for block, solved in zip(self._blocks(), blocks, strict=True):
+            root = solved[:, :q]  # P_i
+            multiplicity = self._moments.multiplicity[block]
+            residual = solved[:, -1] - np.tensordot(fixed.coef, solved[:, q:-1], (0, 1))
+            u = _sum_over_rows(root, residual[:, None])[:, 0]
+            square = _sum_over_rows(root, root)  # M_i
+            scores = u @ u.T / s2
+            sums.scores[...] += scores
+            sums.gradient[...] += square @ multiplicity - scores
+            if not self.reml and order == 1:
+                continue
+            whitened = np.matmul(fixed.inverse_root.T, solved[:, q:-1])
+            mixed = _sum_over_rows(root, whitened)  # N_i times a root of H^-1
+            if self.reml:
+                flat = mixed.reshape(q, -1)
+                sums.gradient[...] -= flat @ flat.T
+            if order == 1:
+                continue
+            weight = (2.0 / s2) * u[:, None] * u - multiplicity * square
+            if self.reml:
+                for a in range(q):
+                    for b in range(a, q):
+                        leverage = 2.0 * np.einsum("pm,pm->m", mixed[a], mixed[b])
+                        weight[a, b] += leverage
+                        if b > a:
+                            weight[b, a] += leverage
+                        product = mixed[a] @ mixed[b].T
+                        sums.leverages[a, b] += product
+                        if b > a:
+                            sums.leverages[b, a] += product.T
+            sums.fourth[...] += square.reshape(q * q, -1) @ weight.reshape(q * q, -1).T
+            sums.mixed_scores[...] += mixed @ u.T
+        return sums
+
+    def _hessian(self, factor: FloatArray, sums: _DerivativeSums, s2: float) -> FloatArray:
+        q, n_parameters = self._moments.n_effects, len(self._directions)
+        change = self._directions @ factor.T
+        change = change + change.transpose(0, 2, 1)  # derivatives of D, (n_parameters, q, q)
+        flat = change.reshape(n_parameters, q * q)
+        fourth = sums.fourth.reshape(q, q, q, q).transpose(3, 0, 1, 2).reshape(q * q, q * q)
+        hessian = flat @ fourth @ flat.T
+        c = np.einsum("eab,apb->ep", change, sums.mixed_scores)
+        g = flat @ sums.scores.ravel()
+        hessian -= (2.0 / s2) * (c @ c.T) + np.outer(g, g) / self.df
+        if self.reml:
+            t = np.tensordot(change, sums.leverages, ((1, 2), (0, 1))).reshape(n_parameters, -1)
+            hessian -= t @ t.T
+        curvature = (sums.gradient @ self._directions).reshape(n_parameters, q * q)
+        hessian += 2.0 * curvature @ self._directions.reshape(n_parameters, q * q).T
+        return (hessian + hessian.T) / 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _DerivativeSums:
+    """Sums over levels that give the gradient and the Hessian.
+
+    ``gradient`` is G (q, q); ``scores`` sum u_i u_i'/s2 (q, q); ``fourth`` sum M_i (x) W_i
+    (q q, q q); ``mixed_scores`` sum N_i u_i (q, p, q) and ``leverages`` sum N_i (x) N_i
+    (q, q, p, p), both with N_i times a root of H^-1.
+    """
+
+    gradient: FloatArray
+    scores: FloatArray
+    fourth: FloatArray
+    mixed_scores: FloatArray
+    leverages: FloatArray
+
+
+def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``L_i^-1 rows_i`` and the diagonals of L_i, for ``L_i L_i' = I + U_i D U_i'``.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (q, q + p + 1, m)
+        ``[U_i, R_i]``.
+    factor : ndarray of shape (q, q)
+        Lambda.
+
+    Returns
+    -------
+    solved : ndarray of shape (q, q + p + 1, m)
+    pivots : ndarray of shape (q, m)
+    """
+    q = len(rows)
+    root = np.matmul(factor.T, rows[:, :q])  # (U_i Lambda), entry [i, j] at [i, j]
+    solved = np.empty_like(rows)
+    pivots = np.empty((q, rows.shape[2]))
+    lower: dict[tuple[int, int], FloatArray] = {}
+    for j in range(q):
+        total = rows[j]
+        square = 1.0 + np.einsum("km,km->m", root[j], root[j])
+        for k in range(j):
+            entry = np.einsum("km,km->m", root[j], root[k])
+            for earlier in range(k):
+                entry -= lower[j, earlier] * lower[k, earlier]
+            entry /= pivots[k]
+            lower[j, k] = entry
+            square -= entry * entry
+            total = total - entry * solved[k]
+        np.sqrt(square, out=pivots[j])
+        np.divide(total, pivots[j], out=solved[j])
+    return solved, pivots
+
+
+def _sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
+    """``left_i' right_i`` for every level: (q, a, m) and (q, b, m) give (a, b, m)."""
+    total = left[0][:, None] * right[0]
+    for j in range(1, len(left)):
+        total += left[j][:, None] * right[j]
+    return total
+
+
+def conditional_moments(
+    moments: LevelMoments, factor: FloatArray, fixed: FixedEffects
+) -> ConditionalMoments:
+    """BLUPs of the engine's effects, with their covariance and their dependence on beta."""
+    q = moments.n_effects
+    solved, _ = solve_levels(moments.rows, factor)
+    root, rows = solved[:, :q], solved[:, q:]
+    residual = rows[:, -1] - np.tensordot(fixed.coef, rows[:, :-1], (0, 1))
+    covariance = factor @ factor.T
+    spread = np.matmul(covariance, root)  # rows of P_i times D
+    mean = _sum_over_rows(spread, residual[:, None])[:, 0]
+    shrunk = covariance[:, :, None] - _sum_over_rows(spread, spread)
+    return ConditionalMoments(mean, shrunk, _sum_over_rows(spread, rows[:, :-1]))
