@@ -15,11 +15,11 @@ r2 = R_yy^2 where V_w = I + W^(1/2) Z D Z' W^(1/2). The criterion is what lme4 p
 for the columns of X as given; df is n - p for REML, n for ML. (log|V_w| - sum log w is log|V| for
 V = W^-1 + Z D Z'.)
 
-Columns are centred and scaled inside, in extended precision, and the log-determinant of that change
-of basis is put back, so covariates of any scale and offset are safe. `criterion` and `solve` use one
-dense Householder factorisation of the whole problem in ``numpy.longdouble``; `best_fit` searches
-with the same factorisation done level by level in float64 and a gradient that comes out of the
-orthogonal factors, and takes its final value from the dense one.
+Columns are centred and scaled inside, in extended precision, and the log-determinant of that
+change of basis is put back, so covariates of any scale and offset are safe. `criterion` and `solve`
+use one dense Householder factorisation of the whole problem in ``numpy.longdouble``; `best_fit`
+searches with the same factorisation done level by level in float64 and a gradient that comes out of
+the orthogonal factors, and takes its final value from the dense one.
 
 A covariance may be handed in as ``D`` or as a factor ``F``. The factor is the better choice where a
 covariate has an offset of many standard deviations: forming ``D`` in the original units squares the
@@ -37,7 +37,7 @@ LD = np.longdouble
 BOUND = 1e6  # largest |Lambda| of a search, for columns of root mean square one
 
 
-# --- a basis in which the columns are of order one -------------------------------------------------
+# --- a basis in which the columns are of order one -----------------------------------------------
 class Basis:
     """Columns ``c`` become ``(c - shift * constant) / scale``, then times a triangular matrix.
 
@@ -130,7 +130,7 @@ def _householder(matrix):
     return np.triu(work[:columns])
 
 
-# --- the problem in that basis ----------------------------------------------------------------------
+# --- the problem in that basis -------------------------------------------------------------------
 @dataclass
 class _Data:
     """Whitened rows in the inner basis; `blocks` are the same rows level by level, zero-padded."""
@@ -265,7 +265,7 @@ def criterion_by_levels(D, X, y, Z, codes, weights=None, reml=True, *, factor=No
     return _value_and_gradient(data, inner)[0] + float(data.offset)
 
 
-# --- solution at a given D --------------------------------------------------------------------------
+# --- solution at a given D -----------------------------------------------------------------------
 @dataclass(frozen=True)
 class Solution:
     """Everything the mixed model equations give at one ``D`` (all in original units).
@@ -351,7 +351,7 @@ def solve(D, X, y, Z, codes, weights=None, reml=True, *, factor=None):
     )
 
 
-# --- objective and gradient for the search -----------------------------------------------------------
+# --- objective and gradient for the search -------------------------------------------------------
 def _value_and_gradient(data, factor):
     """Inner criterion (without `_Data.offset`) and its gradient in the entries of ``factor``.
 
@@ -359,7 +359,7 @@ def _value_and_gradient(data, factor):
     of log|A'A| is 2 pinv(A)', that of the residual sum of squares -2 e c' (residual e, solution c).
     """
     Z, tail = data.blocks
-    (m, rows, q), p, r = Z.shape, tail.shape[2] - 1, factor.shape[1]
+    (m, rows, _), p, r = Z.shape, tail.shape[2] - 1, factor.shape[1]
     data.evaluations += 1
     stacked = np.zeros((m, rows + r, r + p + 1))
     stacked[:, :rows, :r] = Z @ factor
@@ -391,7 +391,7 @@ def _value_and_gradient(data, factor):
     return value, gradient
 
 
-# --- which entries of Lambda are free ----------------------------------------------------------------
+# --- which entries of Lambda are free ------------------------------------------------------------
 def perfect_elimination_ordering(mask, rng=None):
     """An order of the variables that eliminates without fill, or None if the graph is not chordal.
 
@@ -542,8 +542,8 @@ class BestFit:
 
     ``D`` and ``factor`` (D = factor factor') are in the units of Z, relative to the noise variance
     ``s2``. ``local_optima``: criteria of the distinct optima that the starts ended in, best first
-    (those within 1e-4 of each other count once). ``at_bound``: an entry of Lambda ended at the bound, so
-    that the optimum may lie at infinity.
+    (those within 1e-4 of each other count once). ``at_bound``: an entry of Lambda ended at the
+    bound, so that the optimum may lie at infinity.
     """
 
     criterion: float

@@ -41,8 +41,8 @@ FAMILIES = (
 class HardProblem:
     """Data and model; column positions refer to ``X``, which has no intercept column.
 
-    ``covariance`` is "full", "diagonal", "scalar" or a boolean mask (q, q) of the free entries of D;
-    the effects are the intercept (if ``random_intercept``), then ``slopes`` in their order.
+    ``covariance`` is "full", "diagonal", "scalar" or a boolean mask (q, q) of the free entries of
+    D; the effects are the intercept (if ``random_intercept``), then ``slopes`` in their order.
     """
 
     seed: int

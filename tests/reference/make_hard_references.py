@@ -1,7 +1,8 @@
 """Write ``hard_problems.json``: the best criterion known for every hard problem.
 
-Run ``python tests/reference/make_hard_references.py``: two processes, a few minutes. Every problem is
-searched twice, from different random starts; `agreement` is the difference of the two criteria.
+Run ``python tests/reference/make_hard_references.py``: two processes, about two minutes. Every
+problem is searched twice, from different random starts; `agreement` is the difference of the two
+criteria.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if __name__ in ("__main__", "__mp_main__"):
 
 import numpy as np
 import scipy
+
 from reference.brute_force import best_fit
 from reference.hard_problems import hard_problem
 
