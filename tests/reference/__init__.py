@@ -1,0 +1,1 @@
+"""Slow, independent references that the fast estimator is checked against."""
