@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from mixedlearn.covariance import CovarianceStructure
 from mixedlearn.cross_products import CrossProducts
@@ -121,7 +120,7 @@ def fixed_basis(
     if fit_intercept:
         magnitudes = np.append(0.0, magnitudes)
     kept, root = _independent_columns(gram, CONSTANT_TOLERANCE**2 * magnitudes)
-    inverse_root = solve_triangular(root, np.eye(len(kept)))
+    inverse_root = np.linalg.inv(root)
     orthonormal = user[:, kept] @ inverse_root
 
     projection = orthonormal.T @ (products.gram @ response)
@@ -182,7 +181,7 @@ def random_basis(
         kept, root = _independent_columns(
             shifted.T @ gram @ shifted, CONSTANT_TOLERANCE**2 * magnitudes
         )
-        inverse_root = solve_triangular(root, np.eye(len(kept)))
+        inverse_root = np.linalg.inv(root)
         columns = shifted[:, kept] @ inverse_root
         to_user = unshift[:, kept] @ inverse_root
         from_user = columns.T @ gram @ user
@@ -208,7 +207,7 @@ def _independent_columns(
     root = np.zeros((len(gram), len(gram)))
     for j in range(len(gram)):
         rank = len(kept)
-        column = solve_triangular(root[:rank, :rank], gram[kept, j], trans="T") if rank else []
+        column = np.linalg.solve(root[:rank, :rank].T, gram[kept, j])
         pivot = gram[j, j] - np.dot(column, column)
         if pivot > max(ALIAS_TOLERANCE * gram[j, j], negligible[j]):
             root[:rank, rank] = column

@@ -91,6 +91,7 @@ def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float)
         promised = promised_decrease(evaluation)
         certified = _is_minimum(evaluation, tol)
         if certified or settled is None or len(path) >= max_iter:
+            evaluation = _polish(engine, evaluation)
             path.append(evaluation.objective)
             return Optimum(evaluation, promised, certified, tuple(path))
         evaluation = settled
@@ -175,6 +176,20 @@ def _settle(engine: Engine, evaluation: Evaluation) -> Evaluation | None:
             continue
         covariance, settled = candidate, theta
     return None if settled is None else engine.evaluate(settled, 2)
+
+
+def _polish(engine: Engine, evaluation: Evaluation) -> Evaluation:
+    """Take the last Newton step: it squares the error for the price of one objective."""
+    if len(evaluation.theta) == 0:
+        return evaluation
+    lengths = _natural_lengths(evaluation.theta)
+    curvature, vectors = np.linalg.eigh(evaluation.hessian * np.outer(lengths, lengths))
+    slope = vectors.T @ (evaluation.gradient * lengths)
+    determined = curvature > FLAT_CURVATURE
+    step = np.where(determined, -slope / np.where(determined, curvature, 1.0), 0.0)
+    polished = engine.evaluate(evaluation.theta + lengths * (vectors @ step), 0)
+    loss = polished.objective - evaluation.objective
+    return polished if loss <= ROUNDING * abs(evaluation.objective) else evaluation
 
 
 def _natural_lengths(theta: FloatArray) -> FloatArray:

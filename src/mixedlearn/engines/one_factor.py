@@ -40,7 +40,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.covariance import PIVOT_TOLERANCE, CovarianceStructure
@@ -125,6 +124,18 @@ def reduce_levels(
     return LevelMoments(q, rows, np.ones(n_levels), within)
 
 
+def within_residual(moments: LevelMoments, n_rows: int) -> tuple[float, int]:
+    """Residual sum of squares within levels, X's part outside the levels taken out, and its df."""
+    cross = moments.within
+    values, vectors = np.linalg.eigh(cross[:-1, :-1])
+    usable = values > 1e-9
+    projection = vectors[:, usable].T @ cross[:-1, -1] / np.sqrt(values[usable])
+    diagonal = np.arange(moments.n_effects)
+    n_level_rows = int(np.count_nonzero(moments.rows[diagonal, diagonal]))
+    square = float(cross[-1, -1] - projection @ projection)
+    return square, n_rows - n_level_rows - int(usable.sum())
+
+
 def compress(moments: LevelMoments) -> LevelMoments:
     """Merge levels that share U_i into as many rows as their data have dimensions.
 
@@ -198,6 +209,9 @@ class OneFactorEngine:
         self.n_fixed = len(moments.within) - 1
         self.df = n_rows - self.n_fixed if reml else n_rows
         self.constant = constant
+        square, df = within_residual(moments, n_rows)
+        # Where the levels use up all rows, the total variance, one, has to do for a start.
+        self._within_variance = max(square / df, 1e-8) if df > 0 else 1.0
         self._moments = compress(moments)
         self._directions = structure.directions()
 
@@ -214,23 +228,9 @@ class OneFactorEngine:
         square = np.einsum("kim,kjm->ijm", root, root)
         moment = np.einsum("kim,km->im", root, residual)
         system = np.einsum("abm,cdm->adbc", square * multiplicity, square).reshape(q * q, q * q)
-        noise = self._within_variance()
-        excess = moment @ moment.T / noise - (square * multiplicity).sum(axis=2)
+        excess = moment @ moment.T / self._within_variance - (square * multiplicity).sum(axis=2)
         solution = np.linalg.lstsq(system, excess.ravel(), rcond=1e-8)[0].reshape(q, q)
         return self.structure.project(solution, floor=0.01)
-
-    def _within_variance(self) -> float:
-        """Residual variance within levels, on the within part of X; total one where there is none."""
-        within = self._moments.within
-        values, vectors = np.linalg.eigh(within[:-1, :-1])
-        usable = values > 1e-9
-        projection = vectors[:, usable].T @ within[:-1, -1] / np.sqrt(values[usable])
-        rank = int(
-            (np.abs(self._moments.rows[:, : self._moments.n_effects]).max(axis=1) > 0).sum()
-        )
-        df = self.df + self.n_fixed * self.reml - rank - usable.sum()
-        square = within[-1, -1] - projection @ projection
-        return max(square / df, 1e-8) if df > 0 else 1.0
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
@@ -273,7 +273,7 @@ class OneFactorEngine:
     def _least_squares(self, cross: FloatArray) -> FixedEffects:
         p = self.n_fixed
         root = np.linalg.cholesky(cross[:p, :p])
-        inverse_root = solve_triangular(root, np.eye(p), lower=True, trans="T") if p else root
+        inverse_root = np.linalg.inv(root).T
         projection = inverse_root.T @ cross[:p, p]
         residual = float(cross[p, p] - projection @ projection)
         return FixedEffects(inverse_root @ projection, inverse_root, max(residual, 1e-300) / self.df)

@@ -1,0 +1,485 @@
+"""`MixedLinearRegressor`: parameters, warnings and thin methods."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from mixedlearn._callbacks import CallbackSupportMixin, begin_fit, with_callbacks
+from mixedlearn.cross_products import accumulate
+from mixedlearn.design import INTERCEPT, Design, make_specification
+from mixedlearn.exceptions import (
+    DegenerateModelWarning,
+    NoGroupsWarning,
+    PopulationPredictionWarning,
+)
+from mixedlearn.fit import fit_products, objective_at
+from mixedlearn.fitted import FittedModel
+from mixedlearn.grouping import Labels, encode, look_up
+from mixedlearn.prediction import predict_mean, predict_std
+from mixedlearn.validation import (
+    check_frame,
+    check_response,
+    check_weights,
+    column_names,
+    find_labels,
+    numeric_columns,
+)
+
+FloatArray = NDArray[np.float64]
+
+
+class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+    r"""Linear mixed model for grouped data.
+
+    Fits :math:`y = X\beta + Zb + e` with fixed effects :math:`\beta`, random effects :math:`b` that
+    differ between the levels of a grouping factor, and noise :math:`e`, by restricted maximum
+    likelihood or maximum likelihood. Predictions are those of the fixed effects plus, for levels seen
+    in `fit`, the best linear unbiased predictions (BLUPs) of the random effects.
+
+    Parameters
+    ----------
+    groups : str, int or list of one of these, default=None
+        Column of X that holds the grouping factor, by name or position. It may hold labels of any
+        kind and has no fixed effect. None: the labels are passed as ``fit(X, y, groups=labels)``.
+    fixed_effects : list of str or int, default=None
+        Columns of X with a fixed effect; None: all but the group column. Columns without any effect
+        are not looked at.
+    random_intercept : bool or dict, default=True
+        Whether each level has an intercept of its own. A dict gives it by the factor's name.
+    random_slopes : list of str or int, or dict, default=None
+        Columns of X whose coefficient differs between levels. They need no fixed effect. A dict gives
+        the list by the factor's name.
+    covariance : {"full", "diagonal", "scalar"}, array-like of bool of shape (q, q), or dict, \
+default="full"
+        Structure of the covariance of the q random effects of a level (the intercept first, then the
+        slopes in their order): all variances and covariances free; no covariances; one variance for
+        all effects and no covariances; or, with a mask, covariances zero wherever the mask is False.
+        A dict gives it by the factor's name.
+    fit_intercept : bool, default=True
+        Whether the fixed effects have an intercept.
+    reml : bool, default=True
+        Whether to maximise the restricted likelihood, which allows for the degrees of freedom that
+        the fixed effects use, or the likelihood.
+    handle_unknown : {"population", "error"}, default="population"
+        What `predict` does with a level that was not seen in `fit`: predict with the fixed effects
+        alone, or raise an error.
+    max_iter : int, default=100
+        Most iterations of the optimiser.
+    tol : float, default=1e-8
+        The fit is accepted when the quadratic model of minus twice the log-likelihood promises no
+        further decrease beyond this.
+    warm_start : bool, default=False
+        Whether a further call of `fit` starts from the variance components of the last one.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_fixed_effects,)
+        Fixed effects of the columns, in the order of ``fixed_effects``; zero for aliased columns.
+    intercept_ : float
+        Fixed intercept; zero if ``fit_intercept`` is False.
+    coef_covariance_ : DataFrame of shape (p, p)
+        Covariance matrix of the fixed effects, the intercept first.
+    noise_variance_ : float
+        Variance of the noise of a row of weight one, in squared units of y.
+    covariances_ : dict of str to DataFrame of shape (q, q)
+        For the factor, variances and covariances (no standard deviations) of its random effects.
+    random_effects_ : dict of str to DataFrame of shape (n_levels, q)
+        For the factor, the BLUPs of every level.
+    random_effects_covariances_ : dict of str to ndarray of shape (n_levels, q, q)
+        For the factor, the covariance of every level's effects given the data, the fixed effects
+        taken as known (lme4's ``condVar``).
+    theta_ : ndarray of shape (n_parameters,)
+        Free entries, column by column, of the Cholesky factor of the random effects' covariance
+        relative to the noise variance.
+    log_likelihood_ : float
+        Maximum of the log-likelihood; of the restricted one if ``reml``.
+    n_iter_ : int
+        Number of iterations of the optimiser.
+    converged_ : bool
+        Whether the optimum carries its certificate: no step in any direction promises a decrease.
+    is_singular_ : bool
+        Whether the covariance of the random effects is singular: a variance is zero or effects are
+        perfectly correlated.
+    n_groups_ : dict of str to int
+        Number of levels of the factor.
+    n_features_in_ : int
+        Number of columns of X, the group column among them.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X, if it had names.
+
+    Notes
+    -----
+    ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ / w_i``,
+    as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except where
+    there are no random effects: two rows of a level hold two noises.
+
+    The optimiser takes EM steps, then trust-region Newton-Raphson steps with exact derivatives
+    [1]_ [2]_. A variance of exactly zero is an ordinary answer and sets ``is_singular_``.
+
+    References
+    ----------
+    .. [1] Lindstrom, M. J. & Bates, D. M. (1988). Newton-Raphson and EM algorithms for linear
+       mixed-effects models for repeated-measures data. Journal of the American Statistical
+       Association 83, 1014-1022.
+    .. [2] Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects models
+       using lme4. Journal of Statistical Software 67(1).
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> round(model.intercept_, 3), model.coef_.round(3)
+    (251.405, array([10.467]))
+    >>> model.covariances_["Subject"].round(2)
+               intercept   Days
+    intercept     612.09   9.60
+    Days            9.60  35.07
+    >>> round(model.noise_variance_, 2)
+    654.94
+    >>> model.predict(X.head(2)).round(1)
+    array([253.7, 273.3])
+    """
+
+    # Groups go wherever scikit-learn routes metadata, so nobody has to request them.
+    __metadata_request__fit: ClassVar = {"groups": True}
+    __metadata_request__predict: ClassVar = {"groups": True}
+    __metadata_request__score: ClassVar = {"groups": True}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "groups": [str, Integral, list, tuple, None],
+        "fixed_effects": ["array-like", str, Integral, None],
+        "random_intercept": ["boolean", dict],
+        "random_slopes": ["array-like", str, Integral, dict, None],
+        "covariance": [StrOptions({"full", "diagonal", "scalar"}), "array-like", dict],
+        "fit_intercept": ["boolean"],
+        "reml": ["boolean"],
+        "handle_unknown": [StrOptions({"population", "error"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        groups: Any = None,
+        fixed_effects: Any = None,
+        random_intercept: Any = True,
+        random_slopes: Any = None,
+        covariance: Any = "full",
+        fit_intercept: bool = True,
+        reml: bool = True,
+        handle_unknown: str = "population",
+        max_iter: int = 100,
+        tol: float = 1e-8,
+        warm_start: bool = False,
+    ):
+        self.groups = groups
+        self.fixed_effects = fixed_effects
+        self.random_intercept = random_intercept
+        self.random_slopes = random_slopes
+        self.covariance = covariance
+        self.fit_intercept = fit_intercept
+        self.reml = reml
+        self.handle_unknown = handle_unknown
+        self.max_iter = max_iter
+        self.tol = tol
+        self.warm_start = warm_start
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> MixedLinearRegressor:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Columns with fixed or random effects, and the group column if the constructor names one.
+        y : array-like of shape (n_samples,)
+            Response.
+        groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
+            Labels of the grouping factor, aligned with X by position. A Series or a one-column
+            DataFrame gives the factor its name; otherwise it is called "group".
+        sample_weight : array-like of shape (n_samples,), default=None
+            Precision weights; a row of weight zero counts as absent.
+
+        Returns
+        -------
+        self : MixedLinearRegressor
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, not numeric or not finite, a label is missing, lengths differ,
+            groups are given twice, weights are negative, or there are no more rows than columns.
+
+        Warns
+        -----
+        NoGroupsWarning
+            If there are no groups: the model then has no random effects.
+        DegenerateModelWarning
+            If some part of the model cannot be estimated.
+        ConvergenceWarning
+            If the optimum does not carry its certificate.
+        """
+        X = check_frame(self, X, has_groups=groups is not None, reset=True)
+        names = column_names(self)
+        labels, group_column = find_labels(self, X, groups, names)
+        if labels is None:
+            warnings.warn(
+                "fit received no groups, so the model has no random effects: it is ordinary least "
+                "squares. Name the group column in the constructor (groups=...) or pass fit(X, y, "
+                "groups=...); in a Pipeline or in cross-validation pass params={'groups': ...}.",
+                NoGroupsWarning,
+                stacklevel=3,
+            )
+        specification = make_specification(
+            names,
+            group_column,
+            None if labels is None else labels.name,
+            fixed_effects=self.fixed_effects,
+            random_intercept=self.random_intercept,
+            random_slopes=self.random_slopes,
+            covariance=self.covariance,
+            fit_intercept=self.fit_intercept,
+            reml=self.reml,
+        )
+        columns = numeric_columns(self, X, specification)
+        response = check_response(self, X, y)
+        weights = check_weights(sample_weight, columns)
+        if weights is not None and not weights.all():
+            present = weights > 0.0
+            columns, response, weights = columns[present], response[present], weights[present]
+            if labels is not None:
+                labels = Labels(labels.name, labels.values[present])
+        end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
+        codes, levels = (None, pd.Index([])) if labels is None else encode(labels)
+        products = accumulate(columns, response, codes, len(levels), specification.slopes, weights)
+        model = fit_products(
+            products,
+            specification,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            start=self._warm_theta(specification.structure.n_parameters),
+        )
+        self._set_fitted(model, levels)
+        end_fit()
+        return self
+
+    def _warm_theta(self, n_parameters: int) -> FloatArray | None:
+        theta = getattr(self, "theta_", None) if self.warm_start else None
+        return theta if theta is not None and len(theta) == n_parameters else None
+
+    def _set_fitted(self, model: FittedModel, levels: pd.Index) -> None:
+        self._model = model
+        self._levels = levels
+        coef = model.coef
+        self.intercept_ = float(coef[0]) if self.fit_intercept else 0.0
+        self.coef_ = coef[1:] if self.fit_intercept else coef
+        self.noise_variance_ = model.noise_variance
+        self.theta_ = model.theta
+        self.log_likelihood_ = -0.5 * model.objective
+        self.n_iter_ = len(model.path)
+        self.converged_ = model.is_certified
+        self.is_singular_ = model.is_singular
+        factor = model.specification.factor
+        self.n_groups_ = {} if factor is None else {factor: len(levels)}
+        for message in model.warnings:
+            warnings.warn(message, DegenerateModelWarning, stacklevel=4)
+        if not model.is_certified:
+            warnings.warn(
+                f"The optimiser stopped after {self.n_iter_} iterations without a certified optimum. "
+                "Raise max_iter, or simplify the covariance structure.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def predict(
+        self,
+        X: Any,
+        groups: Any = None,
+        *,
+        random_effects: Any = "all",
+        return_std: bool = False,
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+        """Predict with fixed effects and BLUPs.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            The columns that `fit` had.
+        groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
+            Labels, if they came beside X in `fit`. Levels that `fit` did not see are predicted with
+            the fixed effects alone, or refused if ``handle_unknown="error"``.
+        random_effects : {"all", "none"} or list of str, default="all"
+            Factors whose BLUPs are added; "none" predicts the population.
+        return_std : bool, default=False
+            Whether to return the standard deviation of a new observation as well.
+
+        Returns
+        -------
+        y_mean : ndarray of shape (n_samples,)
+            Predictions.
+        y_std : ndarray of shape (n_samples,)
+            Standard deviation of a new observation of weight one, in units of y, only if
+            ``return_std``: it covers the noise, the uncertainty of the fixed effects and of the BLUP
+            with their covariance, and for an unseen level the whole variance of the random effects.
+
+        Warns
+        -----
+        PopulationPredictionWarning
+            If groups are missing although the random effects have a variance.
+        """
+        check_is_fitted(self)
+        X = check_frame(self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False)
+        specification = self._model.specification
+        labels, _ = find_labels(self, X, groups, list(specification.names))
+        known = self._wants_random_effects(random_effects)
+        codes = None
+        if labels is not None and specification.factor is not None:
+            codes = look_up(labels, self._levels)
+            if self.handle_unknown == "error" and known and (codes < 0).any():
+                row = int(np.argmax(codes < 0))
+                raise ValueError(
+                    f"The level {labels.values[row]!r} of {specification.factor!r} (row {row}) was "
+                    "not seen in fit. Set handle_unknown='population' to predict such rows with the "
+                    "fixed effects alone."
+                )
+        elif known and labels is None and self._model.has_random_effects:
+            warnings.warn(
+                f"predict received no groups, but the model has random effects for "
+                f"{specification.factor!r}: this is the prediction for the population. Pass "
+                "groups=..., or random_effects='none' if that is what you want.",
+                PopulationPredictionWarning,
+                stacklevel=2,
+            )
+        design = Design(numeric_columns(self, X, specification), codes)
+        mean = predict_mean(self._model, design if known else Design(design.X, None))
+        if return_std:
+            return mean, predict_std(self._model, design, known_levels=known)
+        return mean
+
+    def _wants_random_effects(self, random_effects: Any) -> bool:
+        if isinstance(random_effects, str):
+            if random_effects in ("all", "none"):
+                return random_effects == "all"
+            random_effects = [random_effects]
+        factor = self._model.specification.factor
+        for name in random_effects:
+            if name != factor:
+                raise ValueError(
+                    f"random_effects names the factor {name!r}, but the model's grouping factor is "
+                    f"{factor!r}. Give 'all', 'none' or a list of factors."
+                )
+        return len(random_effects) > 0
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Coefficient of determination of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            The columns that `fit` had.
+        y : array-like of shape (n_samples,)
+            True responses.
+        groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
+            Labels, as for `predict`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            R squared of ``predict(X, groups)``.
+        """
+        return r2_score(y, self.predict(X, groups=groups), sample_weight=sample_weight)
+
+    def log_likelihood(self, theta: ArrayLike | None = None) -> float:
+        """Log-likelihood, profiled over the fixed effects and the noise variance.
+
+        Parameters
+        ----------
+        theta : array-like of shape (n_parameters,), default=None
+            Where to evaluate it, in the units of ``theta_``; None: at the fit.
+
+        Returns
+        -------
+        log_likelihood : float
+            The restricted log-likelihood if ``reml``.
+
+        Raises
+        ------
+        ValueError
+            If theta has another length than ``theta_``.
+        """
+        check_is_fitted(self)
+        if theta is None:
+            return self.log_likelihood_
+        values = np.asarray(theta, dtype=float)
+        if values.shape != self.theta_.shape:
+            raise ValueError(
+                f"theta has shape {values.shape}, but the model has {len(self.theta_)} parameters: "
+                f"give shape {self.theta_.shape}."
+            )
+        model = self._model
+        return -0.5 * objective_at(model.products, model.specification, values)
+
+    @property
+    def coef_covariance_(self) -> pd.DataFrame:
+        check_is_fitted(self)
+        names = list(self._model.specification.coef_names)
+        return pd.DataFrame(self._model.coef_covariance, index=names, columns=names)
+
+    @property
+    def covariances_(self) -> dict[str, pd.DataFrame]:
+        check_is_fitted(self)
+        specification = self._model.specification
+        if specification.factor is None:
+            return {}
+        names = list(specification.effects)
+        return {
+            specification.factor: pd.DataFrame(self._model.covariance, index=names, columns=names)
+        }
+
+    @property
+    def random_effects_(self) -> dict[str, pd.DataFrame]:
+        check_is_fitted(self)
+        specification = self._model.specification
+        if specification.factor is None:
+            return {}
+        return {
+            specification.factor: pd.DataFrame(
+                self._model.blups, index=self._levels, columns=list(specification.effects)
+            )
+        }
+
+    @property
+    def random_effects_covariances_(self) -> dict[str, FloatArray]:
+        check_is_fitted(self)
+        factor = self._model.specification.factor
+        return {} if factor is None else {factor: self._model.conditional_covariances()}

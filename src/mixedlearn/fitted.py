@@ -1,0 +1,115 @@
+"""The fitted model: a frozen object with everything the attributes and later inference need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.bases import FixedBasis, RandomBasis
+from mixedlearn.cross_products import CrossProducts
+from mixedlearn.design import Specification
+from mixedlearn.engines.one_factor import conditional_moments, reduce_levels
+from mixedlearn.engines.protocol import FixedEffects
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """A model with its estimates. Holds cross-products, no rows.
+
+    Attributes
+    ----------
+    specification : Specification
+    products : CrossProducts
+    fixed_basis : FixedBasis
+    random_basis : RandomBasis
+    factor : ndarray of shape (q*, q*)
+        Lambda in the engine's columns.
+    fixed_effects : FixedEffects
+        Generalised least squares in the engine's columns.
+    blups : ndarray of shape (m, q)
+        Conditional means of the random effects, in the user's units.
+    objective : float
+        Minus twice the (restricted) log-likelihood.
+    path : tuple of float
+        The objective after each iteration of the optimiser.
+    is_certified : bool
+        Whether the optimum carries its certificate.
+    warnings : tuple of str
+        What could not be estimated, in words.
+    """
+
+    specification: Specification
+    products: CrossProducts
+    fixed_basis: FixedBasis
+    random_basis: RandomBasis
+    factor: FloatArray
+    fixed_effects: FixedEffects
+    blups: FloatArray
+    objective: float
+    path: tuple[float, ...]
+    is_certified: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def noise_variance(self) -> float:
+        """Residual variance of a row of weight one."""
+        if self.fixed_basis.is_exact:
+            return 0.0
+        return self.fixed_effects.noise_variance * self.fixed_basis.scale**2
+
+    @property
+    def coef(self) -> FloatArray:
+        """Coefficients, the intercept first if there is one; aliased ones are zero."""
+        basis = self.fixed_basis
+        return basis.offset + basis.scale * (basis.to_user @ self.fixed_effects.coef)
+
+    @property
+    def coef_covariance(self) -> FloatArray:
+        """Covariance of the coefficients, the variance components taken as known."""
+        root = self.fixed_basis.to_user @ self.fixed_effects.inverse_root
+        return self.noise_variance * root @ root.T
+
+    @property
+    def relative_root(self) -> FloatArray:
+        """A root of D in the user's units, shape (q, q*)."""
+        return self.random_basis.to_user @ self.factor
+
+    @property
+    def theta(self) -> FloatArray:
+        """Free entries of Lambda in the user's units."""
+        structure = self.specification.structure
+        if structure.kind != "full":
+            return structure.theta_from_lambda(self.relative_root)
+        root = np.zeros((structure.n_effects, structure.n_effects))
+        root[:, : self.factor.shape[1]] = self.relative_root
+        return structure.theta_from_root(root)
+
+    @property
+    def covariance(self) -> FloatArray:
+        """Covariance of the random effects of a level, shape (q, q)."""
+        return self.noise_variance * self.relative_root @ self.relative_root.T
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the covariance of the random effects has no full rank."""
+        return bool((np.diag(self.factor) == 0.0).any() or self.random_basis.aliased.any())
+
+    @property
+    def has_random_effects(self) -> bool:
+        """Whether the random effects have any variance."""
+        return bool(self.factor.any())
+
+    def conditional_covariances(self) -> FloatArray:
+        """Covariance of each level's effects given the response, shape (m, q, q).
+
+        The coefficients are taken as known, as in lme4's ``ranef(condVar=TRUE)``.
+        """
+        moments = reduce_levels(self.products, self.fixed_basis, self.random_basis)
+        covariance = conditional_moments(moments, self.factor, self.fixed_effects).covariance
+        to_user = self.random_basis.to_user
+        partial = np.einsum("ai,ijm->maj", to_user, covariance)
+        return self.noise_variance * (partial @ to_user.T)
