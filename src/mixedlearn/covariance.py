@@ -7,7 +7,9 @@ variance. ``theta`` holds the free entries of ``Lambda``, column by column, as i
 depends on Lambda only through the product, the objective is smooth in theta through zero and needs
 no bounds (Bates et al. 2015, section 2.2; Pinheiro & Bates 1996).
 
-A structure is a choice of which entries of Lambda are free. A pattern of zeros in D survives the
+A structure is a choice of which entries of Lambda are free. For a full D the engines take all
+q^2 entries of Lambda, and the optimiser chooses at every step the rows by which Lambda is triangular
+(`triangular_chart`). A pattern of zeros in D survives the
 Cholesky factorisation if the effects are taken in a perfect elimination order of the pattern's
 graph, so a mask needs no constraint: only its entries of Lambda exist. Such an order exists exactly
 when the graph is chordal (Rose 1970).
@@ -34,7 +36,8 @@ class CovarianceStructure:
     Attributes
     ----------
     kind : str
-        "full", "diagonal", "scalar" or "mask".
+        "full", "diagonal", "scalar", "mask", or "unrestricted": full with a Lambda that need not be
+        triangular.
     parameter : ndarray of shape (q, q), int
         Index into theta of each entry of Lambda; -1 where the entry is zero.
     order : ndarray of shape (q,), int
@@ -129,6 +132,52 @@ def semidefinite_cholesky(matrix: FloatArray) -> FloatArray:
         if column[0] > PIVOT_TOLERANCE * matrix[j, j] and column[0] > 0.0:
             factor[j:, j] = column / np.sqrt(column[0])
     return factor
+
+
+def unrestricted_structure(n_effects: int) -> CovarianceStructure:
+    """A full covariance with all entries of Lambda free, for the optimiser."""
+    return CovarianceStructure(
+        kind="unrestricted",
+        parameter=np.arange(n_effects**2).reshape(n_effects, n_effects),
+        order=np.arange(n_effects),
+        mask=np.ones((n_effects, n_effects), bool),
+    )
+
+
+def triangular_chart(factor: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Rotation that makes Lambda triangular by rows in the order of a pivoted Cholesky of D.
+
+    With a fixed order of the rows, a small pivot above large entries makes a chart in which a
+    stationary point need not be one in D. Pivoting keeps every entry below its pivot, so that a
+    second-order stationary point in the chart satisfies the optimality conditions in D, a singular D
+    included.
+
+    Parameters
+    ----------
+    factor : ndarray of shape (q, q)
+        Lambda.
+
+    Returns
+    -------
+    rotation : ndarray of shape (q, q)
+        Orthogonal; ``factor @ rotation`` is triangular.
+    free : ndarray of shape (q, q), bool
+        The entries of that triangle.
+    """
+    q = len(factor)
+    order: list[int] = []
+    rest = factor.copy()
+    for _ in range(q):
+        squares = np.einsum("ij,ij->i", rest, rest)
+        squares[order] = -1.0
+        pivot = int(np.argmax(squares))
+        order.append(pivot)
+        if squares[pivot] > 0.0:
+            rest -= np.outer(rest @ rest[pivot], rest[pivot]) / squares[pivot]
+    rotation = np.linalg.qr(factor[order].T)[0]
+    free = np.empty((q, q), bool)
+    free[order] = np.tri(q, dtype=bool)
+    return rotation, free
 
 
 def make_structure(covariance: object, effects: Sequence[str]) -> CovarianceStructure:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import CovarianceStructure, make_structure
+from mixedlearn.covariance import CovarianceStructure, unrestricted_structure
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.one_factor import (
@@ -86,10 +86,7 @@ def fit_products(
     else:
         starts = [_engine_theta(specification, structure, random, start)]
     optimum = minimise(engine, starts, max_iter=max_iter, tol=tol)
-    theta = optimum.evaluation.theta
-    factor = structure.lambda_from_theta(
-        structure.theta_from_lambda(structure.lambda_from_theta(theta))
-    )
+    factor = structure.lambda_from_theta(optimum.evaluation.theta)
     effects = optimum.evaluation.fixed
     blups = conditional_moments(moments, factor, effects).mean
     return FittedModel(
@@ -134,8 +131,7 @@ def _engine_structure(specification: Specification, random: RandomBasis) -> Cova
     """The structure in the engine's columns: a full one loses its aliased effects."""
     if specification.structure.kind != "full":
         return specification.structure
-    n_columns = random.columns.shape[1]
-    return make_structure("full", [str(column) for column in range(n_columns)])
+    return unrestricted_structure(random.columns.shape[1])
 
 
 def _engine_theta(
@@ -144,8 +140,10 @@ def _engine_theta(
     random: RandomBasis,
     theta: FloatArray,
 ) -> FloatArray:
-    factor = specification.structure.lambda_from_theta(theta)
-    return structure.theta_from_root(random.from_user @ factor)
+    root = random.from_user @ specification.structure.lambda_from_theta(theta)
+    if structure.kind == "unrestricted":
+        root = np.linalg.qr(root.T, mode="r").T
+    return structure.theta_from_lambda(root)
 
 
 def _objective_constant(products: CrossProducts, fixed: FixedBasis, reml: bool) -> float:

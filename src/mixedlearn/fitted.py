@@ -15,6 +15,9 @@ from mixedlearn.engines.protocol import FixedEffects
 
 FloatArray = NDArray[np.float64]
 
+# A standard deviation of the engine's effects, relative to its natural unit, that is zero.
+SINGULAR = 1e-8
+
 
 @dataclass(frozen=True, slots=True)
 class FittedModel:
@@ -96,7 +99,8 @@ class FittedModel:
     @property
     def is_singular(self) -> bool:
         """Whether the covariance of the random effects has no full rank."""
-        return bool((np.diag(self.factor) == 0.0).any() or self.random_basis.aliased.any())
+        sizes = np.linalg.svd(self.factor, compute_uv=False)
+        return bool((sizes < SINGULAR).any() or self.random_basis.aliased.any())
 
     @property
     def has_random_effects(self) -> bool:

@@ -8,10 +8,10 @@ columns one is the natural unit, and a large entry acts through its logarithm.
 
 An optimum is accepted with a certificate that depends on no unit: the quadratic model promises less
 than ``tol`` for a step of natural length in any direction. That says that the Newton decrement is
-small and that the Hessian is positive semi-definite, both at once. Before that theta is put in its
-canonical form, in which a singular D has zero columns in Lambda; the Hessian's block of a zero
-column is twice a block of G, the derivative by D, so the certificate includes the condition at the
-boundary: no variance that is zero would lower the objective by growing.
+small and that the Hessian is positive semi-definite, both at once. Where D is singular, Lambda has a
+zero column (after a rotation), and the Hessian's block of a zero column is twice a block of G, the
+derivative by D: so the certificate includes the condition at the boundary, that no variance that is
+zero would lower the objective by growing.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance import CovarianceStructure, triangular_chart
 from mixedlearn.engines.protocol import Engine, Evaluation
 
 FloatArray = NDArray[np.float64]
 
 N_EM_STEPS = 2
-# A variance below this, in natural units, is set to zero if the objective agrees.
-SMALL_VARIANCE = 1e-3
+# A standard deviation below this, in natural units, is set to zero if the objective agrees.
+SMALL_DEVIATION = 0.03
 # What the objective may lose when a variance is set to zero.
 ZERO_LOSS = 1e-9
 # Curvature below this, in natural units, leaves a direction undetermined.
 FLAT_CURVATURE = 1e-6
+# Curvature below this share of the largest is zero but for rounding.
+ROUNDING_CURVATURE = 1e-10
 # The objective is a sum of many terms: differences below this share of it are rounding error.
 ROUNDING = 1e-14
 
@@ -60,6 +63,82 @@ class Optimum:
     path: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """The quadratic model of the objective around a point, in natural lengths.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_parameters,)
+        The point, rotated into a triangular chart where D is full.
+    free : ndarray of shape (n_parameters,), bool
+        Entries of theta that the chart leaves free.
+    lengths : ndarray of shape (n_free,)
+        Natural lengths of the free entries.
+    slope, curvature : ndarray of shape (n_free,)
+        Gradient and Hessian in the Hessian's eigenvectors; curvature ascends.
+    vectors : ndarray of shape (n_free, n_free)
+        The eigenvectors.
+    """
+
+    theta: FloatArray
+    free: NDArray[np.bool_]
+    lengths: FloatArray
+    slope: FloatArray
+    curvature: FloatArray
+    vectors: FloatArray
+
+    def moved(self, step: FloatArray) -> FloatArray:
+        """Theta after a step given in the eigenvectors."""
+        theta = self.theta.copy()
+        theta[self.free] += self.lengths * (self.vectors @ step)
+        return theta
+
+    @property
+    def promised_decrease(self) -> float:
+        """Decrease that the model promises within the natural length of theta.
+
+        Summed over the eigenvectors: ``c^2 / 2w`` where the Newton step is shorter than one,
+        ``|c| - w/2`` at length one where it is longer or the curvature w is negative.
+        """
+        slope = np.abs(self.slope)
+        inside = slope < self.curvature
+        at_newton = slope**2 / (2.0 * np.where(inside, self.curvature, 1.0))
+        at_bound = slope - self.curvature / 2.0
+        return float(np.maximum(np.where(inside, at_newton, at_bound), 0.0).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """An evaluation of order 2 with its quadratic model."""
+
+    evaluation: Evaluation
+    model: LocalModel
+
+    def is_minimum(self, tol: float) -> bool:
+        """Whether the certificate holds."""
+        rounding = ROUNDING * abs(self.evaluation.objective)
+        return self.model.promised_decrease <= tol + rounding
+
+
+def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> LocalModel:
+    """The quadratic model around an evaluation of order 2."""
+    theta, gradient, hessian = evaluation.theta, evaluation.gradient, evaluation.hessian
+    free = np.ones(len(theta), bool)
+    if structure.kind == "unrestricted":
+        q = structure.n_effects
+        factor = structure.lambda_from_theta(theta)
+        rotation, triangle = triangular_chart(factor)
+        theta = np.where(triangle, factor @ rotation, 0.0).ravel()
+        turn = np.kron(np.eye(q), rotation)
+        gradient, hessian, free = turn.T @ gradient, turn.T @ hessian @ turn, triangle.ravel()
+    lengths = np.maximum(1.0, np.abs(theta[free]))
+    scaled = hessian[np.ix_(free, free)] * np.outer(lengths, lengths)
+    curvature, vectors = np.linalg.eigh(scaled)
+    slope = vectors.T @ (gradient[free] * lengths)
+    return LocalModel(theta, free, lengths, slope, curvature, vectors)
+
+
 def minimise(
     engine: Engine, starts: Iterable[FloatArray], *, max_iter: int, tol: float
 ) -> Optimum:
@@ -82,19 +161,28 @@ def minimise(
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
     theta, path = _em(engine, start, min(N_EM_STEPS, max_iter - 1))
-    evaluation = engine.evaluate(theta, 2)
+    state = _at(engine, theta)
     while True:
-        evaluation = _newton(engine, evaluation, path, max_iter, tol)
-        settled = _settle(engine, evaluation)
-        if settled is not None and _is_minimum(settled, tol):
-            evaluation = settled
-        promised = promised_decrease(evaluation)
-        certified = _is_minimum(evaluation, tol)
-        if certified or settled is None or len(path) >= max_iter:
-            evaluation = _polish(engine, evaluation)
-            path.append(evaluation.objective)
-            return Optimum(evaluation, promised, certified, tuple(path))
-        evaluation = settled
+        state = _newton(engine, state, path, max_iter, tol)
+        settled = _settle(engine, state.evaluation)
+        if settled is not None and settled.is_minimum(tol):
+            state = settled
+        if state.is_minimum(tol) or settled is None or len(path) >= max_iter:
+            break
+        state = settled
+    polished = _polish(engine, state)
+    if not state.is_minimum(tol):
+        # What kept the certificate away may have been an error of the size that polishing squares.
+        state = _at(engine, polished.theta)
+    path.append(polished.objective)
+    return Optimum(
+        polished, state.model.promised_decrease, state.is_minimum(tol), tuple(path)
+    )
+
+
+def _at(engine: Engine, theta: FloatArray) -> _State:
+    evaluation = engine.evaluate(theta, 2)
+    return _State(evaluation, local_model(engine.structure, evaluation))
 
 
 def _em(engine: Engine, theta: FloatArray, n_steps: int) -> tuple[FloatArray, list[float]]:
@@ -115,37 +203,34 @@ def _em(engine: Engine, theta: FloatArray, n_steps: int) -> tuple[FloatArray, li
 
 
 def _newton(
-    engine: Engine, evaluation: Evaluation, path: list[float], max_iter: int, tol: float
-) -> Evaluation:
+    engine: Engine, state: _State, path: list[float], max_iter: int, tol: float
+) -> _State:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
-    while not _is_minimum(evaluation, tol) and len(path) < max_iter:
-        lengths = _natural_lengths(evaluation.theta)
-        scaled, promised = trust_region_step(
-            evaluation.gradient * lengths,
-            evaluation.hessian * np.outer(lengths, lengths),
-            radius,
-        )
-        trial = engine.evaluate(evaluation.theta + lengths * scaled, 2)
-        path.append(min(trial.objective, evaluation.objective))
-        rounding = ROUNDING * abs(evaluation.objective)
-        gained = evaluation.objective - trial.objective
+    while not state.is_minimum(tol) and len(path) < max_iter:
+        model, objective = state.model, state.evaluation.objective
+        step = trust_region_step(model.slope, model.curvature, radius)
+        promised = -float(model.slope @ step + 0.5 * (model.curvature * step) @ step)
+        trial = _at(engine, model.moved(step))
+        gained = objective - trial.evaluation.objective
+        path.append(objective - max(gained, 0.0))
+        rounding = ROUNDING * abs(objective)
         if promised <= rounding:
-            return trial if gained >= 0.0 else evaluation
+            return trial if gained >= 0.0 else state
         agreement = gained / promised
-        size = float(np.linalg.norm(scaled))
+        size = float(np.linalg.norm(step))
         if agreement < 0.25 or not np.isfinite(agreement):
             radius = 0.25 * size
         elif agreement > 0.75 and size > 0.8 * radius:
             radius *= 3.0
         if gained > -rounding and agreement > 1e-4:
-            evaluation = trial
+            state = trial
         elif radius < 1e-10:
-            return evaluation
-    return evaluation
+            return state
+    return state
 
 
-def _settle(engine: Engine, evaluation: Evaluation) -> Evaluation | None:
+def _settle(engine: Engine, evaluation: Evaluation) -> _State | None:
     """Set variances that the data cannot tell from zero to exactly zero.
 
     Returns None where there is nothing to set, or where the objective would suffer.
@@ -153,90 +238,56 @@ def _settle(engine: Engine, evaluation: Evaluation) -> Evaluation | None:
     structure = engine.structure
     if structure.n_parameters == 0:
         return None
-    lengths = _natural_lengths(evaluation.theta)
-    curvature = np.linalg.eigvalsh(evaluation.hessian * np.outer(lengths, lengths))
     factor = structure.lambda_from_theta(evaluation.theta)
-    covariance = factor @ factor.T
-    is_flat = curvature[0] < FLAT_CURVATURE
-    if structure.kind == "full":
-        sizes, basis = np.linalg.eigh(covariance)
+    if structure.kind == "unrestricted":
+        basis, sizes, _ = np.linalg.svd(factor)
+        factor = basis * sizes
+    elif structure.kind == "scalar":
+        sizes = factor[0, :1]
     else:
-        sizes, basis = np.diag(covariance), np.eye(len(covariance))
+        sizes = np.abs(np.diag(factor))
+    is_flat = np.abs(evaluation.hessian).max() < FLAT_CURVATURE
     settled = None
     for j in np.argsort(sizes):
-        if not (sizes[j] < SMALL_VARIANCE or is_flat):
+        if not (sizes[j] < SMALL_DEVIATION or is_flat):
             break
-        projector = np.eye(len(basis)) - np.outer(basis[:, j], basis[:, j])
-        if structure.kind == "scalar":
-            projector = np.zeros_like(projector)
-        candidate = projector @ covariance @ projector
-        theta = structure.theta_from_covariance(candidate)
+        candidate = factor.copy()
+        if structure.kind == "unrestricted":
+            candidate[:, j] = 0.0
+        elif structure.kind == "scalar":
+            candidate[:] = 0.0
+        else:
+            candidate[j, j] = 0.0
+        theta = structure.theta_from_covariance(candidate @ candidate.T)
         trial = engine.evaluate(theta, 0)
-        if trial.objective > evaluation.objective + ZERO_LOSS + ROUNDING * abs(trial.objective):
-            continue
-        covariance, settled = candidate, theta
-    return None if settled is None else engine.evaluate(settled, 2)
+        if trial.objective <= evaluation.objective + ZERO_LOSS + ROUNDING * abs(trial.objective):
+            factor, settled = candidate, theta
+    return None if settled is None else _at(engine, settled)
 
 
-def _polish(engine: Engine, evaluation: Evaluation) -> Evaluation:
+def _polish(engine: Engine, state: _State) -> Evaluation:
     """Take the last Newton step: it squares the error for the price of one objective."""
-    if len(evaluation.theta) == 0:
-        return evaluation
-    lengths = _natural_lengths(evaluation.theta)
-    curvature, vectors = np.linalg.eigh(evaluation.hessian * np.outer(lengths, lengths))
-    slope = vectors.T @ (evaluation.gradient * lengths)
-    determined = curvature > FLAT_CURVATURE
-    step = np.where(determined, -slope / np.where(determined, curvature, 1.0), 0.0)
-    polished = engine.evaluate(evaluation.theta + lengths * (vectors @ step), 0)
+    model, evaluation = state.model, state.evaluation
+    determined = model.curvature > FLAT_CURVATURE
+    step = np.where(determined, -model.slope / np.where(determined, model.curvature, 1.0), 0.0)
+    polished = engine.evaluate(model.moved(step), 0)
     loss = polished.objective - evaluation.objective
     return polished if loss <= ROUNDING * abs(evaluation.objective) else evaluation
 
 
-def _natural_lengths(theta: FloatArray) -> FloatArray:
-    return np.maximum(1.0, np.abs(theta))
-
-
-def _is_minimum(evaluation: Evaluation, tol: float) -> bool:
-    return promised_decrease(evaluation) <= tol + ROUNDING * abs(evaluation.objective)
-
-
-def promised_decrease(evaluation: Evaluation) -> float:
-    """Decrease that the quadratic model promises within the natural length of theta.
-
-    Summed over the Hessian's eigenvectors: ``c^2 / 2w`` where the Newton step is shorter than one,
-    ``|c| - w/2`` at length one where it is longer or the curvature w is negative.
-    """
-    if len(evaluation.theta) == 0:
-        return 0.0
-    lengths = _natural_lengths(evaluation.theta)
-    curvature, vectors = np.linalg.eigh(evaluation.hessian * np.outer(lengths, lengths))
-    slope = np.abs(vectors.T @ (evaluation.gradient * lengths))
-    inside = slope < curvature
-    at_newton = slope**2 / (2.0 * np.where(inside, curvature, 1.0))
-    return float(np.maximum(np.where(inside, at_newton, slope - curvature / 2.0), 0.0).sum())
-
-
-def trust_region_step(
-    gradient: FloatArray, hessian: FloatArray, radius: float
-) -> tuple[FloatArray, float]:
-    """Exact minimiser of ``g's + s'Hs/2`` over ``|s| <= radius``, and the decrease it promises."""
-    curvature, vectors = np.linalg.eigh(hessian)
-    slope = vectors.T @ gradient
+def trust_region_step(slope: FloatArray, curvature: FloatArray, radius: float) -> FloatArray:
+    """Exact minimiser of ``c's + s'Ws/2`` over ``|s| <= radius``, W diagonal and ascending."""
     lowest = curvature[0]
-    spread = max(abs(lowest), abs(curvature[-1]), 1e-300)
-    if lowest > 1e-14 * spread and np.linalg.norm(slope / curvature) <= radius:
-        step = -slope / curvature
-    else:
-        shift = max(0.0, -lowest) + 1e-14 * spread
-        step = -slope / (curvature + shift)
-        size = float(np.linalg.norm(step))
-        if size < radius:
-            # The hard case: the slope has no part along the lowest curvature, so any sign does.
-            step[0] += np.copysign(np.sqrt(radius**2 - size**2), step[0])
-        else:
-            step = -slope / (curvature + _secular_root(slope, curvature, shift, radius))
-    promised = -(slope @ step + 0.5 * (curvature * step) @ step)
-    return vectors @ step, float(promised)
+    negligible = ROUNDING_CURVATURE * max(abs(lowest), abs(curvature[-1]), 1e-300)
+    shift = negligible + max(0.0, -lowest)
+    step = -slope / (curvature + shift)
+    size = float(np.linalg.norm(step))
+    if size > radius:
+        step = -slope / (curvature + _secular_root(slope, curvature, shift, radius))
+    elif lowest < -negligible:
+        # The hard case: the slope has no part along the lowest curvature, so either sign does.
+        step[0] += np.copysign(np.sqrt(radius**2 - size**2), step[0])
+    return step
 
 
 def _secular_root(
