@@ -7,9 +7,9 @@ variance. ``theta`` holds the free entries of ``Lambda``, column by column, as i
 depends on Lambda only through the product, the objective is smooth in theta through zero and needs
 no bounds (Bates et al. 2015, section 2.2; Pinheiro & Bates 1996).
 
-A structure is a choice of which entries of Lambda are free. For a full D the engines take all
-q^2 entries of Lambda, and the optimiser chooses at every step the rows by which Lambda is triangular
-(`triangular_chart`). A pattern of zeros in D survives the
+A structure is a choice of which entries of Lambda are free. Where D has covariances the
+engines take all q^2 entries of Lambda, and the optimiser chooses at every step the order of the rows
+in which Lambda is triangular (`triangular_chart`). A pattern of zeros in D survives the
 Cholesky factorisation if the effects are taken in a perfect elimination order of the pattern's
 graph, so a mask needs no constraint: only its entries of Lambda exist. Such an order exists exactly
 when the graph is chordal (Rose 1970).
@@ -36,8 +36,8 @@ class CovarianceStructure:
     Attributes
     ----------
     kind : str
-        "full", "diagonal", "scalar", "mask", or "unrestricted": full with a Lambda that need not be
-        triangular.
+        "full", "diagonal", "scalar", "mask", or "unrestricted": with a Lambda that need not be
+        triangular, whatever the mask.
     parameter : ndarray of shape (q, q), int
         Index into theta of each entry of Lambda; -1 where the entry is zero.
     order : ndarray of shape (q,), int
@@ -84,10 +84,12 @@ class CovarianceStructure:
         return theta
 
     def theta_from_root(self, root: FloatArray) -> FloatArray:
-        """Theta of ``root root'`` for any root of a covariance that has this structure."""
-        if self.kind != "full":
-            return self.theta_from_lambda(root)
-        return self.theta_from_lambda(np.linalg.qr(root.T, mode="r").T)
+        """Theta of ``root root'`` for any square root of a covariance that has this structure."""
+        if self.kind == "full":
+            return self.theta_from_lambda(np.linalg.qr(root.T, mode="r").T)
+        if self.kind == "mask":
+            return self.theta_from_covariance(root @ root.T)
+        return self.theta_from_lambda(root)
 
     def theta_from_covariance(self, covariance: FloatArray) -> FloatArray:
         """Theta of a positive semi-definite D; a zero pivot gives a zero column of Lambda."""
@@ -134,50 +136,77 @@ def semidefinite_cholesky(matrix: FloatArray) -> FloatArray:
     return factor
 
 
-def unrestricted_structure(n_effects: int) -> CovarianceStructure:
-    """A full covariance with all entries of Lambda free, for the optimiser."""
+def unrestricted(structure: CovarianceStructure, n_effects: int) -> CovarianceStructure:
+    """The structure as the engines see it: with covariances, all entries of Lambda are free.
+
+    Parameters
+    ----------
+    structure : CovarianceStructure
+    n_effects : int
+        Number of the engine's columns; fewer than the user's if a full covariance has aliased ones.
+    """
+    if structure.kind in ("diagonal", "scalar"):
+        return structure
+    mask = structure.mask if n_effects == structure.n_effects else np.ones((n_effects,) * 2, bool)
     return CovarianceStructure(
         kind="unrestricted",
         parameter=np.arange(n_effects**2).reshape(n_effects, n_effects),
         order=np.arange(n_effects),
-        mask=np.ones((n_effects, n_effects), bool),
+        mask=mask,
     )
 
 
-def triangular_chart(factor: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def triangular_chart(
+    factor: FloatArray, mask: NDArray[np.bool_]
+) -> tuple[FloatArray | None, NDArray[np.bool_]]:
     """Rotation that makes Lambda triangular by rows in the order of a pivoted Cholesky of D.
 
-    With a fixed order of the rows, a small pivot above large entries makes a chart in which a
-    stationary point need not be one in D. Pivoting keeps every entry below its pivot, so that a
-    second-order stationary point in the chart satisfies the optimality conditions in D, a singular D
-    included.
+    With a fixed order of the rows, a small pivot above large entries makes a chart in which valleys
+    are curved and a stationary point need not be one in D. Pivoting keeps the entries of a column
+    below its pivot, so that a second-order stationary point in the chart satisfies the optimality
+    conditions in D, a singular D included. With a mask the largest pivot is taken among the effects
+    that a perfect elimination order allows next.
 
     Parameters
     ----------
     factor : ndarray of shape (q, q)
         Lambda.
+    mask : ndarray of shape (q, q), bool
+        The entries of D that are free.
 
     Returns
     -------
-    rotation : ndarray of shape (q, q)
-        Orthogonal; ``factor @ rotation`` is triangular.
+    rotation : ndarray of shape (q, q) or None
+        Orthogonal; ``factor @ rotation`` is zero outside the free entries. None for the identity.
     free : ndarray of shape (q, q), bool
-        The entries of that triangle.
+        The free entries of that triangle.
     """
     q = len(factor)
+    covariance = factor @ factor.T
+    rest = covariance.tolist()
+    remaining = list(range(q))
     order: list[int] = []
-    rest = factor.copy()
-    for _ in range(q):
-        squares = np.einsum("ij,ij->i", rest, rest)
-        squares[order] = -1.0
-        pivot = int(np.argmax(squares))
+    is_full = bool(mask.all())
+    while remaining:
+        allowed = remaining if is_full else _simplicial(remaining, mask)
+        pivot = max(allowed, key=lambda i: rest[i][i])
         order.append(pivot)
-        if squares[pivot] > 0.0:
-            rest -= np.outer(rest @ rest[pivot], rest[pivot]) / squares[pivot]
-    rotation = np.linalg.qr(factor[order].T)[0]
+        remaining.remove(pivot)
+        if rest[pivot][pivot] > 0.0:
+            for i in remaining:
+                share = rest[i][pivot] / rest[pivot][pivot]
+                for j in remaining:
+                    rest[i][j] -= share * rest[pivot][j]
     free = np.empty((q, q), bool)
-    free[order] = np.tri(q, dtype=bool)
-    return rotation, free
+    free[order] = np.tri(q, dtype=bool) & mask[order][:, order]
+    if not factor[~free].any():
+        return None, free
+    if is_full:
+        return np.linalg.qr(factor[order].T)[0], free
+    triangular = np.empty((q, q))
+    triangular[order] = semidefinite_cholesky(covariance[order][:, order])
+    left, _, right = np.linalg.svd(factor.T @ triangular)
+    return left @ right, free
 
 
 def make_structure(covariance: object, effects: Sequence[str]) -> CovarianceStructure:
@@ -254,17 +283,24 @@ def _elimination_order(mask: NDArray[np.bool_], effects: Sequence[str]) -> NDArr
     remaining = list(range(len(mask)))
     order = []
     while remaining:
-        for candidate in remaining:
-            neighbours = [i for i in remaining if i != candidate and mask[i, candidate]]
-            if mask[np.ix_(neighbours, neighbours)].all():
-                order.append(candidate)
-                remaining.remove(candidate)
-                break
-        else:
+        allowed = _simplicial(remaining, mask)
+        if not allowed:
             names = ", ".join(repr(effects[i]) for i in remaining)
             raise ValueError(
                 f"The zeros of the covariance mask cannot all be kept: the effects {names} form a "
                 "cycle of four or more covariances. Free one more covariance across the cycle, or "
                 "take one of the cycle out."
             )
+        order.append(allowed[0])
+        remaining.remove(allowed[0])
     return np.array(order, dtype=np.int64)
+
+
+def _simplicial(remaining: list[int], mask: NDArray[np.bool_]) -> list[int]:
+    """The effects whose remaining neighbours are all neighbours of each other."""
+    found = []
+    for candidate in remaining:
+        neighbours = [i for i in remaining if i != candidate and mask[i, candidate]]
+        if mask[np.ix_(neighbours, neighbours)].all():
+            found.append(candidate)
+    return found

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import CovarianceStructure, unrestricted_structure
+from mixedlearn.covariance import CovarianceStructure, unrestricted
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.one_factor import (
@@ -68,7 +68,7 @@ def fit_products(
             "than columns. Give more rows or name fewer columns in fixed_effects."
         )
     random = _random_basis(products, specification)
-    structure = _engine_structure(specification, random)
+    structure = unrestricted(specification.structure, random.columns.shape[1])
     moments = reduce_levels(products, fixed, random)
     notes = _aliasing_notes(specification, fixed, random)
     if fixed.is_exact:
@@ -110,7 +110,7 @@ def objective_at(
     """Minus twice the profiled log-likelihood at a theta in the user's units."""
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     random = _random_basis(products, specification)
-    structure = _engine_structure(specification, random)
+    structure = unrestricted(specification.structure, random.columns.shape[1])
     engine = OneFactorEngine(
         reduce_levels(products, fixed, random),
         structure,
@@ -127,13 +127,6 @@ def _random_basis(products: CrossProducts, specification: Specification) -> Rand
     return random_basis(products, specification.random_intercept, specification.structure)
 
 
-def _engine_structure(specification: Specification, random: RandomBasis) -> CovarianceStructure:
-    """The structure in the engine's columns: a full one loses its aliased effects."""
-    if specification.structure.kind != "full":
-        return specification.structure
-    return unrestricted_structure(random.columns.shape[1])
-
-
 def _engine_theta(
     specification: Specification,
     structure: CovarianceStructure,
@@ -141,7 +134,7 @@ def _engine_theta(
     theta: FloatArray,
 ) -> FloatArray:
     root = random.from_user @ specification.structure.lambda_from_theta(theta)
-    if structure.kind == "unrestricted":
+    if root.shape[0] < root.shape[1]:
         root = np.linalg.qr(root.T, mode="r").T
     return structure.theta_from_lambda(root)
 

@@ -85,8 +85,6 @@ class FittedModel:
     def theta(self) -> FloatArray:
         """Free entries of Lambda in the user's units."""
         structure = self.specification.structure
-        if structure.kind != "full":
-            return structure.theta_from_lambda(self.relative_root)
         root = np.zeros((structure.n_effects, structure.n_effects))
         root[:, : self.factor.shape[1]] = self.relative_root
         return structure.theta_from_root(root)

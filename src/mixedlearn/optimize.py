@@ -128,10 +128,12 @@ def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> Local
     if structure.kind == "unrestricted":
         q = structure.n_effects
         factor = structure.lambda_from_theta(theta)
-        rotation, triangle = triangular_chart(factor)
-        theta = np.where(triangle, factor @ rotation, 0.0).ravel()
-        turn = np.kron(np.eye(q), rotation)
-        gradient, hessian, free = turn.T @ gradient, turn.T @ hessian @ turn, triangle.ravel()
+        rotation, triangle = triangular_chart(factor, structure.mask)
+        free = triangle.ravel()
+        if rotation is not None:
+            theta = np.where(triangle, factor @ rotation, 0.0).ravel()
+            turn = np.kron(np.eye(q), rotation)
+            gradient, hessian = turn.T @ gradient, turn.T @ hessian @ turn
     lengths = np.maximum(1.0, np.abs(theta[free]))
     scaled = hessian[np.ix_(free, free)] * np.outer(lengths, lengths)
     curvature, vectors = np.linalg.eigh(scaled)
@@ -164,7 +166,7 @@ def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float)
     state = _at(engine, theta)
     while True:
         state = _newton(engine, state, path, max_iter, tol)
-        settled = _settle(engine, state.evaluation)
+        settled = _settle(engine, state)
         if settled is not None and settled.is_minimum(tol):
             state = settled
         if state.is_minimum(tol) or settled is None or len(path) >= max_iter:
@@ -215,7 +217,7 @@ def _newton(
         gained = objective - trial.evaluation.objective
         path.append(objective - max(gained, 0.0))
         rounding = ROUNDING * abs(objective)
-        if promised <= rounding:
+        if promised <= rounding and np.isfinite(gained):
             return trial if gained >= 0.0 else state
         agreement = gained / promised
         size = float(np.linalg.norm(step))
@@ -230,35 +232,24 @@ def _newton(
     return state
 
 
-def _settle(engine: Engine, evaluation: Evaluation) -> _State | None:
+def _settle(engine: Engine, state: _State) -> _State | None:
     """Set variances that the data cannot tell from zero to exactly zero.
 
     Returns None where there is nothing to set, or where the objective would suffer.
     """
-    structure = engine.structure
+    structure, evaluation = engine.structure, state.evaluation
     if structure.n_parameters == 0:
         return None
-    factor = structure.lambda_from_theta(evaluation.theta)
-    if structure.kind == "unrestricted":
-        basis, sizes, _ = np.linalg.svd(factor)
-        factor = basis * sizes
-    elif structure.kind == "scalar":
-        sizes = factor[0, :1]
-    else:
-        sizes = np.abs(np.diag(factor))
-    is_flat = np.abs(evaluation.hessian).max() < FLAT_CURVATURE
+    factor = structure.lambda_from_theta(state.model.theta)
+    sizes = np.linalg.norm(factor, axis=0)
+    is_flat = np.abs(state.model.curvature).max() < FLAT_CURVATURE
     settled = None
     for j in np.argsort(sizes):
         if not (sizes[j] < SMALL_DEVIATION or is_flat):
             break
         candidate = factor.copy()
-        if structure.kind == "unrestricted":
-            candidate[:, j] = 0.0
-        elif structure.kind == "scalar":
-            candidate[:] = 0.0
-        else:
-            candidate[j, j] = 0.0
-        theta = structure.theta_from_covariance(candidate @ candidate.T)
+        candidate[:, slice(None) if structure.kind == "scalar" else j] = 0.0
+        theta = structure.theta_from_lambda(candidate)
         trial = engine.evaluate(theta, 0)
         if trial.objective <= evaluation.objective + ZERO_LOSS + ROUNDING * abs(trial.objective):
             factor, settled = candidate, theta

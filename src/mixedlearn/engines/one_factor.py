@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.covariance import PIVOT_TOLERANCE, CovarianceStructure
 from mixedlearn.cross_products import CrossProducts
-from mixedlearn.engines.protocol import Evaluation, FixedEffects
+from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
 
 FloatArray = NDArray[np.float64]
 
@@ -236,7 +236,11 @@ class OneFactorEngine:
         """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
         factor = self.structure.lambda_from_theta(theta)
         solved, cross, log_det = self._solve(factor)
-        fixed = self._least_squares(cross)
+        try:
+            fixed = self._least_squares(cross)
+        except np.linalg.LinAlgError:
+            # D so large that X'V^-1 X is singular to rounding: no point to stay at.
+            return worthless_evaluation(theta, self.n_fixed, self.structure.n_effects)
         s2 = fixed.noise_variance
         objective = self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * s2))
         if self.reml:

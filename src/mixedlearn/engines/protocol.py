@@ -60,6 +60,19 @@ class Evaluation:
     fixed: FixedEffects
 
 
+def worthless_evaluation(theta: FloatArray, n_fixed: int, n_effects: int) -> Evaluation:
+    """An evaluation where the objective cannot be computed: infinite, with no way out of it."""
+    size = len(theta)
+    return Evaluation(
+        theta,
+        np.inf,
+        np.zeros(size),
+        np.zeros((size, size)),
+        np.zeros((n_effects, n_effects)),
+        FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 1.0),
+    )
+
+
 class Engine(Protocol):
     """The likelihood of one model; knows no rows.
 
