@@ -128,10 +128,9 @@ def fixed_basis(
     residual_square = float(residual @ products.gram @ residual)
     total = float(response @ products.gram @ response)
     magnitude = products.gram[0, 0] * products.shift[-1] ** 2
-    is_exact = residual_square <= max(
-        EXACT_FIT_TOLERANCE * total, CONSTANT_TOLERANCE**2 * magnitude
-    )
-    n_residual = max(products.n_rows - len(kept), 1)
+    n_residual = products.n_rows - len(kept)
+    negligible = max(EXACT_FIT_TOLERANCE * total, CONSTANT_TOLERANCE**2 * magnitude)
+    is_exact = n_residual <= 0 or residual_square <= negligible
     scale = 1.0 if is_exact else float(np.sqrt(residual_square / n_residual))
 
     to_user = np.zeros((user.shape[1], len(kept)))

@@ -21,6 +21,7 @@ from mixedlearn.engines.one_factor import (
     OneFactorEngine,
     conditional_moments,
     reduce_levels,
+    separate_levels,
     within_residual,
 )
 from mixedlearn.engines.protocol import FixedEffects
@@ -57,19 +58,19 @@ def fit_products(
     Raises
     ------
     ValueError
-        If there are no more rows than fixed-effect columns.
+        If a model with random effects has no more rows than fixed-effect columns.
     """
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     n_fixed = fixed.columns.shape[1]
-    if products.n_rows <= n_fixed:
+    if products.n_rows <= n_fixed and specification.factor is not None:
         raise ValueError(
             f"Found n_samples={products.n_rows} rows for {n_fixed} linearly independent "
-            "fixed-effect columns (the intercept among them): the noise variance needs more rows "
-            "than columns. Give more rows or name fewer columns in fixed_effects."
+            "fixed-effect columns (the intercept among them): the variances need more rows than "
+            "columns. Give more rows or name fewer columns in fixed_effects."
         )
     random = _random_basis(products, specification)
     structure = unrestricted(specification.structure, random.columns.shape[1])
-    moments = reduce_levels(products, fixed, random)
+    fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
     notes = _aliasing_notes(specification, fixed, random)
     if fixed.is_exact:
         return _exact_fit(products, specification, fixed, random, moments, notes)
@@ -81,11 +82,9 @@ def fit_products(
         n_rows=products.n_rows,
         constant=_objective_constant(products, fixed, specification.reml),
     )
-    if start is None:
-        starts = [structure.theta_from_covariance(engine.start())]
-    else:
-        starts = [_engine_theta(specification, structure, random, start)]
-    optimum = minimise(engine, starts, max_iter=max_iter, tol=tol)
+    if start is not None:
+        start = _engine_theta(specification, structure, random, start)
+    optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
     factor = structure.lambda_from_theta(optimum.evaluation.theta)
     effects = optimum.evaluation.fixed
     blups = conditional_moments(moments, factor, effects).mean
@@ -111,8 +110,9 @@ def objective_at(
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     random = _random_basis(products, specification)
     structure = unrestricted(specification.structure, random.columns.shape[1])
+    fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
     engine = OneFactorEngine(
-        reduce_levels(products, fixed, random),
+        moments,
         structure,
         reml=specification.reml,
         n_rows=products.n_rows,

@@ -76,6 +76,7 @@ def as_labels(groups: Any, n_rows: int, default_name: str = "group") -> Labels:
 
 def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
     """Code of each row and the levels that occur, in sorted order where they can be sorted."""
+    _check_hashable(labels)
     try:
         codes, levels = pd.factorize(labels.values, sort=True)
     except TypeError:
@@ -125,7 +126,18 @@ def _check_complete(values: pd.Index, name: str) -> None:
         raise ValueError(f"Complex data not supported: the groups of factor {name!r} are complex.")
 
 
-def _several_factors(names: list[Hashable]) -> str:
+def _check_hashable(labels: Labels) -> None:
+    if labels.values.dtype != object:
+        return
+    for row, label in enumerate(labels.values):
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"The groups of factor {labels.name!r} hold {label!r} at row {row}: a groups argument "
+                "must be made of hashable labels, such as a string or a number."
+            )
+
+
+def _several_factors(names: list[Any]) -> str:
     return (
         f"groups has {len(names)} columns ({', '.join(map(str, names))}), but a model has one "
         "grouping factor: give one column."

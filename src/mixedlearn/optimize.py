@@ -16,7 +16,7 @@ zero would lower the objective by growing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,15 @@ ZERO_LOSS = 1e-9
 FLAT_CURVATURE = 1e-6
 # Curvature below this share of the largest is zero but for rounding.
 ROUNDING_CURVATURE = 1e-10
+# A step that gains less than this share of what the model promised calls for a shorter one.
+POOR_AGREEMENT = 0.25
+# Signs of several optima: so long a path, so few levels, or so many times the noise within levels.
+MANY_ITERATIONS = 10
+FEW_LEVELS = 10
+MUCH_NOISE = 1.2
+# Further starts are tried for up to this many numbers in the reduced data.
+FEW_DATA = 100_000
+N_MIXED_STARTS = 4
 # The objective is a sum of many terms: differences below this share of it are rounding error.
 ROUNDING = 1e-14
 
@@ -142,23 +151,66 @@ def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> Local
 
 
 def minimise(
-    engine: Engine, starts: Iterable[FloatArray], *, max_iter: int, tol: float
+    engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
 ) -> Optimum:
-    """Minimise the engine's objective from each start and keep the lowest end.
+    """Minimise the engine's objective.
+
+    Where there may be several optima, further starts are tried and the lowest end counts. A singular
+    D, a long path, few levels, or more noise than there is within levels are the signs. The starts are
+    tried only where the data are few, so that they cost little.
 
     Parameters
     ----------
     engine : Engine
-    starts : iterable of ndarray of shape (n_parameters,)
+    start : ndarray of shape (n_parameters,) or None
+        Theta to start from; None for the engine's own start, from moments.
     max_iter : int
         Most iterations from each start, EM steps included.
     tol : float
         Promised decrease of the objective at which to stop.
     """
-    optima = [_minimise_from(engine, start, max_iter, tol) for start in starts]
-    lowest = min(optimum.evaluation.objective for optimum in optima)
-    near = [o for o in optima if o.evaluation.objective <= lowest + ZERO_LOSS]
-    return max(near, key=lambda optimum: optimum.is_certified)
+    structure = engine.structure
+    if structure.n_parameters == 0:
+        evaluation = engine.evaluate(np.empty(0), 0)
+        return Optimum(evaluation, 0.0, True, (evaluation.objective,))
+    if start is None:
+        start = structure.theta_from_covariance(engine.start())
+    best = _minimise_from(engine, start, max_iter, tol)
+    if not _may_be_local(engine, best):
+        return best
+    for covariance in _further_starts(structure):
+        theta = structure.theta_from_covariance(covariance)
+        optimum = _minimise_from(engine, theta, max_iter, tol)
+        gain = best.evaluation.objective - optimum.evaluation.objective
+        if gain > ZERO_LOSS or (optimum.is_certified and not best.is_certified and gain > -ZERO_LOSS):
+            best = optimum
+    return best
+
+
+def _may_be_local(engine: Engine, optimum: Optimum) -> bool:
+    structure = engine.structure
+    if engine.size > FEW_DATA:
+        return False
+    factor = structure.lambda_from_theta(optimum.evaluation.theta)
+    return bool(
+        not optimum.is_certified
+        or len(optimum.path) > MANY_ITERATIONS
+        or engine.n_levels <= FEW_LEVELS
+        or optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance
+        or np.linalg.svd(factor, compute_uv=False)[-1] < SMALL_DEVIATION
+    )
+
+
+def _further_starts(structure: CovarianceStructure) -> Iterator[FloatArray]:
+    """Variances of natural size, large and huge, then effects of mixed sizes and correlations."""
+    q = structure.n_effects
+    for size in (1.0, 1e2, 1e4, 1e6):
+        yield size * np.eye(q)
+    if structure.n_parameters > 1:
+        generator = np.random.default_rng(0)
+        for _ in range(N_MIXED_STARTS):
+            root = generator.standard_normal((q, q)) * 10.0 ** generator.uniform(-2, 3, (q, 1))
+            yield structure.project(root @ root.T)
 
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
@@ -191,7 +243,7 @@ def _em(engine: Engine, theta: FloatArray, n_steps: int) -> tuple[FloatArray, li
     """Take EM steps, which never increase the objective and cope with any start."""
     structure = engine.structure
     path: list[float] = []
-    if not (structure.n_parameters and structure.is_closed_under_em):
+    if not structure.is_closed_under_em:
         return theta, path
     for _ in range(n_steps):
         evaluation = engine.evaluate(theta, 1)
@@ -214,6 +266,10 @@ def _newton(
         step = trust_region_step(model.slope, model.curvature, radius)
         promised = -float(model.slope @ step + 0.5 * (model.curvature * step) @ step)
         trial = _at(engine, model.moved(step))
+        if objective - trial.evaluation.objective < POOR_AGREEMENT * promised:
+            straight = _at(engine, _straight_step(engine.structure, model, step))
+            if straight.evaluation.objective < trial.evaluation.objective:
+                trial = straight
         gained = objective - trial.evaluation.objective
         path.append(objective - max(gained, 0.0))
         rounding = ROUNDING * abs(objective)
@@ -221,7 +277,7 @@ def _newton(
             return trial if gained >= 0.0 else state
         agreement = gained / promised
         size = float(np.linalg.norm(step))
-        if agreement < 0.25 or not np.isfinite(agreement):
+        if agreement < POOR_AGREEMENT or not np.isfinite(agreement):
             radius = 0.25 * size
         elif agreement > 0.75 and size > 0.8 * radius:
             radius *= 3.0
@@ -232,21 +288,35 @@ def _newton(
     return state
 
 
+def _straight_step(
+    structure: CovarianceStructure, model: LocalModel, step: FloatArray
+) -> FloatArray:
+    """The same step taken along a straight line in D instead of in Lambda.
+
+    Where columns are nearly collinear, the data determine little more than a linear combination of
+    variances: a valley that is straight in D and curved in Lambda.
+    """
+    factor = structure.lambda_from_theta(model.theta)
+    change = structure.lambda_from_theta(model.moved(step)) - factor
+    covariance = factor @ factor.T + factor @ change.T + change @ factor.T
+    return structure.theta_from_covariance(structure.project(covariance))
+
+
 def _settle(engine: Engine, state: _State) -> _State | None:
     """Set variances that the data cannot tell from zero to exactly zero.
 
     Returns None where there is nothing to set, or where the objective would suffer.
     """
     structure, evaluation = engine.structure, state.evaluation
-    if structure.n_parameters == 0:
-        return None
     factor = structure.lambda_from_theta(state.model.theta)
     sizes = np.linalg.norm(factor, axis=0)
-    is_flat = np.abs(state.model.curvature).max() < FLAT_CURVATURE
+    stiffness = np.zeros(structure.n_parameters)
+    stiffness[state.model.free] = np.abs(state.model.vectors**2 @ state.model.curvature)
+    is_flat = structure.lambda_from_theta(stiffness).max(axis=0) < FLAT_CURVATURE
     settled = None
     for j in np.argsort(sizes):
-        if not (sizes[j] < SMALL_DEVIATION or is_flat):
-            break
+        if not ((sizes[j] < SMALL_DEVIATION or is_flat[j]) and sizes[j] > 0.0):
+            continue
         candidate = factor.copy()
         candidate[:, slice(None) if structure.kind == "scalar" else j] = 0.0
         theta = structure.theta_from_lambda(candidate)

@@ -35,7 +35,7 @@ Arrays have the levels last, so that loops run over the few effects and never ov
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,8 @@ from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_eval
 
 FloatArray = NDArray[np.float64]
 
+# Share of a fixed column's square that, left within levels, is rounding error.
+NO_VARIATION = 1e-12
 # Levels are taken in blocks of about this many numbers, to stay in a core's cache.
 BLOCK_ENTRIES = 1 << 16
 
@@ -121,7 +123,36 @@ def reduce_levels(
     within = columns.T @ products.gram @ columns
     for j in range(q):
         within -= flat[j] @ flat[j].T
+    # What rounding leaves of columns that do not vary within levels would swamp H for a large D.
+    constant = np.flatnonzero(np.diag(within)[:-1] < NO_VARIATION)
+    within[constant] = 0.0
+    within[:, constant] = 0.0
     return LevelMoments(q, rows, np.ones(n_levels), within)
+
+
+def separate_levels(
+    fixed: FixedBasis, moments: LevelMoments
+) -> tuple[FixedBasis, LevelMoments]:
+    """Rotate the fixed columns so that those without variation within levels stand alone.
+
+    With a large D, such columns have tiny entries in H, which keep their digits only if no other
+    column is mixed with them.
+    """
+    p = fixed.columns.shape[1]
+    values, rotation = np.linalg.eigh(moments.within[:p, :p])
+    q = moments.n_effects
+    rows = moments.rows
+    for j in range(q):
+        rows[j, q:-1] = rotation.T @ rows[j, q:-1]
+    within = np.zeros_like(moments.within)
+    within[:p, :p] = np.diag(np.where(values < NO_VARIATION, 0.0, values))
+    response = np.where(values < NO_VARIATION, 0.0, rotation.T @ moments.within[:p, p])
+    within[:p, p] = within[p, :p] = response
+    within[p, p] = moments.within[p, p]
+    rotated = replace(
+        fixed, columns=fixed.columns @ rotation, to_user=fixed.to_user @ rotation
+    )
+    return rotated, replace(moments, within=within)
 
 
 def within_residual(moments: LevelMoments, n_rows: int) -> tuple[float, int]:
@@ -211,8 +242,9 @@ class OneFactorEngine:
         self.constant = constant
         square, df = within_residual(moments, n_rows)
         # Where the levels use up all rows, the total variance, one, has to do for a start.
-        self._within_variance = max(square / df, 1e-8) if df > 0 else 1.0
+        self.within_variance = max(square / df, 1e-8) if df > 0 else 1.0
         self._moments = compress(moments)
+        self.size = self._moments.rows.size
         self._directions = structure.directions()
 
     def start(self) -> FloatArray:
@@ -228,7 +260,7 @@ class OneFactorEngine:
         square = np.einsum("kim,kjm->ijm", root, root)
         moment = np.einsum("kim,km->im", root, residual)
         system = np.einsum("abm,cdm->adbc", square * multiplicity, square).reshape(q * q, q * q)
-        excess = moment @ moment.T / self._within_variance - (square * multiplicity).sum(axis=2)
+        excess = moment @ moment.T / self.within_variance - (square * multiplicity).sum(axis=2)
         solution = np.linalg.lstsq(system, excess.ravel(), rcond=1e-8)[0].reshape(q, q)
         return self.structure.project(solution, floor=0.01)
 
@@ -362,6 +394,8 @@ class _DerivativeSums:
 def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, FloatArray]:
     """``L_i^-1 rows_i`` and the diagonals of L_i, for ``L_i L_i' = I + U_i D U_i'``.
 
+    By modified Gram-Schmidt on the rows of ``[U_i Lambda, I]``.
+
     Parameters
     ----------
     rows : ndarray of shape (q, q + p + 1, m)
@@ -375,28 +409,30 @@ def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, Floa
     pivots : ndarray of shape (q, m)
     """
     q = len(rows)
-    root = np.matmul(factor.T, rows[:, :q])  # (U_i Lambda), entry [i, j] at [i, j]
+    n_levels = rows.shape[2]
+    # Row j of [U_i Lambda, I]: the factorisation of this, and not of its square, keeps the pivots of
+    # a D that is huge and nearly singular.
+    spread = np.zeros((q, 2 * q, n_levels))
+    np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
     solved = np.empty_like(rows)
-    pivots = np.empty((q, rows.shape[2]))
-    lower: dict[tuple[int, int], FloatArray] = {}
+    pivots = np.empty((q, n_levels))
     for j in range(q):
         total = rows[j]
-        square = 1.0 + np.einsum("km,km->m", root[j], root[j])
+        spread[j, q + j] = 1.0
         for k in range(j):
-            entry = np.einsum("km,km->m", root[j], root[k])
-            for earlier in range(k):
-                entry -= lower[j, earlier] * lower[k, earlier]
-            entry /= pivots[k]
-            lower[j, k] = entry
-            square -= entry * entry
+            entry = np.einsum("km,km->m", spread[j], spread[k])
+            spread[j] -= entry * spread[k]
             total = total - entry * solved[k]
-        np.sqrt(square, out=pivots[j])
+        np.sqrt(np.einsum("km,km->m", spread[j], spread[j]), out=pivots[j])
+        spread[j] /= pivots[j]
         np.divide(total, pivots[j], out=solved[j])
     return solved, pivots
 
 
 def _sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
     """``left_i' right_i`` for every level: (q, a, m) and (q, b, m) give (a, b, m)."""
+    if len(left) == 0:
+        return np.zeros((left.shape[1], right.shape[1], left.shape[2]))
     total = left[0][:, None] * right[0]
     for j in range(1, len(left)):
         total += left[j][:, None] * right[j]

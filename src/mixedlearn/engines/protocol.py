@@ -77,11 +77,14 @@ class Engine(Protocol):
     """The likelihood of one model; knows no rows.
 
     Order of calls: `start`, then `evaluate` any number of times. An engine holds no state between
-    calls.
+    calls. ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
+    residual variance within levels, to which the noise variance compares.
     """
 
     structure: CovarianceStructure
     n_levels: int
+    size: int
+    within_variance: float
 
     def start(self) -> FloatArray:
         """Starting value of D from moments, shape (q, q)."""
