@@ -92,7 +92,7 @@ def accumulate(
     shift = np.append(X[:PILOT_ROWS].mean(axis=0, dtype=float), y[:PILOT_ROWS].mean(dtype=float))
     z_columns = () if codes is None else (0, *(column + 1 for column in slope_columns))
     if chunk_rows is None:
-        chunk_rows = _chunk_rows(n, k + 2, n_levels)
+        chunk_rows = _chunk_rows(n, k + 2, 0 if _is_sorted(codes) else n_levels)
     gram = np.zeros((k + 2, k + 2))
     totals = [np.zeros((n_levels, k + 2)) for _ in z_columns]
     buffer = np.empty((min(chunk_rows, n), k + 2))
@@ -108,17 +108,20 @@ def accumulate(
         if root_weights is not None:
             basis *= root_weights[rows, None]
         gram += basis.T @ basis
+        if codes is None:
+            continue
+        # The levels of sorted rows are few in a chunk, and the product touches no others.
+        first, last = codes[rows].min(), codes[rows].max() + 1
         for total, column in zip(totals, z_columns, strict=True):
-            assert codes is not None
             # One entry per row: the product below is a scatter-add that needs no sort.
             indicator = csc_array(
-                (basis[:, column], codes[rows], row_pointers[: size + 1]), shape=(n_levels, size)
+                (basis[:, column], codes[rows] - first, row_pointers[: size + 1]),
+                shape=(last - first, size),
             )
-            total += indicator @ basis
+            total[first:last] += indicator @ basis
     grouped = np.empty((len(z_columns), k + 2, n_levels if z_columns else 0))
     for position in range(len(z_columns)):
-        grouped[position] = totals[position].T
-        totals[position] = grouped[position]
+        grouped[position] = totals.pop(0).T
     return CrossProducts(
         n_rows=n,
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
@@ -129,8 +132,12 @@ def accumulate(
     )
 
 
+def _is_sorted(codes: NDArray[np.integer] | None) -> bool:
+    return codes is None or bool((codes[1:] >= codes[:-1]).all())
+
+
 def _chunk_rows(n: int, n_columns: int, n_levels: int) -> int:
-    """Rows per chunk: cache-sized, but at least two per level, since a chunk touches every level.
+    """Rows per chunk: cache-sized, but at least two for each level that a chunk touches.
 
     A quarter of the rows bounds the copy when there are very many levels.
     """

@@ -19,7 +19,7 @@ from mixedlearn.design import Specification
 from mixedlearn.engines.one_factor import (
     LevelMoments,
     OneFactorEngine,
-    conditional_moments,
+    conditional_means,
     reduce_levels,
     separate_levels,
     within_residual,
@@ -87,7 +87,7 @@ def fit_products(
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
     factor = structure.lambda_from_theta(optimum.evaluation.theta)
     effects = optimum.evaluation.fixed
-    blups = conditional_moments(moments, factor, effects).mean
+    blups = conditional_means(moments, factor, effects)
     return FittedModel(
         specification=specification,
         products=products,

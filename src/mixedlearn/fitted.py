@@ -111,7 +111,7 @@ class FittedModel:
         The coefficients are taken as known, as in lme4's ``ranef(condVar=TRUE)``.
         """
         moments = reduce_levels(self.products, self.fixed_basis, self.random_basis)
-        covariance = conditional_moments(moments, self.factor, self.fixed_effects).covariance
+        covariance = conditional_moments(moments, self.factor).covariance
         to_user = self.random_basis.to_user
         partial = np.einsum("ai,ijm->maj", to_user, covariance)
         return self.noise_variance * (partial @ to_user.T)

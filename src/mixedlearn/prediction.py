@@ -64,7 +64,7 @@ def predict_std(model: FittedModel, design: Design, *, known_levels: bool) -> Fl
     shift = model.products.shift[:-1]
     factor, inverse_root = model.factor, model.fixed_effects.inverse_root
     moments = reduce_levels(model.products, fixed, random)
-    conditional = conditional_moments(moments, factor, model.fixed_effects)
+    conditional = conditional_moments(moments, factor)
     std = np.empty(len(design.X))
     for start in range(0, len(std), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)

@@ -82,15 +82,12 @@ class ConditionalMoments:
 
     Attributes
     ----------
-    mean : ndarray of shape (q, m)
-        BLUPs.
     covariance : ndarray of shape (q, q, m)
         ``D - D M_i D``, relative to the noise variance, beta taken as known.
     coef_response : ndarray of shape (q, p, m)
         ``D N_i``: minus the change of the BLUP with beta.
     """
 
-    mean: FloatArray
     covariance: FloatArray
     coef_response: FloatArray
 
@@ -102,32 +99,46 @@ def reduce_levels(
     columns = np.column_stack([fixed.columns, fixed.response])
     q = random.columns.shape[1]
     n_levels = products.grouped.shape[2]
-    square = np.tensordot(products.grouped[:, list(products.z_columns)], random.columns, (1, 0))
-    square = np.tensordot(random.columns, square, (0, 0))  # (q, m, q)
     rows = np.empty((q, q + columns.shape[1], n_levels))
-    for j in range(q):
-        mixed = np.tensordot(random.columns[:, j], products.grouped, 1)
-        np.matmul(columns.T, mixed, out=rows[j, q:])
-        rows[j, :q] = square[j].T
+    within = columns.T @ products.gram @ columns
+    for block in _blocks(rows):
+        grouped = products.grouped[:, :, block]
+        by_effect = np.tensordot(random.columns.T, grouped, 1)
+        square = by_effect[:, list(products.z_columns)]  # with the z columns; not yet Z*
+        part = rows[:, :, block]
+        for j in range(q):
+            part[j, :q] = random.columns.T @ square[j]
+            part[j, q:] = columns.T @ by_effect[j]
+        _factorise(part)
+        for j in range(q):
+            within -= part[j, q:] @ part[j, q:].T
+    # What rounding leaves of columns that do not vary within levels would swamp H for a large D.
+    constant = np.flatnonzero(np.diag(within)[:-1] < NO_VARIATION)
+    within[constant] = 0.0
+    within[:, constant] = 0.0
+    return LevelMoments(q, rows, np.ones(n_levels), within)
+
+
+def _factorise(rows: FloatArray) -> None:
+    """Turn ``[Z_i'Z_i, Z_i'X_i, Z_i'y_i]`` into ``[U_i, R_i]``, in place, for every level."""
+    q = len(rows)
     for j in range(q):
         original = rows[j, j].copy()
         for k in range(j):
             rows[j, j:] -= rows[k, j] * rows[k, j:]
         pivot = rows[j, j]
         positive = (pivot > PIVOT_TOLERANCE * original) & (pivot > 0.0)
-        inverse = np.zeros(n_levels)
+        inverse = np.zeros(len(pivot))
         inverse[positive] = 1.0 / np.sqrt(pivot[positive])
         rows[j, :j] = 0.0
         rows[j, j:] *= inverse
-    flat = rows[:, q:]
-    within = columns.T @ products.gram @ columns
-    for j in range(q):
-        within -= flat[j] @ flat[j].T
-    # What rounding leaves of columns that do not vary within levels would swamp H for a large D.
-    constant = np.flatnonzero(np.diag(within)[:-1] < NO_VARIATION)
-    within[constant] = 0.0
-    within[:, constant] = 0.0
-    return LevelMoments(q, rows, np.ones(n_levels), within)
+
+
+def _blocks(rows: FloatArray) -> Iterator[slice]:
+    """Slices of levels whose data stay in a core's cache."""
+    size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)
+    for start in range(0, rows.shape[2], size):
+        yield slice(start, start + size)
 
 
 def separate_levels(
@@ -286,19 +297,13 @@ class OneFactorEngine:
         hessian = self._hessian(factor, sums, s2) if order == 2 else nothing
         return Evaluation(theta, float(objective), gradient, hessian, sums.gradient, fixed)
 
-    def _blocks(self) -> Iterator[slice]:
-        rows = self._moments.rows
-        size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)
-        for start in range(0, rows.shape[2], size):
-            yield slice(start, start + size)
-
     def _solve(self, factor: FloatArray) -> tuple[list[FloatArray], FloatArray, float]:
         """``[P_i, K_i]`` block by block, ``[X y]'V^-1[X y]`` and log|V|."""
         q = self._moments.n_effects
         cross = self._moments.within.copy()
         log_det = 0.0
         blocks = []
-        for block in self._blocks():
+        for block in _blocks(self._moments.rows):
             solved, pivots = solve_levels(self._moments.rows[:, :, block], factor)
             for j in range(q):
                 cross += solved[j, q:] @ solved[j, q:].T
@@ -323,7 +328,7 @@ class OneFactorEngine:
             np.zeros((q, q)), np.zeros((q, q)), np.zeros((q * q, q * q)),
             np.zeros((q, p, q)), np.zeros((q, q, p, p)),
         )
-        for block, solved in zip(self._blocks(), blocks, strict=True):
+        for block, solved in zip(_blocks(self._moments.rows), blocks, strict=True):
             root = solved[:, :q]  # P_i
             multiplicity = self._moments.multiplicity[block]
             residual = solved[:, -1] - np.tensordot(fixed.coef, solved[:, q:-1], (0, 1))
@@ -439,16 +444,26 @@ def _sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
     return total
 
 
-def conditional_moments(
+def conditional_means(
     moments: LevelMoments, factor: FloatArray, fixed: FixedEffects
-) -> ConditionalMoments:
-    """BLUPs of the engine's effects, with their covariance and their dependence on beta."""
+) -> FloatArray:
+    """BLUPs of the engine's random effects, ``D u_i``, shape (q, m)."""
+    q = moments.n_effects
+    means = np.empty((q, moments.rows.shape[2]))
+    for block in _blocks(moments.rows):
+        rows = moments.rows[:, :, block]
+        residual = rows[:, -1:] - np.matmul(fixed.coef, rows[:, q:-1])[:, None]
+        solved, _ = solve_levels(np.concatenate([rows[:, :q], residual], axis=1), factor)
+        u = _sum_over_rows(solved[:, :q], solved[:, q:])[:, 0]
+        means[:, block] = factor @ (factor.T @ u)
+    return means
+
+
+def conditional_moments(moments: LevelMoments, factor: FloatArray) -> ConditionalMoments:
+    """Covariance of the engine's random effects given y, and the BLUPs' dependence on beta."""
     q = moments.n_effects
     solved, _ = solve_levels(moments.rows, factor)
-    root, rows = solved[:, :q], solved[:, q:]
-    residual = rows[:, -1] - np.tensordot(fixed.coef, rows[:, :-1], (0, 1))
     covariance = factor @ factor.T
-    spread = np.matmul(covariance, root)  # rows of P_i times D
-    mean = _sum_over_rows(spread, residual[:, None])[:, 0]
+    spread = np.matmul(covariance, solved[:, :q])  # P_i D
     shrunk = covariance[:, :, None] - _sum_over_rows(spread, spread)
-    return ConditionalMoments(mean, shrunk, _sum_over_rows(spread, rows[:, :-1]))
+    return ConditionalMoments(shrunk, _sum_over_rows(spread, solved[:, q:-1]))
