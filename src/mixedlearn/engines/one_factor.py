@@ -2,16 +2,16 @@
 
 Notation
 --------
-For level i, with Z_i, X_i and y_i its rows in the engine's columns (see `bases`), the factorisation
-``Z_i = Q_i U_i`` with orthonormal Q_i splits the level's data into the part inside the span of Z_i,
+For level i, with Z_i, X_i and y_i its rows in the engine's columns (see `bases`), an orthonormal basis
+Q_i of the r z columns of the level splits its data into the part inside their span,
 
-    U_i = chol(Z_i'Z_i),     R_i = Q_i'[X_i y_i]           (q, q) and (q, p + 1)
+    U_i = Q_i'Z_i,     R_i = Q_i'[X_i y_i]                 (r, q) and (r, p + 1)
 
 and the part outside, whose cross-products are added up over the levels:
 
     W = sum_i ([X_i y_i]'[X_i y_i] - R_i'R_i)              (p + 1, p + 1)
 
-The level is then q rows with design U_i and noise I, so with ``L_i L_i' = I + U_i D U_i'``
+The level is then r rows with design U_i and noise I, so with ``L_i L_i' = I + U_i D U_i'``
 
     log|V_i| = log|L_i L_i'|,      K_i = L_i^-1 R_i,      P_i = L_i^-1 U_i
     [X y]'V^-1[X y] = W + sum_i K_i'K_i
@@ -56,13 +56,15 @@ BLOCK_ENTRIES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class LevelMoments:
-    """The data of every level, reduced to q rows each.
+    """The data of every level, reduced to r rows each.
 
     Attributes
     ----------
     n_effects : int
         q, the number of (engine's) random columns.
-    rows : ndarray of shape (q, q + p + 1, m)
+    n_spanned : int
+        Number of rows that hold data: the dimensions of the levels' spans, added up.
+    rows : ndarray of shape (r, q + p + 1, m)
         ``[U_i, R_i]``: random columns, fixed columns, response.
     multiplicity : ndarray of shape (m,)
         How many levels an entry stands for in sums that only involve U_i.
@@ -71,6 +73,7 @@ class LevelMoments:
     """
 
     n_effects: int
+    n_spanned: int
     rows: FloatArray
     multiplicity: FloatArray
     within: FloatArray
@@ -95,34 +98,40 @@ class ConditionalMoments:
 def reduce_levels(
     products: CrossProducts, fixed: FixedBasis, random: RandomBasis
 ) -> LevelMoments:
-    """Turn cross-products into q rows per level and the within part."""
+    """Turn cross-products into a few rows per level and the within part.
+
+    The levels' spans are factorised in the shifted z columns, where the constant and a covariate far
+    from zero are still told apart; Z* may have the shift back.
+    """
     columns = np.column_stack([fixed.columns, fixed.response])
-    q = random.columns.shape[1]
-    n_levels = products.grouped.shape[2]
-    rows = np.empty((q, q + columns.shape[1], n_levels))
+    r, q = random.columns.shape
+    rows = np.empty((r, q + columns.shape[1], products.grouped.shape[2]))
     within = columns.T @ products.gram @ columns
+    n_spanned = 0
     for block in _blocks(rows):
         grouped = products.grouped[:, :, block]
-        by_effect = np.tensordot(random.columns.T, grouped, 1)
-        square = by_effect[:, list(products.z_columns)]  # with the z columns; not yet Z*
-        part = rows[:, :, block]
-        for j in range(q):
-            part[j, :q] = random.columns.T @ square[j]
-            part[j, q:] = columns.T @ by_effect[j]
-        _factorise(part)
-        for j in range(q):
-            within -= part[j, q:] @ part[j, q:].T
+        part = np.empty((r, r + columns.shape[1], grouped.shape[2]))
+        part[:, :r] = grouped[:, list(products.z_columns)]
+        np.matmul(columns.T, grouped, out=part[:, r:])
+        n_spanned += _factorise(part)
+        np.matmul(random.columns.T, part[:, :r], out=rows[:, :q, block])
+        rows[:, q:, block] = part[:, r:]
+        for j in range(r):
+            within -= part[j, r:] @ part[j, r:].T
     # What rounding leaves of columns that do not vary within levels would swamp H for a large D.
     constant = np.flatnonzero(np.diag(within)[:-1] < NO_VARIATION)
     within[constant] = 0.0
     within[:, constant] = 0.0
-    return LevelMoments(q, rows, np.ones(n_levels), within)
+    return LevelMoments(q, n_spanned, rows, np.ones(rows.shape[2]), within)
 
 
-def _factorise(rows: FloatArray) -> None:
-    """Turn ``[Z_i'Z_i, Z_i'X_i, Z_i'y_i]`` into ``[U_i, R_i]``, in place, for every level."""
-    q = len(rows)
-    for j in range(q):
+def _factorise(rows: FloatArray) -> int:
+    """Turn ``[Z_i'Z_i, Z_i'X_i, Z_i'y_i]`` into ``[chol(Z_i'Z_i), Q_i'X_i, Q_i'y_i]``, in place.
+
+    Returns the number of pivots that are not zero.
+    """
+    n_positive = 0
+    for j in range(len(rows)):
         original = rows[j, j].copy()
         for k in range(j):
             rows[j, j:] -= rows[k, j] * rows[k, j:]
@@ -132,6 +141,8 @@ def _factorise(rows: FloatArray) -> None:
         inverse[positive] = 1.0 / np.sqrt(pivot[positive])
         rows[j, :j] = 0.0
         rows[j, j:] *= inverse
+        n_positive += int(np.count_nonzero(positive))
+    return n_positive
 
 
 def _blocks(rows: FloatArray) -> Iterator[slice]:
@@ -153,8 +164,8 @@ def separate_levels(
     values, rotation = np.linalg.eigh(moments.within[:p, :p])
     q = moments.n_effects
     rows = moments.rows
-    for j in range(q):
-        rows[j, q:-1] = rotation.T @ rows[j, q:-1]
+    for row in rows:
+        row[q:-1] = rotation.T @ row[q:-1]
     within = np.zeros_like(moments.within)
     within[:p, :p] = np.diag(np.where(values < NO_VARIATION, 0.0, values))
     response = np.where(values < NO_VARIATION, 0.0, rotation.T @ moments.within[:p, p])
@@ -172,10 +183,8 @@ def within_residual(moments: LevelMoments, n_rows: int) -> tuple[float, int]:
     values, vectors = np.linalg.eigh(cross[:-1, :-1])
     usable = values > 1e-9
     projection = vectors[:, usable].T @ cross[:-1, -1] / np.sqrt(values[usable])
-    diagonal = np.arange(moments.n_effects)
-    n_level_rows = int(np.count_nonzero(moments.rows[diagonal, diagonal]))
     square = float(cross[-1, -1] - projection @ projection)
-    return square, n_rows - n_level_rows - int(usable.sum())
+    return square, n_rows - moments.n_spanned - int(usable.sum())
 
 
 def compress(moments: LevelMoments) -> LevelMoments:
@@ -191,8 +200,8 @@ def compress(moments: LevelMoments) -> LevelMoments:
     most = n_levels // (2 * max(dimension, 1))
     codes = np.zeros(n_levels, dtype=np.int64)
     n_classes = 1
-    for i in range(q):
-        for j in range(i, q):
+    for i in range(len(rows)):
+        for j in range(q):
             if n_classes > most:
                 return moments
             entry, values = pd.factorize(rows[i, j])
@@ -211,12 +220,12 @@ def compress(moments: LevelMoments) -> LevelMoments:
             continue
         data = rows[:, q:, members].reshape(dimension, -1)
         values, vectors = np.linalg.eigh(data @ data.T)
-        root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(q, -1, dimension)
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(len(rows), -1, dimension)
         shared = np.repeat(rows[:, :q, members[:1]], dimension, axis=2)
         merged.append(np.concatenate([shared, root], axis=1))
         multiplicity.append(np.where(np.arange(dimension) == 0, float(len(members)), 0.0))
-    return LevelMoments(
-        q, np.concatenate(merged, axis=2), np.concatenate(multiplicity), moments.within
+    return replace(
+        moments, rows=np.concatenate(merged, axis=2), multiplicity=np.concatenate(multiplicity)
     )
 
 
@@ -305,7 +314,7 @@ class OneFactorEngine:
         blocks = []
         for block in _blocks(self._moments.rows):
             solved, pivots = solve_levels(self._moments.rows[:, :, block], factor)
-            for j in range(q):
+            for j in range(len(solved)):
                 cross += solved[j, q:] @ solved[j, q:].T
                 log_det += 2.0 * float(np.log(pivots[j]) @ self._moments.multiplicity[block])
             blocks.append(solved)
@@ -403,25 +412,25 @@ def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, Floa
 
     Parameters
     ----------
-    rows : ndarray of shape (q, q + p + 1, m)
+    rows : ndarray of shape (r, q + p + 1, m)
         ``[U_i, R_i]``.
     factor : ndarray of shape (q, q)
         Lambda.
 
     Returns
     -------
-    solved : ndarray of shape (q, q + p + 1, m)
-    pivots : ndarray of shape (q, m)
+    solved : ndarray of shape (r, q + p + 1, m)
+    pivots : ndarray of shape (r, m)
     """
-    q = len(rows)
+    r, q = len(rows), len(factor)
     n_levels = rows.shape[2]
     # Row j of [U_i Lambda, I]: the factorisation of this, and not of its square, keeps the pivots of
     # a D that is huge and nearly singular.
-    spread = np.zeros((q, 2 * q, n_levels))
+    spread = np.zeros((r, q + r, n_levels))
     np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
     solved = np.empty_like(rows)
-    pivots = np.empty((q, n_levels))
-    for j in range(q):
+    pivots = np.empty((r, n_levels))
+    for j in range(r):
         total = rows[j]
         spread[j, q + j] = 1.0
         for k in range(j):
@@ -435,7 +444,7 @@ def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, Floa
 
 
 def _sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
-    """``left_i' right_i`` for every level: (q, a, m) and (q, b, m) give (a, b, m)."""
+    """``left_i' right_i`` for every level: (r, a, m) and (r, b, m) give (a, b, m)."""
     if len(left) == 0:
         return np.zeros((left.shape[1], right.shape[1], left.shape[2]))
     total = left[0][:, None] * right[0]
