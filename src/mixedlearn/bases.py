@@ -6,7 +6,7 @@ depend on the units or the origin of a covariate. Notation, with b the basis col
 
     user's columns    X = b F,        y = b f_y,        Z = b_z S
     engine's columns  X* = X R^-1,    y* = (y - X b_ols) / scale,    Z* = Z T
-    where             X*'X* = I,      y*'y* = n - p,    Z*'Z* = m I (covariance "full")
+    where             X*'X* = I,      y*'y* = n - p,    Z*'Z* = m I (in a block of free covariances)
 
     beta = b_ols + scale R^-1 beta*,    D = T D* T'
 
@@ -80,14 +80,15 @@ class RandomBasis:
         T: ``D = T D* T'`` and ``b = T b*``.
     from_user : ndarray of shape (q*, q)
         ``D* = from_user D from_user'`` gives the same model.
-    aliased : ndarray of shape (q,), bool
-        Effects whose column is a combination of earlier ones; their variance is zero.
+    kept : ndarray of shape (q*,), int
+        The effects that stay. The column of any other is a combination of earlier ones; its variance
+        is zero.
     """
 
     columns: FloatArray
     to_user: FloatArray
     from_user: FloatArray
-    aliased: NDArray[np.bool_]
+    kept: NDArray[np.intp]
 
 
 def fixed_basis(
@@ -156,47 +157,57 @@ def fixed_basis(
 def random_basis(
     products: CrossProducts, random_intercept: bool, structure: CovarianceStructure
 ) -> RandomBasis:
-    """Scale the random columns; with a full covariance, orthogonalise them too.
+    """Scale the random columns and orthogonalise those whose covariances are all free.
 
-    Only the full structure is closed under a change of basis; the diagonal ones allow a scale for
-    each effect and the scalar one a common scale.
+    A change of basis leaves the model as it is only within a block of effects whose covariances are
+    all free: the whole of a full covariance, single effects of a diagonal one. A scalar covariance
+    allows a common scale, a mask without such blocks a scale for each effect and some shifts.
     """
     z = list(products.z_columns)
-    n_levels = products.grouped.shape[2]
-    gram = products.gram[np.ix_(z, z)] / n_levels
+    gram = products.gram[np.ix_(z, z)] / products.grouped.shape[2]
     shift = products.shift[np.array(z[1:], dtype=int) - 1]
-    magnitudes = gram[0, 0] * shift**2
     # The user's columns in terms of the z columns: slopes get their shift back.
     user = np.eye(len(z))
     user[0, 1:] = shift
+    negligible = np.append(0.0, CONSTANT_TOLERANCE**2 * gram[0, 0] * shift**2)
     if not random_intercept:
-        user = user[:, 1:]
-    if structure.kind == "full":
-        shifted = np.eye(len(z)) if random_intercept else user
-        unshift = np.eye(user.shape[1])
-        if random_intercept:
-            magnitudes = np.append(0.0, magnitudes)
-            unshift[0, 1:] = -shift
-        kept, root = _independent_columns(
-            shifted.T @ gram @ shifted, CONSTANT_TOLERANCE**2 * magnitudes
-        )
+        user, negligible = user[:, 1:], negligible[1:]
+    q = user.shape[1]
+    if structure.kind == "scalar" or not structure.has_full_blocks:
+        unshift = np.eye(q)
+        if random_intercept and structure.kind != "scalar":
+            # A slope may take up the shift if the intercept has every covariance that it has.
+            absorbed = ~(structure.mask & ~structure.mask[0]).any(axis=1)
+            absorbed[0] = False
+            unshift[0, absorbed] = -shift[absorbed[1:]]
+        columns = user @ unshift
+        sizes = np.sqrt(np.diag(columns.T @ gram @ columns))
+        if structure.kind == "scalar":
+            sizes[:] = np.sqrt(np.mean(sizes**2))
+        sizes = np.where(sizes > 0.0, sizes, 1.0)
+        from_user = sizes[:, None] * np.linalg.inv(unshift)
+        return RandomBasis(columns / sizes, unshift / sizes, from_user, np.arange(q))
+    columns, to_user, from_user = np.zeros((len(z), q)), np.zeros((q, q)), np.zeros((q, q))
+    is_kept = np.zeros(q, bool)
+    for block in structure.blocks():
+        start, unshift = user[:, block], np.eye(len(block))
+        if random_intercept and block[0] == 0:
+            # With the intercept in the block, the shift is a change of basis like any other.
+            start, unshift[0, 1:] = np.eye(len(z))[:, block], -shift[block[1:] - 1]
+        kept, root = _independent_columns(start.T @ gram @ start, negligible[block])
         inverse_root = np.linalg.inv(root)
-        columns = shifted[:, kept] @ inverse_root
-        to_user = unshift[:, kept] @ inverse_root
-        from_user = columns.T @ gram @ user
-        aliased = np.ones(user.shape[1], bool)
-        aliased[kept] = False
-        return RandomBasis(columns, to_user, from_user, aliased)
-    sizes = np.sqrt(np.diag(user.T @ gram @ user))
-    if structure.kind == "scalar":
-        sizes = np.full(len(sizes), np.sqrt(np.mean(sizes**2)))
-    sizes = np.where(sizes > 0.0, sizes, 1.0)
-    return RandomBasis(user / sizes, np.diag(1.0 / sizes), np.diag(sizes), np.zeros(len(sizes), bool))
+        own = block[kept]
+        is_kept[own] = True
+        columns[:, own] = start[:, kept] @ inverse_root
+        to_user[np.ix_(block, own)] = unshift[:, kept] @ inverse_root
+        from_user[np.ix_(own, block)] = columns[:, own].T @ gram @ user[:, block]
+    kept = np.flatnonzero(is_kept)
+    return RandomBasis(columns[:, kept], to_user[:, kept], from_user[kept], kept)
 
 
 def _independent_columns(
     gram: FloatArray, negligible: FloatArray
-) -> tuple[NDArray[np.int64], FloatArray]:
+) -> tuple[NDArray[np.intp], FloatArray]:
     """Columns that are no combination of earlier ones, and the upper Cholesky root of their Gram.
 
     A column whose residual square falls below ``negligible`` counts as dependent as well: it
@@ -213,4 +224,4 @@ def _independent_columns(
             root[rank, rank] = np.sqrt(pivot)
             kept.append(j)
     rank = len(kept)
-    return np.array(kept, dtype=np.int64), root[:rank, :rank]
+    return np.array(kept, dtype=np.intp), root[:rank, :rank]

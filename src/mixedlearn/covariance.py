@@ -62,9 +62,17 @@ class CovarianceStructure:
         return int(self.parameter.max(initial=-1)) + 1
 
     @property
-    def is_closed_under_em(self) -> bool:
-        """Whether the EM update has a closed form: D is block-diagonal with full blocks."""
+    def has_full_blocks(self) -> bool:
+        """Whether D is block-diagonal with full blocks; the EM update has a closed form then."""
         return bool(np.array_equal(self.mask, (self.mask.astype(int) @ self.mask) > 0))
+
+    def blocks(self) -> list[NDArray[np.intp]]:
+        """Blocks of effects with free covariances, where D is block-diagonal with full blocks."""
+        found: list[NDArray[np.intp]] = []
+        for effect in range(self.n_effects):
+            if not any(effect in block for block in found):
+                found.append(np.flatnonzero(self.mask[effect]))
+        return found
 
     def directions(self) -> FloatArray:
         """Derivatives of Lambda by each parameter, shape (n_parameters, q, q)."""
@@ -111,7 +119,7 @@ class CovarianceStructure:
         if self.kind == "scalar":
             return np.diag(covariance).mean() * np.eye(self.n_effects)
         covariance = np.where(self.mask, covariance, 0.0)
-        if not self.is_closed_under_em and np.linalg.eigvalsh(covariance)[0] < 0.0:
+        if not self.has_full_blocks and np.linalg.eigvalsh(covariance)[0] < 0.0:
             return np.diag(np.diag(covariance))
         return covariance
 
@@ -136,23 +144,25 @@ def semidefinite_cholesky(matrix: FloatArray) -> FloatArray:
     return factor
 
 
-def unrestricted(structure: CovarianceStructure, n_effects: int) -> CovarianceStructure:
-    """The structure as the engines see it: with covariances, all entries of Lambda are free.
+def engine_structure(
+    structure: CovarianceStructure, kept: NDArray[np.intp]
+) -> CovarianceStructure:
+    """The structure as the engines see it: of the effects that are kept, with all of Lambda free.
 
     Parameters
     ----------
     structure : CovarianceStructure
-    n_effects : int
-        Number of the engine's columns; fewer than the user's if a full covariance has aliased ones.
+    kept : ndarray of int
+        Effects that have a column in the engine's basis.
     """
+    n_effects = len(kept)
     if structure.kind in ("diagonal", "scalar"):
-        return structure
-    mask = structure.mask if n_effects == structure.n_effects else np.ones((n_effects,) * 2, bool)
+        return make_structure(structure.kind, [str(effect) for effect in kept])
     return CovarianceStructure(
         kind="unrestricted",
         parameter=np.arange(n_effects**2).reshape(n_effects, n_effects),
         order=np.arange(n_effects),
-        mask=mask,
+        mask=structure.mask[np.ix_(kept, kept)],
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import CovarianceStructure, unrestricted
+from mixedlearn.covariance import CovarianceStructure, engine_structure
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.one_factor import (
@@ -69,7 +69,7 @@ def fit_products(
             "columns. Give more rows or name fewer columns in fixed_effects."
         )
     random = _random_basis(products, specification)
-    structure = unrestricted(specification.structure, random.columns.shape[1])
+    structure = engine_structure(specification.structure, random.kept)
     fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
     notes = _aliasing_notes(specification, fixed, random)
     if fixed.is_exact:
@@ -109,7 +109,7 @@ def objective_at(
     """Minus twice the profiled log-likelihood at a theta in the user's units."""
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     random = _random_basis(products, specification)
-    structure = unrestricted(specification.structure, random.columns.shape[1])
+    structure = engine_structure(specification.structure, random.kept)
     fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
     engine = OneFactorEngine(
         moments,
@@ -123,7 +123,7 @@ def objective_at(
 
 def _random_basis(products: CrossProducts, specification: Specification) -> RandomBasis:
     if specification.factor is None:
-        return RandomBasis(np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, bool))
+        return RandomBasis(*(np.zeros((0, 0)) for _ in range(3)), np.arange(0))
     return random_basis(products, specification.random_intercept, specification.structure)
 
 
@@ -134,9 +134,9 @@ def _engine_theta(
     theta: FloatArray,
 ) -> FloatArray:
     root = random.from_user @ specification.structure.lambda_from_theta(theta)
-    if root.shape[0] < root.shape[1]:
+    if structure.kind == "unrestricted":
         root = np.linalg.qr(root.T, mode="r").T
-    return structure.theta_from_lambda(root)
+    return structure.theta_from_lambda(root[:, random.kept] if structure.kind == "diagonal" else root)
 
 
 def _objective_constant(products: CrossProducts, fixed: FixedBasis, reml: bool) -> float:
@@ -209,7 +209,7 @@ def _aliasing_notes(
             "constant or linear combinations of earlier columns. Their coefficients are set to zero."
         )
     names = [
-        name for name, aliased in zip(specification.effects, random.aliased, strict=True) if aliased
+        name for effect, name in enumerate(specification.effects) if effect not in random.kept
     ]
     if names:
         notes.append(

@@ -86,7 +86,7 @@ class FittedModel:
         """Free entries of Lambda in the user's units."""
         structure = self.specification.structure
         root = np.zeros((structure.n_effects, structure.n_effects))
-        root[:, : self.factor.shape[1]] = self.relative_root
+        root[:, self.random_basis.kept] = self.relative_root
         return structure.theta_from_root(root)
 
     @property
@@ -98,7 +98,8 @@ class FittedModel:
     def is_singular(self) -> bool:
         """Whether the covariance of the random effects has no full rank."""
         sizes = np.linalg.svd(self.factor, compute_uv=False)
-        return bool((sizes < SINGULAR).any() or self.random_basis.aliased.any())
+        n_effects = self.specification.structure.n_effects
+        return bool((sizes < SINGULAR).any() or len(sizes) < n_effects)
 
     @property
     def has_random_effects(self) -> bool:

@@ -27,7 +27,7 @@ from mixedlearn.engines.protocol import Engine, Evaluation
 
 FloatArray = NDArray[np.float64]
 
-N_EM_STEPS = 2
+N_EM_STEPS = 1
 # A standard deviation below this, in natural units, is set to zero if the objective agrees.
 SMALL_DEVIATION = 0.03
 # What the objective may lose when a variance is set to zero.
@@ -41,7 +41,7 @@ POOR_AGREEMENT = 0.25
 # Signs of several optima: so long a path, so few levels, or so many times the noise within levels.
 MANY_ITERATIONS = 10
 FEW_LEVELS = 10
-MUCH_NOISE = 1.2
+MUCH_NOISE = 1.05
 # Further starts are tried for up to this many numbers in the reduced data.
 FEW_DATA = 100_000
 N_MIXED_STARTS = 4
@@ -243,7 +243,7 @@ def _em(engine: Engine, theta: FloatArray, n_steps: int) -> tuple[FloatArray, li
     """Take EM steps, which never increase the objective and cope with any start."""
     structure = engine.structure
     path: list[float] = []
-    if not structure.is_closed_under_em:
+    if not structure.has_full_blocks:
         return theta, path
     for _ in range(n_steps):
         evaluation = engine.evaluate(theta, 1)

@@ -50,6 +50,8 @@ FloatArray = NDArray[np.float64]
 
 # Share of a fixed column's square that, left within levels, is rounding error.
 NO_VARIATION = 1e-12
+# Fewer numbers than this are passed over faster than they are merged.
+WORTH_MERGING = 4096
 # Levels are taken in blocks of about this many numbers, to stay in a core's cache.
 BLOCK_ENTRIES = 1 << 16
 
@@ -196,6 +198,8 @@ def compress(moments: LevelMoments) -> LevelMoments:
     """
     q, rows = moments.n_effects, moments.rows
     n_levels = rows.shape[2]
+    if rows.size < WORTH_MERGING:
+        return moments
     dimension = rows[:, q:].size // max(n_levels, 1)
     most = n_levels // (2 * max(dimension, 1))
     codes = np.zeros(n_levels, dtype=np.int64)
