@@ -81,8 +81,8 @@ class RandomBasis:
     from_user : ndarray of shape (q*, q)
         ``D* = from_user D from_user'`` gives the same model.
     kept : ndarray of shape (q*,), int
-        The effects that stay. The column of any other is a combination of earlier ones; its variance
-        is zero.
+        The effects that stay. The column of any other is a combination of earlier ones; its
+        variance is zero.
     """
 
     columns: FloatArray

@@ -8,8 +8,8 @@ depends on Lambda only through the product, the objective is smooth in theta thr
 no bounds (Bates et al. 2015, section 2.2; Pinheiro & Bates 1996).
 
 A structure is a choice of which entries of Lambda are free. Where D has covariances the
-engines take all q^2 entries of Lambda, and the optimiser chooses at every step the order of the rows
-in which Lambda is triangular (`triangular_chart`). A pattern of zeros in D survives the
+engines take all q^2 entries of Lambda, and the optimiser chooses at every step the order of the
+rows in which Lambda is triangular (`triangular_chart`). A pattern of zeros in D survives the
 Cholesky factorisation if the effects are taken in a perfect elimination order of the pattern's
 graph, so a mask needs no constraint: only its entries of Lambda exist. Such an order exists exactly
 when the graph is chordal (Rose 1970).
@@ -94,7 +94,7 @@ class CovarianceStructure:
     def theta_from_root(self, root: FloatArray) -> FloatArray:
         """Theta of ``root root'`` for any square root of a covariance that has this structure."""
         if self.kind == "full":
-            return self.theta_from_lambda(np.linalg.qr(root.T, mode="r").T)
+            return self.theta_from_lambda(triangular_root(root))
         if self.kind == "mask":
             return self.theta_from_covariance(root @ root.T)
         return self.theta_from_lambda(root)
@@ -133,6 +133,11 @@ class CovarianceStructure:
         return self.project(updated)
 
 
+def triangular_root(root: FloatArray) -> FloatArray:
+    """Lower triangular root of ``root root'``."""
+    return np.linalg.qr(root.T)[1].T
+
+
 def semidefinite_cholesky(matrix: FloatArray) -> FloatArray:
     """Lower Cholesky factor of a positive semi-definite matrix; zero pivots give zero columns."""
     size = len(matrix)
@@ -144,9 +149,7 @@ def semidefinite_cholesky(matrix: FloatArray) -> FloatArray:
     return factor
 
 
-def engine_structure(
-    structure: CovarianceStructure, kept: NDArray[np.intp]
-) -> CovarianceStructure:
+def engine_structure(structure: CovarianceStructure, kept: NDArray[np.intp]) -> CovarianceStructure:
     """The structure as the engines see it: of the effects that are kept, with all of Lambda free.
 
     Parameters

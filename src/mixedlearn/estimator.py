@@ -44,8 +44,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     Fits :math:`y = X\beta + Zb + e` with fixed effects :math:`\beta`, random effects :math:`b` that
     differ between the levels of a grouping factor, and noise :math:`e`, by restricted maximum
-    likelihood or maximum likelihood. Predictions are those of the fixed effects plus, for levels seen
-    in `fit`, the best linear unbiased predictions (BLUPs) of the random effects.
+    likelihood or maximum likelihood. Predictions are those of the fixed effects plus, for levels
+    seen in `fit`, the best linear unbiased predictions (BLUPs) of the random effects.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     random_intercept : bool or dict, default=True
         Whether each level has an intercept of its own. A dict gives it by the factor's name.
     random_slopes : list of str or int, or dict, default=None
-        Columns of X whose coefficient differs between levels. They need no fixed effect. A dict gives
-        the list by the factor's name.
+        Columns of X whose coefficient differs between levels. They need no fixed effect. A dict
+        gives the list by the factor's name.
     covariance : {"full", "diagonal", "scalar"}, array-like of bool of shape (q, q), or dict, \
 default="full"
-        Structure of the covariance of the q random effects of a level (the intercept first, then the
-        slopes in their order): all variances and covariances free; no covariances; one variance for
-        all effects and no covariances; or, with a mask, covariances zero wherever the mask is False.
-        A dict gives it by the factor's name.
+        Structure of the covariance of the q random effects of a level (the intercept first, then
+        the slopes in their order): all variances and covariances free; no covariances; one variance
+        for all effects and no covariances; or, with a mask, covariances zero wherever the mask is
+        False. A dict gives it by the factor's name.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True
@@ -120,9 +120,9 @@ default="full"
 
     Notes
     -----
-    ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ / w_i``,
-    as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except where
-    there are no random effects: two rows of a level hold two noises.
+    ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ /
+    w_i``, as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except
+    where there are no random effects: two rows of a level hold two noises.
 
     The optimiser takes EM steps, then trust-region Newton-Raphson steps with exact derivatives
     [1]_ [2]_. A variance of exactly zero is an ordinary answer and sets ``is_singular_``.
@@ -132,8 +132,8 @@ default="full"
     .. [1] Lindstrom, M. J. & Bates, D. M. (1988). Newton-Raphson and EM algorithms for linear
        mixed-effects models for repeated-measures data. Journal of the American Statistical
        Association 83, 1014-1022.
-    .. [2] Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects models
-       using lme4. Journal of Statistical Software 67(1).
+    .. [2] Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects
+       models using lme4. Journal of Statistical Software 67(1).
 
     Examples
     --------
@@ -307,8 +307,8 @@ default="full"
             warnings.warn(message, DegenerateModelWarning, stacklevel=4)
         if not model.is_certified:
             warnings.warn(
-                f"The optimiser stopped after {self.n_iter_} iterations without a certified optimum. "
-                "Raise max_iter, or simplify the covariance structure.",
+                f"The optimiser stopped after {self.n_iter_} iterations without a certified "
+                "optimum. Raise max_iter, or simplify the covariance structure.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -341,8 +341,9 @@ default="full"
             Predictions.
         y_std : ndarray of shape (n_samples,)
             Standard deviation of a new observation of weight one, in units of y, only if
-            ``return_std``: it covers the noise, the uncertainty of the fixed effects and of the BLUP
-            with their covariance, and for an unseen level the whole variance of the random effects.
+            ``return_std``: it covers the noise, the uncertainty of the fixed effects and of the
+            BLUP with their covariance, and for an unseen level the whole variance of the random
+            effects.
 
         Warns
         -----
@@ -350,7 +351,9 @@ default="full"
             If groups are missing although the random effects have a variance.
         """
         check_is_fitted(self)
-        X = check_frame(self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False)
+        X = check_frame(
+            self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
+        )
         specification = self._model.specification
         labels, _ = find_labels(self, X, groups, list(specification.names))
         known = self._wants_random_effects(random_effects)
@@ -361,8 +364,8 @@ default="full"
                 row = int(np.argmax(codes < 0))
                 raise ValueError(
                     f"The level {labels.values[row]!r} of {specification.factor!r} (row {row}) was "
-                    "not seen in fit. Set handle_unknown='population' to predict such rows with the "
-                    "fixed effects alone."
+                    "not seen in fit. Set handle_unknown='population' to predict such rows with "
+                    "the fixed effects alone."
                 )
         elif known and labels is None and self._model.has_random_effects:
             warnings.warn(
@@ -451,12 +454,14 @@ default="full"
 
     @property
     def coef_covariance_(self) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects."""
         check_is_fitted(self)
         names = list(self._model.specification.coef_names)
         return pd.DataFrame(self._model.coef_covariance, index=names, columns=names)
 
     @property
     def covariances_(self) -> dict[str, pd.DataFrame]:
+        """Variances and covariances of the random effects, by factor."""
         check_is_fitted(self)
         specification = self._model.specification
         if specification.factor is None:
@@ -468,6 +473,7 @@ default="full"
 
     @property
     def random_effects_(self) -> dict[str, pd.DataFrame]:
+        """BLUPs of every level, by factor."""
         check_is_fitted(self)
         specification = self._model.specification
         if specification.factor is None:
@@ -480,6 +486,7 @@ default="full"
 
     @property
     def random_effects_covariances_(self) -> dict[str, FloatArray]:
+        """Conditional covariance of every level's effects, by factor."""
         check_is_fitted(self)
         factor = self._model.specification.factor
         return {} if factor is None else {factor: self._model.conditional_covariances()}

@@ -4,8 +4,8 @@
 class NoGroupsWarning(UserWarning):
     """`fit` received no groups, so the model has no random effects.
 
-    scikit-learn hands groups to `fit` only if it is told to: see the user guide of metadata routing,
-    or name the group column in the constructor.
+    scikit-learn hands groups to `fit` only if it is told to: see the user guide of metadata
+    routing, or name the group column in the constructor.
     """
 
 

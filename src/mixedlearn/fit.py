@@ -1,19 +1,19 @@
 """The fit: from cross-products to a fitted model.
 
 The five steps are design (`design`), cross-products (`cross_products.accumulate`), engine
-(`make_engine`), optimisation (`optimize.minimise`) and the fitted model (`fit_products`). Every refit
-starts from the cross-products.
+(`make_engine`), optimisation (`optimize.minimise`) and the fitted model (`fit_products`). Every
+refit starts from the cross-products.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import CovarianceStructure, engine_structure
+from mixedlearn.covariance import engine_structure, triangular_root
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.one_factor import (
@@ -32,6 +32,22 @@ FloatArray = NDArray[np.float64]
 
 # Noise variance, relative to that of ordinary least squares, that stands for zero.
 NOISE_FLOOR = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The cross-products in the engine's columns.
+
+    Attributes
+    ----------
+    fixed : FixedBasis
+    random : RandomBasis
+    moments : LevelMoments
+    """
+
+    fixed: FixedBasis
+    random: RandomBasis
+    moments: LevelMoments
 
 
 def fit_products(
@@ -60,7 +76,8 @@ def fit_products(
     ValueError
         If a model with random effects has no more rows than fixed-effect columns.
     """
-    fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
+    problem = make_problem(products, specification)
+    fixed, random = problem.fixed, problem.random
     n_fixed = fixed.columns.shape[1]
     if products.n_rows <= n_fixed and specification.factor is not None:
         raise ValueError(
@@ -68,24 +85,15 @@ def fit_products(
             "fixed-effect columns (the intercept among them): the variances need more rows than "
             "columns. Give more rows or name fewer columns in fixed_effects."
         )
-    random = _random_basis(products, specification)
-    structure = engine_structure(specification.structure, random.kept)
-    fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
     notes = _aliasing_notes(specification, fixed, random)
     if fixed.is_exact:
-        return _exact_fit(products, specification, fixed, random, moments, notes)
-    moments, saturation = _bound_noise(moments, products.n_rows)
-    engine = OneFactorEngine(
-        moments,
-        structure,
-        reml=specification.reml,
-        n_rows=products.n_rows,
-        constant=_objective_constant(products, fixed, specification.reml),
-    )
+        return _exact_fit(products, specification, problem, notes)
+    moments, saturation = _bound_noise(problem.moments, products.n_rows)
+    engine = make_engine(products, specification, replace(problem, moments=moments))
     if start is not None:
-        start = _engine_theta(specification, structure, random, start)
+        start = _engine_theta(specification, problem, start)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
-    factor = structure.lambda_from_theta(optimum.evaluation.theta)
+    factor = engine.structure.lambda_from_theta(optimum.evaluation.theta)
     effects = optimum.evaluation.fixed
     blups = conditional_means(moments, factor, effects)
     return FittedModel(
@@ -103,52 +111,55 @@ def fit_products(
     )
 
 
-def objective_at(
-    products: CrossProducts, specification: Specification, theta: FloatArray
-) -> float:
+def objective_at(products: CrossProducts, specification: Specification, theta: FloatArray) -> float:
     """Minus twice the profiled log-likelihood at a theta in the user's units."""
+    problem = make_problem(products, specification)
+    engine = make_engine(products, specification, problem)
+    return engine.evaluate(_engine_theta(specification, problem, theta), 0).objective
+
+
+def make_problem(products: CrossProducts, specification: Specification) -> Problem:
+    """Choose the engine's columns and reduce the cross-products to them."""
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     random = _random_basis(products, specification)
-    structure = engine_structure(specification.structure, random.kept)
     fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
-    engine = OneFactorEngine(
-        moments,
-        structure,
+    return Problem(fixed, random, moments)
+
+
+def make_engine(
+    products: CrossProducts, specification: Specification, problem: Problem
+) -> OneFactorEngine:
+    """The engine whose objective is in the user's units."""
+    n_fixed = problem.fixed.columns.shape[1]
+    df = products.n_rows - n_fixed if specification.reml else products.n_rows
+    constant = 2.0 * df * np.log(problem.fixed.scale) - products.sum_log_weights
+    if specification.reml:
+        constant += problem.fixed.log_det_gram
+    return OneFactorEngine(
+        problem.moments,
+        engine_structure(specification.structure, problem.random.kept),
         reml=specification.reml,
         n_rows=products.n_rows,
-        constant=_objective_constant(products, fixed, specification.reml),
+        constant=float(constant),
     )
-    return engine.evaluate(_engine_theta(specification, structure, random, theta), 0).objective
 
 
 def _random_basis(products: CrossProducts, specification: Specification) -> RandomBasis:
     if specification.factor is None:
-        return RandomBasis(*(np.zeros((0, 0)) for _ in range(3)), np.arange(0))
+        return RandomBasis(np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)), np.arange(0))
     return random_basis(products, specification.random_intercept, specification.structure)
 
 
-def _engine_theta(
-    specification: Specification,
-    structure: CovarianceStructure,
-    random: RandomBasis,
-    theta: FloatArray,
-) -> FloatArray:
-    root = random.from_user @ specification.structure.lambda_from_theta(theta)
+def _engine_theta(specification: Specification, problem: Problem, theta: FloatArray) -> FloatArray:
+    """Theta in the engine's columns."""
+    structure = engine_structure(specification.structure, problem.random.kept)
+    root = problem.random.from_user @ specification.structure.lambda_from_theta(theta)
     if structure.kind == "unrestricted":
-        root = np.linalg.qr(root.T, mode="r").T
-    return structure.theta_from_lambda(root[:, random.kept] if structure.kind == "diagonal" else root)
+        return structure.theta_from_lambda(triangular_root(root))
+    return structure.theta_from_lambda(root[:, problem.random.kept])
 
 
-def _objective_constant(products: CrossProducts, fixed: FixedBasis, reml: bool) -> float:
-    n_fixed = fixed.columns.shape[1]
-    df = products.n_rows - n_fixed if reml else products.n_rows
-    constant = 2.0 * df * np.log(fixed.scale) - products.sum_log_weights
-    return float(constant + (fixed.log_det_gram if reml else 0.0))
-
-
-def _bound_noise(
-    moments: LevelMoments, n_rows: int
-) -> tuple[LevelMoments, tuple[str, ...]]:
+def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, tuple[str, ...]]:
     """Keep the likelihood bounded where the levels reproduce the response exactly.
 
     Without noise within levels the likelihood grows for ever as the noise variance falls, so a
@@ -169,12 +180,10 @@ def _bound_noise(
 def _exact_fit(
     products: CrossProducts,
     specification: Specification,
-    fixed: FixedBasis,
-    random: RandomBasis,
-    moments: LevelMoments,
+    problem: Problem,
     notes: tuple[str, ...],
 ) -> FittedModel:
-    n_fixed, q = fixed.columns.shape[1], moments.n_effects
+    n_fixed, q = problem.fixed.columns.shape[1], problem.moments.n_effects
     note = (
         "The fixed effects reproduce the response exactly: the noise variance and the variances of "
         "the random effects are zero."
@@ -182,11 +191,11 @@ def _exact_fit(
     return FittedModel(
         specification=specification,
         products=products,
-        fixed_basis=fixed,
-        random_basis=random,
+        fixed_basis=problem.fixed,
+        random_basis=problem.random,
         factor=np.zeros((q, q)),
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
-        blups=np.zeros((products.grouped.shape[2], random.to_user.shape[0])),
+        blups=np.zeros((products.grouped.shape[2], specification.structure.n_effects)),
         objective=-np.inf,
         path=(-np.inf,),
         is_certified=True,
@@ -208,9 +217,7 @@ def _aliasing_notes(
             f"The fixed effects of {', '.join(map(repr, names))} are aliased: these columns are "
             "constant or linear combinations of earlier columns. Their coefficients are set to zero."
         )
-    names = [
-        name for effect, name in enumerate(specification.effects) if effect not in random.kept
-    ]
+    names = [name for effect, name in enumerate(specification.effects) if effect not in random.kept]
     if names:
         notes.append(
             f"The random effects of {', '.join(map(repr, names))} are aliased: these columns are "
@@ -219,13 +226,11 @@ def _aliasing_notes(
     return tuple(notes)
 
 
-def _confounding_notes(
-    specification: Specification, products: CrossProducts
-) -> tuple[str, ...]:
+def _confounding_notes(specification: Specification, products: CrossProducts) -> tuple[str, ...]:
     n_levels = products.grouped.shape[2]
     if not specification.random_intercept or n_levels < products.n_rows:
         return ()
     return (
-        f"Every level of {specification.factor!r} has one row: the variance of its intercept cannot "
-        "be told from the noise variance.",
+        f"Every level of {specification.factor!r} has one row: the variance of its intercept "
+        "cannot be told from the noise variance.",
     )

@@ -1,8 +1,8 @@
 """Scorers that carry groups to `predict`.
 
-scikit-learn's own scorers call ``predict(X)``, so a mixed model scored by name, ``scoring="r2"`` say,
-predicts the population even for groups it knows. A `GroupsScorer` asks for the groups and passes them
-on.
+scikit-learn's own scorers call ``predict(X)``, so that a mixed model scored by name (``"r2"``, say)
+predicts the population even for groups it knows. A `GroupsScorer` asks for the groups and passes
+them on.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sklearn.utils.metadata_routing import UNUSED
 class GroupsScorer(BaseEstimator):
     """Scorer that passes groups to `predict`.
 
-    With metadata routing enabled, ``cross_validate(..., scoring=GroupsScorer("r2"), params={"groups":
-    groups})`` scores the predictions with BLUPs of the groups that `fit` saw, and the population's for
-    those it did not see. Without routing it can be called directly.
+    With metadata routing enabled, cross-validation with ``scoring=GroupsScorer("r2")`` and
+    ``params={"groups": groups}`` scores predictions with the BLUPs of groups that `fit` saw, and
+    those of the population for groups it did not see. Without routing it can be called directly.
 
     Parameters
     ----------

@@ -8,10 +8,10 @@ columns one is the natural unit, and a large entry acts through its logarithm.
 
 An optimum is accepted with a certificate that depends on no unit: the quadratic model promises less
 than ``tol`` for a step of natural length in any direction. That says that the Newton decrement is
-small and that the Hessian is positive semi-definite, both at once. Where D is singular, Lambda has a
-zero column (after a rotation), and the Hessian's block of a zero column is twice a block of G, the
-derivative by D: so the certificate includes the condition at the boundary, that no variance that is
-zero would lower the objective by growing.
+small and that the Hessian is positive semi-definite, both at once. Where D is singular, Lambda has
+a zero column (after a rotation), and the Hessian's block of a zero column is twice a block of G,
+the derivative by D: so the certificate includes the condition at the boundary, that no variance
+that is zero would lower the objective by growing.
 """
 
 from __future__ import annotations
@@ -150,14 +150,12 @@ def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> Local
     return LocalModel(theta, free, lengths, slope, curvature, vectors)
 
 
-def minimise(
-    engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
-) -> Optimum:
+def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float) -> Optimum:
     """Minimise the engine's objective.
 
-    Where there may be several optima, further starts are tried and the lowest end counts. A singular
-    D, a long path, few levels, or more noise than there is within levels are the signs. The starts are
-    tried only where the data are few, so that they cost little.
+    Where there may be several optima, further starts are tried and the lowest end counts. A
+    singular D, a long path, few levels, or more noise than there is within levels are the signs.
+    The starts are tried only where the data are few, so that they cost little.
 
     Parameters
     ----------
@@ -182,7 +180,9 @@ def minimise(
         theta = structure.theta_from_covariance(covariance)
         optimum = _minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
-        if gain > ZERO_LOSS or (optimum.is_certified and not best.is_certified and gain > -ZERO_LOSS):
+        if gain > ZERO_LOSS or (
+            optimum.is_certified and not best.is_certified and gain > -ZERO_LOSS
+        ):
             best = optimum
     return best
 
@@ -229,9 +229,7 @@ def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float)
         # What kept the certificate away may have been an error of the size that polishing squares.
         state = _at(engine, polished.theta)
     path.append(polished.objective)
-    return Optimum(
-        polished, state.model.promised_decrease, state.is_minimum(tol), tuple(path)
-    )
+    return Optimum(polished, state.model.promised_decrease, state.is_minimum(tol), tuple(path))
 
 
 def _at(engine: Engine, theta: FloatArray) -> _State:
@@ -256,9 +254,7 @@ def _em(engine: Engine, theta: FloatArray, n_steps: int) -> tuple[FloatArray, li
     return theta, path
 
 
-def _newton(
-    engine: Engine, state: _State, path: list[float], max_iter: int, tol: float
-) -> _State:
+def _newton(engine: Engine, state: _State, path: list[float], max_iter: int, tol: float) -> _State:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
     while not state.is_minimum(tol) and len(path) < max_iter:
@@ -351,9 +347,7 @@ def trust_region_step(slope: FloatArray, curvature: FloatArray, radius: float) -
     return step
 
 
-def _secular_root(
-    slope: FloatArray, curvature: FloatArray, lower: float, radius: float
-) -> float:
+def _secular_root(slope: FloatArray, curvature: FloatArray, lower: float, radius: float) -> float:
     """The shift mu > lower at which ``|g / (w + mu)| = radius``, by safeguarded Newton."""
     upper = lower + float(np.linalg.norm(slope)) / radius
     shift = lower

@@ -1,7 +1,7 @@
 """Predictions of new rows, and their standard deviations.
 
-For a row x, z of level i with BLUP b_i, prediction error variance of a new observation is, relative to
-the noise variance (Henderson 1975; Bates et al. 2015, section 4),
+For a row x, z of level i with BLUP b_i, prediction error variance of a new observation is, relative
+to the noise variance (Henderson 1975; Bates et al. 2015, section 4),
 
     1 + z'(D - D M_i D) z + (x - F_i'z)'H^-1(x - F_i'z),      F_i = D N_i
 
@@ -68,9 +68,7 @@ def predict_std(model: FittedModel, design: Design, *, known_levels: bool) -> Fl
     std = np.empty(len(design.X))
     for start in range(0, len(std), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        basis = np.column_stack(
-            [np.ones(len(design.X[rows])), design.X[rows] - shift]
-        )
+        basis = np.column_stack([np.ones(len(design.X[rows])), design.X[rows] - shift])
         x = basis @ fixed.columns[:-1]
         variance = np.ones(len(basis))
         z = np.zeros((len(basis), len(factor)))

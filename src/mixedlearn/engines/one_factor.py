@@ -2,8 +2,8 @@
 
 Notation
 --------
-For level i, with Z_i, X_i and y_i its rows in the engine's columns (see `bases`), an orthonormal basis
-Q_i of the r z columns of the level splits its data into the part inside their span,
+For level i, with Z_i, X_i and y_i its rows in the engine's columns (see `bases`), an orthonormal
+basis Q_i of the r z columns of the level splits its data into the part inside their span,
 
     U_i = Q_i'Z_i,     R_i = Q_i'[X_i y_i]                 (r, q) and (r, p + 1)
 
@@ -15,7 +15,8 @@ The level is then r rows with design U_i and noise I, so with ``L_i L_i' = I + U
 
     log|V_i| = log|L_i L_i'|,      K_i = L_i^-1 R_i,      P_i = L_i^-1 U_i
     [X y]'V^-1[X y] = W + sum_i K_i'K_i
-    M_i = Z_i'V_i^-1 Z_i = P_i'P_i,    N_i = Z_i'V_i^-1 X_i = P_i'K_i,    u_i = Z_i'V_i^-1 (y_i - X_i beta)
+    M_i = Z_i'V_i^-1 Z_i = P_i'P_i,    N_i = Z_i'V_i^-1 X_i = P_i'K_i
+    u_i = Z_i'V_i^-1 (y_i - X_i beta)
 
 Every term is a sum of squares: nothing cancels, however large D is. (The same quantities written
 with ``A_i - A_i Lambda S_i^-1 Lambda'A_i`` lose as many digits as D gains.) With
@@ -36,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -97,13 +99,11 @@ class ConditionalMoments:
     coef_response: FloatArray
 
 
-def reduce_levels(
-    products: CrossProducts, fixed: FixedBasis, random: RandomBasis
-) -> LevelMoments:
+def reduce_levels(products: CrossProducts, fixed: FixedBasis, random: RandomBasis) -> LevelMoments:
     """Turn cross-products into a few rows per level and the within part.
 
-    The levels' spans are factorised in the shifted z columns, where the constant and a covariate far
-    from zero are still told apart; Z* may have the shift back.
+    The levels' spans are factorised in the shifted z columns, where the constant and a covariate
+    far from zero are still told apart; Z* may have the shift back.
     """
     columns = np.column_stack([fixed.columns, fixed.response])
     r, q = random.columns.shape
@@ -154,9 +154,7 @@ def _blocks(rows: FloatArray) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def separate_levels(
-    fixed: FixedBasis, moments: LevelMoments
-) -> tuple[FixedBasis, LevelMoments]:
+def separate_levels(fixed: FixedBasis, moments: LevelMoments) -> tuple[FixedBasis, LevelMoments]:
     """Rotate the fixed columns so that those without variation within levels stand alone.
 
     With a large D, such columns have tiny entries in H, which keep their digits only if no other
@@ -173,9 +171,7 @@ def separate_levels(
     response = np.where(values < NO_VARIATION, 0.0, rotation.T @ moments.within[:p, p])
     within[:p, p] = within[p, :p] = response
     within[p, p] = moments.within[p, p]
-    rotated = replace(
-        fixed, columns=fixed.columns @ rotation, to_user=fixed.to_user @ rotation
-    )
+    rotated = replace(fixed, columns=fixed.columns @ rotation, to_user=fixed.to_user @ rotation)
     return rotated, replace(moments, within=within)
 
 
@@ -216,7 +212,7 @@ def compress(moments: LevelMoments) -> LevelMoments:
     order = np.argsort(codes, kind="stable")
     bounds = np.append(0, np.cumsum(np.bincount(codes)))
     merged, multiplicity = [], []
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         members = order[start:stop]
         if len(members) <= dimension:
             merged.append(rows[:, :, members])
@@ -330,7 +326,9 @@ class OneFactorEngine:
         inverse_root = np.linalg.inv(root).T
         projection = inverse_root.T @ cross[:p, p]
         residual = float(cross[p, p] - projection @ projection)
-        return FixedEffects(inverse_root @ projection, inverse_root, max(residual, 1e-300) / self.df)
+        return FixedEffects(
+            inverse_root @ projection, inverse_root, max(residual, 1e-300) / self.df
+        )
 
     def _derivative_sums(
         self, blocks: list[FloatArray], fixed: FixedEffects, order: int
@@ -338,8 +336,11 @@ class OneFactorEngine:
         q, p = self._moments.n_effects, self.n_fixed
         s2 = fixed.noise_variance
         sums = _DerivativeSums(
-            np.zeros((q, q)), np.zeros((q, q)), np.zeros((q * q, q * q)),
-            np.zeros((q, p, q)), np.zeros((q, q, p, p)),
+            np.zeros((q, q)),
+            np.zeros((q, q)),
+            np.zeros((q * q, q * q)),
+            np.zeros((q, p, q)),
+            np.zeros((q, q, p, p)),
         )
         for block, solved in zip(_blocks(self._moments.rows), blocks, strict=True):
             root = solved[:, :q]  # P_i
@@ -428,8 +429,8 @@ def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, Floa
     """
     r, q = len(rows), len(factor)
     n_levels = rows.shape[2]
-    # Row j of [U_i Lambda, I]: the factorisation of this, and not of its square, keeps the pivots of
-    # a D that is huge and nearly singular.
+    # Row j of [U_i Lambda, I]: the factorisation of this, and not of its square, keeps the pivots
+    # of a D that is huge and nearly singular.
     spread = np.zeros((r, q + r, n_levels))
     np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
     solved = np.empty_like(rows)
@@ -457,9 +458,7 @@ def _sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
     return total
 
 
-def conditional_means(
-    moments: LevelMoments, factor: FloatArray, fixed: FixedEffects
-) -> FloatArray:
+def conditional_means(moments: LevelMoments, factor: FloatArray, fixed: FixedEffects) -> FloatArray:
     """BLUPs of the engine's random effects, ``D u_i``, shape (q, m)."""
     q = moments.n_effects
     means = np.empty((q, moments.rows.shape[2]))
