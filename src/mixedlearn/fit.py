@@ -215,7 +215,7 @@ def _aliasing_notes(
     if names:
         notes.append(
             f"The fixed effects of {', '.join(map(repr, names))} are aliased: these columns are "
-            "constant or linear combinations of earlier columns. Their coefficients are set to zero."
+            "constant or linear combinations of earlier ones. Their coefficients are set to zero."
         )
     names = [name for effect, name in enumerate(specification.effects) if effect not in random.kept]
     if names:

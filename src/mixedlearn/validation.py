@@ -106,7 +106,7 @@ def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float
     if values.dtype.kind == "c":
         raise ValueError("Complex data not supported: y is complex.")
     try:
-        values = values.astype(np.float64)
+        values = values.astype(np.float64, copy=False)
     except (ValueError, TypeError) as error:
         raise type(error)(f"y is not numeric: {error}") from error
     if not np.isfinite(values).all():
