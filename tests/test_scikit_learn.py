@@ -413,14 +413,16 @@ class TestMissingGroups:
     )
     def test_warnings_point_at_the_caller(self, study, model, category):
         """So that Python names the user's line, and shows each line once."""
-        X, y = study.data[["Days"]], study.target
+        X, y, groups = study.data[["Days"]], study.target, study.groups
+        call = {
+            NoGroupsWarning: lambda: MixedLinearRegressor().fit(X, y),
+            DegenerateModelWarning: lambda: MixedLinearRegressor().fit(
+                X.assign(more=X["Days"]), y, groups=groups
+            ),
+            PopulationPredictionWarning: lambda: model.predict(X),
+        }[category]
         with pytest.warns(category) as record:
-            if category is NoGroupsWarning:
-                MixedLinearRegressor().fit(X, y)
-            elif category is DegenerateModelWarning:
-                MixedLinearRegressor().fit(X.assign(more=X["Days"]), y, groups=study.groups)
-            else:
-                model.predict(X)
+            call()
         assert [warning.filename for warning in record] == [__file__]
 
     def test_no_warning_without_random_effects(self):
