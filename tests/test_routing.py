@@ -27,6 +27,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.fixes import parse_version
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_sleepstudy
@@ -38,6 +39,15 @@ X, Y, GROUPS = STUDY.data[["Days"]], STUDY.target, STUDY.groups
 TABLE = STUDY.data[["Days", "Subject"]]
 FOLDS = KFold(4, shuffle=True, random_state=0)
 BY_GROUP = GroupKFold(3)
+# Before 1.8 scikit-learn does not ask a Pipeline, a search or an instance what `score` takes.
+ASKS_FOR_SCORE = parse_version(sklearn.__version__) >= parse_version("1.8")
+asks_for_score = pytest.mark.skipif(not ASKS_FOR_SCORE, reason="needs scikit-learn 1.8")
+SCORINGS = [pytest.param(None, marks=asks_for_score), "r2"]
+# Before 1.9 scikit-learn reads the names of polars' columns by a protocol that polars has dropped.
+NAMES_POLARS = hasattr(pl.DataFrame, "__dataframe__") or parse_version(
+    sklearn.__version__
+) >= parse_version("1.9")
+names_polars = pytest.mark.skipif(not NAMES_POLARS, reason="scikit-learn too old for this polars")
 
 
 @pytest.fixture
@@ -213,16 +223,23 @@ class TestGroupColumnAndSplitters:
 
     @pytest.mark.usefixtures("routing")
     @pytest.mark.parametrize("cv", [BY_GROUP, LeaveOneGroupOut()], ids=str)
-    def test_with_routing(self, cv):
+    @pytest.mark.parametrize("scoring", SCORINGS)
+    def test_with_routing(self, cv, scoring):
         scores = cross_val_score(
-            column_model(), TABLE, Y, params={"groups": GROUPS}, cv=cv, error_score="raise"
+            column_model(),
+            TABLE,
+            Y,
+            scoring=scoring,
+            params={"groups": GROUPS},
+            cv=cv,
+            error_score="raise",
         )
         close(scores, by_hand(cv))
 
     @pytest.mark.usefixtures("routing")
     def test_search_with_routing(self):
         search = GridSearchCV(
-            column_model(), {"reml": [True, False]}, cv=BY_GROUP, error_score="raise"
+            column_model(), {"reml": [True, False]}, scoring="r2", cv=BY_GROUP, error_score="raise"
         ).fit(TABLE, Y, groups=GROUPS)
         for position, reml in enumerate((True, False)):
             close(
@@ -238,6 +255,7 @@ class TestGroupColumnAndSplitters:
             column_model(random_slopes=None),
             TABLE,
             Y,
+            scoring="r2",
             params={"groups": blocks},
             cv=LeaveOneGroupOut(),
             error_score="raise",
@@ -290,12 +308,19 @@ class TestAlias:
         scores = cross_val_score(estimator, X, Y, scoring=GroupsScorer(), **self.settings)
         close(scores, self.expected(known=False))
 
-    def test_pipeline_and_search(self, estimator):
+    @pytest.mark.parametrize("is_scorer", [pytest.param(False, marks=asks_for_score), True])
+    def test_pipeline_and_search(self, estimator, is_scorer):
+        """The scorer calls ``predict(X, groups=...)``, so a Pipeline must route that name."""
+        scoring = None
+        if is_scorer:
+            scoring = GroupsScorer().set_score_request(groups="pigs")
+            estimator.set_predict_request(groups=True)
         scale = ColumnTransformer([("days", "passthrough", ["Days"])])
         estimator.set_params(random_slopes=[0])
         search = GridSearchCV(
             make_pipeline(scale, estimator),
             {"mixedlinearregressor__reml": [True, False]},
+            scoring=scoring,
             cv=GroupKFold(5),
             error_score="raise",
         )
@@ -352,6 +377,14 @@ class TestScorer:
                 population = GroupsScorer()(model, X, Y)
         assert population < expected - 0.4
 
+    @pytest.mark.usefixtures("routing")
+    def test_search(self):
+        """A search's `predict` takes no groups; that of its best estimator does."""
+        search = GridSearchCV(growth(), {"reml": [True, False]}, cv=FOLDS)
+        search.fit(X, Y, groups=GROUPS)
+        predicted = search.best_estimator_.predict(X, groups=GROUPS)
+        close(GroupsScorer()(search, X, Y, groups=GROUPS), r2_score(Y, predicted))
+
     def test_group_column_needs_no_groups(self):
         model = column_model().fit(TABLE, Y)
         close(GroupsScorer()(model, TABLE, Y), model.score(TABLE, Y))
@@ -395,7 +428,7 @@ class TestPipeline:
     @pytest.mark.parametrize("cv", [FOLDS, BY_GROUP, LeaveOneGroupOut()], ids=str)
     def test_cross_validation(self, cv):
         pipeline = make_pipeline(StandardScaler(), growth(random_slopes=[0], tol=1e-10))
-        for scoring in (None, GroupsScorer()):
+        for scoring in (None, GroupsScorer()) if ASKS_FOR_SCORE else (GroupsScorer(),):
             scores = cross_val_score(
                 pipeline,
                 X,
@@ -407,7 +440,9 @@ class TestPipeline:
             )
             np.testing.assert_allclose(scores, by_hand(cv), rtol=1e-6, atol=1e-6)
 
-    @pytest.mark.parametrize("container", ["pandas", "polars", "default"])
+    @pytest.mark.parametrize(
+        "container", ["pandas", pytest.param("polars", marks=names_polars), "default"]
+    )
     @pytest.mark.parametrize("labels", ["numbers", "text"])
     def test_column_transformer_keeps_the_group_column(self, container, labels):
         table = TABLE
@@ -517,11 +552,20 @@ class TestSearch:
         close(search.best_score_, least_squares.mean())
 
     @pytest.mark.usefixtures("routing")
-    def test_nested(self):
+    @pytest.mark.parametrize(
+        "scoring", [pytest.param(None, marks=asks_for_score), GroupsScorer()], ids=str
+    )
+    def test_nested(self, scoring):
         outer = KFold(3, shuffle=True, random_state=1)
         search = GridSearchCV(growth(), GRID, cv=FOLDS, error_score="raise")
         scores = cross_val_score(
-            search, X, Y, params={"groups": GROUPS}, cv=outer, error_score="raise"
+            search,
+            X,
+            Y,
+            scoring=scoring,
+            params={"groups": GROUPS},
+            cv=outer,
+            error_score="raise",
         )
         expected = []
         for train, test in outer.split(X):
@@ -540,6 +584,7 @@ class TestSearch:
         search = GridSearchCV(
             make_pipeline(StandardScaler().set_output(transform="pandas"), growth()),
             {f"mixedlinearregressor__{name}": values for name, values in GRID.items()},
+            scoring=GroupsScorer(),
             cv=FOLDS,
             error_score="raise",
         ).fit(X, Y, groups=GROUPS)
