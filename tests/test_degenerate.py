@@ -17,7 +17,8 @@ RNG = np.random.default_rng(0)
 CODES = np.repeat(np.arange(4), 6)
 SITES = np.array(list("abcd"))[CODES]
 X = RNG.normal(size=(N, 2))
-Y = 1.0 + 2.0 * X[:, 0] + np.array([0.0, 1.0, 3.0, 2.0])[CODES] + RNG.normal(size=N)
+CONSTANT_WITHIN = np.array([0.0, 1.0, 3.0, 2.0])[CODES]
+Y = 1.0 + 2.0 * X[:, 0] + CONSTANT_WITHIN + RNG.normal(size=N)
 FRAME = pd.DataFrame({"length": X[:, 0], "width": X[:, 1], "site": SITES})
 ZEROS = np.zeros(N)
 
@@ -89,20 +90,56 @@ def test_one_group_warns():
     fit_with_one_warning("'group' has one level", groups=["a"] * N)
 
 
+def simulate(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(N, 2))
+    return X, 1.0 + 2.0 * X[:, 0] + CONSTANT_WITHIN + rng.normal(size=N)
+
+
+FLAT = pytest.mark.xfail(reason="the flat likelihood is followed to infinity", strict=True)
+
+
+@FLAT
 @pytest.mark.parametrize("reml", [True, False])
 def test_as_many_levels_as_rows(reml):
-    model = fit_with_one_warning("Every level of 'group' has one row", groups=range(N), reml=reml)
-    assert_is_ols(model, reml=reml)
-    assert model.n_groups_ == {"group": N}
+    for seed in range(10):
+        X, y = simulate(seed)
+        model = fit_with_one_warning(
+            "Every level of 'group' has one row", X, y, range(N), reml=reml
+        )
+        assert_is_ols(model, X, y, reml=reml)
+        assert model.n_groups_ == {"group": N}
 
 
-def test_as_many_levels_as_rows_with_a_slope():
-    # Y varies by x'Dx + noise: the model is the same with less intercept variance and more noise.
-    model = fit_with_one_warning(
-        "Every level of 'group' has one row", groups=range(N), random_slopes=[0]
-    )
-    assert model.is_singular_
-    assert model.converged_
+@pytest.mark.parametrize(
+    "covariance",
+    [pytest.param("full", marks=FLAT), pytest.param("diagonal", marks=FLAT), "scalar"],
+)
+def test_as_many_levels_as_rows_with_a_slope(covariance):
+    for seed in range(10):
+        # A row's variance is x'Dx + noise: as much of it as can be is noise.
+        X, y = simulate(seed)
+        model = fit_with_one_warning(
+            "Every level of 'group' has one row",
+            X,
+            y,
+            range(N),
+            random_slopes=[0],
+            covariance=covariance,
+        )
+        assert model.converged_
+        assert model.is_singular_ or covariance == "scalar"
+
+
+@FLAT
+def test_as_many_levels_as_rows_with_weights():
+    # Unequal weights tell the two variances apart, but the noise may come out as zero.
+    for seed in range(10):
+        X, y = simulate(seed)
+        weights = np.random.default_rng(seed).uniform(0.5, 2.0, N)
+        model = fit_with_one_warning("Every level of 'group' has one row", X, y, range(N), weights)
+        assert model.converged_
+        assert np.isfinite(model.predict(X, groups=range(N), return_std=True)).all()
 
 
 def test_levels_of_one_row_among_larger_ones():
@@ -129,7 +166,7 @@ def test_no_more_rows_per_level_than_effects(slopes, covariance):
     assert np.isfinite(model.log_likelihood_)
     assert model.noise_variance_ > 0.0
     assert model.random_effects_["group"].shape == (12, 1 + len(slopes))
-    # No singular fit does better than the optimum.
+    # Nothing on the way to zero variances, or beyond, does better.
     for scale in (0.0, 0.5, 0.9, 1.1, 2.0):
         assert model.log_likelihood(scale * model.theta_) <= model.log_likelihood_ + 1e-8
 
@@ -195,9 +232,6 @@ def test_likelihood_of_an_exact_fit_is_infinite_wherever_it_is_asked():
     assert model.log_likelihood(model.theta_) == model.log_likelihood()
 
 
-CONSTANT_WITHIN = np.array([0.0, 1.0, 3.0, 2.0])[CODES]
-
-
 @pytest.mark.parametrize("parameters", [{}, {"reml": False}, {"random_slopes": [0]}], ids=str)
 def test_response_constant_within_levels(parameters):
     with warnings.catch_warnings(record=True) as caught:
@@ -213,31 +247,28 @@ def test_response_constant_within_levels(parameters):
     np.testing.assert_allclose(effects, [-1.5, -0.5, 1.5, 0.5], atol=1e-8)
     ddof = 1 if parameters.get("reml", True) else 0
     variance = model.covariances_["group"].loc["intercept", "intercept"]
-    np.testing.assert_allclose(variance, np.var([0, 1, 2, 3], ddof=ddof), rtol=1e-6)
+    np.testing.assert_allclose(variance, np.var([0, 1, 2, 3], ddof=ddof), rtol=1e-3)
 
 
+@pytest.mark.xfail(reason="rounding hides the certificate at this little noise", strict=True)
 @pytest.mark.parametrize(
     "parameters",
     [
-        pytest.param({}, marks=pytest.mark.xfail(reason="no certificate", strict=True)),
+        {},
         {"reml": False},
         {"random_slopes": [0]},
-        pytest.param(
-            {"fit_intercept": False},
-            marks=pytest.mark.xfail(reason="no certificate", strict=True),
-        ),
-        pytest.param(
-            {"random_slopes": [0], "covariance": "diagonal"},
-            marks=pytest.mark.xfail(reason="no certificate", strict=True),
-        ),
+        {"random_slopes": [0], "covariance": "diagonal"},
+        {"random_slopes": [0], "covariance": "scalar"},
     ],
     ids=str,
 )
 def test_response_constant_within_levels_gives_one_warning(parameters):
-    model = fit_with_one_warning(
-        "noise variance cannot be told from zero", y=CONSTANT_WITHIN, **parameters
-    )
-    assert model.converged_
+    for seed in range(10):
+        X, _ = simulate(seed)
+        model = fit_with_one_warning(
+            "noise variance cannot be told from zero", X, CONSTANT_WITHIN, **parameters
+        )
+        assert model.converged_
 
 
 # Columns
