@@ -8,7 +8,7 @@ columns and a level for each row.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,13 @@ def find_group_column(groups: Any, names: Sequence[str]) -> int | None:
     """Position of the column that the constructor's ``groups`` names."""
     if groups is None:
         return None
-    if isinstance(groups, tuple) or (isinstance(groups, list) and len(groups) != 1):
+    if isinstance(groups, (list, tuple)) and len(groups) != 1:
         raise ValueError(
             f"groups={groups!r} names {len(groups)} columns, but a model has one grouping factor: "
             "name one column."
         )
+    if isinstance(groups, tuple):
+        raise ValueError(f"groups={groups!r} is a tuple: give the column itself, {groups[0]!r}.")
     return find_column(groups[0] if isinstance(groups, list) else groups, names, "groups")
 
 
@@ -122,11 +124,21 @@ def make_specification(
         fixed = tuple(column for column in range(len(names)) if column != group_column)
     else:
         fixed = _columns(fixed_effects, names, group_column, "fixed_effects")
-    intercept = bool(_of_factor(random_intercept, factor, "random_intercept", True))
+    intercept = _of_factor(random_intercept, factor, "random_intercept", True)
+    if not isinstance(intercept, (bool, np.bool_)):
+        raise ValueError(
+            f"random_intercept has the entry {intercept!r} for {factor!r}: give True or False."
+        )
+    intercept = bool(intercept)
     slopes = _columns(
         _of_factor(random_slopes, factor, "random_slopes", ()), names, group_column, "random_slopes"
     )
     covariance = _of_factor(covariance, factor, "covariance", "full")
+    if isinstance(covariance, str) and covariance not in ("full", "diagonal", "scalar"):
+        raise ValueError(
+            f"covariance has the entry {covariance!r} for {factor!r}: give 'full', 'diagonal', "
+            "'scalar' or a mask of booleans."
+        )
     if factor is None:
         intercept, slopes, covariance = False, (), "full"
     elif not (intercept or slopes):
@@ -188,6 +200,11 @@ def _columns(
         return ()
     if isinstance(columns, (str, int, np.integer)):
         columns = [columns]
+    if isinstance(columns, (Mapping, Set)) or not isinstance(columns, Iterable):
+        raise ValueError(
+            f"{parameter} must be a list of columns of X, got {columns!r}: give their names or "
+            "positions in order."
+        )
     found = tuple(find_column(column, names, parameter) for column in columns)
     for column in found:
         if column == group_column:
@@ -210,6 +227,6 @@ def _of_factor(value: Any, factor: str | None, parameter: str, default: Any) -> 
     if unknown:
         raise ValueError(
             f"{parameter} has an entry for {unknown[0]!r}, but the grouping factor is called "
-            f"{factor!r}."
+            f"{factor!r}: use that name, or give the value itself."
         )
     return value.get(factor, default)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_array
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from mixedlearn.design import Specification, find_group_column
 from mixedlearn.grouping import Labels, as_labels
@@ -42,9 +43,12 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     DataFrame or ndarray
     """
     if not is_frame(X):
+        _refuse_complex(X, "X")
+        # A list of rows that mix numbers and labels would become text.
+        mixes = isinstance(X, (list, tuple)) and np.asarray(X).dtype.kind in "US"
         X = check_array(
             X,
-            dtype=None,
+            dtype=object if mixes else None,
             ensure_all_finite=False,
             ensure_min_features=0 if has_groups else 1,
             estimator=estimator,
@@ -85,6 +89,7 @@ def numeric_columns(
     if columns != list(range(len(specification.names))):
         X = _safe_indexing(X, columns, axis=1)
     names = [specification.names[column] for column in columns]
+    _refuse_text_and_dates(X, names)
     try:
         return check_array(X, dtype=FLOATS, input_name="X", estimator=estimator)
     except (ValueError, TypeError) as error:
@@ -97,21 +102,16 @@ def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
+    _refuse_complex(y, "y")
     values = column_or_1d(y, warn=True)
     if len(values) != len(X):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {len(X)} rows, y "
             f"has {len(values)}."
         )
-    if values.dtype.kind == "c":
-        raise ValueError("Complex data not supported: y is complex.")
-    try:
-        values = values.astype(np.float64, copy=False)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"y is not numeric: {error}") from error
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        kind = "NaN" if np.isnan(values[row]) else "infinity"
+    values = _as_floats(values, "y")
+    row, kind = _first_not_finite(values)
+    if kind:
         raise ValueError(f"Input y contains {kind}, the first at row {row}: drop such rows.")
     return values
 
@@ -120,39 +120,135 @@ def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
     """Precision weights: finite, not negative, not all zero."""
     if sample_weight is None:
         return None
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    _refuse_complex(sample_weight, "sample_weight")
+    values = np.asarray(sample_weight)
+    if values.ndim == 0:
+        values = np.full(len(X), values[()])
+    if values.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {values.ndim}D array.")
+    if len(values) != len(X):
+        raise ValueError(
+            f"sample_weight has {len(values)} values, but X has {len(X)} rows: give one weight for "
+            "each row."
+        )
+    weights = _as_floats(values, "sample_weight")
+    row, kind = _first_not_finite(weights)
+    if kind:
+        raise ValueError(
+            f"Input sample_weight contains {kind}, the first at row {row}: give such rows weight "
+            "zero to leave them out."
+        )
     if (weights < 0.0).any():
         row = int(np.argmax(weights < 0.0))
         raise ValueError(
-            f"Negative values in data passed to `sample_weight`, the first at row {row}: a weight is "
-            "the inverse of a variance."
+            f"Negative values in data passed to `sample_weight`, the first at row {row}: a weight "
+            "is the inverse of a variance."
         )
-    if not (weights > 0.0).any():
-        raise ValueError("All values of `sample_weight` are zero: no row counts.")
+    if not weights.any():
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number: with all of them zero, no "
+            "row counts."
+        )
     return weights
+
+
+def _refuse_complex(values: Any, name: str) -> None:
+    """Refuse complex arrays; scikit-learn's message would print them whole."""
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+        raise ValueError(f"Complex data not supported: {name} is complex. Pass real numbers.")
+
+
+def _as_floats(values: NDArray, name: str) -> NDArray[np.float64]:
+    """Numbers as floats; text is refused even where it spells numbers."""
+    row, what = _first_text_or_date(values)
+    if what:
+        raise ValueError(
+            f"{name} is not numeric: {_shown(values[row])} at row {row} is {what}. Convert it to "
+            "numbers."
+        )
+    try:
+        return values.astype(np.float64, copy=False)
+    except (ValueError, TypeError) as error:
+        raise _same_kind(error, f"{name} is not numeric: {error}") from error
+
+
+def _refuse_text_and_dates(X: Any, names: list[str]) -> None:
+    """Refuse columns that a conversion to float would guess at: text that spells numbers, dates."""
+    if not is_frame(X) and X.dtype.kind in "biuf":
+        return
+    dtypes = list(X.dtypes) if is_frame(X) else [X.dtype] * len(names)
+    for position, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
+        if getattr(dtype, "kind", "O") in "biuf":
+            continue
+        column = np.asarray(_safe_indexing(X, position, axis=1))
+        _refuse_complex(column, f"column {name!r} of X")
+        row, what = _first_text_or_date(column)
+        if what:
+            raise ValueError(_not_numeric(name, column[row], row, what))
+
+
+def _first_text_or_date(values: NDArray) -> tuple[int, str]:
+    """Row and kind of the first entry that is no number though float() may accept it."""
+    if values.dtype.kind in "mM" and len(values):
+        return 0, "a date" if values.dtype.kind == "M" else "a time difference"
+    if values.dtype.kind in "OSU":
+        for row, value in enumerate(values):
+            if isinstance(value, (str, bytes)):
+                return row, "text"
+    return 0, ""
+
+
+def _first_not_finite(values: NDArray[np.float64]) -> tuple[int, str]:
+    """Row and name of the first entry that is NaN or infinite."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return 0, ""
+    row = int(np.argmin(finite))
+    return row, "NaN" if np.isnan(values[row]) else "infinity"
 
 
 def _with_column(error: Exception, X: Any, names: list[str]) -> Exception:
     """The same error, naming the column and the row at fault where there is one."""
     for position, name in enumerate(names):
         column = np.asarray(_safe_indexing(X, position, axis=1))
+        if column.dtype == object:
+            column = np.where(pd.isna(column), np.nan, column)
         try:
             values = column.astype(np.float64)
         except (ValueError, TypeError):
-            row = next(r for r, value in enumerate(column) if not _is_number(value))
-            return type(error)(
-                f"Column {name!r} of X is not numeric ({column[row]!r} at row {row}): encode it, name "
-                "it in groups if it holds the levels of a grouping factor, or leave it out with "
-                f"fixed_effects. ({error})"
-            )
-        if not np.isfinite(values).all():
-            row = int(np.argmin(np.isfinite(values)))
-            kind = "NaN" if np.isnan(values[row]) else "infinity"
-            return type(error)(
-                f"Input X contains {kind} in column {name!r}, the first at row {row}: drop or impute "
-                f"such rows. ({error})"
+            for row, value in enumerate(column):
+                if not _is_number(value):
+                    kind = f"of type {type(value).__name__}"
+                    message = _not_numeric(name, value, row, kind)
+                    return _same_kind(error, f"{message} ({error})")
+            return error
+        row, kind = _first_not_finite(values)
+        if kind:
+            return _same_kind(
+                error,
+                f"Input X contains {kind} in column {name!r}, the first at row {row}: drop or "
+                "impute such rows.",
             )
     return error
+
+
+def _not_numeric(name: str, value: Any, row: int, what: str) -> str:
+    return (
+        f"Column {name!r} of X is not numeric: {_shown(value)} at row {row} is {what}. Convert or "
+        "encode it, name it in groups if it holds the levels of a grouping factor, or leave it out "
+        "with fixed_effects."
+    )
+
+
+def _shown(value: Any) -> str:
+    """Show a value in a message without numpy's type around it."""
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return str(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _same_kind(error: Exception, message: str) -> Exception:
+    return TypeError(message) if isinstance(error, TypeError) else ValueError(message)
 
 
 def _is_number(value: Any) -> bool:
