@@ -7,7 +7,11 @@ from typing import Any
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
+
+    # From `fit` to its caller: scikit-learn's two wrappers of `fit` lie between.
+    FIT_STACKLEVEL = 4
 except ImportError:
+    FIT_STACKLEVEL = 3
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Nothing to support."""
@@ -17,7 +21,7 @@ except ImportError:
         return method
 
 
-__all__ = ["CallbackSupportMixin", "begin_fit", "with_callbacks"]
+__all__ = ["FIT_STACKLEVEL", "CallbackSupportMixin", "begin_fit", "with_callbacks"]
 
 
 def begin_fit(estimator: Any, X: Any, y: Any, metadata: dict[str, Any]) -> Callable[[], None]:

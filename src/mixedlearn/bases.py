@@ -28,6 +28,8 @@ FloatArray = NDArray[np.float64]
 
 # A column whose residual on the earlier ones keeps less than this share of its square is aliased.
 ALIAS_TOLERANCE = 1e-11
+# Two columns whose squared correlation is one but for this are multiples of each other.
+ROUNDING_TOLERANCE = 1e-14
 # Values that differ by less than this share of their mean are one value, as far as doubles tell.
 CONSTANT_TOLERANCE = 1e-13
 # Below this share of y's square, a residual sum of squares is rounding error.
@@ -184,9 +186,12 @@ def random_basis(
         sizes = np.sqrt(np.diag(columns.T @ gram @ columns))
         if structure.kind == "scalar":
             sizes[:] = np.sqrt(np.mean(sizes**2))
-        sizes = np.where(sizes > 0.0, sizes, 1.0)
         from_user = sizes[:, None] * np.linalg.inv(unshift)
-        return RandomBasis(columns / sizes, unshift / sizes, from_user, np.arange(q))
+        kept = np.flatnonzero(sizes) if structure.kind != "scalar" else np.arange(q)
+        sizes = np.where(sizes > 0.0, sizes, 1.0)
+        return RandomBasis(
+            (columns / sizes)[:, kept], (unshift / sizes)[:, kept], from_user[kept], kept
+        )
     columns, to_user, from_user = np.zeros((len(z), q)), np.zeros((q, q)), np.zeros((q, q))
     is_kept = np.zeros(q, bool)
     for block in structure.blocks():
@@ -201,8 +206,18 @@ def random_basis(
         columns[:, own] = start[:, kept] @ inverse_root
         to_user[np.ix_(block, own)] = unshift[:, kept] @ inverse_root
         from_user[np.ix_(own, block)] = columns[:, own].T @ gram @ user[:, block]
+    if structure.kind == "diagonal":
+        is_kept &= ~_proportional_columns(user.T @ gram @ user)
     kept = np.flatnonzero(is_kept)
     return RandomBasis(columns[:, kept], to_user[:, kept], from_user[kept], kept)
+
+
+def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
+    """Columns that are a multiple of an earlier one, but for rounding."""
+    squares = np.diag(gram)
+    products = np.outer(squares, squares)
+    proportional = (products > 0.0) & (products - gram**2 <= ROUNDING_TOLERANCE * products)
+    return np.tril(proportional, -1).any(axis=1)
 
 
 def _independent_columns(

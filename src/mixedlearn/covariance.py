@@ -264,8 +264,13 @@ def make_structure(covariance: object, effects: Sequence[str]) -> CovarianceStru
 
 
 def _check_mask(covariance: object, effects: Sequence[str]) -> NDArray[np.bool_]:
-    mask = np.asarray(covariance)
     q = len(effects)
+    try:
+        mask = np.asarray(covariance)
+    except ValueError as error:
+        raise ValueError(
+            f"The covariance mask is ragged: give a ({q}, {q}) boolean array. ({error})"
+        ) from error
     if mask.shape != (q, q):
         raise ValueError(
             f"The covariance mask has shape {mask.shape}, but there are {q} random effects per "

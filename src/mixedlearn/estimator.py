@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from mixedlearn._callbacks import CallbackSupportMixin, begin_fit, with_callbacks
+from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
 from mixedlearn.cross_products import accumulate
 from mixedlearn.design import INTERCEPT, Design, make_specification
 from mixedlearn.exceptions import (
@@ -25,7 +25,7 @@ from mixedlearn.exceptions import (
 )
 from mixedlearn.fit import fit_products, objective_at
 from mixedlearn.fitted import FittedModel
-from mixedlearn.grouping import Labels, encode, look_up
+from mixedlearn.grouping import Labels, encode, look_up, shown
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import (
     check_frame,
@@ -250,7 +250,7 @@ default="full"
                 "squares. Name the group column in the constructor (groups=...) or pass fit(X, y, "
                 "groups=...); in a Pipeline or in cross-validation pass params={'groups': ...}.",
                 NoGroupsWarning,
-                stacklevel=3,
+                stacklevel=FIT_STACKLEVEL,
             )
         specification = make_specification(
             names,
@@ -274,6 +274,7 @@ default="full"
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
         codes, levels = (None, pd.Index([])) if labels is None else encode(labels)
         products = accumulate(columns, response, codes, len(levels), specification.slopes, weights)
+        del codes, columns, response
         model = fit_products(
             products,
             specification,
@@ -304,13 +305,13 @@ default="full"
         factor = model.specification.factor
         self.n_groups_ = {} if factor is None else {factor: len(levels)}
         for message in model.warnings:
-            warnings.warn(message, DegenerateModelWarning, stacklevel=4)
+            warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
         if not model.is_certified:
             warnings.warn(
                 f"The optimiser stopped after {self.n_iter_} iterations without a certified "
                 "optimum. Raise max_iter, or simplify the covariance structure.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=FIT_STACKLEVEL + 1,
             )
 
     def predict(
@@ -363,7 +364,7 @@ default="full"
             if self.handle_unknown == "error" and known and (codes < 0).any():
                 row = int(np.argmax(codes < 0))
                 raise ValueError(
-                    f"The level {labels.values[row]!r} of {specification.factor!r} (row {row}) was "
+                    f"The level {shown(labels.values[row])} of {specification.factor!r} (row {row}) was "
                     "not seen in fit. Set handle_unknown='population' to predict such rows with "
                     "the fixed effects alone."
                 )
@@ -387,6 +388,10 @@ default="full"
                 return random_effects == "all"
             random_effects = [random_effects]
         factor = self._model.specification.factor
+        if not isinstance(random_effects, (list, tuple)):
+            raise ValueError(
+                f"random_effects must be 'all', 'none' or a list of factors, got {random_effects!r}."
+            )
         for name in random_effects:
             if name != factor:
                 raise ValueError(
@@ -420,7 +425,9 @@ default="full"
         score : float
             R squared of ``predict(X, groups)``.
         """
-        return r2_score(y, self.predict(X, groups=groups), sample_weight=sample_weight)
+        mean = self.predict(X, groups=groups)
+        truth = check_response(self, mean, y)
+        return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 
     def log_likelihood(self, theta: ArrayLike | None = None) -> float:
         """Log-likelihood, profiled over the fixed effects and the noise variance.
@@ -449,8 +456,31 @@ default="full"
                 f"theta has shape {values.shape}, but the model has {len(self.theta_)} parameters: "
                 f"give shape {self.theta_.shape}."
             )
+        if not np.isfinite(values).all():
+            raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
         model = self._model
         return -0.5 * objective_at(model.products, model.specification, values)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_model")
+
+    def get_metadata_routing(self) -> Any:
+        """Metadata that this object requests.
+
+        Groups that are routed to the splitter of a cross-validation are not for an estimator that
+        finds its groups in a column of X.
+
+        Returns
+        -------
+        routing : MetadataRequest
+        """
+        routing = super().get_metadata_routing()
+        if self.groups is not None:
+            for method in ("fit", "predict", "score"):
+                request = getattr(routing, method)
+                if request.requests.get("groups") is True:
+                    request.add_request(param="groups", alias=False)
+        return routing
 
     @property
     def coef_covariance_(self) -> pd.DataFrame:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import engine_structure, triangular_root
+from mixedlearn.confounding import most_noise, noise_direction
+from mixedlearn.covariance import CovarianceStructure, engine_structure, triangular_root
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.one_factor import (
@@ -31,7 +32,7 @@ from mixedlearn.optimize import minimise
 FloatArray = NDArray[np.float64]
 
 # Noise variance, relative to that of ordinary least squares, that stands for zero.
-NOISE_FLOOR = 1e-10
+NOISE_FLOOR = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,11 @@ def fit_products(
     if start is not None:
         start = _engine_theta(specification, problem, start)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
-    factor = engine.structure.lambda_from_theta(optimum.evaluation.theta)
-    effects = optimum.evaluation.fixed
+    structure, effects = engine.structure, optimum.evaluation.fixed
+    factor = structure.lambda_from_theta(optimum.evaluation.theta)
+    direction = noise_direction(moments, structure, products.n_rows)
+    if direction is not None:
+        factor, effects = _count_as_noise(structure, factor, effects, direction)
     blups = conditional_means(moments, factor, effects)
     return FittedModel(
         specification=specification,
@@ -106,14 +110,23 @@ def fit_products(
         blups=fixed.scale * (random.to_user @ blups).T,
         objective=optimum.evaluation.objective,
         path=optimum.path,
-        is_certified=optimum.is_certified,
-        warnings=(*notes, *saturation, *_confounding_notes(specification, products)),
+        # The bound on the noise is where the likelihood of a saturated model is at its highest.
+        is_certified=optimum.is_certified or bool(saturation),
+        warnings=(
+            *notes,
+            *saturation,
+            *_level_notes(specification, products, is_confounded=direction is not None),
+        ),
     )
 
 
 def objective_at(products: CrossProducts, specification: Specification, theta: FloatArray) -> float:
     """Minus twice the profiled log-likelihood at a theta in the user's units."""
     problem = make_problem(products, specification)
+    if problem.fixed.is_exact:
+        return -np.inf
+    moments, _ = _bound_noise(problem.moments, products.n_rows)
+    problem = replace(problem, moments=moments)
     engine = make_engine(products, specification, problem)
     return engine.evaluate(_engine_theta(specification, problem, theta), 0).objective
 
@@ -163,8 +176,10 @@ def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, tupl
     """Keep the likelihood bounded where the levels reproduce the response exactly.
 
     Without noise within levels the likelihood grows for ever as the noise variance falls, so a
-    little noise is put there.
+    little noise is put there. Where the levels use up all rows, what is left within is rounding.
     """
+    if moments.n_effects and moments.n_spanned >= n_rows:
+        return replace(moments, within=np.zeros_like(moments.within)), ()
     residual, df = within_residual(moments, n_rows)
     if moments.n_effects == 0 or df <= 0 or residual > NOISE_FLOOR * df:
         return moments, ()
@@ -226,11 +241,34 @@ def _aliasing_notes(
     return tuple(notes)
 
 
-def _confounding_notes(specification: Specification, products: CrossProducts) -> tuple[str, ...]:
-    n_levels = products.grouped.shape[2]
-    if not specification.random_intercept or n_levels < products.n_rows:
-        return ()
-    return (
-        f"Every level of {specification.factor!r} has one row: the variance of its intercept "
-        "cannot be told from the noise variance.",
+def _level_notes(
+    specification: Specification, products: CrossProducts, *, is_confounded: bool
+) -> tuple[str, ...]:
+    factor, n_levels = specification.factor, products.grouped.shape[2]
+    if is_confounded:
+        rows = "one row" if n_levels == products.n_rows else "too few rows"
+        return (
+            f"Every level of {factor!r} has {rows}: the variances of its random effects cannot be "
+            "told from the noise variance, and as much as can be is counted as noise.",
+        )
+    if n_levels == 1:
+        return (
+            f"The factor {factor!r} has one level: the variances of its random effects cannot be "
+            "estimated from a single draw.",
+        )
+    return ()
+
+
+def _count_as_noise(
+    structure: CovarianceStructure, factor: FloatArray, effects: FixedEffects, direction: FloatArray
+) -> tuple[FloatArray, FixedEffects]:
+    """Move as much of the random effects as can be into the noise; see `confounding`."""
+    covariance = factor @ factor.T
+    share = most_noise(covariance, direction)
+    covariance = (covariance - share * direction) / (1.0 + share)
+    moved = structure.lambda_from_theta(structure.theta_from_covariance(covariance))
+    return moved, replace(
+        effects,
+        inverse_root=effects.inverse_root / np.sqrt(1.0 + share),
+        noise_variance=effects.noise_variance * (1.0 + share),
     )

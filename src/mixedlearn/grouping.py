@@ -67,7 +67,7 @@ def as_labels(groups: Any, n_rows: int, default_name: str = "group") -> Labels:
             raise ValueError(_several_factors(columns))
         groups = groups[columns[0]]
         name = str(columns[0])
-    elif getattr(groups, "name", None) is not None:
+    elif getattr(groups, "name", None) not in (None, ""):
         name = str(groups.name)
     if isinstance(groups, (list, tuple)):
         groups = _from_nested(groups, n_rows)
@@ -117,6 +117,13 @@ def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
         _raise_unhashable(labels, error)
 
 
+def shown(value: Any) -> str:
+    """Show a value in a message without numpy's type around it."""
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return str(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 def _from_nested(groups: list | tuple, n_rows: int) -> Any:
     """A list of rows of one label as those labels; refuse rows or columns of several labels."""
     if groups and all(isinstance(row, list) for row in groups):
@@ -137,7 +144,7 @@ def _from_nested(groups: list | tuple, n_rows: int) -> Any:
 
 def _as_index(groups: Any) -> pd.Index:
     if isinstance(groups, (pd.Series, pd.Index)):
-        return pd.Index(groups, tupleize_cols=False)
+        return pd.Index(groups, tupleize_cols=False, copy=False)
     if hasattr(groups, "to_pandas"):
         return pd.Index(groups.to_pandas(), tupleize_cols=False)
     if isinstance(groups, (list, tuple)):
@@ -147,7 +154,7 @@ def _as_index(groups: Any) -> pd.Index:
     array = np.asarray(groups)
     if array.ndim != 1:
         raise ValueError(f"groups must be one-dimensional, got an array of shape {array.shape}.")
-    return pd.Index(array, tupleize_cols=False)
+    return pd.Index(array, tupleize_cols=False, copy=False)
 
 
 def _check_complete(values: pd.Index, name: str) -> None:

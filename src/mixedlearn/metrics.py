@@ -76,6 +76,8 @@ class GroupsScorer(BaseEstimator):
         -------
         score : float
         """
+        # The predict of a search takes no groups; that of its best estimator does.
+        estimator = getattr(estimator, "best_estimator_", estimator)
         scorer = check_scoring(estimator, scoring=self.scoring)
         return scorer(_WithGroups(estimator, groups), X, y)
 

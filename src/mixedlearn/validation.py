@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from mixedlearn.design import Specification, find_group_column
-from mixedlearn.grouping import Labels, as_labels
+from mixedlearn.grouping import Labels, as_labels, shown
 
 FLOATS = [np.float64, np.float32]
 
@@ -163,7 +163,7 @@ def _as_floats(values: NDArray, name: str) -> NDArray[np.float64]:
     row, what = _first_text_or_date(values)
     if what:
         raise ValueError(
-            f"{name} is not numeric: {_shown(values[row])} at row {row} is {what}. Convert it to "
+            f"{name} is not numeric: {shown(values[row])} at row {row} is {what}. Convert it to "
             "numbers."
         )
     try:
@@ -234,17 +234,10 @@ def _with_column(error: Exception, X: Any, names: list[str]) -> Exception:
 
 def _not_numeric(name: str, value: Any, row: int, what: str) -> str:
     return (
-        f"Column {name!r} of X is not numeric: {_shown(value)} at row {row} is {what}. Convert or "
+        f"Column {name!r} of X is not numeric: {shown(value)} at row {row} is {what}. Convert or "
         "encode it, name it in groups if it holds the levels of a grouping factor, or leave it out "
         "with fixed_effects."
     )
-
-
-def _shown(value: Any) -> str:
-    """Show a value in a message without numpy's type around it."""
-    if isinstance(value, (np.datetime64, np.timedelta64)):
-        return str(value)
-    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _same_kind(error: Exception, message: str) -> Exception:
