@@ -117,9 +117,7 @@ def main() -> None:
     print(f"\nbest structure for known pigs: {found.best_params_}")
     path = Path(__file__).with_suffix(".png")
     draw(MODELS["random intercept and slope"], X, y, path)
-    print(
-        f"picture saved to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}"
-    )
+    print(f"picture saved to {path.name} beside this script")
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
     squares = np.diag(gram)
     products = np.outer(squares, squares)
     proportional = (products > 0.0) & (products - gram**2 <= ROUNDING_TOLERANCE * products)
-    return np.tril(proportional, -1).any(axis=1)
+    return np.asarray(np.tril(proportional, -1).any(axis=1))
 
 
 def _independent_columns(

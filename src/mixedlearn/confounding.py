@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance import CovarianceStructure
-from mixedlearn.engines.one_factor import LevelMoments
+from mixedlearn.engines.levels import LevelMoments
 
 FloatArray = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
 from mixedlearn.cross_products import accumulate
-from mixedlearn.design import INTERCEPT, Design, make_specification
+from mixedlearn.design import Design, make_specification
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
@@ -364,9 +364,9 @@ default="full"
             if self.handle_unknown == "error" and known and (codes < 0).any():
                 row = int(np.argmax(codes < 0))
                 raise ValueError(
-                    f"The level {shown(labels.values[row])} of {specification.factor!r} (row {row}) was "
-                    "not seen in fit. Set handle_unknown='population' to predict such rows with "
-                    "the fixed effects alone."
+                    f"The level {shown(labels.values[row])} of {specification.factor!r} (row "
+                    f"{row}) was not seen in fit. Set handle_unknown='population' to predict such "
+                    "rows with the fixed effects alone."
                 )
         elif known and labels is None and self._model.has_random_effects:
             warnings.warn(
@@ -390,7 +390,8 @@ default="full"
         factor = self._model.specification.factor
         if not isinstance(random_effects, (list, tuple)):
             raise ValueError(
-                f"random_effects must be 'all', 'none' or a list of factors, got {random_effects!r}."
+                "random_effects must be 'all', 'none' or a list of factors, got "
+                f"{random_effects!r}."
             )
         for name in random_effects:
             if name != factor:

@@ -17,14 +17,14 @@ from mixedlearn.confounding import most_noise, noise_direction
 from mixedlearn.covariance import CovarianceStructure, engine_structure, triangular_root
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
-from mixedlearn.engines.one_factor import (
+from mixedlearn.engines.levels import (
     LevelMoments,
-    OneFactorEngine,
     conditional_means,
     reduce_levels,
     separate_levels,
     within_residual,
 )
+from mixedlearn.engines.one_factor import OneFactorEngine
 from mixedlearn.engines.protocol import FixedEffects
 from mixedlearn.fitted import FittedModel
 from mixedlearn.optimize import minimise

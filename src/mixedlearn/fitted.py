@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
-from mixedlearn.engines.one_factor import conditional_moments, reduce_levels
+from mixedlearn.engines.levels import conditional_moments, reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
 
 FloatArray = NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.design import Design
-from mixedlearn.engines.one_factor import conditional_moments, reduce_levels
+from mixedlearn.engines.levels import conditional_moments, reduce_levels
 from mixedlearn.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]

@@ -1,0 +1,282 @@
+"""Levels: the data of every level of a factor, reduced to a few rows.
+
+Notation
+--------
+For level i, with Z_i, X_i and y_i its rows in the engine's columns (see `bases`), an orthonormal
+basis Q_i of the r z columns of the level splits its data into the part inside their span,
+
+    U_i = Q_i'Z_i,     R_i = Q_i'[X_i y_i]                 (r, q) and (r, p + 1)
+
+and the part outside, whose cross-products are added up over the levels:
+
+    W = sum_i ([X_i y_i]'[X_i y_i] - R_i'R_i)              (p + 1, p + 1)
+
+For the likelihood the level is then r rows with design U_i and noise I. Arrays have the levels
+last, so that loops run over the few effects and never over levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixedlearn.bases import FixedBasis, RandomBasis
+from mixedlearn.covariance import PIVOT_TOLERANCE
+from mixedlearn.cross_products import CrossProducts
+from mixedlearn.engines.protocol import FixedEffects
+
+FloatArray = NDArray[np.float64]
+
+# Share of a fixed column's square that, left within levels, is rounding error.
+NO_VARIATION = 1e-12
+# Fewer numbers than this are passed over faster than they are merged.
+WORTH_MERGING = 4096
+# Levels are taken in blocks of about this many numbers, to stay in a core's cache.
+BLOCK_ENTRIES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class LevelMoments:
+    """The data of every level, reduced to r rows each.
+
+    Attributes
+    ----------
+    n_effects : int
+        q, the number of (engine's) random columns.
+    n_spanned : int
+        Number of rows that hold data: the dimensions of the levels' spans, added up.
+    rows : ndarray of shape (r, q + p + 1, m)
+        ``[U_i, R_i]``: random columns, fixed columns, response.
+    multiplicity : ndarray of shape (m,)
+        How many levels an entry stands for in sums that only involve U_i.
+    within : ndarray of shape (p + 1, p + 1)
+        W, the cross-products outside the levels' random columns.
+    """
+
+    n_effects: int
+    n_spanned: int
+    rows: FloatArray
+    multiplicity: FloatArray
+    within: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionalMoments:
+    """Distribution of the engine's random effects given the response, for every level.
+
+    Attributes
+    ----------
+    covariance : ndarray of shape (q, q, m)
+        ``D - D M_i D``, relative to the noise variance, beta taken as known.
+    coef_response : ndarray of shape (q, p, m)
+        ``D N_i``: minus the change of the BLUP with beta.
+    """
+
+    covariance: FloatArray
+    coef_response: FloatArray
+
+
+def reduce_levels(products: CrossProducts, fixed: FixedBasis, random: RandomBasis) -> LevelMoments:
+    """Turn cross-products into a few rows per level and the within part.
+
+    The levels' spans are factorised in the shifted z columns, where the constant and a covariate
+    far from zero are still told apart; Z* may have the shift back.
+    """
+    columns = np.column_stack([fixed.columns, fixed.response])
+    r, q = random.columns.shape
+    rows = np.empty((r, q + columns.shape[1], products.grouped.shape[2]))
+    within = columns.T @ products.gram @ columns
+    n_spanned = 0
+    for block in level_blocks(rows):
+        grouped = products.grouped[:, :, block]
+        part = np.empty((r, r + columns.shape[1], grouped.shape[2]))
+        part[:, :r] = grouped[:, list(products.z_columns)]
+        np.matmul(columns.T, grouped, out=part[:, r:])
+        n_spanned += _factorise(part)
+        np.matmul(random.columns.T, part[:, :r], out=rows[:, :q, block])
+        rows[:, q:, block] = part[:, r:]
+        for j in range(r):
+            within -= part[j, r:] @ part[j, r:].T
+    # What rounding leaves of columns that do not vary within levels would swamp H for a large D.
+    constant = np.flatnonzero(np.diag(within)[:-1] < NO_VARIATION)
+    within[constant] = 0.0
+    within[:, constant] = 0.0
+    return LevelMoments(q, n_spanned, rows, np.ones(rows.shape[2]), within)
+
+
+def _factorise(rows: FloatArray) -> int:
+    """Turn ``[Z_i'Z_i, Z_i'X_i, Z_i'y_i]`` into ``[chol(Z_i'Z_i), Q_i'X_i, Q_i'y_i]``, in place.
+
+    Returns the number of pivots that are not zero.
+    """
+    n_positive = 0
+    for j in range(len(rows)):
+        original = rows[j, j].copy()
+        for k in range(j):
+            rows[j, j:] -= rows[k, j] * rows[k, j:]
+        pivot = rows[j, j]
+        positive = (pivot > PIVOT_TOLERANCE * original) & (pivot > 0.0)
+        inverse = np.zeros(len(pivot))
+        inverse[positive] = 1.0 / np.sqrt(pivot[positive])
+        rows[j, :j] = 0.0
+        rows[j, j:] *= inverse
+        n_positive += int(np.count_nonzero(positive))
+    return n_positive
+
+
+def level_blocks(rows: FloatArray) -> Iterator[slice]:
+    """Slices of levels whose data stay in a core's cache."""
+    size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)
+    for start in range(0, rows.shape[2], size):
+        yield slice(start, start + size)
+
+
+def separate_levels(fixed: FixedBasis, moments: LevelMoments) -> tuple[FixedBasis, LevelMoments]:
+    """Rotate the fixed columns so that those without variation within levels stand alone.
+
+    With a large D, such columns have tiny entries in H, which keep their digits only if no other
+    column is mixed with them.
+    """
+    p = fixed.columns.shape[1]
+    values, rotation = np.linalg.eigh(moments.within[:p, :p])
+    q = moments.n_effects
+    rows = moments.rows
+    for row in rows:
+        row[q:-1] = rotation.T @ row[q:-1]
+    within = np.zeros_like(moments.within)
+    within[:p, :p] = np.diag(np.where(values < NO_VARIATION, 0.0, values))
+    response = np.where(values < NO_VARIATION, 0.0, rotation.T @ moments.within[:p, p])
+    within[:p, p] = within[p, :p] = response
+    within[p, p] = moments.within[p, p]
+    rotated = replace(fixed, columns=fixed.columns @ rotation, to_user=fixed.to_user @ rotation)
+    return rotated, replace(moments, within=within)
+
+
+def within_residual(moments: LevelMoments, n_rows: int) -> tuple[float, int]:
+    """Residual sum of squares within levels, X's part outside the levels taken out, and its df."""
+    cross = moments.within
+    values, vectors = np.linalg.eigh(cross[:-1, :-1])
+    usable = values > 1e-9
+    projection = vectors[:, usable].T @ cross[:-1, -1] / np.sqrt(values[usable])
+    square = float(cross[-1, -1] - projection @ projection)
+    return square, n_rows - moments.n_spanned - int(usable.sum())
+
+
+def compress(moments: LevelMoments) -> LevelMoments:
+    """Merge levels that share U_i into as many rows as their data have dimensions.
+
+    Every sum over levels is quadratic in R_i with weights that depend on U_i alone, so levels with
+    the same U_i (the same size, for a random intercept) may be replaced by any rows with the same
+    second moments.
+    """
+    q, rows = moments.n_effects, moments.rows
+    n_levels = rows.shape[2]
+    if rows.size < WORTH_MERGING:
+        return moments
+    dimension = rows[:, q:].size // max(n_levels, 1)
+    most = n_levels // (2 * max(dimension, 1))
+    codes = np.zeros(n_levels, dtype=np.int64)
+    n_classes = 1
+    for i in range(len(rows)):
+        for j in range(q):
+            if n_classes > most:
+                return moments
+            entry, values = pd.factorize(rows[i, j])
+            codes, classes = pd.factorize(codes * len(values) + entry)
+            n_classes = len(classes)
+    if n_classes > most:
+        return moments
+    order = np.argsort(codes, kind="stable")
+    bounds = np.append(0, np.cumsum(np.bincount(codes)))
+    merged, multiplicity = [], []
+    for start, stop in pairwise(bounds):
+        members = order[start:stop]
+        if len(members) <= dimension:
+            merged.append(rows[:, :, members])
+            multiplicity.append(np.ones(len(members)))
+            continue
+        data = rows[:, q:, members].reshape(dimension, -1)
+        values, vectors = np.linalg.eigh(data @ data.T)
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(len(rows), -1, dimension)
+        shared = np.repeat(rows[:, :q, members[:1]], dimension, axis=2)
+        merged.append(np.concatenate([shared, root], axis=1))
+        multiplicity.append(np.where(np.arange(dimension) == 0, float(len(members)), 0.0))
+    return replace(
+        moments, rows=np.concatenate(merged, axis=2), multiplicity=np.concatenate(multiplicity)
+    )
+
+
+def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``L_i^-1 rows_i`` and the diagonals of L_i, for ``L_i L_i' = I + U_i D U_i'``.
+
+    By modified Gram-Schmidt on the rows of ``[U_i Lambda, I]``.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (r, q + p + 1, m)
+        ``[U_i, R_i]``.
+    factor : ndarray of shape (q, q)
+        Lambda.
+
+    Returns
+    -------
+    solved : ndarray of shape (r, q + p + 1, m)
+    pivots : ndarray of shape (r, m)
+    """
+    r, q = len(rows), len(factor)
+    n_levels = rows.shape[2]
+    # Row j of [U_i Lambda, I]: the factorisation of this, and not of its square, keeps the pivots
+    # of a D that is huge and nearly singular.
+    spread = np.zeros((r, q + r, n_levels))
+    np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
+    solved = np.empty_like(rows)
+    pivots = np.empty((r, n_levels))
+    for j in range(r):
+        total = rows[j]
+        spread[j, q + j] = 1.0
+        for k in range(j):
+            entry = np.einsum("km,km->m", spread[j], spread[k])
+            spread[j] -= entry * spread[k]
+            total = total - entry * solved[k]
+        np.sqrt(np.einsum("km,km->m", spread[j], spread[j]), out=pivots[j])
+        spread[j] /= pivots[j]
+        np.divide(total, pivots[j], out=solved[j])
+    return solved, pivots
+
+
+def sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
+    """``left_i' right_i`` for every level: (r, a, m) and (r, b, m) give (a, b, m)."""
+    if len(left) == 0:
+        return np.zeros((left.shape[1], right.shape[1], left.shape[2]))
+    total = left[0][:, None] * right[0]
+    for j in range(1, len(left)):
+        total += left[j][:, None] * right[j]
+    return total
+
+
+def conditional_means(moments: LevelMoments, factor: FloatArray, fixed: FixedEffects) -> FloatArray:
+    """BLUPs of the engine's random effects, ``D u_i``, shape (q, m)."""
+    q = moments.n_effects
+    means = np.empty((q, moments.rows.shape[2]))
+    for block in level_blocks(moments.rows):
+        rows = moments.rows[:, :, block]
+        residual = rows[:, -1:] - np.matmul(fixed.coef, rows[:, q:-1])[:, None]
+        solved, _ = solve_levels(np.concatenate([rows[:, :q], residual], axis=1), factor)
+        u = sum_over_rows(solved[:, :q], solved[:, q:])[:, 0]
+        means[:, block] = factor @ (factor.T @ u)
+    return means
+
+
+def conditional_moments(moments: LevelMoments, factor: FloatArray) -> ConditionalMoments:
+    """Covariance of the engine's random effects given y, and the BLUPs' dependence on beta."""
+    q = moments.n_effects
+    solved, _ = solve_levels(moments.rows, factor)
+    covariance = factor @ factor.T
+    spread = np.matmul(covariance, solved[:, :q])  # P_i D
+    shrunk = covariance[:, :, None] - sum_over_rows(spread, spread)
+    return ConditionalMoments(shrunk, sum_over_rows(spread, solved[:, q:-1]))
