@@ -1,10 +1,10 @@
 """The engine's numbers against brute force and against differences of themselves.
 
-Tolerances. The objective is a few hundred and computed to about 1e-12. Central differences of fourth
-order with a step of 1e-3 have a truncation error near 1e-9 of the derivative's size here, and
-rounding errors near 1e-9 (first derivatives) and 1e-5 (second); differences of the gradient again
-1e-9. Hence 1e-6 of the largest entry for the gradient, and for the Hessian from gradients; 1e-4 for
-the Hessian from objectives.
+Tolerances. The objective is a few hundred and computed to about 1e-12. Central differences of
+fourth order with a step of 1e-3 have a truncation error near 1e-9 of the derivative's size here,
+and rounding errors near 1e-9 (first derivatives) and 1e-5 (second); differences of the gradient
+again 1e-9. Hence 1e-6 of the largest entry for the gradient, and for the Hessian from gradients;
+1e-4 for the Hessian from objectives.
 """
 
 import math
@@ -295,7 +295,7 @@ def test_triangular_chart(which, rank, spread, seed):
         return
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(q), atol=1e-13)
     moved = factor @ turn @ rotation
-    # A masked chart goes through the covariance, whose root has half its digits where it is singular.
+    # A masked chart goes through the covariance: half the digits where that is singular.
     tolerance = 1e-13 if structure.mask.all() else 1e-7
     np.testing.assert_allclose(moved[~free], 0.0, atol=tolerance * size)
     if structure.mask.all():

@@ -73,7 +73,7 @@ def test_scale_and_shift_of_the_columns(exponents, shifts, reml, weighted, seed)
     moved = (X + shifts) * scales
     slopes = {"random_slopes": [0, 1], "reml": reml}
     plain, other = fit(X, y, codes, weights, **slopes), fit(moved, y, codes, weights, **slopes)
-    # X'X is multiplied by the squared determinant of the change of basis, which shifts leave at one.
+    # X'X is multiplied by the squared determinant of the change of basis; shifts leave it at one.
     change = 2.0 * math.log(scales.prod()) if reml else 0.0
     assert criterion(other) - change == pytest.approx(criterion(plain), abs=SHIFTED_CRITERION)
     assert other.noise_variance_ == pytest.approx(plain.noise_variance_, rel=SHIFTED)
@@ -163,7 +163,8 @@ def test_a_response_far_from_zero_is_fitted_as_its_noise(between, reml):
 def test_scale_of_the_response(exponent, reml, seed):
     X, y, codes, weights = draw(seed, weighted=True)
     factor = -(10.0**exponent)
-    plain, other = fit(X, y, codes, weights, reml=reml), fit(X, factor * y, codes, weights, reml=reml)
+    plain = fit(X, y, codes, weights, reml=reml)
+    other = fit(X, factor * y, codes, weights, reml=reml)
     df = len(y) - 3 if reml else len(y)
     change = 2.0 * df * math.log(abs(factor))
     assert criterion(other) - change == pytest.approx(criterion(plain), abs=CRITERION)

@@ -1,4 +1,4 @@
-"""The layers of the package: what is low imports nothing that is high, and few know scikit-learn."""
+"""The layers of the package: what is low imports nothing that is high; few know scikit-learn."""
 
 import ast
 from pathlib import Path

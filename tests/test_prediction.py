@@ -1,7 +1,7 @@
 """Predictions and their standard deviations: against brute force, and by their coverage.
 
-Tolerance: at the estimated covariance every number is determined; the rows in extended precision and
-the cross-products agree to ten digits or so, and 1e-8 leaves room for the covariates' offsets.
+Tolerance: at the estimated covariance every number is determined; the rows in extended precision
+and the cross-products agree to ten digits or so, and 1e-8 leaves room for the covariates' offsets.
 """
 
 import math
@@ -45,10 +45,11 @@ class Rows:
         m = 12
         self.codes = rng.permutation(np.repeat(np.arange(m), rng.integers(1, 9, m)))
         n = len(self.codes)
-        self.X = rng.standard_normal((n, 3)) + [0.0, 4.0, -2.0]
+        centre = np.array([0.0, 4.0, -2.0])
+        self.X = centre + rng.standard_normal((n, 3))
         effects = rng.standard_normal((m, 4)) * (0.0 if zero else [2.0, 3.0, 2.0, 2.0])
         self.y = 3.0 + self.X @ [1.0, -1.0, 0.5] + effects[self.codes, 0]
-        self.y += (effects[self.codes, 1:] * (self.X - [0.0, 4.0, -2.0])).sum(axis=1)
+        self.y += (effects[self.codes, 1:] * (self.X - centre)).sum(axis=1)
         self.y += rng.standard_normal(n)
         if zero:  # the levels' means vary less than noise would make them
             self.y -= 0.9 * (np.bincount(self.codes, self.y) / np.bincount(self.codes))[self.codes]
@@ -58,7 +59,13 @@ class Rows:
         self.model.fit(self.X, self.y, groups=self.codes, sample_weight=self.weights)
         relative = self.model.covariances_["group"].to_numpy() / self.model.noise_variance_
         self.exact = solve(
-            relative, self.fixed(self.X), self.y, self.random(self.X), self.codes, self.weights, reml
+            relative,
+            self.fixed(self.X),
+            self.y,
+            self.random(self.X),
+            self.codes,
+            self.weights,
+            reml,
         )
         self.at = 2.0 * rng.standard_normal((40, 3))
         self.levels = rng.integers(-3, m, 40)  # below zero: not in the data
@@ -79,9 +86,7 @@ class Rows:
         """Means and standard deviations of the new rows."""
         found = [
             self.exact.predict(x, z, None if level < 0 else int(level))
-            for x, z, level in zip(
-                self.fixed(self.at), self.random(self.at), levels, strict=True
-            )
+            for x, z, level in zip(self.fixed(self.at), self.random(self.at), levels, strict=True)
         ]
         means, variances = np.transpose(found)
         return means, np.sqrt(variances)
@@ -109,9 +114,7 @@ def test_against_brute_force(name, weighted, reml):
 
     # Without random effects every level is a new one: its whole variance counts.
     unknown = rows.expected(np.full(40, -1))
-    mean, std = model.predict(
-        rows.at, groups=rows.levels, random_effects="none", return_std=True
-    )
+    mean, std = model.predict(rows.at, groups=rows.levels, random_effects="none", return_std=True)
     np.testing.assert_allclose(mean, unknown[0], **CLOSE)
     np.testing.assert_allclose(std, unknown[1], **CLOSE)
 
