@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.bases import RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import make_structure, triangular_chart, unrestricted
+from mixedlearn.covariance import engine_structure, make_structure, triangular_chart
 from mixedlearn.cross_products import accumulate
-from mixedlearn.engines import one_factor
-from mixedlearn.engines.one_factor import OneFactorEngine, reduce_levels
+from mixedlearn.engines import levels, one_factor
+from mixedlearn.engines.levels import reduce_levels
+from mixedlearn.engines.one_factor import OneFactorEngine
 from mixedlearn.optimize import trust_region_step
 from reference.brute_force import criterion
 
@@ -78,7 +79,7 @@ class Case:
         else:
             products = accumulate(self.columns, self.y, None, 0, (), self.weights)
             nothing = np.zeros((0, 0))
-            self.random = RandomBasis(nothing, nothing, nothing, np.zeros(0, bool))
+            self.random = RandomBasis(nothing, nothing, nothing, np.arange(0))
         fixed = fixed_basis(products, (0, 1, 2, 3), True)
         self.moments = reduce_levels(products, fixed, self.random)
         df = n - 5 if reml else n
@@ -153,7 +154,7 @@ def assert_close(found, expected, share):
 @pytest.mark.parametrize(("q", "kind"), STRUCTURES)
 def test_objective_gradient_and_hessian(q, kind, free, reml, weighted):
     case = Case(q, kind, reml=reml, weighted=weighted)
-    structure = case.user if free == "chart" else unrestricted(case.user, q)
+    structure = case.user if free == "chart" else engine_structure(case.user, np.arange(q))
     engine = case.engine(structure)
     for theta in points(structure):
         factor = structure.lambda_from_theta(theta)
@@ -199,7 +200,7 @@ def test_without_random_effects_the_objective_is_that_of_least_squares(reml, wei
 def test_gradient_by_D(q, reml):
     """Against brute force at D + t E; at D = 0, where only t > 0 exists, by extrapolation."""
     case = Case(q, "full", reml=reml, weighted=True)
-    structure = unrestricted(case.user, q)
+    structure = engine_structure(case.user, np.arange(q))
     engine = case.engine(structure)
     rng = np.random.default_rng(0)
     root = rng.standard_normal((q, q)) + 2.0 * np.eye(q)
@@ -227,7 +228,8 @@ def test_gradient_by_D(q, reml):
 @pytest.mark.parametrize(("q", "kind"), [(1, "full"), (2, "full"), (2, "diagonal"), (3, "chain")])
 def test_levels_with_the_same_rows_are_merged_without_a_trace(q, kind, reml, monkeypatch):
     case = Case(q, kind, reml=reml, weighted=False, balanced=True, m=60)
-    structure = unrestricted(case.user, q)
+    structure = engine_structure(case.user, np.arange(q))
+    monkeypatch.setattr(levels, "WORTH_MERGING", 0)
     merged = case.engine(structure)
     monkeypatch.setattr(one_factor, "compress", lambda moments: moments)
     separate = case.engine(structure)
@@ -259,6 +261,7 @@ def test_random_intercepts_are_merged_by_the_size_of_the_level(sizes, monkeypatc
         products, fixed_basis(products, (0,), True), random_basis(products, True, structure)
     )
     options = {"reml": True, "n_rows": len(y), "constant": 0.0}
+    monkeypatch.setattr(levels, "WORTH_MERGING", 0)
     merged = OneFactorEngine(moments, structure, **options)
     monkeypatch.setattr(one_factor, "compress", lambda moments: moments)
     separate = OneFactorEngine(moments, structure, **options)

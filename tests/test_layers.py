@@ -17,7 +17,7 @@ LAYERS = [
     {"design", "grouping"},
     {"engines"},
     {"optimize"},
-    {"fitted"},
+    {"fitted", "confounding"},
     {"fit", "prediction"},
     {"validation"},
     {"estimator", "metrics"},

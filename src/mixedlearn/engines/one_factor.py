@@ -201,7 +201,8 @@ class OneFactorEngine:
         g = flat @ sums.scores.ravel()
         hessian -= (2.0 / s2) * (c @ c.T) + np.outer(g, g) / self.df
         if self.reml:
-            t = np.tensordot(change, sums.leverages, ((1, 2), (0, 1))).reshape(n_parameters, -1)
+            t = np.tensordot(change, sums.leverages, ((1, 2), (0, 1)))
+            t = t.reshape(n_parameters, self.n_fixed**2)
             hessian -= t @ t.T
         curvature = (sums.gradient @ self._directions).reshape(n_parameters, q * q)
         hessian += 2.0 * curvature @ self._directions.reshape(n_parameters, q * q).T
