@@ -27,7 +27,9 @@ from mixedlearn.engines.protocol import Engine, Evaluation
 
 FloatArray = NDArray[np.float64]
 
-N_EM_STEPS = 1
+N_EM_STEPS = 2
+# Where the quadratic model promises less than this, Newton's steps are better than EM's.
+NEAR = 1.0
 # A standard deviation below this, in natural units, is set to zero if the objective agrees.
 SMALL_DEVIATION = 0.03
 # What the objective may lose when a variance is set to zero.
@@ -214,8 +216,9 @@ def _further_starts(structure: CovarianceStructure) -> Iterator[FloatArray]:
 
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
-    theta, path = _em(engine, start, min(N_EM_STEPS, max_iter - 1))
-    state = _at(engine, theta)
+    state = _at(engine, start)
+    path: list[float] = []
+    state = _em(engine, state, path, max_iter)
     while True:
         state = _newton(engine, state, path, max_iter, tol)
         settled = _settle(engine, state)
@@ -237,21 +240,21 @@ def _at(engine: Engine, theta: FloatArray) -> _State:
     return _State(evaluation, local_model(engine.structure, evaluation))
 
 
-def _em(engine: Engine, theta: FloatArray, n_steps: int) -> tuple[FloatArray, list[float]]:
-    """Take EM steps, which never increase the objective and cope with any start."""
+def _em(engine: Engine, state: _State, path: list[float], max_iter: int) -> _State:
+    """Take EM steps while far away: they never increase the objective and cope with any start."""
     structure = engine.structure
-    path: list[float] = []
-    if not structure.has_full_blocks:
-        return theta, path
-    for _ in range(n_steps):
-        evaluation = engine.evaluate(theta, 1)
-        path.append(evaluation.objective)
-        factor = structure.lambda_from_theta(theta)
+    while (
+        structure.has_full_blocks
+        and state.model.promised_decrease > NEAR
+        and len(path) < min(N_EM_STEPS, max_iter - 1)
+    ):
+        path.append(state.evaluation.objective)
+        factor = structure.lambda_from_theta(state.evaluation.theta)
         updated = structure.em_update(
-            factor @ factor.T, evaluation.covariance_gradient, engine.n_levels
+            factor @ factor.T, state.evaluation.covariance_gradient, engine.n_levels
         )
-        theta = structure.theta_from_covariance(updated)
-    return theta, path
+        state = _at(engine, structure.theta_from_covariance(updated))
+    return state
 
 
 def _newton(engine: Engine, state: _State, path: list[float], max_iter: int, tol: float) -> _State:

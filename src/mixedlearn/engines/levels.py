@@ -36,8 +36,8 @@ FloatArray = NDArray[np.float64]
 NO_VARIATION = 1e-12
 # Fewer numbers than this are passed over faster than they are merged.
 WORTH_MERGING = 4096
-# Levels are taken in blocks of about this many numbers, to stay in a core's cache.
-BLOCK_ENTRIES = 1 << 16
+# Levels are taken in blocks of about this many numbers: work arrays of a few megabytes.
+BLOCK_ENTRIES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _factorise(rows: FloatArray) -> int:
 
 
 def level_blocks(rows: FloatArray) -> Iterator[slice]:
-    """Slices of levels whose data stay in a core's cache."""
+    """Slices of levels, so that work arrays stay small."""
     size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)
     for start in range(0, rows.shape[2], size):
         yield slice(start, start + size)
