@@ -137,9 +137,9 @@ def _is_sorted(codes: NDArray[np.integer] | None) -> bool:
 
 
 def _chunk_rows(n: int, n_columns: int, n_levels: int) -> int:
-    """Rows per chunk: cache-sized, but at least two for each level that a chunk touches.
+    """Rows per chunk: cache-sized, but not few beside the levels, all of which a chunk touches.
 
-    A quarter of the rows bounds the copy when there are very many levels.
+    An eighth of the rows bounds the copy when there are very many levels.
     """
     cached = max(CHUNK_ENTRIES // n_columns, 1)
-    return max(cached, min(2 * n_levels, n // 4))
+    return max(cached, min(n_levels // 2, n // 8))

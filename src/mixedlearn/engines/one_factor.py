@@ -149,46 +149,31 @@ class OneFactorEngine:
     ) -> _DerivativeSums:
         q, p = self._moments.n_effects, self.n_fixed
         s2 = fixed.noise_variance
-        sums = _DerivativeSums(
-            np.zeros((q, q)),
-            np.zeros((q, q)),
-            np.zeros((q * q, q * q)),
-            np.zeros((q, p, q)),
-            np.zeros((q, q, p, p)),
-        )
+        information, scores = np.zeros((q, q)), np.zeros((q, q))
+        fourth = np.zeros((q * q, q * q))
+        mixed_scores, leverages = np.zeros((q * p, q)), np.zeros((q * p, q * p))
         for block, solved in zip(level_blocks(self._moments.rows), blocks, strict=True):
             root = solved[:, :q]  # P_i
             multiplicity = self._moments.multiplicity[block]
-            residual = solved[:, -1] - np.tensordot(fixed.coef, solved[:, q:-1], (0, 1))
+            residual = solved[:, -1] - np.matmul(fixed.coef, solved[:, q:-1])
             u = sum_over_rows(root, residual[:, None])[:, 0]
             square = sum_over_rows(root, root)  # M_i
-            scores = u @ u.T / s2
-            sums.scores[...] += scores
-            sums.gradient[...] += square @ multiplicity - scores
-            if not self.reml and order == 1:
-                continue
-            whitened = np.matmul(fixed.inverse_root.T, solved[:, q:-1])
-            mixed = sum_over_rows(root, whitened)  # N_i times a root of H^-1
+            scores += u @ u.T / s2
+            information += square @ multiplicity
+            # N_i times a root of H^-1
+            mixed = sum_over_rows(root, np.matmul(fixed.inverse_root.T, solved[:, q:-1]))
+            flat = mixed.reshape(q * p, -1)
+            mixed_scores += flat @ u.T
             if self.reml:
-                flat = mixed.reshape(q, -1)
-                sums.gradient[...] -= flat @ flat.T
-            if order == 1:
-                continue
-            weight = (2.0 / s2) * u[:, None] * u - multiplicity * square
-            if self.reml:
-                for a in range(q):
-                    for b in range(a, q):
-                        leverage = 2.0 * np.einsum("pm,pm->m", mixed[a], mixed[b])
-                        weight[a, b] += leverage
-                        if b > a:
-                            weight[b, a] += leverage
-                        product = mixed[a] @ mixed[b].T
-                        sums.leverages[a, b] += product
-                        if b > a:
-                            sums.leverages[b, a] += product.T
-            sums.fourth[...] += square.reshape(q * q, -1) @ weight.reshape(q * q, -1).T
-            sums.mixed_scores[...] += mixed @ u.T
-        return sums
+                leverages += flat @ flat.T
+            if order == 2:
+                weight = (2.0 / s2) * u[:, None] * u - multiplicity * square
+                if self.reml:
+                    _add_leverages(weight, mixed)
+                fourth += square.reshape(q * q, -1) @ weight.reshape(q * q, -1).T
+        leverages = leverages.reshape(q, p, q, p)
+        gradient = information - scores - np.einsum("apbp->ab", leverages)
+        return _DerivativeSums(gradient, scores, fourth, mixed_scores.reshape(q, p, q), leverages)
 
     def _hessian(self, factor: FloatArray, sums: _DerivativeSums, s2: float) -> FloatArray:
         q, n_parameters = self._moments.n_effects, len(self._directions)
@@ -201,7 +186,7 @@ class OneFactorEngine:
         g = flat @ sums.scores.ravel()
         hessian -= (2.0 / s2) * (c @ c.T) + np.outer(g, g) / self.df
         if self.reml:
-            t = np.tensordot(change, sums.leverages, ((1, 2), (0, 1)))
+            t = np.tensordot(change, sums.leverages, ((1, 2), (0, 2)))
             t = t.reshape(n_parameters, self.n_fixed**2)
             hessian -= t @ t.T
         curvature = (sums.gradient @ self._directions).reshape(n_parameters, q * q)
@@ -215,7 +200,7 @@ class _DerivativeSums:
 
     ``gradient`` is G (q, q); ``scores`` sum u_i u_i'/s2 (q, q); ``fourth`` sum M_i (x) W_i
     (q q, q q); ``mixed_scores`` sum N_i u_i (q, p, q) and ``leverages`` sum N_i (x) N_i
-    (q, q, p, p), both with N_i times a root of H^-1.
+    (q, p, q, p), both with N_i times a root of H^-1.
     """
 
     gradient: FloatArray
@@ -223,3 +208,13 @@ class _DerivativeSums:
     fourth: FloatArray
     mixed_scores: FloatArray
     leverages: FloatArray
+
+
+def _add_leverages(weight: FloatArray, mixed: FloatArray) -> None:
+    """Add 2 B_i to the weights of the Hessian, in place."""
+    for a in range(len(mixed)):
+        for b in range(a, len(mixed)):
+            leverage = 2.0 * np.einsum("pm,pm->m", mixed[a], mixed[b])
+            weight[a, b] += leverage
+            if b > a:
+                weight[b, a] += leverage
