@@ -92,7 +92,8 @@ def test_the_criterion_is_that_of_the_rows(seed):
     scale = np.sqrt(np.diag(relative))
     scale[scale == 0.0] = 1.0
     error = (factor @ factor.T - relative) / np.outer(scale, scale)
-    np.testing.assert_allclose(error, 0.0, atol=1e-12)
+    # Pivots below 1e-12 of their variance are taken as zero in theta.
+    np.testing.assert_allclose(error, 0.0, atol=1e-11)
     # Computed twice, along two roundings of theta.
     assert -2.0 * model.log_likelihood(model.theta_) == pytest.approx(found, abs=WORSE)
     if not isinstance(problem.covariance, str):

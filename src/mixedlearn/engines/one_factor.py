@@ -162,7 +162,7 @@ class OneFactorEngine:
             information += square @ multiplicity
             # N_i times a root of H^-1
             mixed = sum_over_rows(root, np.matmul(fixed.inverse_root.T, solved[:, q:-1]))
-            flat = mixed.reshape(q * p, -1)
+            flat = mixed.reshape(q * p, mixed.shape[2])
             mixed_scores += flat @ u.T
             if self.reml:
                 leverages += flat @ flat.T
