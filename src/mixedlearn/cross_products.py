@@ -24,8 +24,10 @@ from scipy.sparse import csc_array
 FloatArray = NDArray[np.float64]
 
 PILOT_ROWS = 1024
-# Big enough that Python's share is nil, small enough that a chunk stays in a core's cache.
+# Big enough that Python's share is nil, small enough that a chunk stays in the cache.
 CHUNK_ENTRIES = 1 << 18
+# The basis columns of so many rows are made and multiplied while a core's own cache holds them.
+BASIS_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +102,16 @@ def accumulate(
     root_weights = None if weights is None else np.sqrt(weights)
     for start in range(0, n, chunk_rows):
         rows = slice(start, min(start + chunk_rows, n))
-        size = rows.stop - start
-        basis = buffer[:size]
-        basis[:, 0] = 1.0
-        np.subtract(X[rows], shift[:-1], out=basis[:, 1:-1])
-        np.subtract(y[rows], shift[-1], out=basis[:, -1])
-        if root_weights is not None:
-            basis *= root_weights[rows, None]
-        gram += basis.T @ basis
+        basis = buffer[: rows.stop - start]
+        for part in range(0, len(basis), BASIS_ROWS):
+            filled = basis[part : part + BASIS_ROWS]
+            own = slice(start + part, start + part + len(filled))
+            filled[:, 0] = 1.0
+            np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
+            np.subtract(y[own], shift[-1], out=filled[:, -1])
+            if root_weights is not None:
+                filled *= root_weights[own, None]
+            gram += filled.T @ filled
         if codes is None:
             continue
         # The levels of sorted rows are few in a chunk, and the product touches no others.
@@ -115,8 +119,8 @@ def accumulate(
         for total, column in zip(totals, z_columns, strict=True):
             # One entry per row: the product below is a scatter-add that needs no sort.
             indicator = csc_array(
-                (basis[:, column], codes[rows] - first, row_pointers[: size + 1]),
-                shape=(last - first, size),
+                (basis[:, column], codes[rows] - first, row_pointers[: len(basis) + 1]),
+                shape=(last - first, len(basis)),
             )
             total[first:last] += indicator @ basis
     grouped = np.empty((len(z_columns), k + 2, n_levels if z_columns else 0))

@@ -36,6 +36,8 @@ FloatArray = NDArray[np.float64]
 NO_VARIATION = 1e-12
 # Fewer numbers than this are passed over faster than they are merged.
 WORTH_MERGING = 4096
+# If half of so many levels differ, it is not worth looking for equal ones.
+SAMPLE_LEVELS = 1000
 # Levels are taken in blocks of about this many numbers: work arrays of a few megabytes.
 BLOCK_ENTRIES = 1 << 18
 
@@ -180,6 +182,8 @@ def compress(moments: LevelMoments) -> LevelMoments:
         return moments
     dimension = rows[:, q:].size // max(n_levels, 1)
     most = n_levels // (2 * max(dimension, 1))
+    if len(pd.unique(rows[0, 0, :SAMPLE_LEVELS])) > min(n_levels, SAMPLE_LEVELS) // 2:
+        return moments
     codes = np.zeros(n_levels, dtype=np.int64)
     n_classes = 1
     for i in range(len(rows)):
@@ -236,16 +240,19 @@ def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, Floa
     np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
     solved = np.empty_like(rows)
     pivots = np.empty((r, n_levels))
+    term = np.empty_like(rows[0]) if r > 1 else None
     for j in range(r):
-        total = rows[j]
         spread[j, q + j] = 1.0
+        total = rows[j]
         for k in range(j):
             entry = np.einsum("km,km->m", spread[j], spread[k])
             spread[j] -= entry * spread[k]
-            total = total - entry * solved[k]
+            np.multiply(entry, solved[k], out=term)
+            total = np.subtract(total, term, out=solved[j])
         np.sqrt(np.einsum("km,km->m", spread[j], spread[j]), out=pivots[j])
-        spread[j] /= pivots[j]
-        np.divide(total, pivots[j], out=solved[j])
+        inverse = 1.0 / pivots[j]
+        spread[j] *= inverse
+        np.multiply(total, inverse, out=solved[j])
     return solved, pivots
 
 
@@ -254,8 +261,10 @@ def sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
     if len(left) == 0:
         return np.zeros((left.shape[1], right.shape[1], left.shape[2]))
     total = left[0][:, None] * right[0]
+    term = np.empty_like(total)
     for j in range(1, len(left)):
-        total += left[j][:, None] * right[j]
+        np.multiply(left[j][:, None], right[j], out=term)
+        total += term
     return total
 
 
