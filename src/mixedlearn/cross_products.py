@@ -96,7 +96,7 @@ def accumulate(
     if chunk_rows is None:
         chunk_rows = _chunk_rows(n, k + 2, 0 if _is_sorted(codes) else n_levels)
     gram = np.zeros((k + 2, k + 2))
-    totals = [np.zeros((n_levels, k + 2)) for _ in z_columns]
+    totals = np.zeros((len(z_columns), n_levels, k + 2))
     buffer = np.empty((min(chunk_rows, n), k + 2))
     row_pointers = np.arange(len(buffer) + 1, dtype=np.int32)
     root_weights = None if weights is None else np.sqrt(weights)
@@ -123,16 +123,13 @@ def accumulate(
                 shape=(last - first, len(basis)),
             )
             total[first:last] += indicator @ basis
-    grouped = np.empty((len(z_columns), k + 2, n_levels if z_columns else 0))
-    for position in range(len(z_columns)):
-        grouped[position] = totals.pop(0).T
     return CrossProducts(
         n_rows=n,
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
         shift=shift,
         gram=gram,
         z_columns=z_columns,
-        grouped=grouped,
+        grouped=totals.transpose(0, 2, 1),
     )
 
 

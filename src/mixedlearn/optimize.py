@@ -28,8 +28,8 @@ from mixedlearn.engines.protocol import Engine, Evaluation
 FloatArray = NDArray[np.float64]
 
 N_EM_STEPS = 2
-# Where the quadratic model promises less than this, Newton's steps are better than EM's.
-NEAR = 1.0
+# Where Newton's step is shorter than this, in natural lengths, it is better than EM's.
+NEAR = 0.5
 # A standard deviation below this, in natural units, is set to zero if the objective agrees.
 SMALL_DEVIATION = 0.03
 # What the objective may lose when a variance is set to zero.
@@ -104,6 +104,13 @@ class LocalModel:
         theta = self.theta.copy()
         theta[self.free] += self.lengths * (self.vectors @ step)
         return theta
+
+    @property
+    def newton_length(self) -> float:
+        """Length of the Newton step; infinite where the curvature is not positive."""
+        if self.curvature[0] <= 0.0:
+            return np.inf
+        return float(np.linalg.norm(self.slope / self.curvature))
 
     @property
     def promised_decrease(self) -> float:
@@ -245,7 +252,7 @@ def _em(engine: Engine, state: _State, path: list[float], max_iter: int) -> _Sta
     structure = engine.structure
     while (
         structure.has_full_blocks
-        and state.model.promised_decrease > NEAR
+        and state.model.newton_length > NEAR
         and len(path) < min(N_EM_STEPS, max_iter - 1)
     ):
         path.append(state.evaluation.objective)
