@@ -240,7 +240,7 @@ def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, Floa
     np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
     solved = np.empty_like(rows)
     pivots = np.empty((r, n_levels))
-    term = np.empty_like(rows[0]) if r > 1 else None
+    term = np.empty(rows.shape[1:])
     for j in range(r):
         spread[j, q + j] = 1.0
         total = rows[j]

@@ -171,9 +171,9 @@ class OneFactorEngine:
                 if self.reml:
                     _add_leverages(weight, mixed)
                 fourth += square.reshape(q * q, -1) @ weight.reshape(q * q, -1).T
-        leverages = leverages.reshape(q, p, q, p)
-        gradient = information - scores - np.einsum("apbp->ab", leverages)
-        return _DerivativeSums(gradient, scores, fourth, mixed_scores.reshape(q, p, q), leverages)
+        products = leverages.reshape(q, p, q, p)
+        gradient = information - scores - np.einsum("apbp->ab", products)
+        return _DerivativeSums(gradient, scores, fourth, mixed_scores.reshape(q, p, q), products)
 
     def _hessian(self, factor: FloatArray, sums: _DerivativeSums, s2: float) -> FloatArray:
         q, n_parameters = self._moments.n_effects, len(self._directions)
