@@ -149,7 +149,7 @@ def test_rows_of_numbers_and_labels_are_no_text():
         (FRAME["width"], ValueError, "2-dimensional container but got .*Series"),
         (3.0, ValueError, "Expected 2D array, got scalar"),
         ("width", ValueError, "Expected 2D array, got scalar"),
-        (pd.DataFrame(ARRAY, columns=["a", "a"]), ValueError, "unique column names.*\n.*'a'"),
+        (pd.DataFrame(ARRAY, columns=["a", "a"]), ValueError, "the column 'a' twice"),
         (pd.DataFrame(ARRAY, columns=["a", 1]), TypeError, r"\['int', 'str'\] as feature name"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, (str, type)) else "",

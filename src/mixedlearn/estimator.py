@@ -242,7 +242,7 @@ default="full"
             If the optimum does not carry its certificate.
         """
         X = check_frame(self, X, has_groups=groups is not None, reset=True)
-        names = column_names(self)
+        names = column_names(X)
         labels, group_column = find_labels(self, X, groups, names)
         if labels is None:
             warnings.warn(

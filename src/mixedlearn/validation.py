@@ -53,15 +53,20 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
             ensure_min_features=0 if has_groups else 1,
             estimator=estimator,
         )
+    elif len(set(X.columns)) < len(X.columns):
+        twice = next(name for name in X.columns if list(X.columns).count(name) > 1)
+        raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
     elif X.shape[0] == 0 or (X.shape[1] == 0 and not has_groups):
         check_array(np.empty(X.shape), estimator=estimator)
     return validate_data(estimator, X, skip_check_array=True, reset=reset)
 
 
-def column_names(estimator: Any) -> list[str]:
-    """Names of the columns of X; x0, x1, ... where X had none."""
-    names = getattr(estimator, "feature_names_in_", None)
-    return [f"x{j}" for j in range(estimator.n_features_in_)] if names is None else list(names)
+def column_names(X: Any) -> list[str]:
+    """Names of the columns of X; x0, x1, ... where it has none that are text."""
+    names = list(X.columns) if is_frame(X) else []
+    if names and all(isinstance(name, str) for name in names):
+        return names
+    return [f"x{j}" for j in range(X.shape[1])]
 
 
 def find_labels(
