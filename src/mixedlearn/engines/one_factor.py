@@ -42,6 +42,9 @@ from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_eval
 
 FloatArray = NDArray[np.float64]
 
+# A residual sum of squares below this share of the whole is rounding error.
+NO_RESIDUAL = 1e-14
+
 
 class OneFactorEngine:
     """The likelihood with one grouping factor.
@@ -140,9 +143,9 @@ class OneFactorEngine:
         inverse_root = np.linalg.inv(root).T
         projection = inverse_root.T @ cross[:p, p]
         residual = float(cross[p, p] - projection @ projection)
-        return FixedEffects(
-            inverse_root @ projection, inverse_root, max(residual, 1e-300) / self.df
-        )
+        if not residual > NO_RESIDUAL * cross[p, p]:
+            raise np.linalg.LinAlgError("the residual sum of squares is lost in rounding")
+        return FixedEffects(inverse_root @ projection, inverse_root, residual / self.df)
 
     def _derivative_sums(
         self, blocks: list[FloatArray], fixed: FixedEffects, order: int
