@@ -145,8 +145,8 @@ def _from_nested(groups: list | tuple, n_rows: int) -> Any:
 def _as_index(groups: Any) -> pd.Index:
     if isinstance(groups, (pd.Series, pd.Index)):
         return pd.Index(groups, tupleize_cols=False, copy=False)
-    if hasattr(groups, "to_pandas"):
-        return pd.Index(groups.to_pandas(), tupleize_cols=False)
+    if hasattr(groups, "to_list"):
+        return pd.Index(groups.to_list(), tupleize_cols=False)
     if isinstance(groups, (list, tuple)):
         return pd.Index(list(groups), tupleize_cols=False)
     if isinstance(groups, pd.api.extensions.ExtensionArray):
