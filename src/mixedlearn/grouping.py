@@ -145,12 +145,12 @@ def _from_nested(groups: list | tuple, n_rows: int) -> Any:
 def _as_index(groups: Any) -> pd.Index:
     if isinstance(groups, (pd.Series, pd.Index)):
         return pd.Index(groups, tupleize_cols=False, copy=False)
-    if hasattr(groups, "to_list"):
-        return pd.Index(groups.to_list(), tupleize_cols=False)
     if isinstance(groups, (list, tuple)):
         return pd.Index(list(groups), tupleize_cols=False)
     if isinstance(groups, pd.api.extensions.ExtensionArray):
         return pd.Index(groups)
+    if hasattr(groups, "to_list"):
+        return pd.Index(groups.to_list(), tupleize_cols=False)
     array = np.asarray(groups)
     if array.ndim != 1:
         raise ValueError(f"groups must be one-dimensional, got an array of shape {array.shape}.")
