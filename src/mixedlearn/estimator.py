@@ -65,7 +65,8 @@ default="full"
         Structure of the covariance of the q random effects of a level (the intercept first, then
         the slopes in their order): all variances and covariances free; no covariances; one variance
         for all effects and no covariances; or, with a mask, covariances zero wherever the mask is
-        False. A dict gives it by the factor's name.
+        False. The zeros of a mask hold exactly; a mask whose covariances form a cycle of four or
+        more effects without a chord is refused. A dict gives it by the factor's name.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True
