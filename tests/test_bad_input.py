@@ -620,3 +620,17 @@ def test_a_refused_fit_leaves_the_model_unfitted():
         model.fit(FRAME, with_entry(Y, 3, np.nan))
     with pytest.raises(NotFittedError):
         model.predict(FRAME)
+
+
+def test_a_column_with_the_name_of_the_constant():
+    named = FRAME.rename(columns={"width": "intercept"})
+    with pytest.raises(ValueError, match=r"column called 'intercept'.* rename it"):
+        fit_frame(named)
+    model = fit_frame(named, fit_intercept=False, random_intercept=False, random_slopes=["length"])
+    assert list(model.coef_covariance_.index) == ["length", "intercept"]
+
+
+def test_a_group_column_is_called_as_the_columns_are():
+    frame = pd.DataFrame({0: ARRAY[:, 0], 1: SITES})
+    model = MixedLinearRegressor(groups=1).fit(frame, Y)
+    assert model.n_groups_ == {"x1": len(set(SITES))}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.exceptions import DegenerateModelWarning
@@ -704,3 +705,21 @@ def test_weight_given_as_a_scalar():
     model, expected = fit(sample_weight=2.0), fit()
     np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-8)
     np.testing.assert_allclose(model.noise_variance_, 2.0 * expected.noise_variance_, rtol=1e-8)
+
+
+def test_a_fit_that_was_cut_short_says_so_even_where_the_noise_vanishes():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = fit(
+            rng.normal(size=(72, 2)),
+            rng.normal(size=12)[groups],
+            groups,
+            random_slopes=[0],
+            max_iter=1,
+        )
+    assert [w.category for w in caught] == [DegenerateModelWarning, ConvergenceWarning]
+    assert "Raise max_iter" in str(caught[1].message)
+    assert not model.converged_
+    assert model.n_iter_ == 1

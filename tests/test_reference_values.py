@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor, datasets
@@ -217,3 +218,19 @@ def test_a_variance_of_zero_is_exactly_zero():
     assert fit.covariances_["Batch"].to_numpy().tolist() == [[0.0]]
     assert not fit.random_effects_["Batch"].to_numpy().any()
     assert not fit.random_effects_covariances_["Batch"].any()
+
+
+def test_cake_with_treatment_coding():
+    # angle ~ recipe * temperature + (1 | recipe:replicate): the label of a batch is a column.
+    cake = datasets.load_cake().frame
+    X = pd.get_dummies(cake[["recipe", "temperature"]].astype(str), drop_first=True, dtype=float)
+    recipes = [name for name in X if name.startswith("recipe")]
+    temperatures = [name for name in X if name.startswith("temperature")]
+    for recipe in recipes:
+        for temperature in temperatures:
+            X[f"{recipe}:{temperature}"] = X[recipe] * X[temperature]
+    batch = cake["recipe"].astype(str) + ":" + cake["replicate"].astype(str)
+    model = MixedLinearRegressor().fit(X, cake["angle"], groups=batch.rename("batch"))
+    assert -2.0 * model.log_likelihood_ == pytest.approx(1633.24618, abs=1e-5)
+    assert model.n_groups_ == {"batch": 45}
+    assert model.converged_

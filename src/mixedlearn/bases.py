@@ -107,6 +107,7 @@ def fixed_basis(
         Whether the constant is a fixed column; without it the shift of the columns is undone.
     """
     n_basis = len(products.gram)
+    shift = products.shift[:-1][list(columns)]
     positions = [column + 1 for column in columns]
     user = np.zeros((n_basis, len(positions) + fit_intercept))
     user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
@@ -115,11 +116,11 @@ def fixed_basis(
     if fit_intercept:
         user[0, 0] = 1.0
     else:
-        user[0] = products.shift[:-1][list(columns)]
+        user[0] = shift
         response[0] = products.shift[-1]
 
     gram = user.T @ products.gram @ user
-    magnitudes = products.gram[0, 0] * products.shift[:-1][list(columns)] ** 2
+    magnitudes = products.gram[0, 0] * shift**2
     if fit_intercept:
         magnitudes = np.append(0.0, magnitudes)
     kept, root = _independent_columns(gram, CONSTANT_TOLERANCE**2 * magnitudes)
@@ -140,8 +141,8 @@ def fixed_basis(
     to_user[kept] = inverse_root
     offset = to_user @ projection
     if fit_intercept:
-        to_user[0] -= products.shift[:-1][list(columns)] @ to_user[1:]
-        offset[0] += products.shift[-1] - products.shift[:-1][list(columns)] @ offset[1:]
+        to_user[0] -= shift @ to_user[1:]
+        offset[0] += products.shift[-1] - shift @ offset[1:]
     aliased = np.ones(user.shape[1], bool)
     aliased[kept] = False
     return FixedBasis(

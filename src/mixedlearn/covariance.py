@@ -3,7 +3,8 @@
 Notation
 --------
 ``D = Lambda Lambda'`` is the (q, q) covariance of the effects of one level, relative to the noise
-variance. ``theta`` holds the free entries of ``Lambda``, column by column, as in lme4. Because D
+variance. ``theta`` holds the free entries of ``Lambda``, column by column, as in lme4 (an
+unrestricted structure: all q^2 entries, row by row). Because D
 depends on Lambda only through the product, the objective is smooth in theta through zero and needs
 no bounds (Bates et al. 2015, section 2.2; Pinheiro & Bates 1996).
 

@@ -23,6 +23,7 @@ from scipy.sparse import csc_array
 
 FloatArray = NDArray[np.float64]
 
+# Enough for a mean that is near, few enough to cost nothing.
 PILOT_ROWS = 1024
 # Big enough that Python's share is nil, small enough that a chunk stays in the cache.
 CHUNK_ENTRIES = 1 << 18
@@ -45,7 +46,8 @@ class CrossProducts:
     gram : ndarray of shape (k + 2, k + 2)
         Products of all basis columns: constant, k columns, response.
     z_columns : tuple of int
-        Basis columns with a random effect; the first is 0, the constant. Empty without a factor.
+        Basis columns in ``grouped``: 0, the constant, then the columns with a random slope. Empty
+        without a factor.
     grouped : ndarray of shape (len(z_columns), k + 2, m)
         Products of the z columns with the basis columns, by level.
     """

@@ -1,8 +1,8 @@
 """Design: from parameters and the columns of X to the parts of the model.
 
 A `Specification` is what the parameters say once the columns of X are known; it does not depend on
-the rows, so the same object serves `fit` and `predict`. A `Design` is the rows it gives: numeric
-columns and a level for each row.
+the rows, so the same object serves `fit` and `predict`. A `Design` is the new rows of a prediction:
+numeric columns and a level for each row.
 """
 
 from __future__ import annotations
@@ -146,6 +146,12 @@ def make_specification(
             f"The factor {factor!r} has no random effect: random_intercept is False and "
             "random_slopes is empty. Set one of them, or fit without groups."
         )
+    used = {names[column] for column in (*fixed, *slopes)}
+    if INTERCEPT in used and (fit_intercept or intercept):
+        raise ValueError(
+            f"X has a column called {INTERCEPT!r}, the name of the constant: rename it, or set "
+            "fit_intercept=False and random_intercept=False."
+        )
     effects = ((INTERCEPT,) if intercept else ()) + tuple(names[column] for column in slopes)
     columns = tuple(sorted({*fixed, *slopes}))
     position = {column: index for index, column in enumerate(columns)}
@@ -176,8 +182,9 @@ def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
         if -len(names) <= column < len(names):
             return int(column) % len(names)
         raise ValueError(
-            f"{parameter} names column {column}, but X has {len(names)} feature(s) "
-            f"(n_features = {len(names)})."
+            # scikit-learn's checks look for "feature(s)".
+            f"{parameter} names column {column}, but X has {len(names)} feature(s): give a "
+            f"position from 0 to {len(names) - 1} or a name."
         )
     if isinstance(column, str):
         if column in names:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
 from mixedlearn.cross_products import accumulate
-from mixedlearn.design import Design, make_specification
+from mixedlearn.design import Design, Specification, make_specification
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
@@ -52,12 +52,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     groups : str, int or list of one of these, default=None
         Column of X that holds the grouping factor, by name or position. It may hold labels of any
         kind and has no fixed effect. None: the labels are passed as ``fit(X, y, groups=labels)``.
-    fixed_effects : list of str or int, default=None
+    fixed_effects : str, int or list of these, default=None
         Columns of X with a fixed effect; None: all but the group column. Columns without any effect
         are not looked at.
     random_intercept : bool or dict, default=True
         Whether each level has an intercept of its own. A dict gives it by the factor's name.
-    random_slopes : list of str or int, or dict, default=None
+    random_slopes : str, int, list of these, or dict, default=None
         Columns of X whose coefficient differs between levels. They need no fixed effect. A dict
         gives the list by the factor's name.
     covariance : {"full", "diagonal", "scalar"}, array-like of bool of shape (q, q), or dict, \
@@ -76,7 +76,7 @@ default="full"
         What `predict` does with a level that was not seen in `fit`: predict with the fixed effects
         alone, or raise an error.
     max_iter : int, default=100
-        Most iterations of the optimiser.
+        Most iterations of the optimiser from one start.
     tol : float, default=1e-8
         The fit is accepted when the quadratic model of minus twice the log-likelihood promises no
         further decrease beyond this.
@@ -102,7 +102,8 @@ default="full"
         taken as known (lme4's ``condVar``).
     theta_ : ndarray of shape (n_parameters,)
         Free entries, column by column, of the Cholesky factor of the random effects' covariance
-        relative to the noise variance.
+        relative to the noise variance; with a mask, of the effects in an order that keeps its
+        zeros.
     log_likelihood_ : float
         Maximum of the log-likelihood; of the restricted one if ``reml``.
     n_iter_ : int
@@ -230,8 +231,11 @@ default="full"
         Raises
         ------
         ValueError
-            If a column is missing, not numeric or not finite, a label is missing, lengths differ,
-            groups are given twice, weights are negative, or there are no more rows than columns.
+            If a parameter is not allowed; if a column is missing, there twice, not numeric or not
+            finite; if a label is missing; if lengths differ; if groups are given twice; if weights
+            are negative or all zero; or if there are groups but no more rows than columns.
+        TypeError
+            If labels are not hashable, or X holds objects that are no numbers.
 
         Warns
         -----
@@ -248,8 +252,9 @@ default="full"
         if labels is None:
             warnings.warn(
                 "fit received no groups, so the model has no random effects: it is ordinary least "
-                "squares. Name the group column in the constructor (groups=...) or pass fit(X, y, "
-                "groups=...); in a Pipeline or in cross-validation pass params={'groups': ...}.",
+                "squares. Name the group column in the constructor (groups=...), which works "
+                "everywhere, or pass fit(X, y, groups=...): as stepname__groups=... to a Pipeline, "
+                "as params={'groups': ...} to a cross-validation.",
                 NoGroupsWarning,
                 stacklevel=FIT_STACKLEVEL,
             )
@@ -281,15 +286,22 @@ default="full"
             specification,
             max_iter=self.max_iter,
             tol=self.tol,
-            start=self._warm_theta(specification.structure.n_parameters),
+            start=self._warm_theta(specification),
         )
         self._set_fitted(model, levels)
         end_fit()
         return self
 
-    def _warm_theta(self, n_parameters: int) -> FloatArray | None:
-        theta = getattr(self, "theta_", None) if self.warm_start else None
-        return theta if theta is not None and len(theta) == n_parameters else None
+    def _warm_theta(self, specification: Specification) -> FloatArray | None:
+        """Theta of the last fit, if it belongs to a model with the same random effects."""
+        if not (self.warm_start and hasattr(self, "_model")):
+            return None
+        last = self._model.specification
+        if (last.factor, last.effects) != (specification.factor, specification.effects):
+            return None
+        if not np.array_equal(last.structure.parameter, specification.structure.parameter):
+            return None
+        return self.theta_
 
     def _set_fitted(self, model: FittedModel, levels: pd.Index) -> None:
         self._model = model
@@ -300,7 +312,7 @@ default="full"
         self.noise_variance_ = model.noise_variance
         self.theta_ = model.theta
         self.log_likelihood_ = -0.5 * model.objective
-        self.n_iter_ = len(model.path)
+        self.n_iter_ = model.n_iterations
         self.converged_ = model.is_certified
         self.is_singular_ = model.is_singular
         factor = model.specification.factor
@@ -308,9 +320,15 @@ default="full"
         for message in model.warnings:
             warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
         if not model.is_certified:
+            advice = (
+                "Raise max_iter."
+                if model.n_iterations >= self.max_iter
+                else "No further progress is possible: simplify the covariance structure, or look "
+                "for columns that are nearly collinear."
+            )
             warnings.warn(
                 f"The optimiser stopped after {self.n_iter_} iterations without a certified "
-                "optimum. Raise max_iter, or simplify the covariance structure.",
+                f"optimum. {advice}",
                 ConvergenceWarning,
                 stacklevel=FIT_STACKLEVEL + 1,
             )
@@ -332,7 +350,7 @@ default="full"
         groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
             Labels, if they came beside X in `fit`. Levels that `fit` did not see are predicted with
             the fixed effects alone, or refused if ``handle_unknown="error"``.
-        random_effects : {"all", "none"} or list of str, default="all"
+        random_effects : {"all", "none"}, str or list of str, default="all"
             Factors whose BLUPs are added; "none" predicts the population.
         return_std : bool, default=False
             Whether to return the standard deviation of a new observation as well.
@@ -347,11 +365,25 @@ default="full"
             BLUP with their covariance, and for an unseen level the whole variance of the random
             effects.
 
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If the columns are not those of `fit`, not numeric or not finite; if a label is missing
+            or, with ``handle_unknown="error"``, unknown; if lengths differ; or if
+            ``random_effects`` names another factor.
+
         Warns
         -----
         PopulationPredictionWarning
             If groups are missing although the random effects have a variance.
         """
+        return self._predict(X, groups, random_effects, return_std, stacklevel=3)
+
+    def _predict(
+        self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
         check_is_fitted(self)
         X = check_frame(
             self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
@@ -375,13 +407,11 @@ default="full"
                 f"{specification.factor!r}: this is the prediction for the population. Pass "
                 "groups=..., or random_effects='none' if that is what you want.",
                 PopulationPredictionWarning,
-                stacklevel=2,
+                stacklevel=stacklevel,
             )
-        design = Design(numeric_columns(self, X, specification), codes)
-        mean = predict_mean(self._model, design if known else Design(design.X, None))
-        if return_std:
-            return mean, predict_std(self._model, design, known_levels=known)
-        return mean
+        design = Design(numeric_columns(self, X, specification), codes if known else None)
+        mean = predict_mean(self._model, design)
+        return (mean, predict_std(self._model, design)) if return_std else mean
 
     def _wants_random_effects(self, random_effects: Any) -> bool:
         if isinstance(random_effects, str):
@@ -398,7 +428,8 @@ default="full"
             if name != factor:
                 raise ValueError(
                     f"random_effects names the factor {name!r}, but the model's grouping factor is "
-                    f"{factor!r}. Give 'all', 'none' or a list of factors."
+                    f"{factor!r} (None: it was fitted without groups). Give 'all', 'none' or a "
+                    "list of factors."
                 )
         return len(random_effects) > 0
 
@@ -426,8 +457,18 @@ default="full"
         -------
         score : float
             R squared of ``predict(X, groups)``.
+
+        Raises
+        ------
+        ValueError
+            As `predict`, or if y or the weights are not finite numbers, one for each row.
+
+        Warns
+        -----
+        PopulationPredictionWarning
+            If groups are missing although the random effects have a variance.
         """
-        mean = self.predict(X, groups=groups)
+        mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
         truth = check_response(self, mean, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 
@@ -442,12 +483,13 @@ default="full"
         Returns
         -------
         log_likelihood : float
-            The restricted log-likelihood if ``reml``.
+            The restricted log-likelihood if ``reml``; infinite where the fixed effects reproduce
+            the response exactly.
 
         Raises
         ------
         ValueError
-            If theta has another length than ``theta_``.
+            If theta has another length than ``theta_`` or is not finite.
         """
         check_is_fitted(self)
         if theta is None:

@@ -1,8 +1,9 @@
 """The fit: from cross-products to a fitted model.
 
-The five steps are design (`design`), cross-products (`cross_products.accumulate`), engine
-(`make_engine`), optimisation (`optimize.minimise`) and the fitted model (`fit_products`). Every
-refit starts from the cross-products.
+Of the five steps, design (`design`) and cross-products (`cross_products.accumulate`) come before
+this module; here are the engine (`make_problem`, `make_engine`), the optimisation
+(`optimize.minimise`) and the fitted model, put together by `fit_products`. Every refit starts from
+the cross-products.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ FloatArray = NDArray[np.float64]
 
 # Noise variance, relative to that of ordinary least squares, that stands for zero.
 NOISE_FLOOR = 1e-8
+# With so little noise, rounding error in the derivatives is this much of the objective.
+BOUNDED_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,14 @@ class Problem:
     fixed : FixedBasis
     random : RandomBasis
     moments : LevelMoments
+    is_bounded : bool
+        Whether noise was added within levels, to bound the likelihood.
     """
 
     fixed: FixedBasis
     random: RandomBasis
     moments: LevelMoments
+    is_bounded: bool = False
 
 
 def fit_products(
@@ -72,6 +78,10 @@ def fit_products(
     start : ndarray of shape (n_parameters,), optional
         Theta, in the user's units, to start from; by default moments.
 
+    Returns
+    -------
+    FittedModel
+
     Raises
     ------
     ValueError
@@ -89,32 +99,33 @@ def fit_products(
     notes = _aliasing_notes(specification, fixed, random)
     if fixed.is_exact:
         return _exact_fit(products, specification, problem, notes)
-    moments, saturation = _bound_noise(problem.moments, products.n_rows)
-    engine = make_engine(products, specification, replace(problem, moments=moments))
+    moments = problem.moments
+    engine = make_engine(products, specification, problem)
     if start is not None:
         start = _engine_theta(specification, problem, start)
+    if problem.is_bounded:
+        tol = max(tol, BOUNDED_TOLERANCE)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
-    structure, effects = engine.structure, optimum.evaluation.fixed
+    structure, fixed_effects = engine.structure, optimum.evaluation.fixed
     factor = structure.lambda_from_theta(optimum.evaluation.theta)
     direction = noise_direction(moments, structure, products.n_rows)
     if direction is not None:
-        factor, effects = _count_as_noise(structure, factor, effects, direction)
-    blups = conditional_means(moments, factor, effects)
+        factor, fixed_effects = _count_as_noise(structure, factor, fixed_effects, direction)
+    blups = conditional_means(moments, factor, fixed_effects)
     return FittedModel(
         specification=specification,
         products=products,
         fixed_basis=fixed,
         random_basis=random,
         factor=factor,
-        fixed_effects=effects,
+        fixed_effects=fixed_effects,
         blups=fixed.scale * (random.to_user @ blups).T,
         objective=optimum.evaluation.objective,
-        path=optimum.path,
-        # The bound on the noise is where the likelihood of a saturated model is at its highest.
-        is_certified=optimum.is_certified or bool(saturation),
+        n_iterations=optimum.n_iterations,
+        is_certified=optimum.is_certified,
         warnings=(
             *notes,
-            *saturation,
+            *_noise_notes(problem),
             *_level_notes(specification, products, is_confounded=direction is not None),
         ),
     )
@@ -125,8 +136,6 @@ def objective_at(products: CrossProducts, specification: Specification, theta: F
     problem = make_problem(products, specification)
     if problem.fixed.is_exact:
         return -np.inf
-    moments, _ = _bound_noise(problem.moments, products.n_rows)
-    problem = replace(problem, moments=moments)
     engine = make_engine(products, specification, problem)
     return engine.evaluate(_engine_theta(specification, problem, theta), 0).objective
 
@@ -136,7 +145,7 @@ def make_problem(products: CrossProducts, specification: Specification) -> Probl
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     random = _random_basis(products, specification)
     fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
-    return Problem(fixed, random, moments)
+    return _bound_noise(Problem(fixed, random, moments), products.n_rows)
 
 
 def make_engine(
@@ -172,24 +181,30 @@ def _engine_theta(specification: Specification, problem: Problem, theta: FloatAr
     return structure.theta_from_lambda(root[:, problem.random.kept])
 
 
-def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, tuple[str, ...]]:
+def _bound_noise(problem: Problem, n_rows: int) -> Problem:
     """Keep the likelihood bounded where the levels reproduce the response exactly.
 
     Without noise within levels the likelihood grows for ever as the noise variance falls, so a
     little noise is put there. Where the levels use up all rows, what is left within is rounding.
     """
+    moments = problem.moments
     if moments.n_effects and moments.n_spanned >= n_rows:
-        return replace(moments, within=np.zeros_like(moments.within)), ()
+        return replace(problem, moments=replace(moments, within=np.zeros_like(moments.within)))
     residual, df = within_residual(moments, n_rows)
     if moments.n_effects == 0 or df <= 0 or residual > NOISE_FLOOR * df:
-        return moments, ()
+        return problem
     bounded = moments.within.copy()
     bounded[-1, -1] += NOISE_FLOOR * df
-    note = (
+    return replace(problem, moments=replace(moments, within=bounded), is_bounded=True)
+
+
+def _noise_notes(problem: Problem) -> tuple[str, ...]:
+    if not problem.is_bounded or problem.fixed.is_exact:
+        return ()
+    return (
         "The random effects reproduce the response exactly: the noise variance cannot be told from "
-        "zero, and the likelihood has no maximum. The estimates are those of a very small noise."
+        "zero, and the likelihood has no maximum. The estimates are those of a very small noise.",
     )
-    return replace(moments, within=bounded), (note,)
 
 
 def _exact_fit(
@@ -212,7 +227,7 @@ def _exact_fit(
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
         blups=np.zeros((products.grouped.shape[2], specification.structure.n_effects)),
         objective=-np.inf,
-        path=(-np.inf,),
+        n_iterations=1,
         is_certified=True,
         warnings=(*notes, note),
     )
@@ -260,7 +275,10 @@ def _level_notes(
 
 
 def _count_as_noise(
-    structure: CovarianceStructure, factor: FloatArray, effects: FixedEffects, direction: FloatArray
+    structure: CovarianceStructure,
+    factor: FloatArray,
+    fixed_effects: FixedEffects,
+    direction: FloatArray,
 ) -> tuple[FloatArray, FixedEffects]:
     """Move as much of the random effects as can be into the noise; see `confounding`."""
     covariance = factor @ factor.T
@@ -268,7 +286,7 @@ def _count_as_noise(
     covariance = (covariance - share * direction) / (1.0 + share)
     moved = structure.lambda_from_theta(structure.theta_from_covariance(covariance))
     return moved, replace(
-        effects,
-        inverse_root=effects.inverse_root / np.sqrt(1.0 + share),
-        noise_variance=effects.noise_variance * (1.0 + share),
+        fixed_effects,
+        inverse_root=fixed_effects.inverse_root / np.sqrt(1.0 + share),
+        noise_variance=fixed_effects.noise_variance * (1.0 + share),
     )

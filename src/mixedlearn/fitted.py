@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
-from mixedlearn.engines.levels import conditional_moments, reduce_levels
+from mixedlearn.engines.levels import ConditionalMoments, conditional_moments, reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
 
 FloatArray = NDArray[np.float64]
@@ -37,8 +37,8 @@ class FittedModel:
         Conditional means of the random effects, in the user's units.
     objective : float
         Minus twice the (restricted) log-likelihood.
-    path : tuple of float
-        The objective after each iteration of the optimiser.
+    n_iterations : int
+        Iterations of the optimiser.
     is_certified : bool
         Whether the optimum carries its certificate.
     warnings : tuple of str
@@ -53,7 +53,7 @@ class FittedModel:
     fixed_effects: FixedEffects
     blups: FloatArray
     objective: float
-    path: tuple[float, ...]
+    n_iterations: int
     is_certified: bool
     warnings: tuple[str, ...]
 
@@ -106,13 +106,17 @@ class FittedModel:
         """Whether the random effects have any variance."""
         return bool(self.factor.any())
 
+    def conditional_moments(self) -> ConditionalMoments:
+        """Distribution of every level's effects given the response, in the engine's columns."""
+        moments = reduce_levels(self.products, self.fixed_basis, self.random_basis)
+        return conditional_moments(moments, self.factor)
+
     def conditional_covariances(self) -> FloatArray:
         """Covariance of each level's effects given the response, shape (m, q, q).
 
         The coefficients are taken as known, as in lme4's ``ranef(condVar=TRUE)``.
         """
-        moments = reduce_levels(self.products, self.fixed_basis, self.random_basis)
-        covariance = conditional_moments(moments, self.factor).covariance
+        covariance = self.conditional_moments().covariance
         to_user = self.random_basis.to_user
         partial = np.einsum("ai,ijm->maj", to_user, covariance)
         return self.noise_variance * (partial @ to_user.T)

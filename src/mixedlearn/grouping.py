@@ -34,7 +34,7 @@ class Labels:
     values: pd.Index
 
 
-def as_labels(groups: Any, n_rows: int, default_name: str = "group") -> Labels:
+def as_labels(groups: Any, n_rows: int, name: str | None = None) -> Labels:
     """Take groups in any of the forms that `fit` and `predict` accept.
 
     Parameters
@@ -43,8 +43,8 @@ def as_labels(groups: Any, n_rows: int, default_name: str = "group") -> Labels:
         Labels. A Series or a one-column DataFrame gives its name to the factor.
     n_rows : int
         Number of rows of X.
-    default_name : str
-        Name of a factor that brings none.
+    name : str, optional
+        Name of the factor; by default the one that groups bring, or "group".
 
     Raises
     ------
@@ -60,15 +60,16 @@ def as_labels(groups: Any, n_rows: int, default_name: str = "group") -> Labels:
             f"groups must hold one label for each row in their order, got a "
             f"{type(groups).__name__}: pass a list, an array or a Series."
         )
-    name = default_name
+    own_name = "group"
     if hasattr(groups, "columns"):
         columns = list(groups.columns)
         if len(columns) != 1:
             raise ValueError(_several_factors(columns))
         groups = groups[columns[0]]
-        name = str(columns[0])
+        own_name = str(columns[0])
     elif getattr(groups, "name", None) not in (None, ""):
-        name = str(groups.name)
+        own_name = str(groups.name)
+    name = own_name if name is None else name
     if isinstance(groups, (list, tuple)):
         groups = _from_nested(groups, n_rows)
     if isinstance(groups, np.ndarray) and groups.ndim == 2:
@@ -167,7 +168,8 @@ def _check_complete(values: pd.Index, name: str) -> None:
     if values.dtype.kind == "f" and np.isinf(values.to_numpy()).any():
         row = int(np.argmax(np.isinf(values.to_numpy())))
         raise ValueError(
-            f"The groups of factor {name!r} have an infinite label (inf) at row {row}."
+            f"The groups of factor {name!r} have an infinite label (inf) at row {row}: drop "
+            "this row or give it a level of its own."
         )
     if values.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: the groups of factor {name!r} are complex.")

@@ -32,14 +32,18 @@ N_EM_STEPS = 2
 NEAR = 0.5
 # A standard deviation below this, in natural units, is set to zero if the objective agrees.
 SMALL_DEVIATION = 0.03
-# What the objective may lose when a variance is set to zero.
+# Objectives closer than this are equal: a variance may be set to zero, another start gains nothing.
 ZERO_LOSS = 1e-9
 # Curvature below this, in natural units, leaves a direction undetermined.
 FLAT_CURVATURE = 1e-6
 # Curvature below this share of the largest is zero but for rounding.
 ROUNDING_CURVATURE = 1e-10
-# A step that gains less than this share of what the model promised calls for a shorter one.
+# Shares of what the model promised: a step that gains less is refused, calls for a shorter one, or
+# gains enough for a longer one (Nocedal & Wright 2006, algorithm 4.1).
+REFUSED_AGREEMENT = 1e-4
 POOR_AGREEMENT = 0.25
+GOOD_AGREEMENT = 0.75
+SMALLEST_RADIUS = 1e-10
 # Signs of several optima: so long a path, so few levels, or so many times the noise within levels.
 MANY_ITERATIONS = 10
 FEW_LEVELS = 10
@@ -59,19 +63,15 @@ class Optimum:
     ----------
     evaluation : Evaluation
         The objective at the optimum.
-    promised_decrease : float
-        Largest decrease of the objective that its quadratic model still promises within the
-        natural length of theta.
     is_certified : bool
-        Whether that is below the tolerance.
-    path : tuple of float
-        The objective after each iteration.
+        Whether the quadratic model promises less than the tolerance (and rounding error).
+    n_iterations : int
+        EM and Newton steps taken; at least one.
     """
 
     evaluation: Evaluation
-    promised_decrease: float
     is_certified: bool
-    path: tuple[float, ...]
+    n_iterations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,9 @@ class _State:
 
     def is_minimum(self, tol: float) -> bool:
         """Whether the certificate holds."""
-        rounding = ROUNDING * abs(self.evaluation.objective)
-        return self.model.promised_decrease <= tol + rounding
+        objective = self.evaluation.objective
+        promised = self.model.promised_decrease
+        return bool(np.isfinite(objective) and promised <= tol + ROUNDING * abs(objective))
 
 
 def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> LocalModel:
@@ -163,8 +164,9 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     """Minimise the engine's objective.
 
     Where there may be several optima, further starts are tried and the lowest end counts. A
-    singular D, a long path, few levels, or more noise than there is within levels are the signs.
-    The starts are tried only where the data are few, so that they cost little.
+    singular D, a missing certificate, a long path, few levels, or more noise than there is within
+    levels are the signs. The starts are tried only where the data are few, so that they cost
+    little.
 
     Parameters
     ----------
@@ -179,7 +181,7 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     structure = engine.structure
     if structure.n_parameters == 0:
         evaluation = engine.evaluate(np.empty(0), 0)
-        return Optimum(evaluation, 0.0, True, (evaluation.objective,))
+        return Optimum(evaluation, True, 1)
     if start is None:
         start = structure.theta_from_covariance(engine.start())
     best = _minimise_from(engine, start, max_iter, tol)
@@ -203,7 +205,7 @@ def _may_be_local(engine: Engine, optimum: Optimum) -> bool:
     factor = structure.lambda_from_theta(optimum.evaluation.theta)
     return bool(
         not optimum.is_certified
-        or len(optimum.path) > MANY_ITERATIONS
+        or optimum.n_iterations > MANY_ITERATIONS
         or engine.n_levels <= FEW_LEVELS
         or optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance
         or np.linalg.svd(factor, compute_uv=False)[-1] < SMALL_DEVIATION
@@ -223,23 +225,20 @@ def _further_starts(structure: CovarianceStructure) -> Iterator[FloatArray]:
 
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
-    state = _at(engine, start)
-    path: list[float] = []
-    state = _em(engine, state, path, max_iter)
+    state, n_iterations = _em(engine, _at(engine, start), max_iter)
     while True:
-        state = _newton(engine, state, path, max_iter, tol)
+        state, n_iterations = _newton(engine, state, n_iterations, max_iter, tol)
         settled = _settle(engine, state)
         if settled is not None and settled.is_minimum(tol):
             state = settled
-        if state.is_minimum(tol) or settled is None or len(path) >= max_iter:
+        if state.is_minimum(tol) or settled is None or n_iterations >= max_iter:
             break
         state = settled
     polished = _polish(engine, state)
     if not state.is_minimum(tol):
         # What kept the certificate away may have been an error of the size that polishing squares.
         state = _at(engine, polished.theta)
-    path.append(polished.objective)
-    return Optimum(polished, state.model.promised_decrease, state.is_minimum(tol), tuple(path))
+    return Optimum(polished, state.is_minimum(tol), max(n_iterations, 1))
 
 
 def _at(engine: Engine, theta: FloatArray) -> _State:
@@ -247,27 +246,30 @@ def _at(engine: Engine, theta: FloatArray) -> _State:
     return _State(evaluation, local_model(engine.structure, evaluation))
 
 
-def _em(engine: Engine, state: _State, path: list[float], max_iter: int) -> _State:
+def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
     """Take EM steps while far away: they never increase the objective and cope with any start."""
     structure = engine.structure
+    n_steps = 0
     while (
         structure.has_full_blocks
         and state.model.newton_length > NEAR
-        and len(path) < min(N_EM_STEPS, max_iter - 1)
+        and n_steps < min(N_EM_STEPS, max_iter - 1)
     ):
-        path.append(state.evaluation.objective)
         factor = structure.lambda_from_theta(state.evaluation.theta)
         updated = structure.em_update(
             factor @ factor.T, state.evaluation.covariance_gradient, engine.n_levels
         )
         state = _at(engine, structure.theta_from_covariance(updated))
-    return state
+        n_steps += 1
+    return state, n_steps
 
 
-def _newton(engine: Engine, state: _State, path: list[float], max_iter: int, tol: float) -> _State:
+def _newton(
+    engine: Engine, state: _State, n_iterations: int, max_iter: int, tol: float
+) -> tuple[_State, int]:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
-    while not state.is_minimum(tol) and len(path) < max_iter:
+    while not state.is_minimum(tol) and n_iterations < max_iter:
         model, objective = state.model, state.evaluation.objective
         step = trust_region_step(model.slope, model.curvature, radius)
         promised = -float(model.slope @ step + 0.5 * (model.curvature * step) @ step)
@@ -277,21 +279,21 @@ def _newton(engine: Engine, state: _State, path: list[float], max_iter: int, tol
             if straight.evaluation.objective < trial.evaluation.objective:
                 trial = straight
         gained = objective - trial.evaluation.objective
-        path.append(objective - max(gained, 0.0))
+        n_iterations += 1
         rounding = ROUNDING * abs(objective)
         if promised <= rounding and np.isfinite(gained):
-            return trial if gained >= 0.0 else state
+            return (trial if gained >= 0.0 else state), n_iterations
         agreement = gained / promised
         size = float(np.linalg.norm(step))
-        if agreement < POOR_AGREEMENT or not np.isfinite(agreement):
+        if not agreement >= POOR_AGREEMENT:
             radius = 0.25 * size
-        elif agreement > 0.75 and size > 0.8 * radius:
+        elif agreement > GOOD_AGREEMENT and size > 0.8 * radius:
             radius *= 3.0
-        if gained > -rounding and agreement > 1e-4:
+        if gained > -rounding and agreement > REFUSED_AGREEMENT:
             state = trial
-        elif radius < 1e-10:
-            return state
-    return state
+        elif radius < SMALLEST_RADIUS:
+            return state, n_iterations
+    return state, n_iterations
 
 
 def _straight_step(

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.design import Design
-from mixedlearn.engines.levels import conditional_moments, reduce_levels
 from mixedlearn.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -49,22 +48,16 @@ def predict_mean(model: FittedModel, design: Design) -> FloatArray:
     return mean
 
 
-def predict_std(model: FittedModel, design: Design, *, known_levels: bool) -> FloatArray:
+def predict_std(model: FittedModel, design: Design) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
-    Parameters
-    ----------
-    model : FittedModel
-    design : Design
-    known_levels : bool
-        Whether a known level's BLUP is part of the prediction; if not, every level counts as new.
+    Without codes every row counts as one of a new level.
     """
     specification = model.specification
     fixed, random = model.fixed_basis, model.random_basis
     shift = model.products.shift[:-1]
     factor, inverse_root = model.factor, model.fixed_effects.inverse_root
-    moments = reduce_levels(model.products, fixed, random)
-    conditional = conditional_moments(moments, factor)
+    conditional = None if design.codes is None else model.conditional_moments()
     std = np.empty(len(design.X))
     for start in range(0, len(std), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
@@ -76,7 +69,7 @@ def predict_std(model: FittedModel, design: Design, *, known_levels: bool) -> Fl
             z = basis[:, model.products.z_columns] @ random.columns
             spread = z @ factor
             variance += np.einsum("rj,rj->r", spread, spread)
-        if design.codes is not None and known_levels and specification.factor is not None:
+        if design.codes is not None and conditional is not None:
             known = np.flatnonzero(design.codes[rows] >= 0)
             codes = design.codes[rows][known]
             spread = z[known]

@@ -87,7 +87,8 @@ class OneFactorEngine:
     def start(self) -> FloatArray:
         """D by the method of moments, from the residuals of ordinary least squares.
 
-        With ``z_i = U_i' r_i``, E z_i z_i' = s2 (A_i + A_i D A_i), linear in D.
+        With ``A_i = U_i'U_i`` and ``v_i = U_i'e_i``, e_i the residuals, ``E v_i v_i' = s2 (A_i +
+        A_i D A_i)`` but for the estimation of beta: linear in D.
         """
         q = self._moments.n_effects
         if q == 0:
@@ -201,9 +202,9 @@ class OneFactorEngine:
 class _DerivativeSums:
     """Sums over levels that give the gradient and the Hessian.
 
-    ``gradient`` is G (q, q); ``scores`` sum u_i u_i'/s2 (q, q); ``fourth`` sum M_i (x) W_i
-    (q q, q q); ``mixed_scores`` sum N_i u_i (q, p, q) and ``leverages`` sum N_i (x) N_i
-    (q, p, q, p), both with N_i times a root of H^-1.
+    ``gradient`` is G (q, q); ``scores`` sum u_i u_i'/s2 (q, q); ``fourth`` sum M_i (x)
+    (2 u_i u_i'/s2 + 2 B_i - M_i) (q q, q q); ``mixed_scores`` sum N_i u_i (q, p, q) and
+    ``leverages`` sum N_i (x) N_i (q, p, q, p), both with N_i times a root of H^-1.
     """
 
     gradient: FloatArray

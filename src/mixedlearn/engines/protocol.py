@@ -1,4 +1,4 @@
-"""What the optimiser and the fitted model ask of an engine."""
+"""What the optimiser asks of an engine."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def worthless_evaluation(theta: FloatArray, n_fixed: int, n_effects: int) -> Eva
 class Engine(Protocol):
     """The likelihood of one model; knows no rows.
 
-    Order of calls: `start`, then `evaluate` any number of times. An engine holds no state between
-    calls. ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
+    `evaluate` may be called at any theta, in any order; an engine holds no state between calls.
+    ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
     residual variance within levels, to which the noise variance compares.
     """
 
