@@ -66,6 +66,10 @@ def fit_million_rows(slope: bool, quick: bool) -> None:
     effects = "random intercept and slope" if slope else "random intercept"
     title = f"1e6 rows x 10 columns, 1e5 groups, {effects}"
     print_table(title, OURS, time_in_turn(programs, repeats))
+    peer = programs["mixedlm-rs"]().llf
+    print(
+        f"  log-likelihood reached: {OURS} {estimator.log_likelihood_:.4f}, mixedlm-rs {peer:.4f}"
+    )
     memory = extra_memory(lambda: estimator.fit(X, y, groups=groups))
     print(f"  extra memory of the fit: {memory / X.nbytes:.2f} x the size of X")
     if not slope:
@@ -137,6 +141,12 @@ def fit_sleepstudy() -> None:
     for source, programs in (("arrays", arrays), ("the data frame", frames)):
         title = f"sleepstudy, random slope, from {source}"
         print_table(title, OURS, time_in_turn(programs, dict.fromkeys(programs, 51)))
+    reached = {
+        OURS: array_model.log_likelihood_,
+        "mixedlm-rs": arrays["mixedlm-rs"]().llf,
+        "statsmodels": arrays["statsmodels"]().llf,
+    }
+    print("  log-likelihood reached:", ", ".join(f"{k} {v:.4f}" for k, v in reached.items()))
 
 
 def time_iterations() -> None:
