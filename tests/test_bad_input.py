@@ -1,5 +1,6 @@
 """Bad input: the type of the error, and that its message names what is at fault."""
 
+import pickle
 import re
 
 import numpy as np
@@ -634,3 +635,27 @@ def test_a_group_column_is_called_as_the_columns_are():
     frame = pd.DataFrame({0: ARRAY[:, 0], 1: SITES})
     model = MixedLinearRegressor(groups=1).fit(frame, Y)
     assert model.n_groups_ == {"x1": len(set(SITES))}
+
+
+@pytest.mark.parametrize(
+    ("scale", "which"), [((1e160, 1.0), "column at position 0"), ((1.0, 1e160), "response")]
+)
+def test_squares_that_overflow(scale, which):
+    with pytest.raises(ValueError, match=rf"squares of the .*{which} are too large.*divide it"):
+        MixedLinearRegressor().fit(ARRAY[:, :1] * scale[0], Y * scale[1], groups=SITES)
+
+
+def test_theta_beyond_what_can_be_computed():
+    # With no rows to spare within levels, the noise falls with the square of theta.
+    rng = np.random.default_rng(28)
+    groups = [*range(20), 20, 20, 21, 21]
+    model = MixedLinearRegressor().fit(rng.normal(size=(24, 2)), rng.normal(size=24), groups)
+    assert np.isfinite(model.log_likelihood([1e3]))
+    with pytest.raises(ValueError, match="theta is so large"):
+        model.log_likelihood([1e12])
+
+
+def test_predict_keeps_to_the_group_column_of_the_fit(frame_model):
+    expected = frame_model.predict(FRAME)
+    changed = pickle.loads(pickle.dumps(frame_model)).set_params(groups="length")
+    np.testing.assert_array_equal(changed.predict(FRAME), expected)

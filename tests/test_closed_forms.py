@@ -234,3 +234,33 @@ def test_balanced_growth_curve(m, times, correlation, reml, seed):
     np.testing.assert_allclose(fit.covariances_["group"] / unit, covariance / unit, atol=1e-5)
     assert fit.noise_variance_ == pytest.approx(noise, rel=1e-6)
     np.testing.assert_allclose(fit.random_effects_["group"] / sizes, blups / sizes, atol=1e-5)
+
+
+@pytest.mark.parametrize("slopes", [None, [0]])
+@pytest.mark.parametrize("spread", [1e3, 1e2, 1e1])
+def test_effects_within_and_between_levels_that_disagree(spread, slopes):
+    # Sessions of a thousandth of their distance in time: within them y rises, between them not.
+    # There are two optima; the one in which the noise is that within levels is far higher.
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(50), 20)
+    start = rng.uniform(0.0, 3.15e7, 50)[groups]
+    time = start + spread * rng.normal(size=1000)
+    y = 2.0 * (time - start) / spread + 3.0 * rng.normal(size=50)[groups] + rng.normal(size=1000)
+    model = MixedLinearRegressor(random_slopes=slopes).fit(time[:, None], y, groups=groups)
+    indicators = np.eye(50)[groups]
+    within = np.linalg.lstsq(np.column_stack([(time - start) / spread, indicators]), y, rcond=None)
+    assert model.converged_
+    assert model.coef_[0] * spread == pytest.approx(within[0][0], abs=0.05)
+    assert model.noise_variance_ == pytest.approx(within[1][0] / (1000 - 51), rel=0.03)
+
+
+@pytest.mark.parametrize("sd", [1e-3, 1e-4, 1e-5, 1e-6])
+def test_noise_that_is_small_is_not_zero(sd):
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 20, 300)
+    X, effects, noise = rng.normal(size=(300, 2)), rng.normal(size=20), rng.normal(size=300)
+    model = MixedLinearRegressor().fit(X, X.sum(axis=1) + effects[groups] + sd * noise, groups)
+    design = np.column_stack([X, np.eye(20)[groups]])
+    square = np.linalg.lstsq(design, noise, rcond=None)[1][0]
+    assert model.noise_variance_ == pytest.approx(sd**2 * square / (300 - 22), rel=1e-2)
+    assert model.converged_

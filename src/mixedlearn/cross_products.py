@@ -91,6 +91,11 @@ def accumulate(
     Returns
     -------
     CrossProducts
+
+    Raises
+    ------
+    ValueError
+        If squares overflow.
     """
     n, k = X.shape
     shift = np.append(X[:PILOT_ROWS].mean(axis=0, dtype=float), y[:PILOT_ROWS].mean(dtype=float))
@@ -113,7 +118,8 @@ def accumulate(
             np.subtract(y[own], shift[-1], out=filled[:, -1])
             if root_weights is not None:
                 filled *= root_weights[own, None]
-            gram += filled.T @ filled
+            with np.errstate(over="ignore", invalid="ignore"):
+                gram += filled.T @ filled
         if codes is None:
             continue
         # The levels of sorted rows are few in a chunk, and the product touches no others.
@@ -125,6 +131,12 @@ def accumulate(
                 shape=(last - first, len(basis)),
             )
             total[first:last] += indicator @ basis
+    if not np.isfinite(gram).all():
+        column = int(np.argmin(np.isfinite(np.diag(gram)))) - 1
+        name = "the response" if column == k else f"the numeric column at position {column}"
+        raise ValueError(
+            f"The squares of {name} are too large for floating point: divide it by a constant."
+        )
     return CrossProducts(
         n_rows=n,
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),

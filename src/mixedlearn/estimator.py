@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
 from mixedlearn.cross_products import accumulate
-from mixedlearn.design import Design, Specification, make_specification
+from mixedlearn.design import Design, Specification, find_group_column, make_specification
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
@@ -248,7 +248,8 @@ default="full"
         """
         X = check_frame(self, X, has_groups=groups is not None, reset=True)
         names = column_names(X)
-        labels, group_column = find_labels(self, X, groups, names)
+        group_column = find_group_column(self.groups, names)
+        labels = find_labels(X, groups, names, group_column)
         if labels is None:
             warnings.warn(
                 "fit received no groups, so the model has no random effects: it is ordinary least "
@@ -389,7 +390,7 @@ default="full"
             self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
         )
         specification = self._model.specification
-        labels, _ = find_labels(self, X, groups, list(specification.names))
+        labels = find_labels(X, groups, specification.names, specification.group_column)
         known = self._wants_random_effects(random_effects)
         codes = None
         if labels is not None and specification.factor is not None:
@@ -489,7 +490,8 @@ default="full"
         Raises
         ------
         ValueError
-            If theta has another length than ``theta_`` or is not finite.
+            If theta has another length than ``theta_``, is not finite, or is too large for the
+            likelihood to be computed.
         """
         check_is_fitted(self)
         if theta is None:
@@ -502,8 +504,13 @@ default="full"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        model = self._model
-        return -0.5 * objective_at(model.products, model.specification, values)
+        objective = objective_at(self._model.products, self._model.specification, values)
+        if objective == np.inf:
+            raise ValueError(
+                f"theta is so large ({values}) that the noise is lost in rounding error: the "
+                "likelihood cannot be computed there."
+            )
+        return -0.5 * objective
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_model")

@@ -32,8 +32,10 @@ from mixedlearn.optimize import minimise
 
 FloatArray = NDArray[np.float64]
 
-# Noise variance, relative to that of ordinary least squares, that stands for zero.
-NOISE_FLOOR = 1e-8
+# Noise variances relative to that of ordinary least squares: below the first it is rounding error,
+# and the second stands for it.
+NO_NOISE = 1e-13
+NOISE_FLOOR = 1e-9
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
 
@@ -191,7 +193,7 @@ def _bound_noise(problem: Problem, n_rows: int) -> Problem:
     if moments.n_effects and moments.n_spanned >= n_rows:
         return replace(problem, moments=replace(moments, within=np.zeros_like(moments.within)))
     residual, df = within_residual(moments, n_rows)
-    if moments.n_effects == 0 or df <= 0 or residual > NOISE_FLOOR * df:
+    if moments.n_effects == 0 or df <= 0 or residual > NO_NOISE * df:
         return problem
     bounded = moments.within.copy()
     bounded[-1, -1] += NOISE_FLOOR * df

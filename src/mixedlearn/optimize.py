@@ -51,8 +51,6 @@ MUCH_NOISE = 1.05
 # Further starts are tried for up to this many numbers in the reduced data.
 FEW_DATA = 100_000
 N_MIXED_STARTS = 4
-# The objective is a sum of many terms: differences below this share of it are rounding error.
-ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +133,8 @@ class _State:
 
     def is_minimum(self, tol: float) -> bool:
         """Whether the certificate holds."""
-        objective = self.evaluation.objective
-        promised = self.model.promised_decrease
-        return bool(np.isfinite(objective) and promised <= tol + ROUNDING * abs(objective))
+        evaluation, promised = self.evaluation, self.model.promised_decrease
+        return bool(np.isfinite(evaluation.objective) and promised <= tol + evaluation.rounding)
 
 
 def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> LocalModel:
@@ -165,8 +162,8 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
 
     Where there may be several optima, further starts are tried and the lowest end counts. A
     singular D, a missing certificate, a long path, few levels, or more noise than there is within
-    levels are the signs. The starts are tried only where the data are few, so that they cost
-    little.
+    levels are the signs. Where the data are many only the noise is asked, and only one more start
+    is made.
 
     Parameters
     ----------
@@ -187,35 +184,36 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     best = _minimise_from(engine, start, max_iter, tol)
     if not _may_be_local(engine, best):
         return best
-    for covariance in _further_starts(structure):
+    for covariance in _further_starts(engine):
         theta = structure.theta_from_covariance(covariance)
         optimum = _minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
-        if gain > ZERO_LOSS or (
-            optimum.is_certified and not best.is_certified and gain > -ZERO_LOSS
-        ):
+        least = ZERO_LOSS + optimum.evaluation.rounding
+        if gain > least or (optimum.is_certified and not best.is_certified and gain > -least):
             best = optimum
     return best
 
 
 def _may_be_local(engine: Engine, optimum: Optimum) -> bool:
-    structure = engine.structure
-    if engine.size > FEW_DATA:
-        return False
-    factor = structure.lambda_from_theta(optimum.evaluation.theta)
-    return bool(
+    if optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance:
+        return True
+    factor = engine.structure.lambda_from_theta(optimum.evaluation.theta)
+    return engine.size <= FEW_DATA and bool(
         not optimum.is_certified
         or optimum.n_iterations > MANY_ITERATIONS
         or engine.n_levels <= FEW_LEVELS
-        or optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance
         or np.linalg.svd(factor, compute_uv=False)[-1] < SMALL_DEVIATION
     )
 
 
-def _further_starts(structure: CovarianceStructure) -> Iterator[FloatArray]:
-    """Variances of natural size, large and huge, then effects of mixed sizes and correlations."""
+def _further_starts(engine: Engine) -> Iterator[FloatArray]:
+    """Beta from within levels; variances of all sizes; effects of mixed sizes and correlations."""
+    structure = engine.structure
     q = structure.n_effects
-    for size in (1.0, 1e2, 1e4, 1e6):
+    yield engine.start_from_within()
+    if engine.size > FEW_DATA:
+        return
+    for size in (1.0, 1e2, 1e4, 1e6, 1e10):
         yield size * np.eye(q)
     if structure.n_parameters > 1:
         generator = np.random.default_rng(0)
@@ -280,7 +278,7 @@ def _newton(
                 trial = straight
         gained = objective - trial.evaluation.objective
         n_iterations += 1
-        rounding = ROUNDING * abs(objective)
+        rounding = state.evaluation.rounding
         if promised <= rounding and np.isfinite(gained):
             return (trial if gained >= 0.0 else state), n_iterations
         agreement = gained / promised
@@ -329,7 +327,7 @@ def _settle(engine: Engine, state: _State) -> _State | None:
         candidate[:, slice(None) if structure.kind == "scalar" else j] = 0.0
         theta = structure.theta_from_lambda(candidate)
         trial = engine.evaluate(theta, 0)
-        if trial.objective <= evaluation.objective + ZERO_LOSS + ROUNDING * abs(trial.objective):
+        if trial.objective <= evaluation.objective + ZERO_LOSS + trial.rounding:
             factor, settled = candidate, theta
     return None if settled is None else _at(engine, settled)
 
@@ -341,7 +339,7 @@ def _polish(engine: Engine, state: _State) -> Evaluation:
     step = np.where(determined, -model.slope / np.where(determined, model.curvature, 1.0), 0.0)
     polished = engine.evaluate(model.moved(step), 0)
     loss = polished.objective - evaluation.objective
-    return polished if loss <= ROUNDING * abs(evaluation.objective) else evaluation
+    return polished if loss <= evaluation.rounding else evaluation
 
 
 def trust_region_step(slope: FloatArray, curvature: FloatArray, radius: float) -> FloatArray:

@@ -5,6 +5,7 @@ The estimator's half that talks to scikit-learn's checks. Errors name the column
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from mixedlearn.design import Specification, find_group_column
+from mixedlearn.design import Specification
 from mixedlearn.grouping import Labels, as_labels, shown
 
 FLOATS = [np.float64, np.float32]
@@ -69,19 +70,16 @@ def column_names(X: Any) -> list[str]:
     return [f"x{j}" for j in range(X.shape[1])]
 
 
-def find_labels(
-    estimator: Any, X: Any, groups: Any, names: list[str]
-) -> tuple[Labels | None, int | None]:
-    """The labels, from the group column or from the argument, and the position of the column."""
-    column = find_group_column(estimator.groups, names)
+def find_labels(X: Any, groups: Any, names: Sequence[str], column: int | None) -> Labels | None:
+    """The labels, from the group column or from the argument."""
     if column is not None:
         if groups is not None:
             raise ValueError(
                 f"groups were given twice: the constructor names the column {names[column]!r} and "
                 "labels were passed as well. Use one of the two."
             )
-        return as_labels(_safe_indexing(X, column, axis=1), len(X), names[column]), column
-    return (None if groups is None else as_labels(groups, len(X))), None
+        return as_labels(_safe_indexing(X, column, axis=1), len(X), names[column])
+    return None if groups is None else as_labels(groups, len(X))
 
 
 def numeric_columns(

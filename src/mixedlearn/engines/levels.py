@@ -33,9 +33,7 @@ from mixedlearn.engines.protocol import FixedEffects
 FloatArray = NDArray[np.float64]
 
 # Share of a fixed column's square that, left within levels, is rounding error.
-NO_VARIATION = 1e-12
-# Share of a fixed direction's square that, left within levels, is too little to take out of y.
-LITTLE_VARIATION = 1e-9
+NO_VARIATION = 1e-13
 # Fewer numbers than this are passed over faster than they are merged.
 WORTH_MERGING = 4096
 # If half of so many levels differ, it is not worth looking for equal ones.
@@ -165,7 +163,7 @@ def within_residual(moments: LevelMoments, n_rows: int) -> tuple[float, int]:
     """Residual sum of squares within levels, X's part outside the levels taken out, and its df."""
     cross = moments.within
     values, vectors = np.linalg.eigh(cross[:-1, :-1])
-    usable = values > LITTLE_VARIATION
+    usable = values > NO_VARIATION
     projection = vectors[:, usable].T @ cross[:-1, -1] / np.sqrt(values[usable])
     square = float(cross[-1, -1] - projection @ projection)
     return square, n_rows - moments.n_spanned - int(usable.sum())

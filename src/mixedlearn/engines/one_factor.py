@@ -42,8 +42,10 @@ from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_eval
 
 FloatArray = NDArray[np.float64]
 
-# A residual sum of squares below this share of the whole is rounding error.
-NO_RESIDUAL = 1e-14
+# A residual sum of squares below this share of that of ordinary least squares is rounding error.
+NO_RESIDUAL = 1e-13
+# The objective is a sum of many terms, of which rounding error leaves this much undetermined.
+ROUNDING = 1e-14
 
 
 class OneFactorEngine:
@@ -77,15 +79,32 @@ class OneFactorEngine:
         self.n_fixed = len(moments.within) - 1
         self.df = n_rows - self.n_fixed if reml else n_rows
         self.constant = constant
+        # Sum of squares of the response: a unit for each degree of freedom.
+        self._total = n_rows - self.n_fixed
         square, df = within_residual(moments, n_rows)
-        # Where the levels use up all rows, the total variance, one, has to do for a start.
-        self.within_variance = max(square / df, 1e-8) if df > 0 else 1.0
+        self.within_variance = square / df if df > 0 else 0.0
         self._moments = compress(moments)
         self.size = self._moments.rows.size
         self._directions = structure.directions()
 
     def start(self) -> FloatArray:
-        """D by the method of moments, from the residuals of ordinary least squares.
+        """D by the method of moments, from the residuals of ordinary least squares."""
+        return self._moments_of(np.zeros(self.n_fixed))
+
+    def start_from_within(self) -> FloatArray:
+        """D by the method of moments, from the residuals of the regression within levels.
+
+        What a huge D would give: where the regressions within and between levels disagree, the
+        likelihood may have one optimum near each.
+        """
+        within = self._moments.within
+        varies = np.diag(within)[:-1] > 0.0
+        coef = np.zeros(self.n_fixed)
+        coef[varies] = within[:-1, -1][varies] / np.diag(within)[:-1][varies]
+        return self._moments_of(coef)
+
+    def _moments_of(self, coef: FloatArray) -> FloatArray:
+        """D from the residuals at some beta.
 
         With ``A_i = U_i'U_i`` and ``v_i = U_i'e_i``, e_i the residuals, ``E v_i v_i' = s2 (A_i +
         A_i D A_i)`` but for the estimation of beta: linear in D.
@@ -93,12 +112,15 @@ class OneFactorEngine:
         q = self._moments.n_effects
         if q == 0:
             return np.zeros((0, 0))
-        root, residual = self._moments.rows[:, :q], self._moments.rows[:, -1]
+        root = self._moments.rows[:, :q]
+        residual = self._moments.rows[:, -1] - np.matmul(coef, self._moments.rows[:, q:-1])
         multiplicity = self._moments.multiplicity
         square = np.einsum("kim,kjm->ijm", root, root)
         moment = np.einsum("kim,km->im", root, residual)
         system = np.einsum("abm,cdm->adbc", square * multiplicity, square).reshape(q * q, q * q)
-        excess = moment @ moment.T / self.within_variance - (square * multiplicity).sum(axis=2)
+        # Where the levels use up all rows, the total variance, one, has to do.
+        noise = max(self.within_variance, NO_RESIDUAL) if self.within_variance > 0.0 else 1.0
+        excess = moment @ moment.T / noise - (square * multiplicity).sum(axis=2)
         solution = np.linalg.lstsq(system, excess.ravel(), rcond=1e-8)[0].reshape(q, q)
         return self.structure.project(solution, floor=0.01)
 
@@ -115,14 +137,18 @@ class OneFactorEngine:
         objective = self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * s2))
         if self.reml:
             objective -= 2.0 * np.log(np.diag(fixed.inverse_root)).sum()
+        # The residual sum of squares is a difference of sums that are as large as the total.
+        rounding = ROUNDING * (abs(objective) + self._total / s2)
         nothing = np.empty(0)
         if order == 0:
-            return Evaluation(theta, float(objective), nothing, nothing, nothing, fixed)
+            return Evaluation(theta, float(objective), nothing, nothing, nothing, fixed, rounding)
         sums = self._derivative_sums(solved, fixed, order)
         by_lambda = 2.0 * sums.gradient @ factor
         gradient = np.einsum("aij,ij->a", self._directions, by_lambda)
         hessian = self._hessian(factor, sums, s2) if order == 2 else nothing
-        return Evaluation(theta, float(objective), gradient, hessian, sums.gradient, fixed)
+        return Evaluation(
+            theta, float(objective), gradient, hessian, sums.gradient, fixed, rounding
+        )
 
     def _solve(self, factor: FloatArray) -> tuple[list[FloatArray], FloatArray, float]:
         """``[P_i, K_i]`` block by block, ``[X y]'V^-1[X y]`` and log|V|."""
@@ -144,7 +170,7 @@ class OneFactorEngine:
         inverse_root = np.linalg.inv(root).T
         projection = inverse_root.T @ cross[:p, p]
         residual = float(cross[p, p] - projection @ projection)
-        if not residual > NO_RESIDUAL * cross[p, p]:
+        if not residual > NO_RESIDUAL * self._total:
             raise np.linalg.LinAlgError("the residual sum of squares is lost in rounding")
         return FixedEffects(inverse_root @ projection, inverse_root, residual / self.df)
 

@@ -50,6 +50,8 @@ class Evaluation:
         G, its derivative by D; empty below order 1.
     fixed : FixedEffects
         Generalised least squares at theta.
+    rounding : float
+        How far rounding error may have moved the objective.
     """
 
     theta: FloatArray
@@ -58,6 +60,7 @@ class Evaluation:
     hessian: FloatArray
     covariance_gradient: FloatArray
     fixed: FixedEffects
+    rounding: float
 
 
 def worthless_evaluation(theta: FloatArray, n_fixed: int, n_effects: int) -> Evaluation:
@@ -70,6 +73,7 @@ def worthless_evaluation(theta: FloatArray, n_fixed: int, n_effects: int) -> Eva
         np.zeros((size, size)),
         np.zeros((n_effects, n_effects)),
         FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 1.0),
+        0.0,
     )
 
 
@@ -78,7 +82,8 @@ class Engine(Protocol):
 
     `evaluate` may be called at any theta, in any order; an engine holds no state between calls.
     ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
-    residual variance within levels, to which the noise variance compares.
+    residual variance within levels, to which the noise variance compares (zero where no rows are
+    left).
     """
 
     structure: CovarianceStructure
@@ -88,6 +93,10 @@ class Engine(Protocol):
 
     def start(self) -> FloatArray:
         """Starting value of D from moments, shape (q, q)."""
+        ...
+
+    def start_from_within(self) -> FloatArray:
+        """Another starting value of D, for beta as the rows within levels give it."""
         ...
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
