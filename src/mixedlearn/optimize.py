@@ -191,6 +191,11 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
         least = ZERO_LOSS + optimum.evaluation.rounding
         if gain > least or (optimum.is_certified and not best.is_certified and gain > -least):
             best = optimum
+    if not best.is_certified:
+        # The end that is lowest so far may be on its way: it is one more start.
+        optimum = _minimise_from(engine, best.evaluation.theta, max_iter, tol)
+        if optimum.evaluation.objective <= best.evaluation.objective:
+            best = optimum
     return best
 
 
