@@ -95,8 +95,22 @@ def accumulate(
     Raises
     ------
     ValueError
-        If squares overflow.
+        If a value is not finite, or its square overflows.
     """
+    # Values that are not finite are told from the sums, once and for all.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _accumulate(X, y, codes, n_levels, slope_columns, weights, chunk_rows)
+
+
+def _accumulate(
+    X: NDArray[np.floating],
+    y: FloatArray,
+    codes: NDArray[np.integer] | None,
+    n_levels: int,
+    slope_columns: tuple[int, ...],
+    weights: FloatArray | None,
+    chunk_rows: int | None,
+) -> CrossProducts:
     n, k = X.shape
     shift = np.append(X[:PILOT_ROWS].mean(axis=0, dtype=float), y[:PILOT_ROWS].mean(dtype=float))
     z_columns = () if codes is None else (0, *(column + 1 for column in slope_columns))
@@ -118,8 +132,7 @@ def accumulate(
             np.subtract(y[own], shift[-1], out=filled[:, -1])
             if root_weights is not None:
                 filled *= root_weights[own, None]
-            with np.errstate(over="ignore", invalid="ignore"):
-                gram += filled.T @ filled
+            gram += filled.T @ filled
         if codes is None:
             continue
         # The levels of sorted rows are few in a chunk, and the product touches no others.
@@ -135,7 +148,8 @@ def accumulate(
         column = int(np.argmin(np.isfinite(np.diag(gram)))) - 1
         name = "the response" if column == k else f"the numeric column at position {column}"
         raise ValueError(
-            f"The squares of {name} are too large for floating point: divide it by a constant."
+            f"The squares of {name} are not finite: they are too large for floating point. Divide "
+            "it by a constant."
         )
     return CrossProducts(
         n_rows=n,

@@ -270,7 +270,8 @@ default="full"
             fit_intercept=self.fit_intercept,
             reml=self.reml,
         )
-        columns = numeric_columns(self, X, specification)
+        # NaN and infinity show in the cross-products, unless a weight of zero hides them.
+        columns = numeric_columns(self, X, specification, check_finite=sample_weight is not None)
         response = check_response(self, X, y)
         weights = check_weights(sample_weight, columns)
         if weights is not None and not weights.all():
@@ -280,7 +281,13 @@ default="full"
                 labels = Labels(labels.name, labels.values[present])
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
         codes, levels = (None, pd.Index([])) if labels is None else encode(labels)
-        products = accumulate(columns, response, codes, len(levels), specification.slopes, weights)
+        try:
+            products = accumulate(
+                columns, response, codes, len(levels), specification.slopes, weights
+            )
+        except ValueError:
+            numeric_columns(self, X, specification)
+            raise
         del codes, columns, response
         model = fit_products(
             products,

@@ -284,7 +284,7 @@ def _newton(
         gained = objective - trial.evaluation.objective
         n_iterations += 1
         rounding = state.evaluation.rounding
-        if promised <= rounding and np.isfinite(gained):
+        if promised <= rounding:
             return (trial if gained >= 0.0 else state), n_iterations
         agreement = gained / promised
         size = float(np.linalg.norm(step))

@@ -83,9 +83,12 @@ def find_labels(X: Any, groups: Any, names: Sequence[str], column: int | None) -
 
 
 def numeric_columns(
-    estimator: BaseEstimator, X: Any, specification: Specification
+    estimator: BaseEstimator, X: Any, specification: Specification, *, check_finite: bool = True
 ) -> NDArray[np.floating]:
-    """The columns with an effect, as floats."""
+    """The columns with an effect, as floats.
+
+    Without ``check_finite`` the caller sees to NaN and infinity, and saves a pass over the rows.
+    """
     columns = list(specification.columns)
     if not columns:
         return np.empty((len(X), 0))
@@ -94,7 +97,13 @@ def numeric_columns(
     names = [specification.names[column] for column in columns]
     _refuse_text_and_dates(X, names)
     try:
-        return check_array(X, dtype=FLOATS, input_name="X", estimator=estimator)
+        return check_array(
+            X,
+            dtype=FLOATS,
+            input_name="X",
+            estimator=estimator,
+            ensure_all_finite=check_finite,
+        )
     except (ValueError, TypeError) as error:
         raise _with_column(error, X, names) from error
 
