@@ -137,8 +137,10 @@ class OneFactorEngine:
         objective = self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * s2))
         if self.reml:
             objective -= 2.0 * np.log(np.diag(fixed.inverse_root)).sum()
-        # The residual sum of squares is a difference of sums that are as large as the total.
+        # The residual sum of squares is a difference of sums that are as large as the total, and a
+        # large D separates columns by as many digits as it has itself.
         rounding = ROUNDING * (abs(objective) + self._total / s2)
+        rounding += 4.0 * np.finfo(float).eps * np.square(factor).max(initial=0.0)
         nothing = np.empty(0)
         if order == 0:
             return Evaluation(theta, float(objective), nothing, nothing, nothing, fixed, rounding)
