@@ -100,7 +100,7 @@ def draw(model: MixedLinearRegressor, X: pd.DataFrame, y: pd.Series, path: Path)
     )
     axes.set(xlabel="time (weeks)", ylabel="weight (kg)", title="Growth curves of 72 pigs")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

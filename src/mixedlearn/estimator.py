@@ -79,7 +79,7 @@ default="full"
         Most iterations of the optimiser from one start.
     tol : float, default=1e-8
         The fit is accepted when the quadratic model of minus twice the log-likelihood promises no
-        further decrease beyond this.
+        further decrease beyond this and rounding error.
     warm_start : bool, default=False
         Whether a further call of `fit` starts from the variance components of the last one.
 

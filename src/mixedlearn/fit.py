@@ -101,19 +101,18 @@ def fit_products(
     notes = _aliasing_notes(specification, fixed, random)
     if fixed.is_exact:
         return _exact_fit(products, specification, problem, notes)
-    moments = problem.moments
     engine = make_engine(products, specification, problem)
     if start is not None:
-        start = _engine_theta(specification, problem, start)
+        start = _engine_theta(specification, problem.random, engine.structure, start)
     if problem.is_bounded:
         tol = max(tol, BOUNDED_TOLERANCE)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
     structure, fixed_effects = engine.structure, optimum.evaluation.fixed
     factor = structure.lambda_from_theta(optimum.evaluation.theta)
-    direction = noise_direction(moments, structure, products.n_rows)
+    direction = noise_direction(problem.moments, structure, products.n_rows)
     if direction is not None:
         factor, fixed_effects = _count_as_noise(structure, factor, fixed_effects, direction)
-    blups = conditional_means(moments, factor, fixed_effects)
+    blups = conditional_means(problem.moments, factor, fixed_effects)
     return FittedModel(
         specification=specification,
         products=products,
@@ -139,7 +138,8 @@ def objective_at(products: CrossProducts, specification: Specification, theta: F
     if problem.fixed.is_exact:
         return -np.inf
     engine = make_engine(products, specification, problem)
-    return engine.evaluate(_engine_theta(specification, problem, theta), 0).objective
+    engine_theta = _engine_theta(specification, problem.random, engine.structure, theta)
+    return engine.evaluate(engine_theta, 0).objective
 
 
 def make_problem(products: CrossProducts, specification: Specification) -> Problem:
@@ -174,13 +174,17 @@ def _random_basis(products: CrossProducts, specification: Specification) -> Rand
     return random_basis(products, specification.random_intercept, specification.structure)
 
 
-def _engine_theta(specification: Specification, problem: Problem, theta: FloatArray) -> FloatArray:
-    """Theta in the engine's columns."""
-    structure = engine_structure(specification.structure, problem.random.kept)
-    root = problem.random.from_user @ specification.structure.lambda_from_theta(theta)
+def _engine_theta(
+    specification: Specification,
+    random: RandomBasis,
+    structure: CovarianceStructure,
+    theta: FloatArray,
+) -> FloatArray:
+    """Theta in the engine's columns, where D has the engine's structure."""
+    root = random.from_user @ specification.structure.lambda_from_theta(theta)
     if structure.kind == "unrestricted":
         return structure.theta_from_lambda(triangular_root(root))
-    return structure.theta_from_lambda(root[:, problem.random.kept])
+    return structure.theta_from_lambda(root[:, random.kept])
 
 
 def _bound_noise(problem: Problem, n_rows: int) -> Problem:
