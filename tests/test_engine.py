@@ -19,7 +19,8 @@ from mixedlearn.bases import RandomBasis, fixed_basis, random_basis
 from mixedlearn.covariance import engine_structure, make_structure, triangular_chart
 from mixedlearn.cross_products import accumulate
 from mixedlearn.engines import levels, one_factor
-from mixedlearn.engines.levels import reduce_levels
+from mixedlearn.engines.levels import no_levels, reduce_levels
+from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
 from mixedlearn.optimize import trust_region_step
 from reference.brute_force import criterion
@@ -74,23 +75,24 @@ class Case:
         self.user = structure_of(q, kind)
         if q:
             slopes = tuple(range(q - 1))
-            products = accumulate(self.columns, self.y, self.codes, m, slopes, self.weights)
-            self.random = random_basis(products, True, self.user)
+            products = accumulate(self.columns, self.y, [self.codes], [m], [slopes], self.weights)
+            self.random = random_basis(products, 0, True, self.user)
         else:
-            products = accumulate(self.columns, self.y, None, 0, (), self.weights)
+            products = accumulate(self.columns, self.y, [], [], [], self.weights)
             nothing = np.zeros((0, 0))
             self.random = RandomBasis(nothing, nothing, nothing, np.arange(0))
         fixed = fixed_basis(products, (0, 1, 2, 3), True)
-        self.moments = reduce_levels(products, fixed, self.random)
+        self.moments = (
+            reduce_levels(products, 0, fixed, self.random) if q else no_levels(products, fixed)
+        )
         df = n - 5 if reml else n
         self.constant = 2.0 * df * math.log(fixed.scale) - products.sum_log_weights
         self.constant += fixed.log_det_gram if reml else 0.0
         self.n_rows = n
 
     def engine(self, structure):
-        return OneFactorEngine(
-            self.moments, structure, reml=self.reml, n_rows=self.n_rows, constant=self.constant
-        )
+        likelihood = ProfiledLikelihood(self.n_rows, 5, self.reml, self.constant)
+        return OneFactorEngine(self.moments, structure, likelihood)
 
     def criterion(self, factor):
         """From the rows, for Lambda in the engine's columns."""
@@ -180,7 +182,7 @@ def test_objective_gradient_and_hessian(q, kind, free, reml, weighted):
         # Less is computed below order 2, but nothing else.
         lower = engine.evaluate(theta, 1)
         assert_close(lower.gradient, found.gradient, 1e-12)
-        assert_close(lower.covariance_gradient, found.covariance_gradient, 1e-12)
+        assert_close(lower.covariance_gradients[0], found.covariance_gradients[0], 1e-12)
         assert engine.evaluate(theta, 0).objective == found.objective == lower.objective
 
 
@@ -210,12 +212,12 @@ def test_gradient_by_D(q, reml):
     def along(t):
         return case.criterion(np.linalg.cholesky(root @ root.T + t * direction))
 
-    G = engine.evaluate(root.ravel(), 1).covariance_gradient
+    G = engine.evaluate(root.ravel(), 1).covariance_gradients[0]
     np.testing.assert_allclose(G, G.T, atol=1e-10)
     expected = np.dot(WEIGHTS, [along(t) for t in OFFSETS * STEP]) / STEP
     assert (G * direction).sum() == pytest.approx(expected, rel=FIRST, abs=FIRST)
 
-    G = engine.evaluate(np.zeros(q * q), 1).covariance_gradient
+    G = engine.evaluate(np.zeros(q * q), 1).covariance_gradients[0]
     v = rng.standard_normal(q)
     start = case.criterion(np.zeros((q, 1)))
     h = 1e-4
@@ -241,11 +243,11 @@ def test_levels_with_the_same_rows_are_merged_without_a_trace(q, kind, reml, mon
         assert a.objective == pytest.approx(case.criterion(factor), abs=OBJECTIVE)
         assert_close(a.gradient, b.gradient, 1e-10)
         assert_close(a.hessian, b.hessian, 1e-10)
-        assert_close(a.covariance_gradient, b.covariance_gradient, 1e-10)
+        assert_close(a.covariance_gradients[0], b.covariance_gradients[0], 1e-10)
         np.testing.assert_allclose(a.fixed.coef, b.fixed.coef, atol=1e-10)
         assert a.fixed.noise_variance == pytest.approx(b.fixed.noise_variance, rel=1e-11)
     np.testing.assert_allclose(merged.start(), separate.start(), atol=1e-9)
-    assert merged.n_levels == separate.n_levels == 60
+    assert merged.n_levels == separate.n_levels == (60,)
 
 
 @pytest.mark.parametrize("sizes", [[3, 5], [1, 2, 9], [4]])
@@ -255,16 +257,16 @@ def test_random_intercepts_are_merged_by_the_size_of_the_level(sizes, monkeypatc
     codes = np.repeat(np.arange(len(repeated)), repeated)
     x = rng.standard_normal((len(codes), 1))
     y = rng.standard_normal(len(repeated))[codes] + rng.standard_normal(len(codes))
-    products = accumulate(x, y, codes, len(repeated), ())
+    products = accumulate(x, y, [codes], [len(repeated)], [()])
     structure = structure_of(1, "full")
     moments = reduce_levels(
-        products, fixed_basis(products, (0,), True), random_basis(products, True, structure)
+        products, 0, fixed_basis(products, (0,), True), random_basis(products, 0, True, structure)
     )
-    options = {"reml": True, "n_rows": len(y), "constant": 0.0}
+    likelihood = ProfiledLikelihood(len(y), 2, reml=True, constant=0.0)
     monkeypatch.setattr(levels, "WORTH_MERGING", 0)
-    merged = OneFactorEngine(moments, structure, **options)
+    merged = OneFactorEngine(moments, structure, likelihood)
     monkeypatch.setattr(one_factor, "compress", lambda moments: moments)
-    separate = OneFactorEngine(moments, structure, **options)
+    separate = OneFactorEngine(moments, structure, likelihood)
     assert merged.size <= 4 * 3 * len(sizes)
     for theta in (0.0, 0.3, 1.0, 100.0):
         a, b = (engine.evaluate(np.array([theta]), 2) for engine in (merged, separate))

@@ -226,25 +226,25 @@ def test_chunks_of_the_pass_over_the_rows(chunk_rows, weighted):
     X, y, codes, weights = draw(1, k=3, weighted=weighted)
     n = len(y)
     chunk_rows = {"n": n, "more": 10 * n}.get(chunk_rows, chunk_rows)
-    found = accumulate(X, y, codes, 20, (0, 2), weights, chunk_rows)
+    found = accumulate(X, y, [codes], [20], [(0, 2)], weights, chunk_rows)
     # The sums again, from the rows at once. Sums of a few hundred terms of order one: 1e-11.
     basis = np.column_stack([np.ones(n), X - found.shift[:-1], y - found.shift[-1]])
     w = np.ones(n) if weights is None else weights
     np.testing.assert_allclose(found.gram, basis.T @ (w[:, None] * basis), atol=1e-11)
-    assert found.z_columns == (0, 1, 3)
+    assert found.z_columns == ((0, 1, 3),)
     assert found.n_rows == n
     assert found.sum_log_weights == pytest.approx(np.log(w).sum(), abs=1e-11)
-    for position, column in enumerate(found.z_columns):
+    for position, column in enumerate(found.z_columns[0]):
         for level in range(20):
             rows = codes == level
             expected = (w[rows] * basis[rows, column]) @ basis[rows]
-            np.testing.assert_allclose(found.grouped[position, :, level], expected, atol=1e-11)
+            np.testing.assert_allclose(found.grouped[0][position, :, level], expected, atol=1e-11)
 
 
 def test_chunks_without_groups():
     X, y, _, _ = draw(1)
-    whole, small = accumulate(X, y, None, 0, ()), accumulate(X, y, None, 0, (), None, 5)
-    assert whole.grouped.size == small.grouped.size == 0
+    whole, small = accumulate(X, y, [], [], []), accumulate(X, y, [], [], [], None, 5)
+    assert whole.grouped == small.grouped == ()
     np.testing.assert_allclose(small.gram, whole.gram, atol=1e-11)
 
 

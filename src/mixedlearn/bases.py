@@ -158,16 +158,16 @@ def fixed_basis(
 
 
 def random_basis(
-    products: CrossProducts, random_intercept: bool, structure: CovarianceStructure
+    products: CrossProducts, k: int, random_intercept: bool, structure: CovarianceStructure
 ) -> RandomBasis:
-    """Scale the random columns and orthogonalise those whose covariances are all free.
+    """Scale the random columns of factor k and orthogonalise those of free covariances.
 
     A change of basis leaves the model as it is only within a block of effects whose covariances are
     all free: the whole of a full covariance, single effects of a diagonal one. A scalar covariance
     allows a common scale, a mask without such blocks a scale for each effect and some shifts.
     """
-    z = list(products.z_columns)
-    gram = products.gram[np.ix_(z, z)] / products.grouped.shape[2]
+    z = list(products.z_columns[k])
+    gram = products.gram[np.ix_(z, z)] / products.grouped[k].shape[2]
     shift = products.shift[np.array(z[1:], dtype=int) - 1]
     # The user's columns in terms of the z columns: slopes get their shift back.
     user = np.eye(len(z))

@@ -7,7 +7,8 @@ rows: shifting first keeps the digits that a column like 1e8 + noise would lose 
 precision weights w the sums below are
 
     gram     = sum_r w_r b_r b_r'                     (k + 2, k + 2)
-    grouped  = sum_{r in level i} w_r z_r b_r'        (n_z, k + 2, m)
+    grouped  = sum_{r in level i} w_r z_r b_r'        (n_z, k + 2, m)        for every factor
+    crossing = sum_{r in levels i, j} w_r z_r z_r'    (n_z, n_z, n_pairs)    for every two factors
 
 where z are the basis columns that have random effects, the constant always among them (it undoes
 the shift). Everything after this module is algebra on these sums; no later step sees a row.
@@ -15,11 +16,13 @@ the shift). Everything after this module is algebra on these sums; no later step
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
+from scipy.sparse import coo_array, csc_array
 
 FloatArray = NDArray[np.float64]
 
@@ -29,6 +32,27 @@ PILOT_ROWS = 1024
 CHUNK_ENTRIES = 1 << 18
 # The basis columns of so many rows are made and multiplied while a core's own cache holds them.
 BASIS_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Products of the random columns of two factors, for the pairs of levels that occur together.
+
+    Attributes
+    ----------
+    first, second : ndarray of shape (n_pairs,), int
+        Levels of the first and of the second factor, in this order of sorting.
+    products : ndarray of shape (n_z first, n_z second, n_pairs)
+        Products of the z columns.
+    """
+
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    products: FloatArray
+
+    def turned(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """The products of other columns ``z left`` and ``z right``: (q first, q second, n_pairs)."""
+        return np.einsum("za,zwm,wb->abm", left, self.products, right, optimize=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +69,30 @@ class CrossProducts:
         Pilot means of the k columns and of the response.
     gram : ndarray of shape (k + 2, k + 2)
         Products of all basis columns: constant, k columns, response.
-    z_columns : tuple of int
-        Basis columns in ``grouped``: 0, the constant, then the columns with a random slope. Empty
-        without a factor.
-    grouped : ndarray of shape (len(z_columns), k + 2, m)
-        Products of the z columns with the basis columns, by level.
+    z_columns : tuple of tuple of int
+        For every factor, the basis columns in ``grouped``: 0, the constant, then the columns with
+        a random slope.
+    grouped : tuple of ndarray of shape (n_z, k + 2, m)
+        For every factor, products of its z columns with the basis columns, by level.
+    crossings : dict of (int, int) to Crossing
+        For every pair of factors, the first before the second.
     """
 
     n_rows: int
     sum_log_weights: float
     shift: FloatArray
     gram: FloatArray
-    z_columns: tuple[int, ...]
-    grouped: FloatArray
+    z_columns: tuple[tuple[int, ...], ...]
+    grouped: tuple[FloatArray, ...]
+    crossings: dict[tuple[int, int], Crossing]
 
 
 def accumulate(
     X: NDArray[np.floating],
     y: FloatArray,
-    codes: NDArray[np.integer] | None,
-    n_levels: int,
-    slope_columns: tuple[int, ...],
+    codes: Sequence[NDArray[np.integer]],
+    n_levels: Sequence[int],
+    slope_columns: Sequence[tuple[int, ...]],
     weights: FloatArray | None = None,
     chunk_rows: int | None = None,
 ) -> CrossProducts:
@@ -77,12 +104,12 @@ def accumulate(
         Numeric columns, fixed or random.
     y : ndarray of shape (n,)
         Response.
-    codes : ndarray of shape (n,), int, or None
-        Level of each row, 0 to ``n_levels - 1``; None without a grouping factor.
-    n_levels : int
-        Number of levels, m.
-    slope_columns : tuple of int
-        Columns of X with a random slope.
+    codes : sequence of ndarray of shape (n,), int
+        For every factor, the level of each row, 0 to m - 1.
+    n_levels : sequence of int
+        For every factor, the number of levels, m.
+    slope_columns : sequence of tuple of int
+        For every factor, the columns of X with a random slope.
     weights : ndarray of shape (n,), optional
         Positive precision weights.
     chunk_rows : int, optional
@@ -105,19 +132,20 @@ def accumulate(
 def _accumulate(
     X: NDArray[np.floating],
     y: FloatArray,
-    codes: NDArray[np.integer] | None,
-    n_levels: int,
-    slope_columns: tuple[int, ...],
+    codes: Sequence[NDArray[np.integer]],
+    n_levels: Sequence[int],
+    slope_columns: Sequence[tuple[int, ...]],
     weights: FloatArray | None,
     chunk_rows: int | None,
 ) -> CrossProducts:
     n, k = X.shape
     shift = np.append(X[:PILOT_ROWS].mean(axis=0, dtype=float), y[:PILOT_ROWS].mean(dtype=float))
-    z_columns = () if codes is None else (0, *(column + 1 for column in slope_columns))
+    z_columns = tuple((0, *(column + 1 for column in columns)) for columns in slope_columns)
     if chunk_rows is None:
-        chunk_rows = _chunk_rows(n, k + 2, 0 if _is_sorted(codes) else n_levels)
+        scattered = [0 if _is_sorted(c) else m for c, m in zip(codes, n_levels, strict=True)]
+        chunk_rows = _chunk_rows(n, k + 2, max(scattered, default=0))
     gram = np.zeros((k + 2, k + 2))
-    totals = np.zeros((len(z_columns), n_levels, k + 2))
+    totals = [np.zeros((len(z), m, k + 2)) for z, m in zip(z_columns, n_levels, strict=True)]
     buffer = np.empty((min(chunk_rows, n), k + 2))
     row_pointers = np.arange(len(buffer) + 1, dtype=np.int32)
     root_weights = None if weights is None else np.sqrt(weights)
@@ -133,17 +161,16 @@ def _accumulate(
             if root_weights is not None:
                 filled *= root_weights[own, None]
             gram += filled.T @ filled
-        if codes is None:
-            continue
-        # The levels of sorted rows are few in a chunk, and the product touches no others.
-        first, last = codes[rows].min(), codes[rows].max() + 1
-        for total, column in zip(totals, z_columns, strict=True):
-            # One entry per row: the product below is a scatter-add that needs no sort.
-            indicator = csc_array(
-                (basis[:, column], codes[rows] - first, row_pointers[: len(basis) + 1]),
-                shape=(last - first, len(basis)),
-            )
-            total[first:last] += indicator @ basis
+        for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
+            # The levels of sorted rows are few in a chunk, and the product touches no others.
+            first, last = own_codes[rows].min(), own_codes[rows].max() + 1
+            for part_total, column in zip(total, own_columns, strict=True):
+                # One entry per row: the product below is a scatter-add that needs no sort.
+                indicator = csc_array(
+                    (basis[:, column], own_codes[rows] - first, row_pointers[: len(basis) + 1]),
+                    shape=(last - first, len(basis)),
+                )
+                part_total[first:last] += indicator @ basis
     if not np.isfinite(gram).all():
         column = int(np.argmin(np.isfinite(np.diag(gram)))) - 1
         name = "the response" if column == k else f"the numeric column at position {column}"
@@ -157,12 +184,47 @@ def _accumulate(
         shift=shift,
         gram=gram,
         z_columns=z_columns,
-        grouped=totals.transpose(0, 2, 1),
+        grouped=tuple(total.transpose(0, 2, 1) for total in totals),
+        crossings={
+            pair: _cross(X, shift, weights, codes, n_levels, slope_columns, pair)
+            for pair in combinations(range(len(codes)), 2)
+        },
     )
 
 
-def _is_sorted(codes: NDArray[np.integer] | None) -> bool:
-    return codes is None or bool((codes[1:] >= codes[:-1]).all())
+def _cross(
+    X: NDArray[np.floating],
+    shift: FloatArray,
+    weights: FloatArray | None,
+    codes: Sequence[NDArray[np.integer]],
+    n_levels: Sequence[int],
+    slope_columns: Sequence[tuple[int, ...]],
+    pair: tuple[int, int],
+) -> Crossing:
+    """Sum the products of two factors' z columns over the rows of each pair of levels."""
+    i, j = pair
+    weight = np.ones(len(X)) if weights is None else weights
+    left, right = (
+        [None, *(X[:, column] - shift[column] for column in slope_columns[factor])]
+        for factor in pair
+    )
+    products = []
+    for z in left:
+        weighted = weight if z is None else weight * z
+        for w in right:
+            values = weighted if w is None else weighted * w
+            # The conversion adds up entries of the same pair, in linear time.
+            table = coo_array((values, (codes[i], codes[j])), shape=(n_levels[i], n_levels[j]))
+            compressed = table.tocsr()
+            compressed.sum_duplicates()
+            products.append(compressed.data)
+    first = np.repeat(np.arange(n_levels[i], dtype=np.int32), np.diff(compressed.indptr))
+    shape = (len(left), len(right), len(first))
+    return Crossing(first, compressed.indices, np.reshape(products, shape))
+
+
+def _is_sorted(codes: NDArray[np.integer]) -> bool:
+    return bool((codes[1:] >= codes[:-1]).all())
 
 
 def _chunk_rows(n: int, n_columns: int, n_levels: int) -> int:

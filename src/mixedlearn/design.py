@@ -21,6 +21,35 @@ INTERCEPT = "intercept"
 
 
 @dataclass(frozen=True, slots=True)
+class Factor:
+    """A grouping factor and its random effects.
+
+    Attributes
+    ----------
+    name : str
+        Name of the factor; of an interaction, those of its columns with colons between them.
+    columns : tuple of int
+        Columns of X that hold the labels; several for an interaction, none where labels come beside
+        X.
+    slopes : tuple of int
+        Numeric columns with a random slope.
+    effects : tuple of str
+        Names of the random effects of a level.
+    random_intercept : bool
+        Whether each level has an intercept of its own.
+    structure : CovarianceStructure
+        Structure of the covariance of a level's effects.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    slopes: tuple[int, ...]
+    effects: tuple[str, ...]
+    random_intercept: bool
+    structure: CovarianceStructure
+
+
+@dataclass(frozen=True, slots=True)
 class Specification:
     """The model in terms of the columns of X.
 
@@ -28,36 +57,23 @@ class Specification:
     ----------
     names : tuple of str
         Names of all columns of X.
-    group_column : int or None
-        Column of X that holds the grouping factor, if one does.
     columns : tuple of int
         Columns of X with a fixed or random effect: the numeric columns of a `Design`.
-    factor : str or None
-        Name of the grouping factor; None for a model without random effects.
+    factors : tuple of Factor
+        Grouping factors; empty for a model without random effects.
     fixed : tuple of int
         Numeric columns with a fixed effect.
-    slopes : tuple of int
-        Numeric columns with a random slope.
-    effects : tuple of str
-        Names of the random effects of a level.
-    fit_intercept, random_intercept : bool
-        Whether the constant has a fixed, a random effect.
-    structure : CovarianceStructure
-        Structure of the covariance of a level's effects.
+    fit_intercept : bool
+        Whether there is a fixed intercept.
     reml : bool
         Restricted likelihood or likelihood.
     """
 
     names: tuple[str, ...]
-    group_column: int | None
     columns: tuple[int, ...]
-    factor: str | None
+    factors: tuple[Factor, ...]
     fixed: tuple[int, ...]
-    slopes: tuple[int, ...]
-    effects: tuple[str, ...]
     fit_intercept: bool
-    random_intercept: bool
-    structure: CovarianceStructure
     reml: bool
 
     @property
@@ -65,6 +81,11 @@ class Specification:
         """Names of the coefficients, the intercept first if there is one."""
         names = tuple(self.names[self.columns[position]] for position in self.fixed)
         return ((INTERCEPT,) if self.fit_intercept else ()) + names
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Names of the grouping factors."""
+        return tuple(factor.name for factor in self.factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +96,53 @@ class Design:
     ----------
     X : ndarray of shape (n, k)
         The specification's numeric columns.
-    codes : ndarray of shape (n,), int, or None
-        Level of each row; -1 for a level unknown to the model; None without groups.
+    codes : tuple of ndarray of shape (n,), int, or None
+        For every factor, the level of each row, -1 for a level unknown to the model; None for a
+        factor that takes no part.
     """
 
     X: NDArray[np.floating]
-    codes: NDArray[np.int32] | None
+    codes: tuple[NDArray[np.int32] | None, ...]
 
 
-def find_group_column(groups: Any, names: Sequence[str]) -> int | None:
-    """Position of the column that the constructor's ``groups`` names."""
+def find_group_columns(groups: Any, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Positions of the columns that the constructor's ``groups`` names, for every factor.
+
+    Raises
+    ------
+    ValueError
+        If a column does not exist, a factor is named twice, or a list or an interaction is empty.
+    """
     if groups is None:
-        return None
-    if isinstance(groups, (list, tuple)) and len(groups) != 1:
-        raise ValueError(
-            f"groups={groups!r} names {len(groups)} columns, but a model has one grouping factor: "
-            "name one column."
-        )
-    if isinstance(groups, tuple):
-        raise ValueError(f"groups={groups!r} is a tuple: give the column itself, {groups[0]!r}.")
-    return find_column(groups[0] if isinstance(groups, list) else groups, names, "groups")
+        return ()
+    if isinstance(groups, list) and not groups:
+        raise ValueError("groups=[] names no column: name one, or leave groups=None.")
+    found: list[tuple[int, ...]] = []
+    for entry in groups if isinstance(groups, list) else [groups]:
+        if isinstance(entry, tuple) and len(entry) < 2:
+            advice = f"give the column itself, {entry[0]!r}" if entry else "name its columns"
+            raise ValueError(
+                f"groups has the tuple {entry!r}, but an interaction has two columns or more: "
+                f"{advice}."
+            )
+        parts = entry if isinstance(entry, tuple) else (entry,)
+        columns = tuple(find_column(part, names, "groups") for part in parts)
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"groups has the interaction {entry!r}, which names a column twice.")
+        if any(set(columns) == set(other) for other in found):
+            raise ValueError(f"groups names the factor {factor_name(columns, names)!r} twice.")
+        found.append(columns)
+    return tuple(found)
+
+
+def factor_name(columns: Sequence[int], names: Sequence[str]) -> str:
+    """Name of the factor that columns of X make: their names with colons between them."""
+    return ":".join(names[column] for column in columns)
 
 
 def make_specification(
     names: Sequence[str],
-    group_column: int | None,
-    factor: str | None,
+    factors: Sequence[tuple[str, tuple[int, ...]]],
     *,
     fixed_effects: Any,
     random_intercept: Any,
@@ -115,59 +157,74 @@ def make_specification(
     ----------
     names : sequence of str
         Names of the columns of X.
-    group_column : int or None
-        The column of X that holds the grouping factor.
-    factor : str or None
-        Name of the grouping factor; None where no groups were given.
+    factors : sequence of (str, tuple of int)
+        Name of every grouping factor, and the columns of X that hold its labels; empty where no
+        groups were given.
     """
+    factor_names = [name for name, _ in factors]
+    twice = next((name for name in factor_names if factor_names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"Two grouping factors are called {twice!r}: rename one of them.")
+    taken = frozenset(column for _, columns in factors for column in columns)
     if fixed_effects is None:
-        fixed = tuple(column for column in range(len(names)) if column != group_column)
+        fixed = tuple(column for column in range(len(names)) if column not in taken)
     else:
-        fixed = _columns(fixed_effects, names, group_column, "fixed_effects")
-    intercept = _of_factor(random_intercept, factor, "random_intercept", True)
-    if not isinstance(intercept, (bool, np.bool_)):
-        raise ValueError(
-            f"random_intercept has the entry {intercept!r} for {factor!r}: give True or False."
-        )
-    intercept = bool(intercept)
-    slopes = _columns(
-        _of_factor(random_slopes, factor, "random_slopes", ()), names, group_column, "random_slopes"
-    )
-    covariance = _of_factor(covariance, factor, "covariance", "full")
-    if isinstance(covariance, str) and covariance not in ("full", "diagonal", "scalar"):
-        raise ValueError(
-            f"covariance has the entry {covariance!r} for {factor!r}: give 'full', 'diagonal', "
-            "'scalar' or a mask of booleans."
-        )
-    if factor is None:
-        intercept, slopes, covariance = False, (), "full"
-    elif not (intercept or slopes):
-        raise ValueError(
-            f"The factor {factor!r} has no random effect: random_intercept is False and "
-            "random_slopes is empty. Set one of them, or fit without groups."
-        )
-    used = {names[column] for column in (*fixed, *slopes)}
-    if INTERCEPT in used and (fit_intercept or intercept):
+        fixed = _columns(fixed_effects, names, taken, "fixed_effects")
+    intercepts = _by_factor(random_intercept, factor_names, "random_intercept", True)
+    slopes = [
+        _columns(own, names, taken, "random_slopes")
+        for own in _by_factor(random_slopes, factor_names, "random_slopes", ())
+    ]
+    covariances = _by_factor(covariance, factor_names, "covariance", "full")
+    columns = tuple(sorted({*fixed, *(column for own in slopes for column in own)}))
+    position = {column: index for index, column in enumerate(columns)}
+    if INTERCEPT in {names[column] for column in columns} and (fit_intercept or any(intercepts)):
         raise ValueError(
             f"X has a column called {INTERCEPT!r}, the name of the constant: rename it, or set "
             "fit_intercept=False and random_intercept=False."
         )
-    effects = ((INTERCEPT,) if intercept else ()) + tuple(names[column] for column in slopes)
-    columns = tuple(sorted({*fixed, *slopes}))
-    position = {column: index for index, column in enumerate(columns)}
+    resolved = []
+    for (name, own_columns), intercept, own_slopes, own_covariance in zip(
+        factors, intercepts, slopes, covariances, strict=True
+    ):
+        _check_factor(name, intercept, own_slopes, own_covariance)
+        effects = (INTERCEPT,) if intercept else ()
+        effects += tuple(names[column] for column in own_slopes)
+        resolved.append(
+            Factor(
+                name=name,
+                columns=own_columns,
+                slopes=tuple(position[column] for column in own_slopes),
+                effects=effects,
+                random_intercept=bool(intercept),
+                structure=make_structure(own_covariance, effects),
+            )
+        )
     return Specification(
         names=tuple(names),
-        group_column=group_column,
         columns=columns,
-        factor=factor,
+        factors=tuple(resolved),
         fixed=tuple(position[column] for column in fixed),
-        slopes=tuple(position[column] for column in slopes),
-        effects=effects,
         fit_intercept=fit_intercept,
-        random_intercept=intercept,
-        structure=make_structure(covariance, effects),
         reml=reml,
     )
+
+
+def _check_factor(name: str, intercept: Any, slopes: tuple[int, ...], covariance: Any) -> None:
+    if not isinstance(intercept, (bool, np.bool_)):
+        raise ValueError(
+            f"random_intercept has the entry {intercept!r} for {name!r}: give True or False."
+        )
+    if isinstance(covariance, str) and covariance not in ("full", "diagonal", "scalar"):
+        raise ValueError(
+            f"covariance has the entry {covariance!r} for {name!r}: give 'full', 'diagonal', "
+            "'scalar' or a mask of booleans."
+        )
+    if not (intercept or slopes):
+        raise ValueError(
+            f"The factor {name!r} has no random effect: random_intercept is False and "
+            "random_slopes is empty. Set one of them, or leave the factor out of groups."
+        )
 
 
 def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
@@ -201,7 +258,7 @@ def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
 
 
 def _columns(
-    columns: Any, names: Sequence[str], group_column: int | None, parameter: str
+    columns: Any, names: Sequence[str], taken: Set[int], parameter: str
 ) -> tuple[int, ...]:
     if columns is None:
         return ()
@@ -214,9 +271,9 @@ def _columns(
         )
     found = tuple(find_column(column, names, parameter) for column in columns)
     for column in found:
-        if column == group_column:
+        if column in taken:
             raise ValueError(
-                f"{parameter} names {names[column]!r}, which is the group column: it has no "
+                f"{parameter} names {names[column]!r}, which is a group column: it has no "
                 "numeric effect. Copy it to a column of its own if you need one."
             )
         if found.count(column) > 1:
@@ -224,16 +281,23 @@ def _columns(
     return found
 
 
-def _of_factor(value: Any, factor: str | None, parameter: str, default: Any) -> Any:
-    """The part of a parameter that belongs to the factor, where it is given by factor."""
+def _by_factor(value: Any, factor_names: Sequence[str], parameter: str, default: Any) -> list[Any]:
+    """A parameter for every factor: the same for all, or given by factor in a dict."""
     if not isinstance(value, Mapping):
-        return value
-    if factor is None:
-        return default
-    unknown = [name for name in value if name != factor]
-    if unknown:
-        raise ValueError(
-            f"{parameter} has an entry for {unknown[0]!r}, but the grouping factor is called "
-            f"{factor!r}: use that name, or give the value itself."
-        )
-    return value.get(factor, default)
+        return [value] * len(factor_names)
+    if not factor_names:
+        return []
+    given = {
+        ":".join(map(str, key)) if isinstance(key, tuple) else key: entry
+        for key, entry in value.items()
+    }
+    for key in given:
+        if key not in factor_names:
+            known = ", ".join(map(repr, factor_names))
+            is_one = len(factor_names) == 1
+            raise ValueError(
+                f"{parameter} has an entry for {key!r}, but the grouping factor"
+                f"{' is' if is_one else 's are'} called {known}: use "
+                f"{'that name' if is_one else 'one of these names'}, or give the value itself."
+            )
+    return [given.get(name, default) for name in factor_names]

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
 from mixedlearn.cross_products import accumulate
-from mixedlearn.design import Design, Specification, find_group_column, make_specification
+from mixedlearn.design import Design, Specification, find_group_columns, make_specification
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
@@ -248,9 +248,9 @@ default="full"
         """
         X = check_frame(self, X, has_groups=groups is not None, reset=True)
         names = column_names(X)
-        group_column = find_group_column(self.groups, names)
-        labels = find_labels(X, groups, names, group_column)
-        if labels is None:
+        group_columns = find_group_columns(self.groups, names)
+        labels = find_labels(X, groups, names, group_columns)
+        if not labels:
             warnings.warn(
                 "fit received no groups, so the model has no random effects: it is ordinary least "
                 "squares. Name the group column in the constructor (groups=...), which works "
@@ -261,8 +261,7 @@ default="full"
             )
         specification = make_specification(
             names,
-            group_column,
-            None if labels is None else labels.name,
+            [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
             fixed_effects=self.fixed_effects,
             random_intercept=self.random_intercept,
             random_slopes=self.random_slopes,
@@ -277,13 +276,21 @@ default="full"
         if weights is not None and not weights.all():
             present = weights > 0.0
             columns, response, weights = columns[present], response[present], weights[present]
-            if labels is not None:
-                labels = Labels(labels.name, labels.values[present])
+            labels = [own.rows(present) for own in labels]
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
-        codes, levels = (None, pd.Index([])) if labels is None else encode(labels)
+        codes, levels = [], []
+        for own in labels:
+            own_codes, own_levels = encode(own)
+            codes.append(own_codes)
+            levels.append(own_levels)
         try:
             products = accumulate(
-                columns, response, codes, len(levels), specification.slopes, weights
+                columns,
+                response,
+                codes,
+                [len(own) for own in levels],
+                [factor.slopes for factor in specification.factors],
+                weights,
             )
         except ValueError:
             numeric_columns(self, X, specification)
@@ -304,14 +311,17 @@ default="full"
         """Theta of the last fit, if it belongs to a model with the same random effects."""
         if not (self.warm_start and hasattr(self, "_model")):
             return None
-        last = self._model.specification
-        if (last.factor, last.effects) != (specification.factor, specification.effects):
+        last = self._model.specification.factors
+        if len(last) != len(specification.factors):
             return None
-        if not np.array_equal(last.structure.parameter, specification.structure.parameter):
-            return None
+        for old, new in zip(last, specification.factors, strict=True):
+            if (old.name, old.effects) != (new.name, new.effects):
+                return None
+            if not np.array_equal(old.structure.parameter, new.structure.parameter):
+                return None
         return self.theta_
 
-    def _set_fitted(self, model: FittedModel, levels: pd.Index) -> None:
+    def _set_fitted(self, model: FittedModel, levels: list[pd.Index]) -> None:
         self._model = model
         self._levels = levels
         coef = model.coef
@@ -323,8 +333,10 @@ default="full"
         self.n_iter_ = model.n_iterations
         self.converged_ = model.is_certified
         self.is_singular_ = model.is_singular
-        factor = model.specification.factor
-        self.n_groups_ = {} if factor is None else {factor: len(levels)}
+        self.n_groups_ = {
+            name: len(own)
+            for name, own in zip(model.specification.factor_names, levels, strict=True)
+        }
         for message in model.warnings:
             warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
         if not model.is_certified:
@@ -397,49 +409,61 @@ default="full"
             self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
         )
         specification = self._model.specification
-        labels = find_labels(X, groups, specification.names, specification.group_column)
-        known = self._wants_random_effects(random_effects)
-        codes = None
-        if labels is not None and specification.factor is not None:
-            codes = look_up(labels, self._levels)
-            if self.handle_unknown == "error" and known and (codes < 0).any():
-                row = int(np.argmax(codes < 0))
-                raise ValueError(
-                    f"The level {shown(labels.values[row])} of {specification.factor!r} (row "
-                    f"{row}) was not seen in fit. Set handle_unknown='population' to predict such "
-                    "rows with the fixed effects alone."
-                )
-        elif known and labels is None and self._model.has_random_effects:
+        factors = specification.factors
+        names = specification.factor_names
+        group_columns = [factor.columns for factor in factors if factor.columns]
+        labels = find_labels(X, groups, specification.names, group_columns, names or None)
+        wanted = self._wanted_factors(random_effects)
+        codes: list[NDArray[np.int32] | None] = [None] * len(factors)
+        if labels and factors:
+            for k, (own, known) in enumerate(zip(labels, self._levels, strict=True)):
+                if names[k] in wanted:
+                    codes[k] = look_up(own, known)
+                    self._check_known(names[k], own, codes[k])
+        elif wanted and not labels and self._model.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "
-                f"{specification.factor!r}: this is the prediction for the population. Pass "
+                f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
                 "groups=..., or random_effects='none' if that is what you want.",
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        design = Design(numeric_columns(self, X, specification), codes if known else None)
+        design = Design(numeric_columns(self, X, specification), tuple(codes))
         mean = predict_mean(self._model, design)
         return (mean, predict_std(self._model, design)) if return_std else mean
 
-    def _wants_random_effects(self, random_effects: Any) -> bool:
+    def _check_known(self, name: str, labels: Labels, codes: NDArray[np.int32]) -> None:
+        if self.handle_unknown == "error" and (codes < 0).any():
+            row = int(np.argmax(codes < 0))
+            raise ValueError(
+                f"The level {shown(labels.at(row))} of {name!r} (row {row}) was not seen in fit. "
+                "Set handle_unknown='population' to predict such rows without an effect of "
+                f"{name!r}."
+            )
+
+    def _wanted_factors(self, random_effects: Any) -> tuple[str, ...]:
+        """Names of the factors whose BLUPs are wanted."""
+        names = self._model.specification.factor_names
         if isinstance(random_effects, str):
             if random_effects in ("all", "none"):
-                return random_effects == "all"
+                return names if random_effects == "all" else ()
             random_effects = [random_effects]
-        factor = self._model.specification.factor
         if not isinstance(random_effects, (list, tuple)):
             raise ValueError(
                 "random_effects must be 'all', 'none' or a list of factors, got "
                 f"{random_effects!r}."
             )
-        for name in random_effects:
-            if name != factor:
+        wanted = tuple(
+            ":".join(map(str, name)) if isinstance(name, tuple) else name for name in random_effects
+        )
+        for name in wanted:
+            if name not in names:
+                known = ", ".join(map(repr, names)) or "none: it was fitted without groups"
                 raise ValueError(
-                    f"random_effects names the factor {name!r}, but the model's grouping factor is "
-                    f"{factor!r} (None: it was fitted without groups). Give 'all', 'none' or a "
-                    "list of factors."
+                    f"random_effects names the factor {name!r}, but the model's grouping factors "
+                    f"are {known}. Give 'all', 'none' or a list of factors."
                 )
-        return len(random_effects) > 0
+        return wanted
 
     def score(
         self,
@@ -551,24 +575,23 @@ default="full"
     def covariances_(self) -> dict[str, pd.DataFrame]:
         """Variances and covariances of the random effects, by factor."""
         check_is_fitted(self)
-        specification = self._model.specification
-        if specification.factor is None:
-            return {}
-        names = list(specification.effects)
         return {
-            specification.factor: pd.DataFrame(self._model.covariance, index=names, columns=names)
+            factor.name: pd.DataFrame(
+                covariance, index=list(factor.effects), columns=list(factor.effects)
+            )
+            for factor, covariance in zip(
+                self._model.specification.factors, self._model.covariances, strict=True
+            )
         }
 
     @property
     def random_effects_(self) -> dict[str, pd.DataFrame]:
         """BLUPs of every level, by factor."""
         check_is_fitted(self)
-        specification = self._model.specification
-        if specification.factor is None:
-            return {}
         return {
-            specification.factor: pd.DataFrame(
-                self._model.blups, index=self._levels, columns=list(specification.effects)
+            factor.name: pd.DataFrame(blups, index=levels, columns=list(factor.effects))
+            for factor, blups, levels in zip(
+                self._model.specification.factors, self._model.blups, self._levels, strict=True
             )
         }
 
@@ -576,5 +599,7 @@ default="full"
     def random_effects_covariances_(self) -> dict[str, FloatArray]:
         """Conditional covariance of every level's effects, by factor."""
         check_is_fitted(self)
-        factor = self._model.specification.factor
-        return {} if factor is None else {factor: self._model.conditional_covariances()}
+        return {
+            factor.name: self._model.conditional_covariances(k)
+            for k, factor in enumerate(self._model.specification.factors)
+        }

@@ -1,62 +1,34 @@
 """The fit: from cross-products to a fitted model.
 
 Of the five steps, design (`design`) and cross-products (`cross_products.accumulate`) come before
-this module; here are the engine (`make_problem`, `make_engine`), the optimisation
-(`optimize.minimise`) and the fitted model, put together by `fit_products`. Every refit starts from
-the cross-products.
+this module; here are the engine (`problem.make_problem`), the optimisation (`optimize.minimise`)
+and the fitted model, put together by `fit_products`. Every refit starts from the cross-products.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
+from mixedlearn.bases import RandomBasis
+from mixedlearn.components import VarianceComponents
 from mixedlearn.confounding import most_noise, noise_direction
-from mixedlearn.covariance import CovarianceStructure, engine_structure, triangular_root
+from mixedlearn.covariance import CovarianceStructure, triangular_root
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
-from mixedlearn.engines.levels import (
-    LevelMoments,
-    conditional_means,
-    reduce_levels,
-    separate_levels,
-    within_residual,
-)
-from mixedlearn.engines.one_factor import OneFactorEngine
+from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
 from mixedlearn.fitted import FittedModel
 from mixedlearn.optimize import minimise
+from mixedlearn.problem import Problem, make_problem
 
 FloatArray = NDArray[np.float64]
 
-# Noise variances relative to that of ordinary least squares: below the first it is rounding error,
-# and the second stands for it.
-NO_NOISE = 1e-13
-NOISE_FLOOR = 1e-9
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """The cross-products in the engine's columns.
-
-    Attributes
-    ----------
-    fixed : FixedBasis
-    random : RandomBasis
-    moments : LevelMoments
-    is_bounded : bool
-        Whether noise was added within levels, to bound the likelihood.
-    """
-
-    fixed: FixedBasis
-    random: RandomBasis
-    moments: LevelMoments
-    is_bounded: bool = False
 
 
 def fit_products(
@@ -90,44 +62,50 @@ def fit_products(
         If a model with random effects has no more rows than fixed-effect columns.
     """
     problem = make_problem(products, specification)
-    fixed, random = problem.fixed, problem.random
-    n_fixed = fixed.columns.shape[1]
-    if products.n_rows <= n_fixed and specification.factor is not None:
+    n_fixed = problem.fixed.columns.shape[1]
+    if products.n_rows <= n_fixed and specification.factors:
         raise ValueError(
             f"Found n_samples={products.n_rows} rows for {n_fixed} linearly independent "
             "fixed-effect columns (the intercept among them): the variances need more rows than "
             "columns. Give more rows or name fewer columns in fixed_effects."
         )
-    notes = _aliasing_notes(specification, fixed, random)
-    if fixed.is_exact:
+    notes = _aliasing_notes(specification, problem)
+    if problem.fixed.is_exact:
         return _exact_fit(products, specification, problem, notes)
-    engine = make_engine(products, specification, problem)
+    engine = problem.engine
+    components = engine.components
     if start is not None:
-        start = _engine_theta(specification, problem.random, engine.structure, start)
+        start = _engine_theta(specification, problem.randoms, components, start)
     if problem.is_bounded:
         tol = max(tol, BOUNDED_TOLERANCE)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
-    structure, fixed_effects = engine.structure, optimum.evaluation.fixed
-    factor = structure.lambda_from_theta(optimum.evaluation.theta)
-    direction = noise_direction(problem.moments, structure, products.n_rows)
-    if direction is not None:
-        factor, fixed_effects = _count_as_noise(structure, factor, fixed_effects, direction)
-    blups = conditional_means(problem.moments, factor, fixed_effects)
+    factors = components.factors_from_theta(optimum.evaluation.theta)[: len(problem.randoms)]
+    fixed_effects = optimum.evaluation.fixed
+    confounded = _confounded_factors(products, problem)
+    for k, direction in confounded.items():
+        factors, fixed_effects = _count_as_noise(
+            components.structures, factors, fixed_effects, k, direction
+        )
+    blups = engine.random_effects(factors, fixed_effects) if factors else ()
     return FittedModel(
         specification=specification,
         products=products,
-        fixed_basis=fixed,
-        random_basis=random,
-        factor=factor,
+        fixed_basis=problem.fixed,
+        random_bases=problem.randoms,
+        factors=factors,
         fixed_effects=fixed_effects,
-        blups=fixed.scale * (random.to_user @ blups).T,
+        blups=tuple(
+            problem.fixed.scale * (random.to_user @ own).T
+            for random, own in zip(problem.randoms, blups, strict=True)
+        ),
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified,
         warnings=(
             *notes,
             *_noise_notes(problem),
-            *_level_notes(specification, products, is_confounded=direction is not None),
+            *_level_notes(specification, products, confounded),
+            *_equal_factor_notes(specification, products),
         ),
     )
 
@@ -137,71 +115,27 @@ def objective_at(products: CrossProducts, specification: Specification, theta: F
     problem = make_problem(products, specification)
     if problem.fixed.is_exact:
         return -np.inf
-    engine = make_engine(products, specification, problem)
-    engine_theta = _engine_theta(specification, problem.random, engine.structure, theta)
+    engine = problem.engine
+    engine_theta = _engine_theta(specification, problem.randoms, engine.components, theta)
     return engine.evaluate(engine_theta, 0).objective
-
-
-def make_problem(products: CrossProducts, specification: Specification) -> Problem:
-    """Choose the engine's columns and reduce the cross-products to them."""
-    fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
-    random = _random_basis(products, specification)
-    fixed, moments = separate_levels(fixed, reduce_levels(products, fixed, random))
-    return _bound_noise(Problem(fixed, random, moments), products.n_rows)
-
-
-def make_engine(
-    products: CrossProducts, specification: Specification, problem: Problem
-) -> OneFactorEngine:
-    """The engine whose objective is in the user's units."""
-    n_fixed = problem.fixed.columns.shape[1]
-    df = products.n_rows - n_fixed if specification.reml else products.n_rows
-    constant = 2.0 * df * np.log(problem.fixed.scale) - products.sum_log_weights
-    if specification.reml:
-        constant += problem.fixed.log_det_gram
-    return OneFactorEngine(
-        problem.moments,
-        engine_structure(specification.structure, problem.random.kept),
-        reml=specification.reml,
-        n_rows=products.n_rows,
-        constant=float(constant),
-    )
-
-
-def _random_basis(products: CrossProducts, specification: Specification) -> RandomBasis:
-    if specification.factor is None:
-        return RandomBasis(np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)), np.arange(0))
-    return random_basis(products, specification.random_intercept, specification.structure)
 
 
 def _engine_theta(
     specification: Specification,
-    random: RandomBasis,
-    structure: CovarianceStructure,
+    randoms: Sequence[RandomBasis],
+    components: VarianceComponents,
     theta: FloatArray,
 ) -> FloatArray:
-    """Theta in the engine's columns, where D has the engine's structure."""
-    root = random.from_user @ specification.structure.lambda_from_theta(theta)
-    if structure.kind == "unrestricted":
-        return structure.theta_from_lambda(triangular_root(root))
-    return structure.theta_from_lambda(root[:, random.kept])
-
-
-def _bound_noise(problem: Problem, n_rows: int) -> Problem:
-    """Keep the likelihood bounded where the levels reproduce the response exactly.
-
-    Without noise within levels the likelihood grows for ever as the noise variance falls, so a
-    little noise is put there. Where the levels use up all rows, what is left within is rounding.
-    """
-    moments = problem.moments
-    if moments.n_effects and moments.n_spanned >= n_rows:
-        return replace(problem, moments=replace(moments, within=np.zeros_like(moments.within)))
-    residual, df = within_residual(moments, n_rows)
-    if moments.n_effects == 0 or df <= 0 or residual > NO_NOISE * df:
-        return problem
-    bounded = moments.within.copy()
-    bounded[-1, -1] += NOISE_FLOOR * df
-    return replace(problem, moments=replace(moments, within=bounded), is_bounded=True)
+    """Theta in the engine's columns, where the D_k have the engine's structures."""
+    user = VarianceComponents(tuple(factor.structure for factor in specification.factors))
+    factors = []
+    for random, structure, own in zip(
+        randoms, components.structures, user.factors_from_theta(theta), strict=False
+    ):
+        root = random.from_user @ own
+        is_free = structure.kind == "unrestricted"
+        factors.append(triangular_root(root) if is_free else root[:, random.kept])
+    return components.theta_from_factors(factors) if factors else np.empty(0)
 
 
 def _noise_notes(problem: Problem) -> tuple[str, ...]:
@@ -219,7 +153,7 @@ def _exact_fit(
     problem: Problem,
     notes: tuple[str, ...],
 ) -> FittedModel:
-    n_fixed, q = problem.fixed.columns.shape[1], problem.moments.n_effects
+    n_fixed = problem.fixed.columns.shape[1]
     note = (
         "The fixed effects reproduce the response exactly: the noise variance and the variances of "
         "the random effects are zero."
@@ -228,10 +162,13 @@ def _exact_fit(
         specification=specification,
         products=products,
         fixed_basis=problem.fixed,
-        random_basis=problem.random,
-        factor=np.zeros((q, q)),
+        random_bases=problem.randoms,
+        factors=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
-        blups=np.zeros((products.grouped.shape[2], specification.structure.n_effects)),
+        blups=tuple(
+            np.zeros((grouped.shape[2], factor.structure.n_effects))
+            for grouped, factor in zip(products.grouped, specification.factors, strict=True)
+        ),
         objective=-np.inf,
         n_iterations=1,
         is_certified=True,
@@ -239,13 +176,11 @@ def _exact_fit(
     )
 
 
-def _aliasing_notes(
-    specification: Specification, fixed: FixedBasis, random: RandomBasis
-) -> tuple[str, ...]:
+def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str, ...]:
     notes = []
     names = [
         name
-        for name, aliased in zip(specification.coef_names, fixed.aliased, strict=True)
+        for name, aliased in zip(specification.coef_names, problem.fixed.aliased, strict=True)
         if aliased
     ]
     if names:
@@ -253,45 +188,88 @@ def _aliasing_notes(
             f"The fixed effects of {', '.join(map(repr, names))} are aliased: these columns are "
             "constant or linear combinations of earlier ones. Their coefficients are set to zero."
         )
-    names = [name for effect, name in enumerate(specification.effects) if effect not in random.kept]
-    if names:
-        notes.append(
-            f"The random effects of {', '.join(map(repr, names))} are aliased: these columns are "
-            "constant or linear combinations of earlier ones. Their variances are set to zero."
-        )
+    for factor, random in zip(specification.factors, problem.randoms, strict=True):
+        names = [name for effect, name in enumerate(factor.effects) if effect not in random.kept]
+        if names:
+            of_factor = f" of {factor.name!r}" if len(specification.factors) > 1 else ""
+            notes.append(
+                f"The random effects{of_factor} of {', '.join(map(repr, names))} are aliased: "
+                "these columns are constant or linear combinations of earlier ones. Their "
+                "variances are set to zero."
+            )
     return tuple(notes)
 
 
 def _level_notes(
-    specification: Specification, products: CrossProducts, *, is_confounded: bool
+    specification: Specification, products: CrossProducts, confounded: dict[int, FloatArray]
 ) -> tuple[str, ...]:
-    factor, n_levels = specification.factor, products.grouped.shape[2]
-    if is_confounded:
-        rows = "one row" if n_levels == products.n_rows else "too few rows"
-        return (
-            f"Every level of {factor!r} has {rows}: the variances of its random effects cannot be "
-            "told from the noise variance, and as much as can be is counted as noise.",
-        )
-    if n_levels == 1:
-        return (
-            f"The factor {factor!r} has one level: the variances of its random effects cannot be "
-            "estimated from a single draw.",
-        )
-    return ()
+    notes = []
+    for k, (factor, grouped) in enumerate(
+        zip(specification.factors, products.grouped, strict=True)
+    ):
+        n_levels = grouped.shape[2]
+        if k in confounded:
+            rows = "one row" if n_levels == products.n_rows else "too few rows"
+            notes.append(
+                f"Every level of {factor.name!r} has {rows}: the variances of its random effects "
+                "cannot be told from the noise variance, and as much as can be is counted as noise."
+            )
+        elif n_levels == 1:
+            notes.append(
+                f"The factor {factor.name!r} has one level: the variances of its random effects "
+                "cannot be estimated from a single draw."
+            )
+    return tuple(notes)
+
+
+def _equal_factor_notes(specification: Specification, products: CrossProducts) -> tuple[str, ...]:
+    """Factors that divide the rows alike: random effects that both have share one variance."""
+    notes = []
+    for (k, other), crossing in products.crossings.items():
+        n_pairs, sizes = len(crossing.first), (products.grouped[j].shape[2] for j in (k, other))
+        first, second = specification.factors[k], specification.factors[other]
+        shared = [name for name in first.effects if name in second.effects]
+        if shared and all(n_pairs == size for size in sizes):
+            notes.append(
+                f"The factors {first.name!r} and {second.name!r} divide the rows in the same way: "
+                f"the variances of {', '.join(map(repr, shared))} of the two cannot be told apart, "
+                "only their sum. Leave one of the factors out."
+            )
+    return tuple(notes)
+
+
+def _confounded_factors(products: CrossProducts, problem: Problem) -> dict[int, FloatArray]:
+    """Directions in which a factor's random effects cannot be told from noise, by factor."""
+    found = {}
+    for k, random in enumerate(problem.randoms):
+        if products.grouped[k].shape[2] * len(random.columns) < products.n_rows:
+            continue
+        moments = reduce_levels(products, k, problem.fixed, random)
+        structure = problem.engine.components.structures[k]
+        direction = noise_direction(moments, structure, products.n_rows)
+        if direction is not None:
+            found[k] = direction
+    return found
 
 
 def _count_as_noise(
-    structure: CovarianceStructure,
-    factor: FloatArray,
+    structures: Sequence[CovarianceStructure],
+    factors: Sequence[FloatArray],
     fixed_effects: FixedEffects,
+    k: int,
     direction: FloatArray,
-) -> tuple[FloatArray, FixedEffects]:
-    """Move as much of the random effects as can be into the noise; see `confounding`."""
-    covariance = factor @ factor.T
+) -> tuple[tuple[FloatArray, ...], FixedEffects]:
+    """Move as much of the random effects of factor k as can be into the noise.
+
+    The other factors' covariances are relative to the noise, so they shrink as it grows; see
+    `confounding`.
+    """
+    covariance = factors[k] @ factors[k].T
     share = most_noise(covariance, direction)
     covariance = (covariance - share * direction) / (1.0 + share)
-    moved = structure.lambda_from_theta(structure.theta_from_covariance(covariance))
-    return moved, replace(
+    moved = [factor / np.sqrt(1.0 + share) for factor in factors]
+    moved[k] = structures[k].lambda_from_theta(structures[k].theta_from_covariance(covariance))
+    return tuple(moved), replace(
         fixed_effects,
         inverse_root=fixed_effects.inverse_root / np.sqrt(1.0 + share),
         noise_variance=fixed_effects.noise_variance * (1.0 + share),

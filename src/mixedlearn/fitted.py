@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
-from mixedlearn.engines.levels import ConditionalMoments, conditional_moments, reduce_levels
-from mixedlearn.engines.protocol import FixedEffects
+from mixedlearn.engines.protocol import FixedEffects, Posterior
+from mixedlearn.problem import make_problem
 
 FloatArray = NDArray[np.float64]
 
@@ -19,7 +20,7 @@ FloatArray = NDArray[np.float64]
 SINGULAR = 1e-8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FittedModel:
     """A model with its estimates. Holds cross-products, no rows.
 
@@ -28,13 +29,14 @@ class FittedModel:
     specification : Specification
     products : CrossProducts
     fixed_basis : FixedBasis
-    random_basis : RandomBasis
-    factor : ndarray of shape (q*, q*)
-        Lambda in the engine's columns.
+    random_bases : tuple of RandomBasis
+        One for every factor.
+    factors : tuple of ndarray of shape (q*, q*)
+        Lambda of every factor in the engine's columns.
     fixed_effects : FixedEffects
         Generalised least squares in the engine's columns.
-    blups : ndarray of shape (m, q)
-        Conditional means of the random effects, in the user's units.
+    blups : tuple of ndarray of shape (m, q)
+        Conditional means of every factor's random effects, in the user's units.
     objective : float
         Minus twice the (restricted) log-likelihood.
     n_iterations : int
@@ -48,10 +50,10 @@ class FittedModel:
     specification: Specification
     products: CrossProducts
     fixed_basis: FixedBasis
-    random_basis: RandomBasis
-    factor: FloatArray
+    random_bases: tuple[RandomBasis, ...]
+    factors: tuple[FloatArray, ...]
     fixed_effects: FixedEffects
-    blups: FloatArray
+    blups: tuple[FloatArray, ...]
     objective: float
     n_iterations: int
     is_certified: bool
@@ -77,46 +79,58 @@ class FittedModel:
         return self.noise_variance * root @ root.T
 
     @property
-    def relative_root(self) -> FloatArray:
-        """A root of D in the user's units, shape (q, q*)."""
-        return self.random_basis.to_user @ self.factor
+    def relative_roots(self) -> tuple[FloatArray, ...]:
+        """A root of every factor's D in the user's units, shapes (q, q*)."""
+        return tuple(
+            random.to_user @ factor
+            for random, factor in zip(self.random_bases, self.factors, strict=True)
+        )
 
     @property
     def theta(self) -> FloatArray:
-        """Free entries of Lambda in the user's units."""
-        structure = self.specification.structure
-        root = np.zeros((structure.n_effects, structure.n_effects))
-        root[:, self.random_basis.kept] = self.relative_root
-        return structure.theta_from_root(root)
+        """Free entries of every factor's Lambda in the user's units."""
+        parts = [np.empty(0)]
+        for factor, random, relative in zip(
+            self.specification.factors, self.random_bases, self.relative_roots, strict=True
+        ):
+            root = np.zeros(factor.structure.mask.shape)
+            root[:, random.kept] = relative
+            parts.append(factor.structure.theta_from_root(root))
+        return np.concatenate(parts)
 
     @property
-    def covariance(self) -> FloatArray:
-        """Covariance of the random effects of a level, shape (q, q)."""
-        return self.noise_variance * self.relative_root @ self.relative_root.T
+    def covariances(self) -> tuple[FloatArray, ...]:
+        """Covariance of the random effects of a level of every factor, shapes (q, q)."""
+        return tuple(self.noise_variance * root @ root.T for root in self.relative_roots)
 
     @property
     def is_singular(self) -> bool:
-        """Whether the covariance of the random effects has no full rank."""
-        sizes = np.linalg.svd(self.factor, compute_uv=False)
-        n_effects = self.specification.structure.n_effects
-        return bool((sizes < SINGULAR).any() or len(sizes) < n_effects)
+        """Whether the covariance of some factor's random effects has no full rank."""
+        return any(
+            len(factor) < own.structure.n_effects
+            or bool((np.linalg.svd(factor, compute_uv=False) < SINGULAR).any())
+            for factor, own in zip(self.factors, self.specification.factors, strict=True)
+        )
 
     @property
     def has_random_effects(self) -> bool:
         """Whether the random effects have any variance."""
-        return bool(self.factor.any())
+        return any(bool(factor.any()) for factor in self.factors)
 
-    def conditional_moments(self) -> ConditionalMoments:
-        """Distribution of every level's effects given the response, in the engine's columns."""
-        moments = reduce_levels(self.products, self.fixed_basis, self.random_basis)
-        return conditional_moments(moments, self.factor)
+    @cached_property
+    def posterior(self) -> Posterior:
+        """Distribution of the random effects given the response, in the engine's columns."""
+        return make_problem(self.products, self.specification).engine.posterior(self.factors)
 
-    def conditional_covariances(self) -> FloatArray:
-        """Covariance of each level's effects given the response, shape (m, q, q).
+    def conditional_covariances(self, k: int) -> FloatArray:
+        """Covariance of the effects of each level of factor k given the response, (m, q, q).
 
         The coefficients are taken as known, as in lme4's ``ranef(condVar=TRUE)``.
         """
-        covariance = self.conditional_moments().covariance
-        to_user = self.random_basis.to_user
-        partial = np.einsum("ai,ijm->maj", to_user, covariance)
+        to_user = self.random_bases[k].to_user
+        partial = np.einsum("ai,ijm->maj", to_user, self.posterior.covariance(k))
         return self.noise_variance * (partial @ to_user.T)
+
+    def __getstate__(self) -> dict[str, object]:
+        """The state to pickle: the posterior can be computed again, and may be large."""
+        return {name: value for name, value in vars(self).items() if name != "posterior"}

@@ -5,8 +5,8 @@ Labels are aligned with the rows by position, never by a pandas index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,30 +26,45 @@ class Labels:
     ----------
     name : str
         The factor's name.
-    values : pandas.Index
-        Labels in the order of the rows.
+    parts : tuple of pandas.Index
+        Labels in the order of the rows; for an interaction, those of each of its columns.
+    part_names : tuple of str
+        Names of these columns.
     """
 
     name: str
-    values: pd.Index
+    parts: tuple[pd.Index, ...]
+    part_names: tuple[str, ...]
+
+    def at(self, row: int) -> Any:
+        """The label of a row; for an interaction a tuple."""
+        label = tuple(part[row] for part in self.parts)
+        return label if len(label) > 1 else label[0]
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Labels:
+        """The labels of some rows."""
+        return replace(self, parts=tuple(part[chosen] for part in self.parts))
 
 
-def as_labels(groups: Any, n_rows: int, name: str | None = None) -> Labels:
-    """Take groups in any of the forms that `fit` and `predict` accept.
+def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> list[Labels]:
+    """Take groups in any of the forms that `fit` and `predict` accept, one `Labels` per factor.
 
     Parameters
     ----------
-    groups : array-like of shape (n_rows,) or (n_rows, 1)
-        Labels. A Series or a one-column DataFrame gives its name to the factor.
+    groups : array-like of shape (n_rows,) or (n_rows, n_factors)
+        Labels. A Series or a DataFrame gives its names to the factors.
     n_rows : int
         Number of rows of X.
-    name : str, optional
-        Name of the factor; by default the one that groups bring, or "group".
+    names : sequence of str, optional
+        Names of the factors that are known already. The columns of a DataFrame are then taken by
+        name, others by position. By default the names that groups bring, or "group", or "group0",
+        "group1" and so on.
 
     Raises
     ------
     ValueError
-        If there are several columns, if the lengths differ, or if a label is missing.
+        If there are other factors than the known ones, if the lengths differ, or if a label is
+        missing.
     """
     if isinstance(groups, (str, bytes)) or not hasattr(groups, "__len__"):
         raise ValueError(
@@ -60,24 +75,90 @@ def as_labels(groups: Any, n_rows: int, name: str | None = None) -> Labels:
             f"groups must hold one label for each row in their order, got a "
             f"{type(groups).__name__}: pass a list, an array or a Series."
         )
-    own_name = "group"
+    own_names, columns = _split(groups, n_rows)
+    if not columns:
+        raise ValueError("groups has no columns: give one for each grouping factor.")
+    if own_names is None:
+        own_names = ["group"] if len(columns) == 1 else [f"group{j}" for j in range(len(columns))]
+        if names is not None and len(names) == len(columns):
+            own_names = list(names)
+    elif len(set(own_names)) < len(own_names):
+        twice = next(name for name in own_names if own_names.count(name) > 1)
+        raise ValueError(f"groups has the column {twice!r} twice: give unique column names.")
+    if names is not None:
+        own_names, columns = _aligned(own_names, columns, names)
+    return [
+        Labels(name, (_checked(column, n_rows, name),), (name,))
+        for name, column in zip(own_names, columns, strict=True)
+    ]
+
+
+def interaction(name: str, parts: Sequence[Labels]) -> Labels:
+    """The factor whose levels are the combinations of others."""
+    return Labels(name, tuple(part.parts[0] for part in parts), tuple(part.name for part in parts))
+
+
+def _split(groups: Any, n_rows: int) -> tuple[list[str] | None, list[Any]]:
+    """Names of the columns, where they have names, and the columns."""
     if hasattr(groups, "columns"):
-        columns = list(groups.columns)
-        if len(columns) != 1:
-            raise ValueError(_several_factors(columns))
-        groups = groups[columns[0]]
-        own_name = str(columns[0])
-    elif getattr(groups, "name", None) not in (None, ""):
-        own_name = str(groups.name)
-    name = own_name if name is None else name
-    if isinstance(groups, (list, tuple)):
-        groups = _from_nested(groups, n_rows)
-    if isinstance(groups, np.ndarray) and groups.ndim == 2:
-        if groups.shape[1] != 1:
-            raise ValueError(_several_factors(list(range(groups.shape[1]))))
-        groups = groups[:, 0]
+        names = list(groups.columns)
+        if len(set(names)) < len(names):
+            return [str(name) for name in names], [None] * len(names)
+        return [str(name) for name in names], [groups[name] for name in names]
     if isinstance(groups, pd.MultiIndex):
-        raise ValueError(_several_factors(list(groups.names)))
+        named = all(name is not None for name in groups.names)
+        columns = [groups.get_level_values(j) for j in range(groups.nlevels)]
+        return (list(map(str, groups.names)) if named else None), columns
+    name = getattr(groups, "name", None)
+    if name not in (None, ""):
+        return [str(name)], [groups]
+    if isinstance(groups, (list, tuple)):
+        return None, _from_nested(groups, n_rows)
+    if isinstance(groups, np.ndarray) and groups.ndim == 2:
+        return None, list(groups.T)
+    return None, [groups]
+
+
+def _from_nested(groups: list | tuple, n_rows: int) -> list[Any]:
+    """Columns of a list of rows; the list itself if its entries are labels."""
+    if groups and len(groups) == n_rows and all(isinstance(row, list) for row in groups):
+        sizes = {len(row) for row in groups}
+        if len(sizes) == 1:
+            return [list(column) for column in zip(*groups, strict=True)]
+    if len(groups) != n_rows and all(
+        hasattr(column, "__len__")
+        and not isinstance(column, (str, bytes))
+        and len(column) == n_rows
+        for column in groups
+    ):
+        raise ValueError(
+            f"groups is a list of {len(groups)} columns of {n_rows} labels: give an array of shape "
+            f"({n_rows}, {len(groups)}) or a DataFrame, with a row for each row of X."
+        )
+    return [groups]
+
+
+def _aligned(
+    own_names: list[str], columns: list[Any], names: Sequence[str]
+) -> tuple[list[str], list[Any]]:
+    """Columns in the order of the known factors; a single one needs no name."""
+    if len(columns) != len(names):
+        raise ValueError(
+            f"groups has {len(columns)} columns ({', '.join(own_names)}), but the model has "
+            f"{len(names)} grouping factors ({', '.join(names)}): give a column for each."
+        )
+    if len(names) == 1:
+        return list(names), columns
+    missing = [name for name in names if name not in own_names]
+    if missing:
+        raise ValueError(
+            f"groups has no column for the factor {missing[0]!r}: its columns are "
+            f"{', '.join(map(repr, own_names))}, the model's factors {', '.join(map(repr, names))}."
+        )
+    return list(names), [columns[own_names.index(name)] for name in names]
+
+
+def _checked(groups: Any, n_rows: int, name: str) -> pd.Index:
     values = _as_index(groups)
     if len(values) != n_rows:
         hint = f" {_NAME_A_COLUMN}" if len(values) == 1 and isinstance(values[0], str) else ""
@@ -86,26 +167,74 @@ def as_labels(groups: Any, n_rows: int, name: str | None = None) -> Labels:
             f"row.{hint}"
         )
     _check_complete(values, name)
-    return Labels(name, values)
+    return values
 
 
 def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
-    """Code of each row and the levels that occur, in sorted order where they can be sorted."""
+    """Code of each row and the levels that occur, in sorted order where they can be sorted.
+
+    The levels of an interaction are a MultiIndex.
+    """
+    encoded = [_encode_part(part, labels.name) for part in labels.parts]
+    if len(encoded) == 1:
+        codes, levels = encoded[0]
+        return codes, pd.Index(levels, name=labels.name, tupleize_cols=False)
+    keys, distinct = pd.factorize(
+        _combined([codes for codes, _ in encoded], [len(levels) for _, levels in encoded]),
+        sort=True,
+    )
+    part_codes = _separated(distinct, [len(levels) for _, levels in encoded])
+    levels = pd.MultiIndex(
+        levels=[levels for _, levels in encoded], codes=part_codes, names=list(labels.part_names)
+    )
+    return keys.astype(np.int32), levels
+
+
+def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Index]:
     try:
-        codes, levels = pd.factorize(labels.values, sort=True)
+        codes, levels = pd.factorize(values, sort=True)
     except TypeError:
         try:
-            codes, levels = pd.factorize(labels.values)
+            codes, levels = pd.factorize(values)
         except TypeError as error:
-            _raise_unhashable(labels, error)
+            _raise_unhashable(values, name, error)
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(levels.categories[levels.codes])
-    return codes.astype(np.int32), pd.Index(levels, name=labels.name, tupleize_cols=False)
+    return codes.astype(np.int32), levels
+
+
+def _combined(codes: Sequence[NDArray[np.int32]], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """One number for each combination of codes; -1 where a code is -1."""
+    key = np.zeros(len(codes[0]), dtype=np.int64)
+    for own, size in zip(codes, sizes, strict=True):
+        key = np.where((own < 0) | (key < 0), -1, key * size + own)
+    return key
+
+
+def _separated(key: NDArray[np.int64], sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+    """The codes of which `_combined` made a key."""
+    codes = []
+    for size in reversed(sizes):
+        key, code = np.divmod(key, size)
+        codes.append(code)
+    return codes[::-1]
 
 
 def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     """Code of each row among known levels; -1 where the level is unknown."""
-    values = labels.values
+    if not isinstance(levels, pd.MultiIndex):
+        return _look_up_part(labels.parts[0], levels, labels.name)
+    codes = [
+        _look_up_part(part, known, labels.name)
+        for part, known in zip(labels.parts, levels.levels, strict=True)
+    ]
+    sizes = [len(known) for known in levels.levels]
+    known_keys = pd.Index(_combined([np.asarray(own) for own in levels.codes], sizes))
+    found = known_keys.get_indexer(_combined(codes, sizes))
+    return np.where((np.array(codes) < 0).any(axis=0), -1, found).astype(np.int32)
+
+
+def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.int32]:
     if isinstance(values, pd.CategoricalIndex):
         known = levels.get_indexer(pd.Index(values.categories))
         return np.append(known, -1)[values.codes].astype(np.int32)
@@ -115,7 +244,7 @@ def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     try:
         return levels.get_indexer(values).astype(np.int32)
     except TypeError as error:
-        _raise_unhashable(labels, error)
+        _raise_unhashable(values, name, error)
 
 
 def shown(value: Any) -> str:
@@ -123,24 +252,6 @@ def shown(value: Any) -> str:
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return str(value)
     return repr(value.item() if isinstance(value, np.generic) else value)
-
-
-def _from_nested(groups: list | tuple, n_rows: int) -> Any:
-    """A list of rows of one label as those labels; refuse rows or columns of several labels."""
-    if groups and all(isinstance(row, list) for row in groups):
-        sizes = {len(row) for row in groups}
-        if len(groups) == n_rows and sizes == {1}:
-            return [row[0] for row in groups]
-        if len(groups) == n_rows and len(sizes) == 1:
-            raise ValueError(_several_factors(list(range(*sizes))))
-    if len(groups) != n_rows and all(
-        hasattr(column, "__len__")
-        and not isinstance(column, (str, bytes))
-        and len(column) == n_rows
-        for column in groups
-    ):
-        raise ValueError(_several_factors(list(range(len(groups)))))
-    return groups
 
 
 def _as_index(groups: Any) -> pd.Index:
@@ -175,20 +286,13 @@ def _check_complete(values: pd.Index, name: str) -> None:
         raise ValueError(f"Complex data not supported: the groups of factor {name!r} are complex.")
 
 
-def _raise_unhashable(labels: Labels, error: TypeError) -> NoReturn:
-    for row, label in enumerate(labels.values):
+def _raise_unhashable(values: pd.Index, name: str, error: TypeError) -> NoReturn:
+    for row, label in enumerate(values):
         try:
             hash(label)
         except TypeError:
             raise TypeError(
-                f"The groups of factor {labels.name!r} hold {label!r} at row {row}: a groups "
-                "argument must be made of hashable labels, such as a string or a number."
+                f"The groups of factor {name!r} hold {label!r} at row {row}: a groups argument "
+                "must be made of hashable labels, such as a string or a number."
             ) from error
     raise error
-
-
-def _several_factors(names: list[Any]) -> str:
-    return (
-        f"groups has {len(names)} columns ({', '.join(map(str, names))}), but a model has one "
-        "grouping factor: give one column. For a level of each combination, join their labels."
-    )

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.components import VarianceComponents
 from mixedlearn.covariance import CovarianceStructure, triangular_chart
 from mixedlearn.engines.protocol import Engine, Evaluation
 
@@ -137,18 +138,21 @@ class _State:
         return bool(np.isfinite(evaluation.objective) and promised <= tol + evaluation.rounding)
 
 
-def local_model(structure: CovarianceStructure, evaluation: Evaluation) -> LocalModel:
+def local_model(components: VarianceComponents, evaluation: Evaluation) -> LocalModel:
     """The quadratic model around an evaluation of order 2."""
     theta, gradient, hessian = evaluation.theta, evaluation.gradient, evaluation.hessian
     free = np.ones(len(theta), bool)
-    if structure.kind == "unrestricted":
-        q = structure.n_effects
-        factor = structure.lambda_from_theta(theta)
+    for structure, own in zip(components.structures, components.slices, strict=True):
+        if structure.kind != "unrestricted":
+            continue
+        factor = structure.lambda_from_theta(theta[own])
         rotation, triangle = triangular_chart(factor, structure.mask)
-        free = triangle.ravel()
+        free[own] = triangle.ravel()
         if rotation is not None:
-            theta = np.where(triangle, factor @ rotation, 0.0).ravel()
-            turn = np.kron(np.eye(q), rotation)
+            theta = theta.copy()
+            theta[own] = np.where(triangle, factor @ rotation, 0.0).ravel()
+            turn = np.eye(len(theta))
+            turn[own, own] = np.kron(np.eye(structure.n_effects), rotation)
             gradient, hessian = turn.T @ gradient, turn.T @ hessian @ turn
     lengths = np.maximum(1.0, np.abs(theta[free]))
     scaled = hessian[np.ix_(free, free)] * np.outer(lengths, lengths)
@@ -175,17 +179,17 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     tol : float
         Promised decrease of the objective at which to stop.
     """
-    structure = engine.structure
-    if structure.n_parameters == 0:
+    components = engine.components
+    if components.n_parameters == 0:
         evaluation = engine.evaluate(np.empty(0), 0)
         return Optimum(evaluation, True, 1)
     if start is None:
-        start = structure.theta_from_covariance(engine.start())
+        start = components.theta_from_covariances(engine.start())
     best = _minimise_from(engine, start, max_iter, tol)
     if not _may_be_local(engine, best):
         return best
-    for covariance in _further_starts(engine):
-        theta = structure.theta_from_covariance(covariance)
+    for covariances in _further_starts(engine):
+        theta = components.theta_from_covariances(covariances)
         optimum = _minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
         least = ZERO_LOSS + optimum.evaluation.rounding
@@ -202,29 +206,44 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
 def _may_be_local(engine: Engine, optimum: Optimum) -> bool:
     if optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance:
         return True
-    factor = engine.structure.lambda_from_theta(optimum.evaluation.theta)
-    return engine.size <= FEW_DATA and bool(
+    if engine.size > FEW_DATA:
+        return False
+    factors = engine.components.factors_from_theta(optimum.evaluation.theta)
+    return bool(
         not optimum.is_certified
         or optimum.n_iterations > MANY_ITERATIONS
-        or engine.n_levels <= FEW_LEVELS
-        or np.linalg.svd(factor, compute_uv=False)[-1] < SMALL_DEVIATION
+        or min(engine.n_levels) <= FEW_LEVELS
+        or min(_smallest_deviation(factor) for factor in factors) < SMALL_DEVIATION
     )
 
 
-def _further_starts(engine: Engine) -> Iterator[FloatArray]:
+def _smallest_deviation(factor: FloatArray) -> float:
+    return float(np.linalg.svd(factor, compute_uv=False).min(initial=np.inf))
+
+
+def _further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
     """Beta from within levels; variances of all sizes; effects of mixed sizes and correlations."""
-    structure = engine.structure
-    q = structure.n_effects
+    structures = engine.components.structures
+    identities = [np.eye(structure.n_effects) for structure in structures]
     yield engine.start_from_within()
     if engine.size > FEW_DATA:
         return
     for size in (1.0, 1e2, 1e4, 1e6, 1e10):
-        yield size * np.eye(q)
-    if structure.n_parameters > 1:
+        yield tuple(size * identity for identity in identities)
+    if len(structures) > 1:
+        for large in range(len(structures)):
+            sizes = [1e2 if k == large else 1e-2 for k in range(len(structures))]
+            yield tuple(size * identity for size, identity in zip(sizes, identities, strict=True))
+    if engine.components.n_parameters > 1:
         generator = np.random.default_rng(0)
         for _ in range(N_MIXED_STARTS):
-            root = generator.standard_normal((q, q)) * 10.0 ** generator.uniform(-2, 3, (q, 1))
-            yield structure.project(root @ root.T)
+            yield tuple(_mixed_start(structure, generator) for structure in structures)
+
+
+def _mixed_start(structure: CovarianceStructure, generator: np.random.Generator) -> FloatArray:
+    q = structure.n_effects
+    root = generator.standard_normal((q, q)) * 10.0 ** generator.uniform(-2, 3, (q, 1))
+    return structure.project(root @ root.T)
 
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
@@ -246,23 +265,30 @@ def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float)
 
 def _at(engine: Engine, theta: FloatArray) -> _State:
     evaluation = engine.evaluate(theta, 2)
-    return _State(evaluation, local_model(engine.structure, evaluation))
+    return _State(evaluation, local_model(engine.components, evaluation))
 
 
 def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
     """Take EM steps while far away: they never increase the objective and cope with any start."""
-    structure = engine.structure
+    components = engine.components
     n_steps = 0
     while (
-        structure.has_full_blocks
+        components.has_full_blocks
         and state.model.newton_length > NEAR
         and n_steps < min(N_EM_STEPS, max_iter - 1)
     ):
-        factor = structure.lambda_from_theta(state.evaluation.theta)
-        updated = structure.em_update(
-            factor @ factor.T, state.evaluation.covariance_gradient, engine.n_levels
-        )
-        state = _at(engine, structure.theta_from_covariance(updated))
+        evaluation = state.evaluation
+        updated = [
+            structure.em_update(factor @ factor.T, gradient, n_levels)
+            for structure, factor, gradient, n_levels in zip(
+                components.structures,
+                components.factors_from_theta(evaluation.theta),
+                evaluation.covariance_gradients,
+                engine.n_levels,
+                strict=True,
+            )
+        ]
+        state = _at(engine, components.theta_from_covariances(updated))
         n_steps += 1
     return state, n_steps
 
@@ -278,7 +304,7 @@ def _newton(
         promised = -float(model.slope @ step + 0.5 * (model.curvature * step) @ step)
         trial = _at(engine, model.moved(step))
         if objective - trial.evaluation.objective < POOR_AGREEMENT * promised:
-            straight = _at(engine, _straight_step(engine.structure, model, step))
+            straight = _at(engine, _straight_step(engine.components, model, step))
             if straight.evaluation.objective < trial.evaluation.objective:
                 trial = straight
         gained = objective - trial.evaluation.objective
@@ -300,17 +326,21 @@ def _newton(
 
 
 def _straight_step(
-    structure: CovarianceStructure, model: LocalModel, step: FloatArray
+    components: VarianceComponents, model: LocalModel, step: FloatArray
 ) -> FloatArray:
     """The same step taken along a straight line in D instead of in Lambda.
 
     Where columns are nearly collinear, the data determine little more than a linear combination of
     variances: a valley that is straight in D and curved in Lambda.
     """
-    factor = structure.lambda_from_theta(model.theta)
-    change = structure.lambda_from_theta(model.moved(step)) - factor
-    covariance = factor @ factor.T + factor @ change.T + change @ factor.T
-    return structure.theta_from_covariance(structure.project(covariance))
+    covariances = []
+    moved = components.factors_from_theta(model.moved(step))
+    origin = components.factors_from_theta(model.theta)
+    for structure, factor, end in zip(components.structures, origin, moved, strict=True):
+        change = end - factor
+        covariance = factor @ factor.T + factor @ change.T + change @ factor.T
+        covariances.append(structure.project(covariance))
+    return components.theta_from_covariances(covariances)
 
 
 def _settle(engine: Engine, state: _State) -> _State | None:
@@ -318,22 +348,24 @@ def _settle(engine: Engine, state: _State) -> _State | None:
 
     Returns None where there is nothing to set, or where the objective would suffer.
     """
-    structure, evaluation = engine.structure, state.evaluation
-    factor = structure.lambda_from_theta(state.model.theta)
-    sizes = np.linalg.norm(factor, axis=0)
-    stiffness = np.zeros(structure.n_parameters)
+    components, evaluation = engine.components, state.evaluation
+    factors = list(components.factors_from_theta(state.model.theta))
+    stiffness = np.zeros(components.n_parameters)
     stiffness[state.model.free] = np.abs(state.model.vectors**2 @ state.model.curvature)
-    is_flat = structure.lambda_from_theta(stiffness).max(axis=0) < FLAT_CURVATURE
+    candidates = []
+    for k, stiff in enumerate(components.factors_from_theta(stiffness)):
+        sizes = np.linalg.norm(factors[k], axis=0)
+        is_small = (sizes < SMALL_DEVIATION) | (stiff.max(axis=0, initial=0.0) < FLAT_CURVATURE)
+        candidates += [(sizes[j], k, j) for j in np.flatnonzero(is_small & (sizes > 0.0))]
     settled = None
-    for j in np.argsort(sizes):
-        if not ((sizes[j] < SMALL_DEVIATION or is_flat[j]) and sizes[j] > 0.0):
-            continue
-        candidate = factor.copy()
-        candidate[:, slice(None) if structure.kind == "scalar" else j] = 0.0
-        theta = structure.theta_from_lambda(candidate)
+    for _, k, j in sorted(candidates):
+        trial_factor = factors[k].copy()
+        trial_factor[:, slice(None) if components.structures[k].kind == "scalar" else j] = 0.0
+        trial_factors = [*factors[:k], trial_factor, *factors[k + 1 :]]
+        theta = components.theta_from_factors(trial_factors)
         trial = engine.evaluate(theta, 0)
         if trial.objective <= evaluation.objective + ZERO_LOSS + trial.rounding:
-            factor, settled = candidate, theta
+            factors, settled = trial_factors, theta
     return None if settled is None else _at(engine, settled)
 
 

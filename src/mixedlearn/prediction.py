@@ -1,12 +1,14 @@
 """Predictions of new rows, and their standard deviations.
 
-For a row x, z of level i with BLUP b_i, prediction error variance of a new observation is, relative
-to the noise variance (Henderson 1975; Bates et al. 2015, section 4),
+For a row x with columns z_k of known levels, whose effects b_k have the BLUPs ``b_k(beta)``, the
+prediction error variance of a new observation is, relative to the noise variance (Henderson 1975;
+Bates et al. 2015, section 4),
 
-    1 + z'(D - D M_i D) z + (x - F_i'z)'H^-1(x - F_i'z),      F_i = D N_i
+    1 + var(sum_k z_k'b_k | y, beta) + (x - sum_k F_k'z_k)'H^-1(x - sum_k F_k'z_k)
 
-the noise, the BLUP given beta, and beta with its covariance with the BLUP. A level without data has
-M_i = 0 and N_i = 0, which leaves ``1 + z'D z + x'H^-1 x``.
+where -F_k is the derivative of the BLUP of b_k by beta: the noise, the random effects given beta
+with the covariances between those of different factors, and beta with its covariance with the
+BLUPs. An unknown level adds ``z_k'D_k z_k`` and has F_k = 0.
 """
 
 from __future__ import annotations
@@ -33,49 +35,51 @@ def predict_mean(model: FittedModel, design: Design) -> FloatArray:
         mean = design.X @ slopes
     else:
         mean = design.X[:, list(specification.fixed)] @ slopes
-    if design.codes is None or not model.has_random_effects:
-        mean += intercept
-        return mean
-    # Code -1, an unknown level, finds the zeros at the end.
-    effects = np.vstack([model.blups, np.zeros(model.blups.shape[1])]).T
-    for position, column in enumerate(specification.slopes):
-        position += specification.random_intercept
-        mean += effects[position][design.codes] * design.X[:, column]
-    if specification.random_intercept:
-        mean += (effects[0] + intercept)[design.codes]
-    else:
-        mean += intercept
+    mean += intercept
+    for factor, blups, codes in zip(specification.factors, model.blups, design.codes, strict=True):
+        if codes is None or not blups.any():
+            continue
+        # Code -1, an unknown level, finds the zeros at the end.
+        effects = np.vstack([blups, np.zeros(blups.shape[1])]).T
+        for effect, column in zip(effects[factor.random_intercept :], factor.slopes, strict=True):
+            mean += effect[codes] * design.X[:, column]
+        if factor.random_intercept:
+            mean += effects[0][codes]
     return mean
 
 
 def predict_std(model: FittedModel, design: Design) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
-    Without codes every row counts as one of a new level.
+    A factor without codes counts as one of new levels.
     """
-    specification = model.specification
-    fixed, random = model.fixed_basis, model.random_basis
-    shift = model.products.shift[:-1]
-    factor, inverse_root = model.factor, model.fixed_effects.inverse_root
-    conditional = None if design.codes is None else model.conditional_moments()
-    std = np.empty(len(design.X))
-    for start in range(0, len(std), CHUNK_ROWS):
+    fixed, shift = model.fixed_basis, model.products.shift[:-1]
+    inverse_root = model.fixed_effects.inverse_root
+    n, n_factors = len(design.X), len(design.codes)
+    unknown = np.full(n, -1, dtype=np.int32)
+    codes = [unknown if own is None else own for own in design.codes]
+    posterior = model.posterior if any((own >= 0).any() for own in codes) else None
+    std = np.empty(n)
+    for start in range(0, n, CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
         basis = np.column_stack([np.ones(len(design.X[rows])), design.X[rows] - shift])
         x = basis @ fixed.columns[:-1]
         variance = np.ones(len(basis))
-        z = np.zeros((len(basis), len(factor)))
-        if specification.factor is not None:
-            z = basis[:, model.products.z_columns] @ random.columns
-            spread = z @ factor
-            variance += np.einsum("rj,rj->r", spread, spread)
-        if design.codes is not None and conditional is not None:
-            known = np.flatnonzero(design.codes[rows] >= 0)
-            codes = design.codes[rows][known]
-            spread = z[known]
-            covariance = conditional.covariance[:, :, codes]
-            variance[known] = 1.0 + np.einsum("ri,ijr,rj->r", spread, covariance, spread)
-            x[known] -= np.einsum("ri,ipr->rp", spread, conditional.coef_response[:, :, codes])
+        z = [
+            basis[:, columns] @ random.columns
+            for columns, random in zip(model.products.z_columns, model.random_bases, strict=True)
+        ]
+        own_codes = [own[rows] for own in codes]
+        for k in range(n_factors):
+            new = own_codes[k] < 0
+            spread = z[k][new] @ model.factors[k]
+            variance[new] += np.einsum("rj,rj->r", spread, spread)
+            if posterior is not None:
+                known = ~new
+                response = posterior.coef_response[k][:, :, own_codes[k][known]]
+                x[known] -= np.einsum("ri,ipr->rp", z[k][known], response)
+        if posterior is not None:
+            variance += posterior.variance(z, own_codes)
         leverage = x @ inverse_root
         variance += np.einsum("rj,rj->r", leverage, leverage)
         std[rows] = np.sqrt(variance * model.noise_variance)

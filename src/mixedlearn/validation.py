@@ -15,8 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from mixedlearn.design import Specification
-from mixedlearn.grouping import Labels, as_labels, shown
+from mixedlearn.design import Specification, factor_name
+from mixedlearn.grouping import Labels, as_labels, interaction, shown
 
 FLOATS = [np.float64, np.float32]
 
@@ -70,16 +70,45 @@ def column_names(X: Any) -> list[str]:
     return [f"x{j}" for j in range(X.shape[1])]
 
 
-def find_labels(X: Any, groups: Any, names: Sequence[str], column: int | None) -> Labels | None:
-    """The labels, from the group column or from the argument."""
-    if column is not None:
-        if groups is not None:
-            raise ValueError(
-                f"groups were given twice: the constructor names the column {names[column]!r} and "
-                "labels were passed as well. Use one of the two."
-            )
-        return as_labels(_safe_indexing(X, column, axis=1), len(X), names[column])
-    return None if groups is None else as_labels(groups, len(X))
+def find_labels(
+    X: Any,
+    groups: Any,
+    names: Sequence[str],
+    group_columns: Sequence[tuple[int, ...]],
+    factor_names: Sequence[str] | None = None,
+) -> list[Labels]:
+    """The labels of every factor, from the group columns or from the argument.
+
+    Parameters
+    ----------
+    X : DataFrame or ndarray
+    groups : array-like or None
+        The argument of `fit` or `predict`.
+    names : sequence of str
+        Names of the columns of X.
+    group_columns : sequence of tuple of int
+        Columns of X that hold the labels of each factor.
+    factor_names : sequence of str, optional
+        The factors of a fitted model.
+    """
+    if not group_columns:
+        return [] if groups is None else as_labels(groups, len(X), factor_names)
+    if groups is not None:
+        listed = ", ".join(repr(factor_name(columns, names)) for columns in group_columns)
+        raise ValueError(
+            f"groups were given twice: the constructor names the column"
+            f"{'s' if len(group_columns) > 1 else ''} {listed} and labels were passed as well. "
+            "Use one of the two."
+        )
+    found = []
+    for columns in group_columns:
+        parts = [
+            as_labels(_safe_indexing(X, column, axis=1), len(X), [names[column]])[0]
+            for column in columns
+        ]
+        name = factor_name(columns, names)
+        found.append(parts[0] if len(parts) == 1 else interaction(name, parts))
+    return found
 
 
 def numeric_columns(

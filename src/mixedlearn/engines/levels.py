@@ -17,7 +17,7 @@ last, so that loops run over the few effects and never over levels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -68,38 +68,55 @@ class LevelMoments:
 
 
 @dataclass(frozen=True, slots=True)
-class ConditionalMoments:
+class LevelPosterior:
     """Distribution of the engine's random effects given the response, for every level.
 
     Attributes
     ----------
-    covariance : ndarray of shape (q, q, m)
+    covariances : ndarray of shape (q, q, m)
         ``D - D M_i D``, relative to the noise variance, beta taken as known.
-    coef_response : ndarray of shape (q, p, m)
+    coef_response : tuple of ndarray of shape (q, p, m)
         ``D N_i``: minus the change of the BLUP with beta.
     """
 
-    covariance: FloatArray
-    coef_response: FloatArray
+    covariances: FloatArray
+    coef_response: tuple[FloatArray, ...]
+
+    def covariance(self, k: int) -> FloatArray:
+        """Covariance of every level's effects, shape (q, q, m)."""
+        return (self.covariances,)[k]
+
+    def variance(
+        self, columns: Sequence[FloatArray], codes: Sequence[NDArray[np.integer]]
+    ) -> FloatArray:
+        """Variance of ``z'b`` for new rows, zero where the code is -1, shape (n,)."""
+        variance = np.zeros(len(columns[0]))
+        known = np.flatnonzero(codes[0] >= 0)
+        z = columns[0][known]
+        covariance = self.covariances[:, :, codes[0][known]]
+        variance[known] = np.einsum("ri,ijr,rj->r", z, covariance, z)
+        return variance
 
 
-def reduce_levels(products: CrossProducts, fixed: FixedBasis, random: RandomBasis) -> LevelMoments:
-    """Turn cross-products into a few rows per level and the within part.
+def reduce_levels(
+    products: CrossProducts, k: int, fixed: FixedBasis, random: RandomBasis
+) -> LevelMoments:
+    """Turn the cross-products of factor k into a few rows per level and the within part.
 
     The levels' spans are factorised in the shifted z columns, where the constant and a covariate
     far from zero are still told apart; Z* may have the shift back.
     """
     columns = np.column_stack([fixed.columns, fixed.response])
     r, q = random.columns.shape
-    rows = np.empty((r, q + columns.shape[1], products.grouped.shape[2]))
+    rows = np.empty((r, q + columns.shape[1], products.grouped[k].shape[2]))
     within = columns.T @ products.gram @ columns
     n_spanned = 0
     for block in level_blocks(rows):
-        grouped = products.grouped[:, :, block]
+        grouped = products.grouped[k][:, :, block]
         part = np.empty((r, r + columns.shape[1], grouped.shape[2]))
-        part[:, :r] = grouped[:, list(products.z_columns)]
+        part[:, :r] = grouped[:, list(products.z_columns[k])]
         np.matmul(columns.T, grouped, out=part[:, r:])
-        n_spanned += _factorise(part)
+        n_spanned += factorise(part)
         np.matmul(random.columns.T, part[:, :r], out=rows[:, :q, block])
         rows[:, q:, block] = part[:, r:]
         for j in range(r):
@@ -111,7 +128,14 @@ def reduce_levels(products: CrossProducts, fixed: FixedBasis, random: RandomBasi
     return LevelMoments(q, n_spanned, rows, np.ones(rows.shape[2]), within)
 
 
-def _factorise(rows: FloatArray) -> int:
+def no_levels(products: CrossProducts, fixed: FixedBasis) -> LevelMoments:
+    """The moments of a model without random effects: everything is within."""
+    columns = np.column_stack([fixed.columns, fixed.response])
+    rows = np.zeros((0, columns.shape[1], 0))
+    return LevelMoments(0, 0, rows, np.ones(0), columns.T @ products.gram @ columns)
+
+
+def factorise(rows: FloatArray) -> int:
     """Turn ``[Z_i'Z_i, Z_i'X_i, Z_i'y_i]`` into ``[chol(Z_i'Z_i), Q_i'X_i, Q_i'y_i]``, in place.
 
     Returns the number of pivots that are not zero.
@@ -281,11 +305,18 @@ def conditional_means(moments: LevelMoments, factor: FloatArray, fixed: FixedEff
     return means
 
 
-def conditional_moments(moments: LevelMoments, factor: FloatArray) -> ConditionalMoments:
+def conditional_moments(moments: LevelMoments, factor: FloatArray) -> LevelPosterior:
     """Covariance of the engine's random effects given y, and the BLUPs' dependence on beta."""
     q = moments.n_effects
     solved, _ = solve_levels(moments.rows, factor)
     covariance = factor @ factor.T
     spread = np.matmul(covariance, solved[:, :q])  # P_i D
     shrunk = covariance[:, :, None] - sum_over_rows(spread, spread)
-    return ConditionalMoments(shrunk, sum_over_rows(spread, solved[:, q:-1]))
+    return LevelPosterior(shrunk, (sum_over_rows(spread, solved[:, q:-1]),))
+
+
+def coef_within(within: FloatArray) -> FloatArray:
+    """Beta of the regression within levels, for a W whose fixed part is diagonal."""
+    squares = np.diag(within)[:-1]
+    varies = squares > 0.0
+    return np.where(varies, within[:-1, -1], 0.0) / np.where(varies, squares, 1.0)

@@ -24,28 +24,30 @@ and its Hessian in directions E, F (Lindstrom & Bates 1988, section 3, for the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
 from mixedlearn.covariance import CovarianceStructure
 from mixedlearn.engines.levels import (
     LevelMoments,
+    LevelPosterior,
+    coef_within,
     compress,
+    conditional_means,
+    conditional_moments,
     level_blocks,
     solve_levels,
     sum_over_rows,
     within_residual,
 )
+from mixedlearn.engines.likelihood import NO_RESIDUAL, ProfiledLikelihood
 from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
 
 FloatArray = NDArray[np.float64]
-
-# A residual sum of squares below this share of that of ordinary least squares is rounding error.
-NO_RESIDUAL = 1e-13
-# The objective is a sum of many terms, of which rounding error leaves this much undetermined.
-ROUNDING = 1e-14
 
 
 class OneFactorEngine:
@@ -56,52 +58,37 @@ class OneFactorEngine:
     moments : LevelMoments
     structure : CovarianceStructure
         Structure of D in the engine's columns.
-    reml : bool
-        Restricted likelihood or likelihood.
-    n_rows : int
-        Number of rows.
-    constant : float
-        What the objective in the user's units has more than in the engine's columns.
+    likelihood : ProfiledLikelihood
     """
 
     def __init__(
         self,
         moments: LevelMoments,
         structure: CovarianceStructure,
-        *,
-        reml: bool,
-        n_rows: int,
-        constant: float,
+        likelihood: ProfiledLikelihood,
     ):
-        self.structure = structure
-        self.n_levels = moments.rows.shape[2]
-        self.reml = reml
-        self.n_fixed = len(moments.within) - 1
-        self.df = n_rows - self.n_fixed if reml else n_rows
-        self.constant = constant
-        # Sum of squares of the response: a unit for each degree of freedom.
-        self._total = n_rows - self.n_fixed
-        square, df = within_residual(moments, n_rows)
+        self.components = VarianceComponents((structure,))
+        self.n_levels = (moments.rows.shape[2],)
+        self.likelihood = likelihood
+        square, df = within_residual(moments, likelihood.n_rows)
         self.within_variance = square / df if df > 0 else 0.0
+        self._levels = moments
         self._moments = compress(moments)
         self.size = self._moments.rows.size
-        self._directions = structure.directions()
+        self._structure = structure
+        self._directions = self.components.directions()
 
-    def start(self) -> FloatArray:
+    def start(self) -> tuple[FloatArray]:
         """D by the method of moments, from the residuals of ordinary least squares."""
-        return self._moments_of(np.zeros(self.n_fixed))
+        return (self._moments_of(np.zeros(self.likelihood.n_fixed)),)
 
-    def start_from_within(self) -> FloatArray:
+    def start_from_within(self) -> tuple[FloatArray]:
         """D by the method of moments, from the residuals of the regression within levels.
 
         What a huge D would give: where the regressions within and between levels disagree, the
         likelihood may have one optimum near each.
         """
-        within = self._moments.within
-        varies = np.diag(within)[:-1] > 0.0
-        coef = np.zeros(self.n_fixed)
-        coef[varies] = within[:-1, -1][varies] / np.diag(within)[:-1][varies]
-        return self._moments_of(coef)
+        return (self._moments_of(coef_within(self._moments.within)),)
 
     def _moments_of(self, coef: FloatArray) -> FloatArray:
         """D from the residuals at some beta.
@@ -122,35 +109,41 @@ class OneFactorEngine:
         noise = max(self.within_variance, NO_RESIDUAL) if self.within_variance > 0.0 else 1.0
         excess = moment @ moment.T / noise - (square * multiplicity).sum(axis=2)
         solution = np.linalg.lstsq(system, excess.ravel(), rcond=1e-8)[0].reshape(q, q)
-        return self.structure.project(solution, floor=0.01)
+        return self._structure.project(solution, floor=0.01)
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
-        factor = self.structure.lambda_from_theta(theta)
+        (factor,) = self.components.factors_from_theta(theta)
+        likelihood = self.likelihood
         solved, cross, log_det = self._solve(factor)
         try:
-            fixed = self._least_squares(cross)
+            fixed = likelihood.least_squares(cross)
         except np.linalg.LinAlgError:
             # D so large that X'V^-1 X is singular to rounding: no point to stay at.
-            return worthless_evaluation(theta, self.n_fixed, self.structure.n_effects)
-        s2 = fixed.noise_variance
-        objective = self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * s2))
-        if self.reml:
-            objective -= 2.0 * np.log(np.diag(fixed.inverse_root)).sum()
-        # The residual sum of squares is a difference of sums that are as large as the total, and a
-        # large D separates columns by as many digits as it has itself.
-        rounding = ROUNDING * (abs(objective) + self._total / s2)
-        rounding += 4.0 * np.finfo(float).eps * np.square(factor).max(initial=0.0)
+            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+        objective = likelihood.objective(log_det, fixed)
+        largest = np.square(factor).max(initial=0.0)
+        rounding = likelihood.rounding(objective, fixed, largest)
         nothing = np.empty(0)
         if order == 0:
-            return Evaluation(theta, float(objective), nothing, nothing, nothing, fixed, rounding)
+            return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
         sums = self._derivative_sums(solved, fixed, order)
-        by_lambda = 2.0 * sums.gradient @ factor
-        gradient = np.einsum("aij,ij->a", self._directions, by_lambda)
-        hessian = self._hessian(factor, sums, s2) if order == 2 else nothing
-        return Evaluation(
-            theta, float(objective), gradient, hessian, sums.gradient, fixed, rounding
-        )
+        arguments = (self._directions, (factor,), (sums.gradient,))
+        gradient = theta_gradient(*arguments)
+        hessian = nothing
+        if order == 2:
+            hessian = theta_hessian(*arguments, self._second(sums, fixed.noise_variance))
+        return Evaluation(theta, objective, gradient, hessian, (sums.gradient,), fixed, rounding)
+
+    def random_effects(
+        self, factors: Sequence[FloatArray], fixed: FixedEffects
+    ) -> tuple[FloatArray, ...]:
+        """BLUPs of the engine's random effects, shape (q, m)."""
+        return (conditional_means(self._levels, factors[0], fixed),)
+
+    def posterior(self, factors: Sequence[FloatArray]) -> LevelPosterior:
+        """Distribution of the random effects given the response."""
+        return conditional_moments(self._levels, factors[0])
 
     def _solve(self, factor: FloatArray) -> tuple[list[FloatArray], FloatArray, float]:
         """``[P_i, K_i]`` block by block, ``[X y]'V^-1[X y]`` and log|V|."""
@@ -166,20 +159,10 @@ class OneFactorEngine:
             blocks.append(solved)
         return blocks, cross, log_det
 
-    def _least_squares(self, cross: FloatArray) -> FixedEffects:
-        p = self.n_fixed
-        root = np.linalg.cholesky(cross[:p, :p])
-        inverse_root = np.linalg.inv(root).T
-        projection = inverse_root.T @ cross[:p, p]
-        residual = float(cross[p, p] - projection @ projection)
-        if not residual > NO_RESIDUAL * self._total:
-            raise np.linalg.LinAlgError("the residual sum of squares is lost in rounding")
-        return FixedEffects(inverse_root @ projection, inverse_root, residual / self.df)
-
     def _derivative_sums(
         self, blocks: list[FloatArray], fixed: FixedEffects, order: int
     ) -> _DerivativeSums:
-        q, p = self._moments.n_effects, self.n_fixed
+        q, p = self._moments.n_effects, self.likelihood.n_fixed
         s2 = fixed.noise_variance
         information, scores = np.zeros((q, q)), np.zeros((q, q))
         fourth = np.zeros((q * q, q * q))
@@ -196,34 +179,28 @@ class OneFactorEngine:
             mixed = sum_over_rows(root, np.matmul(fixed.inverse_root.T, solved[:, q:-1]))
             flat = mixed.reshape(q * p, mixed.shape[2])
             mixed_scores += flat @ u.T
-            if self.reml:
+            if self.likelihood.reml:
                 leverages += flat @ flat.T
             if order == 2:
                 weight = (2.0 / s2) * u[:, None] * u - multiplicity * square
-                if self.reml:
+                if self.likelihood.reml:
                     _add_leverages(weight, mixed)
                 fourth += square.reshape(q * q, -1) @ weight.reshape(q * q, -1).T
         products = leverages.reshape(q, p, q, p)
         gradient = information - scores - np.einsum("apbp->ab", products)
         return _DerivativeSums(gradient, scores, fourth, mixed_scores.reshape(q, p, q), products)
 
-    def _hessian(self, factor: FloatArray, sums: _DerivativeSums, s2: float) -> FloatArray:
-        q, n_parameters = self._moments.n_effects, len(self._directions)
-        change = self._directions @ factor.T
-        change = change + change.transpose(0, 2, 1)  # derivatives of D, (n_parameters, q, q)
-        flat = change.reshape(n_parameters, q * q)
+    def _second(self, sums: _DerivativeSums, s2: float) -> FloatArray:
+        """Second derivative of the objective by the entries of D, shape (q q, q q)."""
+        q, p = self._moments.n_effects, self.likelihood.n_fixed
         fourth = sums.fourth.reshape(q, q, q, q).transpose(3, 0, 1, 2).reshape(q * q, q * q)
-        hessian = flat @ fourth @ flat.T
-        c = np.einsum("eab,apb->ep", change, sums.mixed_scores)
-        g = flat @ sums.scores.ravel()
-        hessian -= (2.0 / s2) * (c @ c.T) + np.outer(g, g) / self.df
-        if self.reml:
-            t = np.tensordot(change, sums.leverages, ((1, 2), (0, 2)))
-            t = t.reshape(n_parameters, self.n_fixed**2)
-            hessian -= t @ t.T
-        curvature = (sums.gradient @ self._directions).reshape(n_parameters, q * q)
-        hessian += 2.0 * curvature @ self._directions.reshape(n_parameters, q * q).T
-        return (hessian + hessian.T) / 2.0
+        c = sums.mixed_scores.transpose(0, 2, 1).reshape(q * q, p)
+        g = sums.scores.ravel()
+        second = fourth - (2.0 / s2) * (c @ c.T) - np.outer(g, g) / self.likelihood.df
+        if self.likelihood.reml:
+            t = sums.leverages.transpose(0, 2, 1, 3).reshape(q * q, p * p)
+            second -= t @ t.T
+        return second
 
 
 @dataclass(frozen=True, slots=True)

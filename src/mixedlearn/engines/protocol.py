@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance import CovarianceStructure
+from mixedlearn.components import VarianceComponents
 
 FloatArray = NDArray[np.float64]
 
@@ -46,8 +47,8 @@ class Evaluation:
         Its derivative by theta; empty below order 1.
     hessian : ndarray of shape (n_parameters, n_parameters)
         Its second derivative by theta; empty below order 2.
-    covariance_gradient : ndarray of shape (q, q)
-        G, its derivative by D; empty below order 1.
+    covariance_gradients : tuple of ndarray of shape (q_k, q_k)
+        G, its derivative by D, of every factor; empty below order 1.
     fixed : FixedEffects
         Generalised least squares at theta.
     rounding : float
@@ -58,12 +59,14 @@ class Evaluation:
     objective: float
     gradient: FloatArray
     hessian: FloatArray
-    covariance_gradient: FloatArray
+    covariance_gradients: tuple[FloatArray, ...]
     fixed: FixedEffects
     rounding: float
 
 
-def worthless_evaluation(theta: FloatArray, n_fixed: int, n_effects: int) -> Evaluation:
+def worthless_evaluation(
+    theta: FloatArray, n_fixed: int, components: VarianceComponents
+) -> Evaluation:
     """An evaluation where the objective cannot be computed: infinite, with no way out of it."""
     size = len(theta)
     return Evaluation(
@@ -71,10 +74,34 @@ def worthless_evaluation(theta: FloatArray, n_fixed: int, n_effects: int) -> Eva
         np.inf,
         np.zeros(size),
         np.zeros((size, size)),
-        np.zeros((n_effects, n_effects)),
+        tuple(np.zeros(structure.mask.shape) for structure in components.structures),
         FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 1.0),
         0.0,
     )
+
+
+class Posterior(Protocol):
+    """Distribution of the engine's random effects given the response, relative to the noise.
+
+    ``coef_response`` holds, for every factor, minus the change of the BLUPs with beta: shapes
+    (q_k, p, m_k).
+    """
+
+    coef_response: tuple[FloatArray, ...]
+
+    def covariance(self, k: int) -> FloatArray:
+        """Covariance of the effects of every level of factor k, beta known: (q_k, q_k, m_k)."""
+        ...
+
+    def variance(
+        self, columns: Sequence[FloatArray], codes: Sequence[NDArray[np.integer]]
+    ) -> FloatArray:
+        """Variance of ``sum_k z_k'b_k`` for new rows, beta known, shape (n,).
+
+        ``columns`` holds the z_k, shapes (n, q_k), ``codes`` the level of each row; a row takes no
+        part in a factor where the code is -1.
+        """
+        ...
 
 
 class Engine(Protocol):
@@ -86,19 +113,29 @@ class Engine(Protocol):
     left).
     """
 
-    structure: CovarianceStructure
-    n_levels: int
+    components: VarianceComponents
+    n_levels: tuple[int, ...]
     size: int
     within_variance: float
 
-    def start(self) -> FloatArray:
-        """Starting value of D from moments, shape (q, q)."""
+    def start(self) -> tuple[FloatArray, ...]:
+        """Starting values of the D_k from moments, shapes (q_k, q_k)."""
         ...
 
-    def start_from_within(self) -> FloatArray:
-        """Another starting value of D, for beta as the rows within levels give it."""
+    def start_from_within(self) -> tuple[FloatArray, ...]:
+        """Other starting values, for beta as the rows within levels give it."""
         ...
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective (order 0), with its gradient (1), and its Hessian (2)."""
+        ...
+
+    def random_effects(
+        self, factors: Sequence[FloatArray], fixed: FixedEffects
+    ) -> tuple[FloatArray, ...]:
+        """BLUPs of the engine's random effects at the Lambdas given, shapes (q_k, m_k)."""
+        ...
+
+    def posterior(self, factors: Sequence[FloatArray]) -> Posterior:
+        """Distribution of the random effects given the response, at the Lambdas given."""
         ...

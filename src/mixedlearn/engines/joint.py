@@ -1,0 +1,318 @@
+"""All factors at once: the likelihood of a few hundred random effects, with its exact Hessian.
+
+Notation
+--------
+The columns Z = (Z_1 ... Z_K) of all levels of all factors span r dimensions. With an orthonormal
+basis Q of their span the data are r rows, as if there were one level (`levels`):
+
+    U = Q'Z  (r, M),    R = Q'[X y],    W = [X y]'(I - Q Q')[X y]
+
+and with ``L L' = I + sum_k U_k D_k U_k'`` everything is as in `one_factor`:
+
+    P = L^-1 U,   K = L^-1 R,   [X y]'V^-1[X y] = W + K'K,   u = P'(K_y - K_X beta)
+    Pi = Z'V^-1 Z - [Z'V^-1 X H^-1 X'V^-1 Z  for REML]                            (M, M)
+
+The derivative of the objective by D_k is the sum of the levels' diagonal blocks of
+``Pi - u u'/s2``; the second derivative in directions E of D_k and F of D_l is
+
+    (2/s2) w_E' P_X w_F - sum_ij tr(E Pi_ij F Pi_ji) - g_E g_F / df,       w_E = Z_k E u_k
+
+where i runs over the levels of k, j over those of l, P_X = V^-1 - V^-1 X H^-1 X'V^-1, and
+``g_E = sum_i u_i'E u_i / s2`` (Harville 1977; Lindstrom & Bates 1988).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.bases import FixedBasis, RandomBasis
+from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.cross_products import CrossProducts
+from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
+from mixedlearn.engines.likelihood import ProfiledLikelihood
+from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
+
+FloatArray = NDArray[np.float64]
+
+# Dimensions of the columns' span that hold less than this share of the largest are rounding error.
+RANK_TOLERANCE = 1e-12
+
+
+def reduce_jointly(
+    products: CrossProducts, fixed: FixedBasis, randoms: Sequence[RandomBasis]
+) -> LevelMoments:
+    """Turn cross-products into r rows: the moments of one level that holds all effects.
+
+    The effects come factor by factor, within a factor effect by effect, then level by level.
+    """
+    columns = np.column_stack([fixed.columns, fixed.response])
+    shapes = [
+        (random.columns.shape[1], grouped.shape[2])
+        for random, grouped in zip(randoms, products.grouped, strict=True)
+    ]
+    bounds = np.cumsum([0, *(q * m for q, m in shapes)])
+    n_effects = int(bounds[-1])
+    gram = np.zeros((n_effects, n_effects))
+    response = np.empty((n_effects, columns.shape[1]))
+    for k, (random, grouped) in enumerate(zip(randoms, products.grouped, strict=True)):
+        own = slice(bounds[k], bounds[k + 1])
+        q, m = shapes[k]
+        turned = np.einsum("za,zbm->abm", random.columns, grouped)
+        response[own] = np.einsum("bc,abm->amc", columns, turned).reshape(q * m, -1)
+        block = np.zeros((q, m, q, m))
+        square = np.einsum("abm,bc->acm", turned[:, list(products.z_columns[k])], random.columns)
+        block[:, np.arange(m), :, np.arange(m)] = square.transpose(2, 0, 1)
+        gram[own, own] = block.reshape(q * m, q * m)
+        for other in range(k + 1, len(randoms)):
+            crossing = products.crossings[k, other]
+            values = crossing.turned(random.columns, randoms[other].columns)
+            block = np.zeros((q, m, *shapes[other]))
+            block[:, crossing.first, :, crossing.second] = values.transpose(2, 0, 1)
+            there = slice(bounds[other], bounds[other + 1])
+            gram[own, there] = block.reshape(q * m, -1)
+            gram[there, own] = gram[own, there].T
+    sizes = np.sqrt(np.diag(gram))
+    sizes = np.where(sizes > 0.0, sizes, 1.0)
+    values, vectors = np.linalg.eigh(gram / np.outer(sizes, sizes))
+    spanned = values > RANK_TOLERANCE * max(values[-1], 1.0)
+    roots, vectors = np.sqrt(values[spanned]), vectors[:, spanned]
+    rows = np.empty((len(roots), n_effects + columns.shape[1]))
+    rows[:, :n_effects] = (vectors * sizes[:, None] * roots).T
+    rows[:, n_effects:] = (vectors / sizes[:, None] / roots).T @ response
+    reduced = rows[:, n_effects:]
+    within = columns.T @ products.gram @ columns - reduced.T @ reduced
+    return LevelMoments(n_effects, len(rows), rows[:, :, None], np.ones(1), within)
+
+
+class JointEngine:
+    """The likelihood of several factors with few levels, all in one dense block.
+
+    Parameters
+    ----------
+    moments : LevelMoments
+        Of one level that holds the effects of all factors, from `reduce_jointly`.
+    components : VarianceComponents
+        Structures of the D_k in the engine's columns.
+    n_levels : tuple of int
+        Number of levels of every factor.
+    likelihood : ProfiledLikelihood
+    """
+
+    def __init__(
+        self,
+        moments: LevelMoments,
+        components: VarianceComponents,
+        n_levels: tuple[int, ...],
+        likelihood: ProfiledLikelihood,
+    ):
+        self.components = components
+        self.n_levels = n_levels
+        self.likelihood = likelihood
+        self._within = moments.within
+        self._columns = moments.rows[:, : moments.n_effects, 0]
+        self._data = moments.rows[:, moments.n_effects :, 0]
+        self.size = self._columns.size
+        square, df = within_residual(moments, likelihood.n_rows)
+        self.within_variance = square / df if df > 0 else 0.0
+        self._shapes = [
+            (structure.n_effects, m)
+            for structure, m in zip(components.structures, n_levels, strict=True)
+        ]
+        bounds = np.cumsum([0, *(q * m for q, m in self._shapes)]).tolist()
+        self._slices = [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._directions = components.directions()
+
+    def start(self) -> tuple[FloatArray, ...]:
+        """Variances by the method of moments, from the residuals of ordinary least squares."""
+        return self._moments_of(np.zeros(self.likelihood.n_fixed))
+
+    def start_from_within(self) -> tuple[FloatArray, ...]:
+        """Variances by moments, from the residuals of the regression within levels."""
+        return self._moments_of(coef_within(self._within))
+
+    def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
+        contrast = np.append(-coef, 1.0)
+        data = self._data @ contrast
+        gram = self._columns.T @ self._columns
+        moments = self._columns.T @ data
+        parts = [
+            slice(own.start + a * m, own.start + (a + 1) * m)
+            for (q, m), own in zip(self._shapes, self._slices, strict=True)
+            for a in range(q)
+        ]
+        sizes = np.diag(gram)
+        inverse = np.where(sizes > 0.0, 1.0 / np.where(sizes > 0.0, sizes, 1.0), 0.0)
+        weighted = inverse[:, None] * np.square(gram)
+        total = float(contrast @ self._within @ contrast + data @ data)
+        variances = start_from_moments(
+            squares=np.array([np.square(moments[part]) @ inverse[part] for part in parts]),
+            counts=np.array([np.count_nonzero(sizes[part]) for part in parts]),
+            sizes=np.array([sizes[part].sum() for part in parts]),
+            overlaps=np.array([[weighted[g, h].sum() for h in parts] for g in parts]),
+            total=total,
+            df=self.likelihood.total,
+        )
+        bounds = np.cumsum([q for q, _ in self._shapes])[:-1]
+        return tuple(np.diag(part) for part in np.split(variances, bounds))
+
+    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
+        """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
+        factors = self.components.factors_from_theta(theta)
+        likelihood = self.likelihood
+        inverse, log_det = self._solve(factors)
+        data = inverse @ self._data
+        try:
+            fixed = likelihood.least_squares(self._within + data.T @ data)
+        except np.linalg.LinAlgError:
+            # D so large that X'V^-1 X is singular to rounding: no point to stay at.
+            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+        objective = likelihood.objective(log_det, fixed)
+        largest = max((np.square(factor).max(initial=0.0) for factor in factors), default=0.0)
+        rounding = likelihood.rounding(objective, fixed, largest)
+        nothing = np.empty(0)
+        if order == 0:
+            return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
+        s2 = fixed.noise_variance
+        projected = inverse @ self._columns  # P
+        u = projected.T @ (data[:, -1] - data[:, :-1] @ fixed.coef)
+        mixed = projected.T @ (data[:, :-1] @ fixed.inverse_root)
+        whole = projected.T @ projected
+        leverage = mixed @ mixed.T
+        information = whole - leverage if likelihood.reml else whole
+        effects = [u[own].reshape(s) for own, s in zip(self._slices, self._shapes, strict=True)]
+        scores = [effect @ effect.T / s2 for effect in effects]
+        blocks = self._blocks(information)
+        gradients = tuple(
+            np.einsum("aibi->ab", blocks[k][k]) - score for k, score in enumerate(scores)
+        )
+        arguments = (self._directions, factors, gradients)
+        gradient = theta_gradient(*arguments)
+        if order == 1:
+            return Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
+        turned = self._turned(effects)
+        second = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
+        second -= np.block([[_traces(block) for block in row] for row in blocks])
+        g = np.concatenate([score.ravel() for score in scores])
+        second -= np.outer(g, g) / likelihood.df
+        hessian = theta_hessian(*arguments, second)
+        return Evaluation(theta, objective, gradient, hessian, gradients, fixed, rounding)
+
+    def _solve(self, factors: Sequence[FloatArray]) -> tuple[FloatArray, float]:
+        """``L^-1`` and log|V|; L from a factorisation of ``[U Lambda, I]``, not of its square."""
+        spread = self._times_factors(self._columns, factors)
+        root = np.linalg.qr(np.vstack([spread.T, np.eye(len(spread))]), mode="r")
+        log_det = 2.0 * float(np.log(np.abs(np.diag(root))).sum())
+        return np.linalg.inv(root).T, log_det
+
+    def _times_factors(self, columns: FloatArray, factors: Sequence[FloatArray]) -> FloatArray:
+        """Columns of all effects times Lambda, level by level."""
+        result = np.empty_like(columns)
+        for factor, shape, own in zip(factors, self._shapes, self._slices, strict=True):
+            part = columns[:, own].reshape(len(columns), *shape)
+            result[:, own] = np.matmul(factor.T, part).reshape(len(columns), -1)
+        return result
+
+    def _blocks(self, matrix: FloatArray) -> list[list[FloatArray]]:
+        """A matrix over all effects by pairs of factors, shapes (q_k, m_k, q_l, m_l)."""
+        pairs = list(zip(self._slices, self._shapes, strict=True))
+        return [
+            [matrix[own, other].reshape(*shape, *shape_other) for other, shape_other in pairs]
+            for own, shape in pairs
+        ]
+
+    def _turned(self, effects: Sequence[FloatArray]) -> FloatArray:
+        """Coordinates of ``Z_k e_a e_b' u_k`` in Z, a column for each k, a and b."""
+        n_columns = sum(q * q for q, _ in self._shapes)
+        turned = np.zeros((self._columns.shape[1], n_columns))
+        column = 0
+        for effect, (q, m), own in zip(effects, self._shapes, self._slices, strict=True):
+            for a in range(q):
+                rows = slice(own.start + a * m, own.start + (a + 1) * m)
+                turned[rows, column : column + q] = effect.T
+                column += q
+        return turned
+
+    def random_effects(
+        self, factors: Sequence[FloatArray], fixed: FixedEffects
+    ) -> tuple[FloatArray, ...]:
+        """BLUPs of the engine's random effects, ``D_k u_k``."""
+        inverse, _ = self._solve(factors)
+        data = inverse @ (self._data[:, -1] - self._data[:, :-1] @ fixed.coef)
+        u = (inverse @ self._columns).T @ data
+        return tuple(
+            factor @ (factor.T @ u[own].reshape(shape))
+            for factor, own, shape in zip(factors, self._slices, self._shapes, strict=True)
+        )
+
+    def posterior(self, factors: Sequence[FloatArray]) -> JointPosterior:
+        """Distribution of the random effects given the response."""
+        inverse, _ = self._solve(factors)
+        projected = inverse @ self._columns
+        mixed = projected.T @ (inverse @ self._data[:, :-1])
+        response = []
+        for factor, own, (q, m) in zip(factors, self._slices, self._shapes, strict=True):
+            part = mixed[own].reshape(q, m, -1).transpose(0, 2, 1)
+            response.append(np.einsum("ab,bpm->apm", factor @ factor.T, part))
+        spread = self._times_factors(self._columns, factors)
+        outer = np.linalg.inv(np.eye(spread.shape[1]) + spread.T @ spread)
+        transposed = [factor.T for factor in factors]
+        half = self._times_factors(outer, transposed)
+        covariance = self._times_factors(np.ascontiguousarray(half.T), transposed)
+        return JointPosterior(covariance, tuple(self._shapes), tuple(response))
+
+
+@dataclass(frozen=True, slots=True)
+class JointPosterior:
+    """Distribution of the engine's random effects given the response.
+
+    Attributes
+    ----------
+    covariances : ndarray of shape (M, M)
+        Covariance of all effects, relative to the noise variance, beta taken as known.
+    shapes : tuple of (int, int)
+        q_k and m_k.
+    coef_response : tuple of ndarray of shape (q_k, p, m_k)
+        Minus the change of the BLUPs with beta.
+    """
+
+    covariances: FloatArray
+    shapes: tuple[tuple[int, int], ...]
+    coef_response: tuple[FloatArray, ...]
+
+    def covariance(self, k: int) -> FloatArray:
+        """Covariance of the effects of every level of factor k, shape (q_k, q_k, m_k)."""
+        q, m = self.shapes[k]
+        start = sum(q_other * m_other for q_other, m_other in self.shapes[:k])
+        block = self.covariances[start : start + q * m, start : start + q * m]
+        return np.einsum("aibi->abi", block.reshape(q, m, q, m))
+
+    def variance(
+        self, columns: Sequence[FloatArray], codes: Sequence[NDArray[np.integer]]
+    ) -> FloatArray:
+        """Variance of ``sum_k z_k'b_k`` for new rows, shape (n,)."""
+        positions, weights, start = [], [], 0
+        for (q, m), z, code in zip(self.shapes, columns, codes, strict=True):
+            for a in range(q):
+                positions.append(start + a * m + np.maximum(code, 0))
+                weights.append(np.where(code >= 0, z[:, a], 0.0))
+            start += q * m
+        variance = np.zeros(len(columns[0]))
+        for first, (row, weight) in enumerate(zip(positions, weights, strict=True)):
+            for second in range(first + 1):
+                share = 1.0 if second == first else 2.0
+                entry = self.covariances[row, positions[second]]
+                variance += share * weight * weights[second] * entry
+        return variance
+
+
+def _traces(block: FloatArray) -> FloatArray:
+    """``sum_ij tr(E Pi_ij F Pi_ji)`` as a form in E and F, shape (q_k q_k, q_l q_l)."""
+    q, m, q_other, m_other = block.shape
+    flat = block.transpose(0, 2, 1, 3).reshape(q * q_other, m * m_other)
+    products = (flat @ flat.T).reshape(q, q_other, q, q_other)
+    return products.transpose(2, 0, 1, 3).reshape(q * q, q_other * q_other)
