@@ -1,9 +1,9 @@
 """Several grouping factors, nested and crossed: speed and memory, beside lme4 and mixedlm.
 
 pip install -e ".[bench]"    # and R with lme4, without which its rows are left out
-python benchmarks/several_factors.py            # all cases; about three minutes
+python benchmarks/several_factors.py            # all cases; about four minutes
 python benchmarks/several_factors.py --quick    # without the peers and the big cases
-python benchmarks/several_factors.py --all      # with the peers on the big crossed cases as well
+python benchmarks/several_factors.py --all      # and the peers on the big crossed cases: far longer
 python benchmarks/several_factors.py insteval   # one case
 """
 
@@ -243,14 +243,14 @@ def compare(
 
 
 def print_criteria(reached: dict[str, Reached]) -> None:
-    """Print the criteria, minus twice the restricted log-likelihood, relative to ours."""
+    """Print the criteria, minus twice the restricted log-likelihood, and how far above ours."""
     ours = reached[OURS].criterion
-    print(f"  criterion {ours:.6f} after {reached[OURS].effort}")
+    print("  criterion reached")
     for name, peer in reached.items():
-        if name != OURS:
-            above = peer.criterion - ours
-            verdict = "" if abs(above) <= AGREEMENT else "   THEY DO NOT AGREE"
-            print(f"    {name} {above:+.2e} after {peer.effort}{verdict}")
+        above = peer.criterion - ours
+        relation = "" if name == OURS else f"   {above:+.1e}"
+        verdict = "" if abs(above) <= AGREEMENT else "   THEY DO NOT AGREE"
+        print(f"    {name:<26}{peer.criterion:16.6f} after {peer.effort}{relation}{verdict}")
 
 
 def print_memory(data: Data, budget: str = "") -> None:
