@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.engines.level_pairs import TailPattern
@@ -109,15 +110,17 @@ def tail_pattern(
     sizes = [len(part) for part in levels]
     all_levels = np.concatenate([np.empty(0, np.int32), *levels])
     all_columns = np.concatenate([np.empty(0, np.int32), *columns])
-    order = np.lexsort((all_columns, all_levels))
-    place = np.empty(len(order), dtype=np.intp)
-    place[order] = np.arange(len(order))
+    # The conversion sorts the entries in linear time and says where each has gone.
+    shape = (plan.shapes[k][1], max(plan.n_tail, 1))
+    number = np.arange(1, len(all_levels) + 1)
+    table = coo_array((number, (all_levels, all_columns)), shape=shape).tocsr()
+    table.sort_indices()
+    place = np.empty(len(number), dtype=np.intp)
+    place[table.data - 1] = np.arange(len(number))
     pattern = TailPattern(
-        pointers=np.append(
-            0, np.cumsum(np.bincount(all_levels, minlength=plan.shapes[k][1]))
-        ).astype(np.int32),
-        columns=all_columns[order].astype(np.int32),
-        levels=all_levels[order].astype(np.int32),
+        pointers=table.indptr.astype(np.int32),
+        columns=table.indices.astype(np.int32),
+        levels=np.repeat(np.arange(shape[0], dtype=np.int32), np.diff(table.indptr)),
         n_columns=plan.n_tail,
     )
     return pattern, np.split(place, np.cumsum(sizes)[:-1]) if sizes else []

@@ -9,13 +9,15 @@ one pattern of entries (i, t) with r values each. For coefficients ``C_i`` (s, r
     gram    sum_i R_i'C_i'C_i R_i           (T, T)
     forms   sum_i C_i R_i B R_i'C_i'        (s, s)      for a symmetric B (T, T)
 
-Both are sums over the pairs of entries of a level. Where the pairs are few, their products are
-listed once, and each is a sparse matrix times a vector; where they are many, the rows are
-multiplied anew every time.
+Both are sums over the pairs of entries of a level. The products of the pairs can be listed once, and
+each sum is then a sparse matrix times a vector. With power-law data the columns that occur most
+often make most of the pairs: they are taken as dense columns instead, for which BLAS is faster than
+any list, and only the pairs of the others are listed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +27,14 @@ from scipy.sparse import csc_array, csr_array
 FloatArray = NDArray[np.float64]
 
 # Up to so many pairs are listed, at 12 bytes each (and r (r + 1) / 2 lists).
-MOST_LISTED_PAIRS = 10_000_000
+MOST_LISTED_PAIRS = 12_000_000
+# Nanoseconds for a pair of the list (its making shared among a few uses), an entry times a dense
+# column, a row times two dense columns.
+LISTED_COST, MIXED_COST, DENSE_COST = 8.0, 0.9, 0.02
+# Entries from which the numbers of pairs are estimated.
+SAMPLE_ENTRIES = 200_000
+# Numbers of a chunk of dense rows.
+CHUNK_ENTRIES = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +113,116 @@ class TailRows:
         self.pattern = pattern
         self.rows = rows
         n_lists = len(rows) * (len(rows) + 1) // 2
-        self.is_listed = pattern.n_pairs * n_lists <= MOST_LISTED_PAIRS
-        self._lists = _list_pairs(pattern, rows) if self.is_listed else {}
+        dense = dense_columns(pattern, MOST_LISTED_PAIRS // max(n_lists, 1))
+        # The dense columns first, each part in its old order.
+        self._order = np.argsort(~dense, kind="stable")
+        self._place = np.argsort(self._order)
+        self.n_dense = int(dense.sum())
+        is_dense = dense[pattern.columns]
+        self._dense = self._part(np.flatnonzero(is_dense), 0, self.n_dense)
+        self._listed = self._part(np.flatnonzero(~is_dense), self.n_dense, pattern.n_columns)
+        self._lists = _list_pairs(self._listed.pattern, self._listed.rows)
+
+    def _part(self, entries: NDArray[np.intp], first: int, last: int) -> _Part:
+        """The entries of the columns first to last of the new order."""
+        levels = self.pattern.levels[entries]
+        sizes = np.bincount(levels, minlength=len(self.pattern.pointers) - 1)
+        columns = (self._place[self.pattern.columns[entries]] - first).astype(np.int32)
+        pointers = np.append(0, np.cumsum(sizes)).astype(np.int32)
+        return _Part(TailPattern(pointers, columns, levels, last - first), self.rows[:, entries])
 
     def gram(self, coefficients: FloatArray) -> FloatArray:
         """``sum_i R_i'C_i'C_i R_i`` for coefficients of shape (s, r, m)."""
-        n = self.pattern.n_columns
-        if not self.is_listed:
-            return gram_of_rows(self.pattern, self.pattern.spread(coefficients, self.rows))
-        total = np.zeros(n * n)
+        d, n = self.n_dense, self.pattern.n_columns
+        result = np.zeros((n, n))
+        listed = np.zeros((n - d) ** 2)
         for (a, b), pairs in self._lists.items():
-            total += pairs @ np.einsum("sm,sm->m", coefficients[:, a], coefficients[:, b])
-        upper = total.reshape(n, n)
-        return upper + np.triu(upper, 1).T
+            listed += pairs @ np.einsum("sm,sm->m", coefficients[:, a], coefficients[:, b])
+        upper = listed.reshape(n - d, n - d)
+        result[d:, d:] = upper
+        result[d:, d:] += np.triu(upper, 1).T
+        if not d:
+            return result
+        for own in coefficients:
+            for dense, sparse in self._chunks(own[None]):
+                result[:d, :d] += dense[0].T @ dense[0]
+                result[d:, :d] += sparse[0].T @ dense[0]
+        result[:d, d:] = result[d:, :d].T
+        return result[np.ix_(self._place, self._place)]
 
     def forms(self, coefficients: FloatArray, form: FloatArray) -> FloatArray:
         """``sum_i C_i R_i B R_i'C_i'`` for coefficients of shape (s, r, m)."""
-        if not self.is_listed:
-            return forms_of_rows(self.pattern, self.pattern.spread(coefficients, self.rows), form)
+        d = self.n_dense
         result = np.zeros((len(coefficients),) * 2)
+        if d:
+            form = form[np.ix_(self._order, self._order)]
         # The lists hold a pair once, in the upper triangle.
-        doubled = (2.0 * form - np.diag(np.diag(form))).ravel()
+        listed = form[d:, d:]
+        doubled = (2.0 * listed - np.diag(np.diag(listed))).ravel()
         for (a, b), pairs in self._lists.items():
-            by_level = doubled @ pairs
-            part = (coefficients[:, a] * by_level) @ coefficients[:, b].T
+            part = (coefficients[:, a] * (doubled @ pairs)) @ coefficients[:, b].T
             result += (part + part.T) / 2.0
+        if not d:
+            return result
+        for dense, sparse in self._chunks(coefficients):
+            for a in range(len(coefficients)):
+                for b in range(a, len(coefficients)):
+                    both = np.vdot(dense[a].T @ dense[b], form[:d, :d])
+                    both += np.vdot(sparse[a].T @ dense[b], form[d:, :d])
+                    both += np.vdot(sparse[b].T @ dense[a], form[d:, :d])
+                    result[a, b] += both
+                    result[b, a] = result[a, b]
         return result
+
+    def _chunks(
+        self, coefficients: FloatArray
+    ) -> Iterator[tuple[list[FloatArray], list[csr_array]]]:
+        """``C_i R_i`` for chunks of levels, split into dense and listed columns."""
+        dense, listed = (
+            [part.pattern.matrix(row) for row in part.pattern.spread(coefficients, part.rows)]
+            for part in (self._dense, self._listed)
+        )
+        n_levels = len(self.pattern.pointers) - 1
+        size = max(CHUNK_ENTRIES // self.n_dense, 1)
+        for start in range(0, n_levels, size):
+            own = slice(start, start + size)
+            yield [matrix[own].toarray() for matrix in dense], [matrix[own] for matrix in listed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some columns of the tail's rows."""
+
+    pattern: TailPattern
+    rows: FloatArray
+
+
+def dense_columns(pattern: TailPattern, most_pairs: int) -> NDArray[np.bool_]:
+    """Which columns to take as dense, shape (T,): the most frequent ones, so many as pay.
+
+    Parameters
+    ----------
+    pattern : TailPattern
+    most_pairs : int
+        Most pairs of entries of the other columns.
+    """
+    n, m = pattern.n_columns, len(pattern.pointers) - 1
+    frequency = np.bincount(pattern.columns, minlength=n)
+    order = np.argsort(-frequency, kind="stable")
+    rank = np.empty(n, dtype=np.intp)
+    rank[order] = np.arange(n)
+    step = len(pattern.columns) // SAMPLE_ENTRIES + 1
+    sampled = pattern.levels % step == 0
+    levels, ranks = pattern.levels[sampled], rank[pattern.columns[sampled]]
+    best, cheapest = n, np.inf
+    for n_dense in sorted({0, *np.geomspace(1, max(n, 1), 24).astype(int).tolist(), n}):
+        sizes = np.bincount(levels[ranks >= n_dense], minlength=m).astype(np.int64)
+        n_pairs = step * int((sizes * (sizes + 1) // 2).sum())
+        cost = LISTED_COST * n_pairs + MIXED_COST * step * int(sizes.sum()) * n_dense
+        cost += DENSE_COST * m * n_dense**2
+        if n_pairs <= most_pairs and cost < cheapest:
+            best, cheapest = n_dense, cost
+    return rank < best
 
 
 def _list_pairs(pattern: TailPattern, rows: FloatArray) -> dict[tuple[int, int], csc_array]:
@@ -138,14 +231,17 @@ def _list_pairs(pattern: TailPattern, rows: FloatArray) -> dict[tuple[int, int],
     The list (a, b) holds what multiplies ``C_a C_b`` in both places where a and b differ.
     """
     n_entries, n = len(pattern.columns), pattern.n_columns
-    partners = pattern.pointers[1:][pattern.levels] - np.arange(n_entries)
-    first = np.repeat(np.arange(n_entries), partners)
-    starts = np.repeat(np.cumsum(partners) - partners, partners)
-    second = first + (np.arange(len(first)) - starts)
-    cells = pattern.columns[first].astype(np.int64) * n + pattern.columns[second]
-    if n * n < np.iinfo(np.int32).max:
-        cells = cells.astype(np.int32)
-    ends = np.append(0, np.cumsum(partners))[pattern.pointers]
+    entry = np.arange(n_entries, dtype=np.int32)
+    partners = pattern.pointers[1:][pattern.levels] - entry
+    stops = np.append(0, np.cumsum(partners, dtype=np.int64))
+    first = np.repeat(entry, partners)
+    second = np.repeat((entry - stops[:-1]).astype(np.int32), partners)
+    second += np.arange(len(first), dtype=np.int32)
+    cell = np.int32 if n * n < np.iinfo(np.int32).max else np.int64
+    cells = pattern.columns[first].astype(cell)
+    cells *= n
+    cells += pattern.columns[second]
+    ends = stops[pattern.pointers].astype(cell)
     shape = (n * n, len(pattern.pointers) - 1)
     lists = {}
     for a in range(len(rows)):
@@ -153,5 +249,5 @@ def _list_pairs(pattern: TailPattern, rows: FloatArray) -> dict[tuple[int, int],
             values = rows[a][first] * rows[b][second]
             if b > a:
                 values += rows[b][first] * rows[a][second]
-            lists[a, b] = csc_array((values, cells, ends.astype(cells.dtype)), shape=shape)
+            lists[a, b] = csc_array((values, cells, ends), shape=shape)
     return lists

@@ -449,8 +449,10 @@ def add_effects(
             part = effects.tails[outer]
             sums = sum_by_level(np.array(values)[None], stage.entries[later], part.shape[1])[0]
             part += sign * sums
-    if effects.tail.size:
-        effects.tail += sign * gram
+    if sign > 0.0:
+        effects.tail += gram
+    else:
+        effects.tail -= gram
 
 
 def add_data(

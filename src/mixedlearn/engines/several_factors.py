@@ -159,6 +159,8 @@ class SeveralFactorsEngine:
         self.within_variance = reduced.within_variance
         self._reduced = reduced
         self._directions = components.directions()
+        # The last elimination is kept, for the BLUPs at the optimum.
+        self._last: tuple[bytes, Elimination] | None = None
         self.size = (
             reduced.columns.size + reduced.data.rows.size + reduced.tail_rows.rows.size
         ) + reduced.effects.tail.size
@@ -267,6 +269,11 @@ class SeveralFactorsEngine:
     def _eliminate(self, factors: Sequence[FloatArray]) -> Elimination:
         """Eliminate the chain, stage by stage, and factorise the tail."""
         reduced = self._reduced
+        key = np.concatenate([factor.ravel() for factor in factors]).tobytes()
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        # Two eliminations at once would be twice the memory.
+        self._last = None
         effects = reduced.effects.copy()
         solved = []
         for s, stage in enumerate(reduced.stages):
@@ -288,7 +295,9 @@ class SeveralFactorsEngine:
             solved.append(own)
         tail_factors = [factors[k] for k in reduced.plan.tail]
         tail = factorise_tail(reduced.plan.tail_shapes, tail_factors, effects.tail)
-        return Elimination([factor @ factor.T for factor in factors], solved, tail)
+        elimination = Elimination([factor @ factor.T for factor in factors], solved, tail)
+        self._last = key, elimination
+        return elimination
 
     def _eliminate_data(self, elimination: Elimination, data: DataProducts) -> EliminatedData:
         """Carry further columns through the elimination."""

@@ -76,18 +76,7 @@ class Tail:
 
     def covariance(self, inverse: FloatArray) -> FloatArray:
         """B from the inverse of ``L L'``."""
-        if all(q == 1 for q, _ in self.shapes):
-            sizes = self._sizes()
-            return inverse * sizes[:, None] * sizes
-        half = self.turn(inverse, transposed=False)
-        return self.turn(np.ascontiguousarray(half.T), transposed=False)
-
-    def _sizes(self) -> FloatArray:
-        sizes = [
-            np.full(q * m, factor[0, 0])
-            for factor, (q, m) in zip(self.factors, self.shapes, strict=True)
-        ]
-        return np.concatenate([np.empty(0), *sizes])
+        return _turn_both(self.shapes, self.factors, inverse, transposed=False)
 
     def slices(self) -> list[slice]:
         """Columns of every factor."""
@@ -126,9 +115,7 @@ def factorise_tail(
     shapes, factors = tuple(shapes), tuple(factors)
     if not len(products):
         return Tail(shapes, factors, products, products)
-    half = _turn(shapes, factors, products, transposed=True)
-    scaled = _turn(shapes, factors, np.ascontiguousarray(half.T), transposed=True)
-    del half
+    scaled = _turn_both(shapes, factors, products, transposed=True)
     scaled.flat[:: len(scaled) + 1] += 1.0
     root, status = lapack.dpotrf(scaled.T, lower=1, overwrite_a=1, clean=1)
     _check(status)
@@ -154,6 +141,23 @@ def _turn(
             part = rows[own].reshape(q, -1)
             result[own] = (matrix @ part).reshape(q * m, -1)
     return result
+
+
+def _turn_both(
+    shapes: Sequence[tuple[int, int]],
+    factors: Sequence[FloatArray],
+    matrix: FloatArray,
+    *,
+    transposed: bool,
+) -> FloatArray:
+    """Lambda (or its transpose) on both sides of a symmetric matrix."""
+    if all(q == 1 for q, _ in shapes):
+        sizes = np.repeat([factor[0, 0] for factor in factors], [m for _, m in shapes])
+        result = matrix * sizes
+        result *= sizes[:, None]
+        return result
+    half = _turn(shapes, factors, matrix, transposed=transposed)
+    return _turn(shapes, factors, np.ascontiguousarray(half.T), transposed=transposed)
 
 
 def _solve(root: FloatArray, right: FloatArray, *, transposed: bool = False) -> FloatArray:
