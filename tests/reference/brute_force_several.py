@@ -238,9 +238,7 @@ class Solution:
         x = np.asarray(x, dtype=float)
         row[len(row) - p :] = basis.rows(x[None])[0]
         relative, start = 1 / LD(weight), 0
-        for part, factor, z, level in zip(
-            self._data.parts, self._factors, zs, levels, strict=True
-        ):
+        for part, factor, z, level in zip(self._data.parts, self._factors, zs, levels, strict=True):
             effect = part.z_basis.rows(np.asarray(z, dtype=float)[None])[0] @ factor
             r = factor.shape[1]
             if level is None:
@@ -330,8 +328,7 @@ def _value_and_gradients(data, factors):
     dual = inverse[:size, :used] @ Q[:rows, :used].T
     gradients, start = [], 0
     for block, factor in zip(blocks, factors, strict=True):
-        _, m, q = block.shape
-        r = factor.shape[1]
+        m, r = block.shape[1], factor.shape[1]
         mine = slice(start, start + m * r)
         start += m * r
         found = 2 * np.einsum("nmq,msn->qs", block, dual[mine].reshape(m, r, rows))

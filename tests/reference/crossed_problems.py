@@ -397,12 +397,10 @@ def _directions(problem):
         if structure == "scalar":  # in the units in which the variances are equal
             raw = _expand(Z / np.sqrt((Z**2).mean()), code)
             directions.append(raw @ raw.T)
-        else:
-            for a in range(q):
-                for b in range(a + 1 if structure == "full" else 0):
-                    directions.append(each[a, b] + each[b, a])
-                if structure == "diagonal":
-                    directions.append(each[a, a])
+            continue
+        full = structure == "full"
+        pairs = [(a, b) for a in range(q) for b in range(a + 1) if full or a == b]
+        directions += [each[a, b] + each[b, a] for a, b in pairs]
     return directions
 
 
