@@ -1,6 +1,6 @@
 """Write ``crossed_problems.json``: the best criterion known for every crossed problem.
 
-Run ``python tests/reference/make_crossed_references.py``: two processes, about ten minutes. Every
+Run ``python tests/reference/make_crossed_references.py``: two processes, about five minutes. Every
 problem is searched twice, from 16 different random starts each; `agreement` is the difference of
 the two criteria, `n_reached` of the `n_starts` descents ended within 1e-4 of the better one.
 """
