@@ -43,9 +43,14 @@ FAMILIES = (
     "covariates of the level",
     "response far from zero",
 )
-"""Seed ``s`` belongs to family ``s % 28``; the traits of other families are mixed in at random."""
+"""Seed ``s < 280`` is of family ``s % 28``; the traits of other families are mixed in at random."""
 
-N_PROBLEMS = 10 * len(FAMILIES)
+FEW_ROWS = "few rows and several optima"
+SEVERAL_OPTIMA = (19, 20, 41, 116, 122, 141, 261, 264, 265, 276, 282, 344, 454, 526, 532)
+"""The seeds from 280: draws of few rows that were kept because the criterion has several optima."""
+
+N_REGULAR = 10 * len(FAMILIES)
+N_PROBLEMS = N_REGULAR + len(SEVERAL_OPTIMA)
 MOST_EFFECTS = 90
 MOST_ROWS = 200
 
@@ -131,6 +136,11 @@ def _sparse(rng, n_factors):
     return [_skewed(rng, int(rng.integers(4, 31)), n) for _ in range(n_factors)]
 
 
+def _few(rng, n_factors):
+    n = int(rng.integers(15, 31))
+    return [rng.integers(0, int(rng.integers(2, 7)), size=n) for _ in range(n_factors)]
+
+
 def _nested(rng, depth):
     """Levels within levels within ..., each of several rows; unbalanced or not."""
     balanced = _chance(rng, 0.3)
@@ -196,6 +206,8 @@ def _layout(rng, family):
         codes = plain(rng, 3)
     elif family == "four factors":
         codes = (_partly if _chance(rng, 0.5) else _sparse)(rng, 4)
+    elif family == FEW_ROWS:
+        codes = _few(rng, 2 if _chance(rng, 0.6) else 3)
     elif pick == 0 and _chance(rng, 0.4):
         codes = _nested(rng, 2)
     else:
@@ -214,6 +226,7 @@ def _true_factors(rng, family, sizes):
         factors.append(factor)
     trait = family
     mixed = ("slopes in one factor", "slopes in every factor", "ill-scaled slopes", "weights")
+    mixed += (FEW_ROWS,)
     if family in mixed or _chance(rng, 0.25):
         traits = ("a variance of zero", "large ratios", "tiny variances", "rank one", family)
         trait = traits[int(rng.integers(5))]
@@ -241,8 +254,7 @@ def _true_factors(rng, family, sizes):
     return factors
 
 
-def _draw(rng, seed):
-    family = FAMILIES[seed % len(FAMILIES)]
+def _draw(rng, seed, family):
     kind = [family]
     codes = _layout(rng, family)
     n, n_factors = len(codes[0]), len(codes)
@@ -250,7 +262,7 @@ def _draw(rng, seed):
 
     # the model
     slope_families = ("slopes in one factor", "slopes in every factor", "ill-scaled slopes")
-    slope_families += ("rank one", "diagonal", "scalar")
+    slope_families += ("rank one", "diagonal", "scalar", FEW_ROWS)
     has_slopes = family in slope_families or _chance(rng, 0.15)
     n_slopes = [0] * n_factors
     if has_slopes:
@@ -452,9 +464,13 @@ def is_estimable(problem):
 
 def crossed_problem(seed):
     """The problem of this seed; problems that are not estimable are drawn again."""
-    rng = np.random.Generator(np.random.PCG64([20250211, seed]))
+    if seed < N_REGULAR:
+        family, number = FAMILIES[seed % len(FAMILIES)], seed
+    else:
+        family, number = FEW_ROWS, 1000 + SEVERAL_OPTIMA[seed - N_REGULAR]
+    rng = np.random.Generator(np.random.PCG64([20250211, number]))
     while True:
-        problem = _draw(rng, seed)
+        problem = _draw(rng, seed, family)
         if is_estimable(problem):
             identified = is_identified(problem)
             kind = problem.kind + ("" if identified else ", not identified")
