@@ -1,9 +1,9 @@
 """Variance components: the covariance structures of all factors, and one theta for them all.
 
-Theta of a model is that of its factors in turn. With ``D_k = Lambda_k Lambda_k'`` the objective is a
-function of the D_k alone, so its derivatives by theta follow from those by D:
+Theta of a model is that of its factors in turn. With ``D_k = Lambda_k Lambda_k'`` the objective is
+a function of the D_k alone, so its derivatives by theta follow from those by D:
 
-    df/dtheta_a = sum_k tr(G_k dD_k/dtheta_a),      dD = E Lambda' + Lambda E',  E = dLambda/dtheta_a
+    df/dtheta_a = tr(G_k dD_k/dtheta_a),    dD = E Lambda' + Lambda E',    E = dLambda/dtheta_a
 
 and the second derivatives have the second-order term ``2 tr(G_k E_a E_b')`` besides.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class VarianceComponents:
 
     def __post_init__(self) -> None:
         stops = np.cumsum([0, *(structure.n_parameters for structure in self.structures)]).tolist()
-        slices = tuple(slice(*pair) for pair in zip(stops[:-1], stops[1:], strict=True))
+        slices = tuple(slice(*pair) for pair in pairwise(stops))
         object.__setattr__(self, "slices", slices)
 
     @property

@@ -51,7 +51,7 @@ class Crossing:
     products: FloatArray
 
     def turned(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        """The products of other columns ``z left`` and ``z right``: (q first, q second, n_pairs)."""
+        """Products of other columns ``z left`` and ``z right``: (q first, q second, n_pairs)."""
         return np.einsum("za,zwm,wb->abm", left, self.products, right, optimize=True)
 
 

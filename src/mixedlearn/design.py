@@ -188,8 +188,8 @@ def make_specification(
         factors, intercepts, slopes, covariances, strict=True
     ):
         _check_factor(name, intercept, own_slopes, own_covariance)
-        effects = (INTERCEPT,) if intercept else ()
-        effects += tuple(names[column] for column in own_slopes)
+        slope_names = tuple(names[column] for column in own_slopes)
+        effects = (INTERCEPT, *slope_names) if intercept else slope_names
         resolved.append(
             Factor(
                 name=name,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
 from mixedlearn.cross_products import accumulate
+from mixedlearn.description import ModelDescription, describe_model
 from mixedlearn.design import Design, Specification, find_group_columns, make_specification
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
@@ -247,9 +248,7 @@ default="full"
             If the optimum does not carry its certificate.
         """
         X = check_frame(self, X, has_groups=groups is not None, reset=True)
-        names = column_names(X)
-        group_columns = find_group_columns(self.groups, names)
-        labels = find_labels(X, groups, names, group_columns)
+        specification, labels = self._specify(X, groups)
         if not labels:
             warnings.warn(
                 "fit received no groups, so the model has no random effects: it is ordinary least "
@@ -259,16 +258,6 @@ default="full"
                 NoGroupsWarning,
                 stacklevel=FIT_STACKLEVEL,
             )
-        specification = make_specification(
-            names,
-            [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
-            fixed_effects=self.fixed_effects,
-            random_intercept=self.random_intercept,
-            random_slopes=self.random_slopes,
-            covariance=self.covariance,
-            fit_intercept=self.fit_intercept,
-            reml=self.reml,
-        )
         # NaN and infinity show in the cross-products, unless a weight of zero hides them.
         columns = numeric_columns(self, X, specification, check_finite=sample_weight is not None)
         response = check_response(self, X, y)
@@ -418,8 +407,8 @@ default="full"
         if labels and factors:
             for k, (own, known) in enumerate(zip(labels, self._levels, strict=True)):
                 if names[k] in wanted:
-                    codes[k] = look_up(own, known)
-                    self._check_known(names[k], own, codes[k])
+                    codes[k] = found = look_up(own, known)
+                    self._check_known(names[k], own, found)
         elif wanted and not labels and self._model.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "
@@ -503,6 +492,73 @@ default="full"
         mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
         truth = check_response(self, mean, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
+
+    def describe(self, X: Any, groups: Any = None) -> ModelDescription:
+        """Describe the blocks of the model and their cost, without fitting it.
+
+        Factors that are nested in each other are eliminated level by level, which takes time and
+        memory in proportion to the numbers of levels. Factors that are crossed with the largest one
+        share one dense block: its memory grows with the square of their levels, its time with the
+        cube.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            As for `fit`; only its group columns are looked at.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, as for `fit`.
+
+        Returns
+        -------
+        description : ModelDescription
+            Prints as a table: each factor with its levels, effects and how they are stored, and the
+            size of the dense block.
+
+        Raises
+        ------
+        ValueError
+            If parameters or labels are not allowed, as for `fit`.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_insteval
+        >>> X, y = load_insteval(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups=["s", "d", "dept"], fixed_effects=["service"])
+        >>> print(model.describe(X))
+        73,421 rows, 2 fixed effects, 4,114 random effects of 3 grouping factors
+        factor  levels  effects  stored as
+        ...
+        """
+        X = check_frame(clone(self), X, has_groups=groups is not None, reset=True)
+        specification, labels = self._specify(X, groups)
+        encoded = [encode(own) for own in labels]
+        rows = np.empty((len(X), 0))
+        products = accumulate(
+            rows,
+            np.zeros(len(X)),
+            [codes for codes, _ in encoded],
+            [len(levels) for _, levels in encoded],
+            [()] * len(encoded),
+        )
+        return describe_model(products, specification)
+
+    def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
+        """What the parameters say about these columns, and the labels of every factor."""
+        names = column_names(X)
+        group_columns = find_group_columns(self.groups, names)
+        labels = find_labels(X, groups, names, group_columns)
+        specification = make_specification(
+            names,
+            [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
+            fixed_effects=self.fixed_effects,
+            random_intercept=self.random_intercept,
+            random_slopes=self.random_slopes,
+            covariance=self.covariance,
+            fit_intercept=self.fit_intercept,
+            reml=self.reml,
+        )
+        return specification, labels
 
     def log_likelihood(self, theta: ArrayLike | None = None) -> float:
         """Log-likelihood, profiled over the fixed effects and the noise variance.

@@ -185,7 +185,9 @@ def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
     )
     part_codes = _separated(distinct, [len(levels) for _, levels in encoded])
     levels = pd.MultiIndex(
-        levels=[levels for _, levels in encoded], codes=part_codes, names=list(labels.part_names)
+        levels=[own for _, own in encoded],  # type: ignore[misc]
+        codes=part_codes,  # type: ignore[arg-type]
+        names=list(labels.part_names),
     )
     return keys.astype(np.int32), levels
 
@@ -230,7 +232,7 @@ def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     ]
     sizes = [len(known) for known in levels.levels]
     known_keys = pd.Index(_combined([np.asarray(own) for own in levels.codes], sizes))
-    found = known_keys.get_indexer(_combined(codes, sizes))
+    found = known_keys.get_indexer(pd.Index(_combined(codes, sizes)))
     return np.where((np.array(codes) < 0).any(axis=0), -1, found).astype(np.int32)
 
 

@@ -52,6 +52,8 @@ MUCH_NOISE = 1.05
 # Further starts are tried for up to this many numbers in the reduced data.
 FEW_DATA = 100_000
 N_MIXED_STARTS = 4
+# With several factors and slopes, effects of one factor may stand in for those of another.
+N_MIXED_STARTS_SEVERAL = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,8 @@ def _further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
             yield tuple(size * identity for size, identity in zip(sizes, identities, strict=True))
     if engine.components.n_parameters > 1:
         generator = np.random.default_rng(0)
-        for _ in range(N_MIXED_STARTS):
+        trade = len(structures) > 1 and engine.components.n_parameters > len(structures)
+        for _ in range(N_MIXED_STARTS_SEVERAL if trade else N_MIXED_STARTS):
             yield tuple(_mixed_start(structure, generator) for structure in structures)
 
 

@@ -15,7 +15,9 @@ from mixedlearn.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
 from mixedlearn.components import VarianceComponents
 from mixedlearn.covariance import engine_structure, make_structure
 from mixedlearn.cross_products import CrossProducts
+from mixedlearn.description import check_memory, is_joint
 from mixedlearn.design import Specification
+from mixedlearn.engines.elimination import plan_elimination
 from mixedlearn.engines.joint import JointEngine, reduce_jointly
 from mixedlearn.engines.levels import (
     LevelMoments,
@@ -32,8 +34,6 @@ from mixedlearn.engines.several_factors import SeveralFactorsEngine
 
 FloatArray = NDArray[np.float64]
 
-# Up to so many random effects of several factors are one dense block, with an exact Hessian.
-MOST_JOINT_EFFECTS = 400
 # Noise variances relative to that of ordinary least squares: below the first it is rounding error,
 # and the second stands for it.
 NO_NOISE = 1e-13
@@ -84,13 +84,15 @@ def make_problem(products: CrossProducts, specification: Specification) -> Probl
         engine: Engine = OneFactorEngine(moments, components.structures[0], likelihood)
         return Problem(fixed, randoms, engine, is_bounded)
     n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
-    n_effects = sum(len(random.kept) * m for random, m in zip(randoms, n_levels, strict=True))
-    if n_effects <= MOST_JOINT_EFFECTS:
+    n_effects = [len(random.kept) for random in randoms]
+    if is_joint(n_effects, n_levels):
         fixed, moments = separate_levels(fixed, reduce_jointly(products, fixed, randoms))
         moments, is_bounded = _bound_noise(moments, products.n_rows)
         engine = JointEngine(moments, components, n_levels, likelihood)
         return Problem(fixed, randoms, engine, is_bounded)
-    fixed, reduced = reduce_several(products, fixed, randoms)
+    plan = plan_elimination(products, n_effects)
+    check_memory(plan, specification.factors)
+    fixed, reduced = reduce_several(products, plan, fixed, randoms)
     engine = SeveralFactorsEngine(reduced, components, n_levels, likelihood)
     return Problem(fixed, randoms, engine, is_bounded=False)
 

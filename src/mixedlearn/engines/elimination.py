@@ -45,7 +45,7 @@ class EliminationPlan:
 
     @property
     def tail_shapes(self) -> tuple[tuple[int, int], ...]:
-        """q and m of the factors in the tail."""
+        """Effects q and levels m of the factors in the tail."""
         return tuple(self.shapes[k] for k in self.tail)
 
     @property

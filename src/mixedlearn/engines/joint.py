@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,7 @@ class JointEngine:
             for structure, m in zip(components.structures, n_levels, strict=True)
         ]
         bounds = np.cumsum([0, *(q * m for q, m in self._shapes)]).tolist()
-        self._slices = [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._slices = [slice(*pair) for pair in pairwise(bounds)]
         self._directions = components.directions()
 
     def start(self) -> tuple[FloatArray, ...]:
@@ -259,7 +260,7 @@ class JointEngine:
             part = mixed[own].reshape(q, m, -1).transpose(0, 2, 1)
             response.append(np.einsum("ab,bpm->apm", factor @ factor.T, part))
         spread = self._times_factors(self._columns, factors)
-        outer = np.linalg.inv(np.eye(spread.shape[1]) + spread.T @ spread)
+        outer = np.linalg.inv(np.eye(spread.shape[1]) + spread.T @ spread).astype(float, copy=False)
         transposed = [factor.T for factor in factors]
         half = self._times_factors(outer, transposed)
         covariance = self._times_factors(np.ascontiguousarray(half.T), transposed)

@@ -9,8 +9,8 @@ one pattern of entries (i, t) with r values each. For coefficients ``C_i`` (s, r
     gram    sum_i R_i'C_i'C_i R_i           (T, T)
     forms   sum_i C_i R_i B R_i'C_i'        (s, s)      for a symmetric B (T, T)
 
-Both are sums over the pairs of entries of a level. The products of the pairs can be listed once, and
-each sum is then a sparse matrix times a vector. With power-law data the columns that occur most
+Both are sums over the pairs of entries of a level. The products of the pairs can be listed once,
+and each sum is then a sparse matrix times a vector. With power-law data the columns that occur most
 often make most of the pairs: they are taken as dense columns instead, for which BLAS is faster than
 any list, and only the pairs of the others are listed.
 """
@@ -237,11 +237,14 @@ def _list_pairs(pattern: TailPattern, rows: FloatArray) -> dict[tuple[int, int],
     first = np.repeat(entry, partners)
     second = np.repeat((entry - stops[:-1]).astype(np.int32), partners)
     second += np.arange(len(first), dtype=np.int32)
-    cell = np.int32 if n * n < np.iinfo(np.int32).max else np.int64
-    cells = pattern.columns[first].astype(cell)
+    cells = pattern.columns[first]
+    ends = stops[pattern.pointers]
+    if n * n < np.iinfo(np.int32).max:
+        ends = ends.astype(np.int32)
+    else:
+        cells = cells.astype(np.int64)
     cells *= n
     cells += pattern.columns[second]
-    ends = stops[pattern.pointers].astype(cell)
     shape = (n * n, len(pattern.pointers) - 1)
     lists = {}
     for a in range(len(rows)):

@@ -9,8 +9,8 @@ and all later effects are
     N_A = P_i'K_A,    N_R = P_i'K_R
 
 where A are the levels that contain the level and R the tail. Substituting the b_A stage by stage
-leaves ``b_i = ... - F_i b_R``, with F sparse, and the covariance of the effects of a level and those
-that contain it, given the tail: its *path covariance*, a small matrix.
+leaves ``b_i = ... - F_i b_R``, with F sparse, and the covariance of the effects of a level and
+those that contain it, given the tail: its *path covariance*, a small matrix.
 """
 
 from __future__ import annotations
@@ -132,8 +132,7 @@ def rows_above(reduced: ReducedProducts, s: int, values: FloatArray) -> list[csr
     indices, start = [], 0
     for later, ancestor in enumerate(stage.ancestors):
         outer = reduced.stages[s + 1 + later]
-        for effect in range(outer.n_effects):
-            indices.append(start + effect * outer.n_levels + ancestor)
+        indices += [start + effect * outer.n_levels + ancestor for effect in range(outer.n_effects)]
         start += outer.n_effects * outer.n_levels
     columns = np.stack(indices, axis=1).ravel()
     pointers = np.arange(stage.n_levels + 1) * len(indices)

@@ -68,7 +68,7 @@ class OneFactorEngine:
         likelihood: ProfiledLikelihood,
     ):
         self.components = VarianceComponents((structure,))
-        self.n_levels = (moments.rows.shape[2],)
+        self.n_levels: tuple[int, ...] = (moments.rows.shape[2],)
         self.likelihood = likelihood
         square, df = within_residual(moments, likelihood.n_rows)
         self.within_variance = square / df if df > 0 else 0.0
@@ -78,11 +78,11 @@ class OneFactorEngine:
         self._structure = structure
         self._directions = self.components.directions()
 
-    def start(self) -> tuple[FloatArray]:
+    def start(self) -> tuple[FloatArray, ...]:
         """D by the method of moments, from the residuals of ordinary least squares."""
         return (self._moments_of(np.zeros(self.likelihood.n_fixed)),)
 
-    def start_from_within(self) -> tuple[FloatArray]:
+    def start_from_within(self) -> tuple[FloatArray, ...]:
         """D by the method of moments, from the residuals of the regression within levels.
 
         What a huge D would give: where the regressions within and between levels disagree, the

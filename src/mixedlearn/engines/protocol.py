@@ -81,13 +81,12 @@ def worthless_evaluation(
 
 
 class Posterior(Protocol):
-    """Distribution of the engine's random effects given the response, relative to the noise.
+    """Distribution of the engine's random effects given the response, relative to the noise."""
 
-    ``coef_response`` holds, for every factor, minus the change of the BLUPs with beta: shapes
-    (q_k, p, m_k).
-    """
-
-    coef_response: tuple[FloatArray, ...]
+    @property
+    def coef_response(self) -> tuple[FloatArray, ...]:
+        """For every factor, minus the change of the BLUPs with beta: shapes (q_k, p, m_k)."""
+        ...
 
     def covariance(self, k: int) -> FloatArray:
         """Covariance of the effects of every level of factor k, beta known: (q_k, q_k, m_k)."""

@@ -29,7 +29,6 @@ from mixedlearn.engines.elimination import (
     EliminationPlan,
     crossed,
     oriented,
-    plan_elimination,
     tail_pattern,
 )
 from mixedlearn.engines.level_pairs import TailPattern, TailRows
@@ -212,10 +211,12 @@ class ReducedProducts:
 
 
 def reduce_several(
-    products: CrossProducts, fixed: FixedBasis, randoms: Sequence[RandomBasis]
+    products: CrossProducts,
+    plan: EliminationPlan,
+    fixed: FixedBasis,
+    randoms: Sequence[RandomBasis],
 ) -> tuple[FixedBasis, ReducedProducts]:
     """Reduce the cross-products of several factors; the fixed columns are rotated on the way."""
-    plan = plan_elimination(products, [random.columns.shape[1] for random in randoms])
     first = plan.chain[0]
     fixed, moments = separate_levels(fixed, reduce_levels(products, first, fixed, randoms[first]))
     blocks = _Blocks(products, plan, randoms, np.column_stack([fixed.columns, fixed.response]))

@@ -2,12 +2,13 @@
 
 Notation
 --------
-The stages s = 0, 1, ... of the chain are eliminated in turn, the tail last (`elimination`, `reduced`,
-`tail`). At stage s, ``V_s`` contains the random effects of stages 0 to s. With U_i the root of the
-level's cross-products under ``V_(s-1)``, A_i, R_i, Y_i the later stages' columns, the tail's and
-X and y in the same rows, and ``L_i L_i' = I + U_i D U_i'``,
+The stages s = 0, 1, ... of the chain are eliminated in turn, the tail last (`elimination`,
+`reduced`, `tail`). At stage s, ``V_s`` contains the random effects of stages 0 to s. With U_i the
+root of the level's cross-products under ``V_(s-1)``, A_i, R_i, Y_i the later stages' columns, the
+tail's and X and y in the same rows, and ``L_i L_i' = I + U_i D U_i'``,
 
-    P_i = L_i^-1 U_i      K_i = L_i^-1 [A_i R_i Y_i]      log|V_s| = log|V_(s-1)| + sum_i log|L_i L_i'|
+    P_i = L_i^-1 U_i,    K_i = L_i^-1 [A_i R_i Y_i]
+    log|V_s| = log|V_(s-1)| + sum_i log|L_i L_i'|
     c'V_s^-1 c = (what lies outside the rows) + sum_i K_i'K_i           for all columns c
 
 Everything is a sum of squares up to the tail. For the derivatives the stages are passed in reverse:
@@ -19,9 +20,9 @@ and with ``N_i = P_i'K_i``, C the covariance of the later random effects given y
 
     sum_i Z_i'V^-1 Z_i = sum_i (P_i'P_i - N_i C N_i')
 
-where C is a small matrix for each level of the chain plus one for the tail (B of `tail`): no inverse
-across blocks is formed. The second derivative is average information (Gilmour, Thompson & Cullis
-1995): with ``w_E = Z E u`` and ``P = V^-1 - V^-1 X H^-1 X'V^-1``
+where C is a small matrix for each level of the chain plus one for the tail (B of `tail`): no
+inverse across blocks is formed. The second derivative is average information (Gilmour, Thompson &
+Cullis 1995): with ``w_E = Z E u`` and ``P = V^-1 - V^-1 X H^-1 X'V^-1``
 
     w_E'P w_F / s2 - g_E g_F / df,        g_E = sum_i u_i'E u_i / s2
 
@@ -41,12 +42,11 @@ from mixedlearn.components import VarianceComponents, theta_gradient, theta_hess
 from mixedlearn.engines.level_pairs import forms_of_rows, gram_of_rows
 from mixedlearn.engines.levels import coef_within, factorise, solve_levels, sum_over_rows
 from mixedlearn.engines.likelihood import ProfiledLikelihood
-from mixedlearn.engines.moments import start_from_moments
 from mixedlearn.engines.links import Link, forms_through_chain, link_stages
+from mixedlearn.engines.moments import start_from_moments
 from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
 from mixedlearn.engines.reduced import (
     DataProducts,
-    EffectProducts,
     ReducedProducts,
     Spans,
     Stage,

@@ -6,8 +6,8 @@ levels, pushing the coordinates up the chain, stage by stage, gives
 
     var(sum_k z_k'b_k) = sum over levels of c'var(e) c + h'B h,     h = z_R - sum_k F_k'z_k
 
-with c what has arrived at a level; coordinates of the row that meet at a level are added first. B is
-the covariance of the tail.
+with c what has arrived at a level; coordinates of the row that meet at a level are added first. B
+is the covariance of the tail.
 """
 
 from __future__ import annotations
@@ -194,8 +194,10 @@ class _RowsThrough:
 def _products(row: _RowsThrough, other: _RowsThrough) -> FloatArray:
     """``F_i B F_j'`` for each row."""
     if row.place is other.place:
-        return np.asarray(other.sparse.multiply(row.dense).sum(axis=1))[row.place]
+        by_level: FloatArray = np.asarray(other.sparse.multiply(row.dense).sum(axis=1), dtype=float)
+        return by_level[row.place]
     chosen = other.sparse[other.place]
     number = np.repeat(np.arange(chosen.shape[0]), np.diff(chosen.indptr))
-    terms = chosen.data * row.dense[row.place[number], chosen.indices]
-    return np.bincount(number, weights=terms, minlength=chosen.shape[0])
+    terms: FloatArray = chosen.data * row.dense[row.place[number], chosen.indices]
+    sums: FloatArray = np.bincount(number, weights=terms, minlength=chosen.shape[0]).astype(float)
+    return sums

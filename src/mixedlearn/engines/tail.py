@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ class Tail:
     def slices(self) -> list[slice]:
         """Columns of every factor."""
         bounds = np.cumsum([0, *(q * m for q, m in self.shapes)]).tolist()
-        return [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [slice(*pair) for pair in pairwise(bounds)]
 
     def information(self, inverse: FloatArray) -> list[FloatArray]:
         """``sum_j M_jj`` of every factor, shapes (q, q), where ``M = Z_t'V^-1 Z_t``.
