@@ -163,7 +163,8 @@ class Case:
         codes = [np.unique(c, return_inverse=True)[1].astype(np.int32) for c in model.codes(rng)]
         self.codes, self.n_levels = codes, [int(code.max()) + 1 for code in codes]
         within = rng.standard_normal(self.n_levels[0])[codes[0]]
-        self.X = np.column_stack([rng.standard_normal((N, 3)), within]) + [3.0, 0.0, -1.0, 0.0]
+        centred = np.column_stack([rng.standard_normal((N, 3)), within])
+        self.X = centred + np.array([3.0, 0.0, -1.0, 0.0])
         self.y = 5.0 + self.X @ [1.0, 2.0, 3.0, 0.5] + rng.standard_normal(N)
         for code, m in zip(codes, self.n_levels, strict=True):
             effects = rng.standard_normal((m, 2))[code]
