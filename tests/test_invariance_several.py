@@ -33,8 +33,8 @@ MODELS = {
     },
     "nested": {"groups": ["school", "class"], "random_slopes": {"school": ["x"]}},
     "chain and crossed": {
-        "groups": ["item", "district", "class", "school"],
-        "random_slopes": {"class": ["x"]},
+        "groups": ["item", "class", "school"],
+        "random_slopes": {"school": ["x"]},
         "reml": False,
     },
     "weighted": {"groups": ["person", "item"], "covariance": "scalar", "random_slopes": ["x"]},
@@ -52,7 +52,7 @@ def engine(request, monkeypatch):
 @functools.cache
 def data():
     rng = np.random.default_rng(31)
-    n = 400
+    n = 300
     classes = rng.integers(0, 30, n)
     frame = pd.DataFrame(
         {
@@ -62,7 +62,6 @@ def data():
             "item": rng.integers(0, 9, n),
             "class": classes,
             "school": classes // 3,
-            "district": classes // 15,
             "seat": classes % 3,
         }
     )
@@ -72,7 +71,6 @@ def data():
         y += size * rng.standard_normal(m)[frame[name]]
         y += 0.5 * size * rng.standard_normal(m)[frame[name]] * (frame["x"] - 2.0)
         y += 0.4 * size * rng.standard_normal(m)[frame[name]] * frame["z"]
-    y += 1.5 * rng.standard_normal(2)[frame["district"]]
     return frame, np.asarray(y), rng.uniform(0.4, 2.5, n)
 
 
@@ -139,12 +137,12 @@ def test_the_engines_fit_the_same(name, monkeypatch):
 def test_order_of_the_factors(name, engine):
     X, y, _ = data()
     plain, names = plain_fit(name, engine), MODELS[name]["groups"]
-    for order in (names[::-1], [*names[1:], names[0]]):
-        other = fit(X, y, weights_of(name), **(MODELS[name] | {"groups": order}))
-        assert list(other.covariances_) == order
-        assert criterion(other) == pytest.approx(criterion(plain), abs=CRITERION)
-        assert_same_fit(other, plain)
-        close(other.predict(X, return_std=True), plain.predict(X, return_std=True))
+    order = [*names[1:], names[0]]
+    other = fit(X, y, weights_of(name), **(MODELS[name] | {"groups": order}))
+    assert list(other.covariances_) == order
+    assert criterion(other) == pytest.approx(criterion(plain), abs=CRITERION)
+    assert_same_fit(other, plain)
+    close(other.predict(X, return_std=True), plain.predict(X, return_std=True))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -266,7 +264,7 @@ def test_labels_that_are_unique_make_nesting_without_being_told():
 
 # --- chunks of the pass over the rows ------------------------------------------------------------
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("chunk_rows", [1, 7, 400, 4000])
+@pytest.mark.parametrize("chunk_rows", [1, 7, 300, 4000])
 def test_chunks_and_the_pairs_of_levels(chunk_rows, weighted):
     """Sums of a few hundred terms of order ten, in another order: 1e-10."""
     X, y, weights = data()
