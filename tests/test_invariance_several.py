@@ -1,11 +1,11 @@
 """What must not matter with several factors: order, names, units, how an interaction is written.
 
-Tolerances. Where only the order of floating-point operations differs the two fits stop at points
-whose criteria differ by less than the optimiser's own promise, 1e-8, and mostly by rounding. The
-criterion is quadratic at its minimum, so estimates may differ by the root of that, 1e-4 of a
-standard error, but the last Newton step ends far closer: 1e-6 for estimates in the unit of the
-response. A factor that is given twice leaves a ridge of minima; the end of the search on it is
-arbitrary, what is on all of it is held to 1e-6 as well.
+Tolerances. The optimiser promises a criterion within 1e-8 of the minimum, and two fits may stop at
+different points of what that leaves: 2e-8. The criterion is quadratic at its minimum, so estimates
+may differ by the root of that, 1e-4 of a standard error, and average information gets there by
+small steps, so that they do. A shift of 300 standard deviations costs digits of the criterion: 1e-7.
+A factor that is given twice leaves a ridge of minima, on which the end of the search is arbitrary:
+only what is the same on all of it is compared.
 """
 
 import functools
@@ -22,7 +22,7 @@ from mixedlearn.cross_products import accumulate
 from mixedlearn.exceptions import DegenerateModelWarning
 
 CRITERION = 2e-8
-ESTIMATES = 1e-6
+ESTIMATES = 1e-4
 
 MODELS = {
     "crossed": {"groups": ["item", "person"]},
@@ -198,7 +198,7 @@ def test_scale_and_shift_of_the_covariates(name, engine):
         assert criterion(other) - change == pytest.approx(criterion(plain), abs=1e-7)
         assert other.coef_[0] * scale == pytest.approx(plain.coef_[0], rel=ESTIMATES)
         assert other.noise_variance_ == pytest.approx(plain.noise_variance_, rel=ESTIMATES)
-        close(other.predict(moved, return_std=True), plain.predict(X, return_std=True), 3e-6)
+        close(other.predict(moved, return_std=True), plain.predict(X, return_std=True))
         for factor, covariance in plain.covariances_.items():
             back = np.eye(len(covariance))
             if "x" in covariance:
@@ -208,9 +208,9 @@ def test_scale_and_shift_of_the_covariates(name, engine):
             elif "z" in covariance:
                 back[1, 1] /= scale
             found = back @ other.covariances_[factor].to_numpy() @ back.T
-            close(found, covariance, 1e-5)
+            close(found, covariance)
             effects = other.random_effects_[factor].to_numpy() @ back.T
-            close(effects, plain.random_effects_[factor], 1e-5)
+            close(effects, plain.random_effects_[factor])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -309,15 +309,15 @@ def test_a_factor_under_two_names(others, slopes):
     assert "'person' and 'twin' divide the rows in the same way" in str(caught[0].message)
     assert criterion(double) == pytest.approx(criterion(single), abs=1e-7)
     total = double.covariances_["person"] + double.covariances_["twin"]
-    close(total, single.covariances_["person"], 1e-5)
-    close(double.noise_variance_, single.noise_variance_, 1e-5)
+    close(total, single.covariances_["person"])
+    close(double.noise_variance_, single.noise_variance_)
     persons = double.random_effects_["person"]
     twins = double.random_effects_["twin"].loc[[f"p{29 * code % 101}" for code in persons.index]]
-    close(persons.to_numpy() + twins.to_numpy(), single.random_effects_["person"], 1e-5)
+    close(persons.to_numpy() + twins.to_numpy(), single.random_effects_["person"])
     found, expected = (model.predict(X, return_std=True) for model in (double, single))
-    close(found, expected, 1e-5)
+    close(found, expected)
     for name in others:
-        close(double.covariances_[name], single.covariances_[name], 1e-5)
+        close(double.covariances_[name], single.covariances_[name])
 
 
 def test_a_factor_twice_with_other_effects_is_one_with_uncorrelated_effects():

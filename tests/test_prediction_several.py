@@ -225,7 +225,7 @@ def test_of_a_variance_of_zero(gone, engine):
 
 @pytest.mark.parametrize("scale", [1e-6, 1e3])
 def test_of_variances_large_and_small_beside_the_noise(scale, engine):
-    """The response without its noise, or nearly so: D is large."""
+    """All but the noise, or nothing but it."""
     X, y, _ = training()
     rng = np.random.default_rng(3)
     effects = np.zeros(len(y))
@@ -233,7 +233,7 @@ def test_of_variances_large_and_small_beside_the_noise(scale, engine):
         effects += rng.standard_normal(X[name].max() + 1)[X[name]]
     fit = Fit("crossed", engine, y=scale * effects + rng.standard_normal(len(y)))
     found = fit.model.predict(new_rows(), return_std=True)
-    # Large variances lose digits in V: 1e6 beside 1.
+    # A variance of 1e6 beside the noise loses digits in V.
     np.testing.assert_allclose(found, fit.expected(new_rows()), rtol=1e-6, atol=1e-6)
 
 

@@ -149,11 +149,12 @@ class DenseSolution:
         ]
         turned = [wide @ root for wide, root in zip(rows.wide, roots, strict=True)]
         design = np.hstack([rows.X, *turned])
-        equations = design.T @ (rows.weights[:, None] * design)
-        p = rows.X.shape[1]
-        equations[np.arange(p, len(equations)), np.arange(p, len(equations))] += 1.0
-        joint = np.linalg.inv(equations)
-        solution = joint @ (design.T @ (rows.weights * rows.y))
+        p, size = rows.X.shape[1], design.shape[1]
+        root_weights = np.sqrt(rows.weights)
+        # The equations as least squares, so that their matrix is not squared: [design; 0 I].
+        Q, R = np.linalg.qr(np.vstack([root_weights[:, None] * design, np.eye(size)[p:]]))
+        inverse_root = np.linalg.inv(R)
+        solution = inverse_root @ (Q[: len(rows.y)].T @ (root_weights * rows.y))
         new = np.ones(len(X))
         parts = [X]
         for z, code, (_, m), root, covariance in zip(
@@ -162,5 +163,5 @@ class DenseSolution:
             parts.append(spread(z, code, m) @ root)
             new += np.where(code < 0, np.einsum("ra,ab,rb->r", z, covariance, z), 0.0)
         at = np.hstack(parts)
-        variance = new + np.einsum("ri,ij,rj->r", at, joint, at)
+        variance = new + np.square(at @ inverse_root).sum(axis=1)
         return at @ solution, self.s2 * variance
