@@ -3,7 +3,8 @@
 Tolerances. The optimiser promises a criterion within 1e-8 of the minimum, and two fits may stop at
 different points of what that leaves: 2e-8. The criterion is quadratic at its minimum, so estimates
 may differ by the root of that, 1e-4 of a standard error, and average information gets there by
-small steps, so that they do. A shift of 300 standard deviations costs digits of the criterion: 1e-7.
+small steps, so that they do. A shift of 300 standard deviations costs digits of the criterion:
+1e-7 there.
 A factor that is given twice leaves a ridge of minima, on which the end of the search is arbitrary:
 only what is the same on all of it is compared.
 """
