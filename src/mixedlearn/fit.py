@@ -23,7 +23,7 @@ from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
 from mixedlearn.fitted import FittedModel
 from mixedlearn.optimize import minimise
-from mixedlearn.problem import Problem, make_problem
+from mixedlearn.problem import NOISE_FLOOR, Problem, make_problem
 
 FloatArray = NDArray[np.float64]
 
@@ -79,6 +79,11 @@ def fit_products(
     if problem.is_bounded:
         tol = max(tol, BOUNDED_TOLERANCE)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
+    noise = optimum.evaluation.fixed.noise_variance
+    if not (optimum.is_certified or problem.is_bounded) and noise < NOISE_FLOOR:
+        problem = make_problem(products, specification, bound_noise=True)
+        engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
+        optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
     factors = components.factors_from_theta(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(products, problem)

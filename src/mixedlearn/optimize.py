@@ -17,7 +17,7 @@ that is zero would lower the objective by growing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ N_EM_STEPS = 2
 NEAR = 0.5
 # A standard deviation below this, in natural units, is set to zero if the objective agrees.
 SMALL_DEVIATION = 0.03
+# A standard deviation below this is zero but for rounding.
+ROUNDING_DEVIATION = 1e-12
+# Average information is no Hessian: its last steps do not square the error, so go on for longer.
+AVERAGE_SHARE = 1e-4
 # Objectives closer than this are equal: a variance may be set to zero, another start gains nothing.
 ZERO_LOSS = 1e-9
 # Curvature below this, in natural units, leaves a direction undetermined.
@@ -239,6 +243,7 @@ def _further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
     if engine.components.n_parameters > 1:
         generator = np.random.default_rng(0)
         trade = len(structures) > 1 and engine.components.n_parameters > len(structures)
+        trade = trade and engine.size <= FEW_DATA // 4
         for _ in range(N_MIXED_STARTS_SEVERAL if trade else N_MIXED_STARTS):
             yield tuple(_mixed_start(structure, generator) for structure in structures)
 
@@ -247,6 +252,14 @@ def _mixed_start(structure: CovarianceStructure, generator: np.random.Generator)
     q = structure.n_effects
     root = generator.standard_normal((q, q)) * 10.0 ** generator.uniform(-2, 3, (q, 1))
     return structure.project(root @ root.T)
+
+
+def _without_rounding(engine: Engine, evaluation: Evaluation) -> Evaluation:
+    """The evaluation with columns of Lambda that are zero but for rounding set to zero."""
+    factors = [factor.copy() for factor in engine.components.factors_from_theta(evaluation.theta)]
+    for factor in factors:
+        factor[:, np.linalg.norm(factor, axis=0) < ROUNDING_DEVIATION] = 0.0
+    return replace(evaluation, theta=engine.components.theta_from_factors(factors))
 
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
@@ -263,6 +276,7 @@ def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float)
     if not state.is_minimum(tol):
         # What kept the certificate away may have been an error of the size that polishing squares.
         state = _at(engine, polished.theta)
+    polished = _without_rounding(engine, polished)
     return Optimum(polished, state.is_minimum(tol), max(n_iterations, 1))
 
 
@@ -301,7 +315,8 @@ def _newton(
 ) -> tuple[_State, int]:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
-    while not state.is_minimum(tol) and n_iterations < max_iter:
+    goal = tol if engine.has_exact_hessian else AVERAGE_SHARE * tol
+    while not state.is_minimum(goal) and n_iterations < max_iter:
         model, objective = state.model, state.evaluation.objective
         step = trust_region_step(model.slope, model.curvature, radius)
         promised = -float(model.slope @ step + 0.5 * (model.curvature * step) @ step)

@@ -61,8 +61,14 @@ class Problem:
     is_bounded: bool
 
 
-def make_problem(products: CrossProducts, specification: Specification) -> Problem:
-    """Choose the engine's columns and the engine, and reduce the cross-products to them."""
+def make_problem(
+    products: CrossProducts, specification: Specification, *, bound_noise: bool = False
+) -> Problem:
+    """Choose the engine's columns and the engine, and reduce the cross-products to them.
+
+    Where elimination cannot tell beforehand that the random effects reproduce the response, and the
+    likelihood is unbounded, ``bound_noise`` says that it was found to be so.
+    """
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
     randoms = tuple(
         random_basis(products, k, factor.random_intercept, factor.structure)
@@ -93,8 +99,10 @@ def make_problem(products: CrossProducts, specification: Specification) -> Probl
     plan = plan_elimination(products, n_effects)
     check_memory(plan, specification.factors)
     fixed, reduced = reduce_several(products, plan, fixed, randoms)
+    if bound_noise:
+        reduced.data.gram[-1, -1] += NOISE_FLOOR * likelihood.df
     engine = SeveralFactorsEngine(reduced, components, n_levels, likelihood)
-    return Problem(fixed, randoms, engine, is_bounded=False)
+    return Problem(fixed, randoms, engine, is_bounded=bound_noise)
 
 
 _NO_COMPONENTS = VarianceComponents((make_structure("full", []),))

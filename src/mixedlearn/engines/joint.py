@@ -42,6 +42,8 @@ FloatArray = NDArray[np.float64]
 
 # Dimensions of the columns' span that hold less than this share of the largest are rounding error.
 RANK_TOLERANCE = 1e-12
+# Entries of D, in natural units, up to which the square of Lambda costs no digits that count.
+LARGE_VARIANCE = 1e3
 
 
 def reduce_jointly(
@@ -103,6 +105,8 @@ class JointEngine:
         Number of levels of every factor.
     likelihood : ProfiledLikelihood
     """
+
+    has_exact_hessian = True
 
     def __init__(
         self,
@@ -204,11 +208,18 @@ class JointEngine:
         return Evaluation(theta, objective, gradient, hessian, gradients, fixed, rounding)
 
     def _solve(self, factors: Sequence[FloatArray]) -> tuple[FloatArray, float]:
-        """``L^-1`` and log|V|; L from a factorisation of ``[U Lambda, I]``, not of its square."""
+        """``L^-1`` and log|V|.
+
+        With a large D, L is the factor of ``[U Lambda, I]``, for the digits that its square loses.
+        """
         spread = self._times_factors(self._columns, factors)
-        root = np.linalg.qr(np.vstack([spread.T, np.eye(len(spread))]), mode="r")
-        log_det = 2.0 * float(np.log(np.abs(np.diag(root))).sum())
-        return np.linalg.inv(root).T, log_det
+        identity = np.eye(len(spread))
+        if max(np.square(factor).max(initial=0.0) for factor in factors) > LARGE_VARIANCE:
+            lower = np.asarray(np.linalg.qr(np.vstack([spread.T, identity]), mode="r")).T
+        else:
+            lower = np.linalg.cholesky(identity + spread @ spread.T)
+        log_det = 2.0 * float(np.log(np.abs(np.diag(lower))).sum())
+        return np.linalg.inv(lower), log_det
 
     def _times_factors(self, columns: FloatArray, factors: Sequence[FloatArray]) -> FloatArray:
         """Columns of all effects times Lambda, level by level."""

@@ -61,6 +61,8 @@ class OneFactorEngine:
     likelihood : ProfiledLikelihood
     """
 
+    has_exact_hessian = True
+
     def __init__(
         self,
         moments: LevelMoments,

@@ -107,6 +107,7 @@ class Engine(Protocol):
     """The likelihood of one model; knows no rows.
 
     `evaluate` may be called at any theta, in any order; an engine holds no state between calls.
+    ``has_exact_hessian`` tells whether `evaluate` gives the Hessian or average information;
     ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
     residual variance within levels, to which the noise variance compares (zero where no rows are
     left).
@@ -116,6 +117,7 @@ class Engine(Protocol):
     n_levels: tuple[int, ...]
     size: int
     within_variance: float
+    has_exact_hessian: bool
 
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k from moments, shapes (q_k, q_k)."""

@@ -146,6 +146,8 @@ class SeveralFactorsEngine:
     likelihood : ProfiledLikelihood
     """
 
+    has_exact_hessian = False
+
     def __init__(
         self,
         reduced: ReducedProducts,
