@@ -115,6 +115,8 @@ def _split(groups: Any, n_rows: int) -> tuple[list[str] | None, list[Any]]:
     if isinstance(groups, (list, tuple)):
         return None, _from_nested(groups, n_rows)
     if isinstance(groups, np.ndarray) and groups.ndim == 2:
+        if len(groups) != n_rows == groups.shape[1]:
+            _raise_transposed("an array", len(groups), n_rows)
         return None, list(groups.T)
     return None, [groups]
 
@@ -122,20 +124,33 @@ def _split(groups: Any, n_rows: int) -> tuple[list[str] | None, list[Any]]:
 def _from_nested(groups: list | tuple, n_rows: int) -> list[Any]:
     """Columns of a list of rows; the list itself if its entries are labels."""
     if groups and len(groups) == n_rows and all(isinstance(row, list) for row in groups):
-        sizes = {len(row) for row in groups}
-        if len(sizes) == 1:
-            return [list(column) for column in zip(*groups, strict=True)]
-    if len(groups) != n_rows and all(
+        sizes = [len(row) for row in groups]
+        if len(set(sizes)) > 1:
+            row = next(row for row, size in enumerate(sizes) if size != sizes[0])
+            raise ValueError(
+                "groups is a list of rows of different lengths: row 0 has "
+                f"{_number(sizes[0], 'label')}, row {row} has {sizes[row]}: give every row as many."
+            )
+        return [list(column) for column in zip(*groups, strict=True)]
+    if 0 < len(groups) != n_rows and all(
         hasattr(column, "__len__")
         and not isinstance(column, (str, bytes))
         and len(column) == n_rows
         for column in groups
     ):
-        raise ValueError(
-            f"groups is a list of {len(groups)} columns of {n_rows} labels: give an array of shape "
-            f"({n_rows}, {len(groups)}) or a DataFrame, with a row for each row of X."
-        )
+        _raise_transposed("a list", len(groups), n_rows)
     return [groups]
+
+
+def _raise_transposed(kind: str, n_columns: int, n_rows: int) -> NoReturn:
+    raise ValueError(
+        f"groups is {kind} of {n_columns} columns of {n_rows} labels: give an array of shape "
+        f"({n_rows}, {n_columns}) or a DataFrame, with a row for each row of X."
+    )
+
+
+def _number(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def _aligned(
@@ -144,8 +159,9 @@ def _aligned(
     """Columns in the order of the known factors; a single one needs no name."""
     if len(columns) != len(names):
         raise ValueError(
-            f"groups has {len(columns)} columns ({', '.join(own_names)}), but the model has "
-            f"{len(names)} grouping factors ({', '.join(names)}): give a column for each."
+            f"groups has {_number(len(columns), 'column')} ({', '.join(own_names)}), but the model "
+            f"has {_number(len(names), 'grouping factor')} ({', '.join(names)}): give a column for "
+            "each."
         )
     if len(names) == 1:
         return list(names), columns
@@ -251,6 +267,8 @@ def shown(value: Any) -> str:
     """Show a value in a message without numpy's type around it."""
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return str(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
@@ -265,7 +283,10 @@ def _as_index(groups: Any) -> pd.Index:
         return pd.Index(groups.to_list(), tupleize_cols=False)
     array = np.asarray(groups)
     if array.ndim != 1:
-        raise ValueError(f"groups must be one-dimensional, got an array of shape {array.shape}.")
+        raise ValueError(
+            f"groups must have one or two dimensions, got an array of shape {array.shape}: give one "
+            "label for each row, or a row of labels for each."
+        )
     return pd.Index(array, tupleize_cols=False, copy=False)
 
 
