@@ -195,13 +195,16 @@ def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
     if len(encoded) == 1:
         codes, levels = encoded[0]
         return codes, pd.Index(levels, name=labels.name, tupleize_cols=False)
-    keys, distinct = pd.factorize(
-        _combined([codes for codes, _ in encoded], [len(levels) for _, levels in encoded]),
-        sort=True,
-    )
-    part_codes = _separated(distinct, [len(levels) for _, levels in encoded])
+    keys = np.zeros(len(labels.parts[0]), dtype=np.int64)
+    for codes, own_levels in encoded:
+        # Renumbered at every part, the combinations stay below n^2.
+        keys, _ = pd.factorize(keys * len(own_levels) + codes, sort=True)
+    first = np.flatnonzero(~pd.Index(keys).duplicated())
+    first = first[np.argsort(keys[first])]
     levels = pd.MultiIndex(
-        levels=[levels for _, levels in encoded], codes=part_codes, names=list(labels.part_names)
+        levels=[own_levels for _, own_levels in encoded],
+        codes=[codes[first] for codes, _ in encoded],
+        names=list(labels.part_names),
     )
     return keys.astype(np.int32), levels
 
@@ -219,35 +222,22 @@ def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Ind
     return codes.astype(np.int32), levels
 
 
-def _combined(codes: Sequence[NDArray[np.int32]], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """One number for each combination of codes; -1 where a code is -1."""
-    key = np.zeros(len(codes[0]), dtype=np.int64)
-    for own, size in zip(codes, sizes, strict=True):
-        key = np.where((own < 0) | (key < 0), -1, key * size + own)
-    return key
-
-
-def _separated(key: NDArray[np.int64], sizes: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The codes of which `_combined` made a key."""
-    codes = []
-    for size in reversed(sizes):
-        key, code = np.divmod(key, size)
-        codes.append(code)
-    return codes[::-1]
-
-
 def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     """Code of each row among known levels; -1 where the level is unknown."""
     if not isinstance(levels, pd.MultiIndex):
         return _look_up_part(labels.parts[0], levels, labels.name)
-    codes = [
-        _look_up_part(part, known, labels.name)
-        for part, known in zip(labels.parts, levels.levels, strict=True)
-    ]
-    sizes = [len(known) for known in levels.levels]
-    known_keys = pd.Index(_combined([np.asarray(own) for own in levels.codes], sizes))
-    found = known_keys.get_indexer(_combined(codes, sizes))
-    return np.where((np.array(codes) < 0).any(axis=0), -1, found).astype(np.int32)
+    known = np.zeros(len(levels), dtype=np.int64)
+    found = np.zeros(len(labels.parts[0]), dtype=np.int64)
+    for part, part_levels, part_codes in zip(
+        labels.parts, levels.levels, levels.codes, strict=True
+    ):
+        codes = _look_up_part(part, part_levels, labels.name)
+        is_known = (found >= 0) & (codes >= 0)
+        known, distinct = pd.factorize(known * len(part_levels) + part_codes, sort=True)
+        keys = found * len(part_levels) + codes
+        found = np.where(is_known, pd.Index(distinct).get_indexer(keys), -1)
+    # The levels are sorted by their parts' codes, so that a key is a position.
+    return found.astype(np.int32)
 
 
 def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.int32]:
@@ -284,8 +274,8 @@ def _as_index(groups: Any) -> pd.Index:
     array = np.asarray(groups)
     if array.ndim != 1:
         raise ValueError(
-            f"groups must have one or two dimensions, got an array of shape {array.shape}: give one "
-            "label for each row, or a row of labels for each."
+            f"groups must have one or two dimensions, got an array of shape {array.shape}: give "
+            "one label for each row, or a row of labels for each."
         )
     return pd.Index(array, tupleize_cols=False, copy=False)
 
