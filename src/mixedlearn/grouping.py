@@ -85,11 +85,13 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
     elif len(set(own_names)) < len(own_names):
         twice = next(name for name in own_names if own_names.count(name) > 1)
         raise ValueError(f"groups has the column {twice!r} twice: give unique column names.")
+    labels = [_of_length(column, n_rows) for column in columns]
     if names is not None:
-        own_names, columns = _aligned(own_names, columns, names)
+        own_names, labels = _aligned(own_names, labels, names)
+    for name, values in zip(own_names, labels, strict=True):
+        _check_complete(values, name)
     return [
-        Labels(name, (_checked(column, n_rows, name),), (name,))
-        for name, column in zip(own_names, columns, strict=True)
+        Labels(name, (values,), (name,)) for name, values in zip(own_names, labels, strict=True)
     ]
 
 
@@ -123,7 +125,14 @@ def _split(groups: Any, n_rows: int) -> tuple[list[str] | None, list[Any]]:
 
 def _from_nested(groups: list | tuple, n_rows: int) -> list[Any]:
     """Columns of a list of rows; the list itself if its entries are labels."""
-    if groups and len(groups) == n_rows and all(isinstance(row, list) for row in groups):
+    if 0 < len(groups) != n_rows and all(
+        hasattr(column, "__len__")
+        and not isinstance(column, (str, bytes))
+        and len(column) == n_rows
+        for column in groups
+    ):
+        _raise_transposed("a list", len(groups), n_rows)
+    if groups and all(isinstance(row, list) for row in groups):
         sizes = [len(row) for row in groups]
         if len(set(sizes)) > 1:
             row = next(row for row, size in enumerate(sizes) if size != sizes[0])
@@ -132,20 +141,13 @@ def _from_nested(groups: list | tuple, n_rows: int) -> list[Any]:
                 f"{_number(sizes[0], 'label')}, row {row} has {sizes[row]}: give every row as many."
             )
         return [list(column) for column in zip(*groups, strict=True)]
-    if 0 < len(groups) != n_rows and all(
-        hasattr(column, "__len__")
-        and not isinstance(column, (str, bytes))
-        and len(column) == n_rows
-        for column in groups
-    ):
-        _raise_transposed("a list", len(groups), n_rows)
     return [groups]
 
 
 def _raise_transposed(kind: str, n_columns: int, n_rows: int) -> NoReturn:
     raise ValueError(
-        f"groups is {kind} of {n_columns} columns of {n_rows} labels: give an array of shape "
-        f"({n_rows}, {n_columns}) or a DataFrame, with a row for each row of X."
+        f"groups is {kind} of {_number(n_columns, 'column')} of {_number(n_rows, 'label')}: give "
+        f"an array of shape ({n_rows}, {n_columns}) or a DataFrame, with a row for each row of X."
     )
 
 
@@ -154,8 +156,8 @@ def _number(n: int, thing: str) -> str:
 
 
 def _aligned(
-    own_names: list[str], columns: list[Any], names: Sequence[str]
-) -> tuple[list[str], list[Any]]:
+    own_names: list[str], columns: list[pd.Index], names: Sequence[str]
+) -> tuple[list[str], list[pd.Index]]:
     """Columns in the order of the known factors; a single one needs no name."""
     if len(columns) != len(names):
         raise ValueError(
@@ -174,15 +176,19 @@ def _aligned(
     return list(names), [columns[own_names.index(name)] for name in names]
 
 
-def _checked(groups: Any, n_rows: int, name: str) -> pd.Index:
-    values = _as_index(groups)
+def _of_length(column: Any, n_rows: int) -> pd.Index:
+    values = _as_index(column)
     if len(values) != n_rows:
-        hint = f" {_NAME_A_COLUMN}" if len(values) == 1 and isinstance(values[0], str) else ""
+        may_be_names = (
+            0 < len(values) < n_rows
+            and all(isinstance(label, str) for label in values)
+            and values.is_unique
+        )
+        hint = f" {_NAME_A_COLUMN}" if may_be_names else ""
         raise ValueError(
             f"groups has {len(values)} labels, but X has {n_rows} rows: give one label for each "
             f"row.{hint}"
         )
-    _check_complete(values, name)
     return values
 
 
