@@ -50,15 +50,15 @@ NAMES_POLARS = hasattr(pl.DataFrame, "__dataframe__") or parse_version(
 names_polars = pytest.mark.skipif(not NAMES_POLARS, reason="scikit-learn too old for this polars")
 
 
-def crossed_data(n=240, seed=0):
+def crossed_data(n=180, seed=0):
     """Plots crossed with years, with effects of their combinations as well."""
     rng = np.random.default_rng(seed)
-    plot, year = rng.integers(12, size=n), rng.integers(8, size=n)
+    plot, year = rng.integers(8, size=n), rng.integers(6, size=n)
     x = rng.standard_normal((n, 2))
     y = 1.0 + x @ [2.0, -1.0]
-    y += 2.0 * rng.standard_normal(12)[plot] + 1.5 * rng.standard_normal(8)[year]
-    y += rng.standard_normal(12)[plot] * x[:, 0]
-    y += rng.standard_normal((12, 8))[plot, year] + rng.standard_normal(n)
+    y += 2.0 * rng.standard_normal(8)[plot] + 1.5 * rng.standard_normal(6)[year]
+    y += rng.standard_normal(8)[plot] * x[:, 0]
+    y += rng.standard_normal((8, 6))[plot, year] + rng.standard_normal(n)
     X = pd.DataFrame(x, columns=["rain", "heat"])
     return X, pd.Series(y), pd.DataFrame({"plot": plot, "year": 2000 + year})
 
@@ -67,6 +67,8 @@ X, Y, GROUPS = crossed_data()
 TABLE = X.join(GROUPS)
 SLOPES = {"plot": ["rain"]}
 NESTED = ["plot", "year", ("plot", "year")]
+# A seventh of the combinations is left for predictions.
+SEEN = (GROUPS["plot"] + GROUPS["year"] - 2000) % 7 != 0
 FOLDS = KFold(4, shuffle=True, random_state=0)
 
 
@@ -86,9 +88,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def nested():
-    """Two factors and their interaction, columns of X; a tenth of the combinations unseen."""
-    seen = (GROUPS["plot"] + GROUPS["year"]) % 10 != 0
-    return column_model(groups=NESTED).fit(TABLE[seen], Y[seen])
+    """Two factors and their interaction, columns of X; some combinations unseen."""
+    return column_model(groups=NESTED).fit(TABLE[SEEN], Y[SEEN])
 
 
 @pytest.fixture
@@ -174,9 +175,8 @@ class TestIdentity:
     def test_attributes(self, nested):
         assert list(nested.feature_names_in_) == ["rain", "heat", "plot", "year"]
         assert nested.n_features_in_ == 4
-        seen = (GROUPS["plot"] + GROUPS["year"]) % 10 != 0
-        combinations = sorted(set(GROUPS[seen].itertuples(index=False, name=None)))
-        assert nested.n_groups_ == {"plot": 12, "year": 8, "plot:year": len(combinations)}
+        combinations = sorted(set(GROUPS[SEEN].itertuples(index=False, name=None)))
+        assert nested.n_groups_ == {"plot": 8, "year": 6, "plot:year": len(combinations)}
         assert list(nested.coef_covariance_) == ["intercept", "rain", "heat"]
         assert {name: list(own) for name, own in nested.covariances_.items()} == {
             "plot": ["intercept", "rain"],
@@ -184,7 +184,7 @@ class TestIdentity:
             "plot:year": ["intercept"],
         }
         effects = nested.random_effects_
-        assert effects["plot"].index.equals(pd.RangeIndex(12))
+        assert effects["plot"].index.equals(pd.RangeIndex(8))
         assert effects["plot"].index.name == "plot"
         assert list(effects["plot:year"].index) == combinations
         assert list(effects["plot:year"].index.names) == ["plot", "year"]
@@ -272,7 +272,6 @@ class TestContainers:
         "container", ["pandas", pytest.param("polars", marks=names_polars), "numpy", "objects"]
     )
     def test_columns_of_x(self, nested, container):
-        seen = (GROUPS["plot"] + GROUPS["year"]) % 10 != 0
         convert = {
             "pandas": lambda part: part,
             "polars": lambda part: pl.DataFrame({name: part[name].tolist() for name in part}),
@@ -283,7 +282,7 @@ class TestContainers:
         if container in ("numpy", "objects"):
             parameters = {"groups": [2, 3, (2, 3)], "random_slopes": {"x2": [0]}}
             names = {"x2": "plot", "x3": "year", "x2:x3": "plot:year"}
-        estimator = MixedLinearRegressor(**parameters).fit(convert(TABLE[seen]), Y[seen].to_numpy())
+        estimator = MixedLinearRegressor(**parameters).fit(convert(TABLE[SEEN]), Y[SEEN].to_numpy())
         assert_same_fit(estimator, nested, names=names)
         close(estimator.predict(convert(TABLE)), nested.predict(TABLE))
 
@@ -294,7 +293,6 @@ class TestContainers:
 
     def test_an_interaction_is_the_factor_of_its_combinations(self, nested):
         """Tuples, text and a column of numbers say the same as the interaction."""
-        seen = (GROUPS["plot"] + GROUPS["year"]) % 10 != 0
         pairs = list(GROUPS.itertuples(index=False, name=None))
         for labels in (
             pairs,
@@ -302,13 +300,12 @@ class TestContainers:
             100 * GROUPS["year"] + GROUPS["plot"],
         ):
             groups = GROUPS.assign(both=labels)
-            estimator = crossed().fit(X[seen], Y[seen], groups=groups[seen])
+            estimator = crossed().fit(X[SEEN], Y[SEEN], groups=groups[SEEN])
             close(estimator.log_likelihood_, nested.log_likelihood_)
             close(estimator.predict(X, groups=groups), nested.predict(TABLE), 1e-6)
 
     @pytest.mark.parametrize("order", [["year", "plot"], [("plot", "year"), "year", "plot"]])
     def test_order_of_the_factors(self, order):
-        expected = column_model(groups=[*sorted(order[:-1], key=str), order[-1]])
         expected = column_model(groups=order[::-1]).fit(TABLE, Y)
         estimator = column_model(groups=order).fit(TABLE, Y)
         assert list(estimator.n_groups_) == list(expected.n_groups_)[::-1]
@@ -359,7 +356,8 @@ class TestLabels:
         return X.assign(plot=plot, year=year)
 
     @pytest.mark.parametrize(
-        ("kind", "other"), zip(KINDS, [*list(KINDS)[5:], *list(KINDS)[:5]], strict=True)
+        ("kind", "other"),
+        [*zip(KINDS, [*list(KINDS)[5:], *list(KINDS)[:5]], strict=True)],
     )
     def test_kind(self, kind, other):
         table = self.table(kind, other)
@@ -426,7 +424,7 @@ class TestLabels:
 
     def test_categories_that_do_not_occur_are_no_levels(self):
         table = TABLE.assign(plot=pd.Categorical(GROUPS["plot"], categories=range(100)))
-        assert column_model(groups=NESTED).fit(table, Y).n_groups_["plot"] == 12
+        assert column_model(groups=NESTED).fit(table, Y).n_groups_["plot"] == 8
 
     def test_interaction_of_many_columns_with_many_levels(self):
         """More combinations than 64 bits can count."""
@@ -447,7 +445,7 @@ class TestLabels:
 
 class TestWeights:
     def test_rows_of_weight_zero_are_absent(self):
-        weights = np.where((GROUPS["plot"] == 3) | (GROUPS["year"] == 2005), 0.0, 1.0)
+        weights = np.where((GROUPS["plot"] == 3) | (GROUPS["year"] == 2004), 0.0, 1.0)
         weights[::9] = 0.0
         kept = weights > 0.0
         estimator = column_model(groups=NESTED).fit(
@@ -458,14 +456,14 @@ class TestWeights:
         assert estimator.n_groups_ == expected.n_groups_
         effects = estimator.random_effects_
         assert 3 not in effects["plot"].index
-        assert 2005 not in effects["year"].index
+        assert 2004 not in effects["year"].index
         assert 3 not in effects["plot:year"].index.levels[0]
         close(estimator.predict(TABLE), expected.predict(TABLE), 1e-6)
         beside = crossed().fit(X, Y.where(kept, 1e6), groups=GROUPS, sample_weight=weights)
-        assert beside.n_groups_ == {"plot": 11, "year": 7}
+        assert beside.n_groups_ == {"plot": 7, "year": 5}
 
     def test_a_factor_left_without_levels_but_one(self):
-        weights = (GROUPS["year"] == 2005).astype(float)
+        weights = (GROUPS["year"] == 2004).astype(float)
         with pytest.warns(DegenerateModelWarning, match="'year'"):
             estimator = MixedLinearRegressor().fit(X, Y, groups=GROUPS, sample_weight=weights)
         assert estimator.n_groups_["year"] == 1
@@ -564,7 +562,7 @@ class TestModelSelection:
         with pytest.raises(ValueError, match="names the column 'plot', which X does not have"):
             pipeline.fit(TABLE, Y)
         keep.set_params(remainder="passthrough")
-        with pytest.raises(ValueError, match="Did you mean 'remainder__plot'"):
+        with pytest.raises(ValueError, match=r"Its columns are: .*'remainder__plot'"):
             pipeline.fit(TABLE, Y)
 
     def test_search_over_slopes(self):
@@ -781,7 +779,7 @@ def population_of(model, table):
 def new_rows():
     """Every mix of known and unknown plots, years and combinations."""
     rng = np.random.default_rng(5)
-    plots, years = np.meshgrid([*range(12), 50, -1], [*range(2000, 2008), 1999], indexing="ij")
+    plots, years = np.meshgrid([*range(8), 50, -1], [*range(2000, 2006), 1999], indexing="ij")
     table = pd.DataFrame({"plot": plots.ravel(), "year": years.ravel()})
     table.insert(0, "heat", rng.standard_normal(len(table)))
     table.insert(0, "rain", 3.0 * rng.standard_normal(len(table)))
@@ -870,8 +868,7 @@ class TestPredict:
 
         A factor that is left out counts as one of new levels.
         """
-        seen = (GROUPS["plot"] + GROUPS["year"]) % 10 != 0
-        table = TABLE[seen]
+        table = TABLE[SEEN]
         wanted = list(nested.n_groups_) if random_effects == "all" else random_effects
         noise = nested.noise_variance_
         total = noise * np.eye(len(table))
@@ -916,8 +913,7 @@ class TestPredict:
         close(everything[unknown], nothing[unknown])
 
     def test_combination_of_known_parts_is_unknown(self, nested):
-        seen = (GROUPS["plot"] + GROUPS["year"]) % 10 != 0
-        rows = TABLE[~seen]
+        rows = TABLE[~SEEN]
         assert len(rows) > 10
         np.testing.assert_array_equal(
             nested.predict(rows), nested.predict(rows, random_effects=["plot", "year"])
