@@ -383,14 +383,6 @@ class TestLabels:
             rtol=1e-9,
         )
 
-    def test_several_columns_are_refused(self, study):
-        X, y = study.data[["Days"]], study.target
-        two = np.column_stack([study.groups, study.groups])
-        with pytest.raises(ValueError, match="2 columns"):
-            growth().fit(X, y, groups=two)
-        with pytest.raises(ValueError, match="2 columns"):
-            growth().fit(X, y, groups=pd.DataFrame(two, columns=["a", "b"]))
-
     def test_other_lengths_are_refused(self, study):
         with pytest.raises(ValueError, match=r"179 labels.*180 rows"):
             growth().fit(study.data[["Days"]], study.target, groups=study.groups[1:])

@@ -119,6 +119,7 @@ def find_group_columns(groups: Any, names: Sequence[str]) -> tuple[tuple[int, ..
         raise ValueError("groups=[] names no column: name one, or leave groups=None.")
     found: list[tuple[int, ...]] = []
     for entry in groups if isinstance(groups, list) else [groups]:
+        _refuse_other_interactions(entry, names)
         if isinstance(entry, tuple) and len(entry) < 2:
             advice = f"give the column itself, {entry[0]!r}" if entry else "name its columns"
             raise ValueError(
@@ -133,6 +134,13 @@ def find_group_columns(groups: Any, names: Sequence[str]) -> tuple[tuple[int, ..
             raise ValueError(f"groups names the factor {factor_name(columns, names)!r} twice.")
         found.append(columns)
     return tuple(found)
+
+
+def _refuse_other_interactions(entry: Any, names: Sequence[str]) -> None:
+    """Refuse what looks like an interaction but is no tuple."""
+    parts = entry.split(":") if isinstance(entry, str) and entry not in names else entry
+    if isinstance(parts, list) and len(parts) > 1 and all(part in names for part in parts):
+        raise ValueError(f"groups has the entry {entry!r}: an interaction is a tuple, {(*parts,)}.")
 
 
 def factor_name(columns: Sequence[int], names: Sequence[str]) -> str:
@@ -171,9 +179,12 @@ def make_specification(
     else:
         fixed = _columns(fixed_effects, names, taken, "fixed_effects")
     intercepts = _by_factor(random_intercept, factor_names, "random_intercept", True)
+    by_name = isinstance(random_slopes, Mapping)
     slopes = [
-        _columns(own, names, taken, "random_slopes")
-        for own in _by_factor(random_slopes, factor_names, "random_slopes", ())
+        _columns(own, names, taken, f"random_slopes[{name!r}]" if by_name else "random_slopes")
+        for name, own in zip(
+            factor_names, _by_factor(random_slopes, factor_names, "random_slopes", ()), strict=True
+        )
     ]
     covariances = _by_factor(covariance, factor_names, "covariance", "full")
     columns = tuple(sorted({*fixed, *(column for own in slopes for column in own)}))
@@ -197,7 +208,7 @@ def make_specification(
                 slopes=tuple(position[column] for column in own_slopes),
                 effects=effects,
                 random_intercept=bool(intercept),
-                structure=make_structure(own_covariance, effects),
+                structure=_structure(name, own_covariance, effects),
             )
         )
     return Specification(
@@ -225,6 +236,13 @@ def _check_factor(name: str, intercept: Any, slopes: tuple[int, ...], covariance
             f"The factor {name!r} has no random effect: random_intercept is False and "
             "random_slopes is empty. Set one of them, or leave the factor out of groups."
         )
+
+
+def _structure(name: str, covariance: Any, effects: tuple[str, ...]) -> CovarianceStructure:
+    try:
+        return make_structure(covariance, effects)
+    except ValueError as error:
+        raise ValueError(f"Factor {name!r}: {error}") from error
 
 
 def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
@@ -287,10 +305,12 @@ def _by_factor(value: Any, factor_names: Sequence[str], parameter: str, default:
         return [value] * len(factor_names)
     if not factor_names:
         return []
-    given = {
-        ":".join(map(str, key)) if isinstance(key, tuple) else key: entry
-        for key, entry in value.items()
-    }
+    given: dict[Any, Any] = {}
+    for own_key, entry in value.items():
+        key = ":".join(map(str, own_key)) if isinstance(own_key, tuple) else own_key
+        if key in given:
+            raise ValueError(f"{parameter} has two entries for {key!r}: give one.")
+        given[key] = entry
     for key in given:
         if key not in factor_names:
             known = ", ".join(map(repr, factor_names))

@@ -85,11 +85,13 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
     elif len(set(own_names)) < len(own_names):
         twice = next(name for name in own_names if own_names.count(name) > 1)
         raise ValueError(f"groups has the column {twice!r} twice: give unique column names.")
+    labels = [_of_length(column, n_rows) for column in columns]
     if names is not None:
-        own_names, columns = _aligned(own_names, columns, names)
+        own_names, labels = _aligned(own_names, labels, names)
+    for name, values in zip(own_names, labels, strict=True):
+        _check_complete(values, name)
     return [
-        Labels(name, (_checked(column, n_rows, name),), (name,))
-        for name, column in zip(own_names, columns, strict=True)
+        Labels(name, (values,), (name,)) for name, values in zip(own_names, labels, strict=True)
     ]
 
 
@@ -115,37 +117,53 @@ def _split(groups: Any, n_rows: int) -> tuple[list[str] | None, list[Any]]:
     if isinstance(groups, (list, tuple)):
         return None, _from_nested(groups, n_rows)
     if isinstance(groups, np.ndarray) and groups.ndim == 2:
+        if len(groups) != n_rows == groups.shape[1]:
+            _raise_transposed("an array", len(groups), n_rows)
         return None, list(groups.T)
     return None, [groups]
 
 
 def _from_nested(groups: list | tuple, n_rows: int) -> list[Any]:
     """Columns of a list of rows; the list itself if its entries are labels."""
-    if groups and len(groups) == n_rows and all(isinstance(row, list) for row in groups):
-        sizes = {len(row) for row in groups}
-        if len(sizes) == 1:
-            return [list(column) for column in zip(*groups, strict=True)]
-    if len(groups) != n_rows and all(
+    if 0 < len(groups) != n_rows and all(
         hasattr(column, "__len__")
         and not isinstance(column, (str, bytes))
         and len(column) == n_rows
         for column in groups
     ):
-        raise ValueError(
-            f"groups is a list of {len(groups)} columns of {n_rows} labels: give an array of shape "
-            f"({n_rows}, {len(groups)}) or a DataFrame, with a row for each row of X."
-        )
+        _raise_transposed("a list", len(groups), n_rows)
+    if groups and all(isinstance(row, list) for row in groups):
+        sizes = [len(row) for row in groups]
+        if len(set(sizes)) > 1:
+            row = next(row for row, size in enumerate(sizes) if size != sizes[0])
+            raise ValueError(
+                "groups is a list of rows of different lengths: row 0 has "
+                f"{_number(sizes[0], 'label')}, row {row} has {sizes[row]}: give every row as many."
+            )
+        return [list(column) for column in zip(*groups, strict=True)]
     return [groups]
 
 
+def _raise_transposed(kind: str, n_columns: int, n_rows: int) -> NoReturn:
+    raise ValueError(
+        f"groups is {kind} of {_number(n_columns, 'column')} of {_number(n_rows, 'label')}: give "
+        f"an array of shape ({n_rows}, {n_columns}) or a DataFrame, with a row for each row of X."
+    )
+
+
+def _number(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def _aligned(
-    own_names: list[str], columns: list[Any], names: Sequence[str]
-) -> tuple[list[str], list[Any]]:
+    own_names: list[str], columns: list[pd.Index], names: Sequence[str]
+) -> tuple[list[str], list[pd.Index]]:
     """Columns in the order of the known factors; a single one needs no name."""
     if len(columns) != len(names):
         raise ValueError(
-            f"groups has {len(columns)} columns ({', '.join(own_names)}), but the model has "
-            f"{len(names)} grouping factors ({', '.join(names)}): give a column for each."
+            f"groups has {_number(len(columns), 'column')} ({', '.join(own_names)}), but the model "
+            f"has {_number(len(names), 'grouping factor')} ({', '.join(names)}): give a column for "
+            "each."
         )
     if len(names) == 1:
         return list(names), columns
@@ -158,15 +176,19 @@ def _aligned(
     return list(names), [columns[own_names.index(name)] for name in names]
 
 
-def _checked(groups: Any, n_rows: int, name: str) -> pd.Index:
-    values = _as_index(groups)
+def _of_length(column: Any, n_rows: int) -> pd.Index:
+    values = _as_index(column)
     if len(values) != n_rows:
-        hint = f" {_NAME_A_COLUMN}" if len(values) == 1 and isinstance(values[0], str) else ""
+        may_be_names = (
+            0 < len(values) < n_rows
+            and all(isinstance(label, str) for label in values)
+            and values.is_unique
+        )
+        hint = f" {_NAME_A_COLUMN}" if may_be_names else ""
         raise ValueError(
             f"groups has {len(values)} labels, but X has {n_rows} rows: give one label for each "
             f"row.{hint}"
         )
-    _check_complete(values, name)
     return values
 
 
@@ -179,14 +201,15 @@ def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
     if len(encoded) == 1:
         codes, levels = encoded[0]
         return codes, pd.Index(levels, name=labels.name, tupleize_cols=False)
-    keys, distinct = pd.factorize(
-        _combined([codes for codes, _ in encoded], [len(levels) for _, levels in encoded]),
-        sort=True,
-    )
-    part_codes = _separated(distinct, [len(levels) for _, levels in encoded])
+    keys = np.zeros(len(labels.parts[0]), dtype=np.int64)
+    for codes, own_levels in encoded:
+        # Renumbered at every part, the combinations stay below n^2.
+        keys, _ = pd.factorize(keys * len(own_levels) + codes, sort=True)
+    first = np.flatnonzero(~pd.Index(keys).duplicated())
+    first = first[np.argsort(keys[first])]
     levels = pd.MultiIndex(
-        levels=[own for _, own in encoded],  # type: ignore[misc]
-        codes=part_codes,  # type: ignore[arg-type]
+        levels=[own_levels for _, own_levels in encoded],  # type: ignore[misc]
+        codes=[codes[first] for codes, _ in encoded],  # type: ignore[misc]
         names=list(labels.part_names),
     )
     return keys.astype(np.int32), levels
@@ -205,35 +228,22 @@ def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Ind
     return codes.astype(np.int32), levels
 
 
-def _combined(codes: Sequence[NDArray[np.int32]], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """One number for each combination of codes; -1 where a code is -1."""
-    key = np.zeros(len(codes[0]), dtype=np.int64)
-    for own, size in zip(codes, sizes, strict=True):
-        key = np.where((own < 0) | (key < 0), -1, key * size + own)
-    return key
-
-
-def _separated(key: NDArray[np.int64], sizes: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The codes of which `_combined` made a key."""
-    codes = []
-    for size in reversed(sizes):
-        key, code = np.divmod(key, size)
-        codes.append(code)
-    return codes[::-1]
-
-
 def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     """Code of each row among known levels; -1 where the level is unknown."""
     if not isinstance(levels, pd.MultiIndex):
         return _look_up_part(labels.parts[0], levels, labels.name)
-    codes = [
-        _look_up_part(part, known, labels.name)
-        for part, known in zip(labels.parts, levels.levels, strict=True)
-    ]
-    sizes = [len(known) for known in levels.levels]
-    known_keys = pd.Index(_combined([np.asarray(own) for own in levels.codes], sizes))
-    found = known_keys.get_indexer(pd.Index(_combined(codes, sizes)))
-    return np.where((np.array(codes) < 0).any(axis=0), -1, found).astype(np.int32)
+    known = np.zeros(len(levels), dtype=np.int64)
+    found = np.zeros(len(labels.parts[0]), dtype=np.int64)
+    for part, part_levels, part_codes in zip(
+        labels.parts, levels.levels, levels.codes, strict=True
+    ):
+        codes = _look_up_part(part, part_levels, labels.name)
+        is_known = (found >= 0) & (codes >= 0)
+        known, distinct = pd.factorize(known * len(part_levels) + part_codes, sort=True)
+        keys = found * len(part_levels) + codes
+        found = np.where(is_known, pd.Index(distinct).get_indexer(keys), -1)
+    # The levels are sorted by their parts' codes, so that a key is a position.
+    return found.astype(np.int32)
 
 
 def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.int32]:
@@ -253,6 +263,8 @@ def shown(value: Any) -> str:
     """Show a value in a message without numpy's type around it."""
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return str(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
@@ -267,7 +279,10 @@ def _as_index(groups: Any) -> pd.Index:
         return pd.Index(groups.to_list(), tupleize_cols=False)
     array = np.asarray(groups)
     if array.ndim != 1:
-        raise ValueError(f"groups must be one-dimensional, got an array of shape {array.shape}.")
+        raise ValueError(
+            f"groups must have one or two dimensions, got an array of shape {array.shape}: give "
+            "one label for each row, or a row of labels for each."
+        )
     return pd.Index(array, tupleize_cols=False, copy=False)
 
 

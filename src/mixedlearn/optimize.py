@@ -56,6 +56,8 @@ MUCH_NOISE = 1.05
 # Further starts are tried for up to this many numbers in the reduced data.
 FEW_DATA = 100_000
 N_MIXED_STARTS = 4
+# So many ends in a row at the same optimum are enough where several optima are rare.
+ENOUGH_AGREEING = 4
 # With several factors and slopes, effects of one factor may stand in for those of another.
 N_MIXED_STARTS_SEVERAL = 16
 
@@ -194,19 +196,30 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     best = _minimise_from(engine, start, max_iter, tol)
     if not _may_be_local(engine, best):
         return best
+    n_agreeing = 0
     for covariances in _further_starts(engine):
         theta = components.theta_from_covariances(covariances)
         optimum = _minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
         least = ZERO_LOSS + optimum.evaluation.rounding
+        agrees = optimum.is_certified and best.is_certified and abs(gain) <= least
+        n_agreeing = n_agreeing + 1 if agrees else 0
         if gain > least or (optimum.is_certified and not best.is_certified and gain > -least):
             best = optimum
+        if n_agreeing == ENOUGH_AGREEING and _has_intercepts_only(components):
+            break
     if not best.is_certified:
         # The end that is lowest so far may be on its way: it is one more start.
         optimum = _minimise_from(engine, best.evaluation.theta, max_iter, tol)
         if optimum.evaluation.objective <= best.evaluation.objective:
             best = optimum
     return best
+
+
+def _has_intercepts_only(components: VarianceComponents) -> bool:
+    """Whether several factors have one effect each: a second optimum is rare then."""
+    structures = components.structures
+    return len(structures) > 1 and all(structure.n_effects == 1 for structure in structures)
 
 
 def _may_be_local(engine: Engine, optimum: Optimum) -> bool:
@@ -242,8 +255,7 @@ def _further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
             yield tuple(size * identity for size, identity in zip(sizes, identities, strict=True))
     if engine.components.n_parameters > 1:
         generator = np.random.default_rng(0)
-        trade = len(structures) > 1 and engine.components.n_parameters > len(structures)
-        trade = trade and engine.size <= FEW_DATA // 4
+        trade = len(structures) > 1 and engine.size <= FEW_DATA // 4
         for _ in range(N_MIXED_STARTS_SEVERAL if trade else N_MIXED_STARTS):
             yield tuple(_mixed_start(structure, generator) for structure in structures)
 
