@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from mixedlearn import MixedLinearRegressor
-from mixedlearn import problem as problems
+from mixedlearn import MixedLinearRegressor, description
 from mixedlearn.exceptions import DegenerateModelWarning
 
 CRITERION = 2e-8
@@ -33,7 +32,7 @@ EFFECTS_B = np.array([1.0, -2.0, 0.5, 4.0, 0.0])
 @pytest.fixture(params=ENGINES, autouse=True)
 def engine(request, monkeypatch):
     """Every test here runs with both engines for several factors."""
-    monkeypatch.setattr(problems, "MOST_JOINT_EFFECTS", ENGINES[request.param])
+    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", ENGINES[request.param])
     return request.param
 
 

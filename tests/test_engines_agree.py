@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from mixedlearn import description
 from mixedlearn import problem as problems
 from mixedlearn.components import theta_hessian
 from mixedlearn.cross_products import accumulate
 from mixedlearn.design import make_specification
 from mixedlearn.engines import level_pairs
+from mixedlearn.engines.elimination import plan_elimination
 from mixedlearn.engines.joint import JointEngine, reduce_jointly
 from mixedlearn.engines.levels import separate_levels
 from mixedlearn.engines.one_factor import OneFactorEngine
@@ -203,7 +205,9 @@ class Case:
         first = problems.fixed_basis(
             self.products, self.specification.fixed, self.specification.fit_intercept
         )
-        fixed, reduced = reduce_several(self.products, first, self.problem.randoms)
+        n_effects = [structure.n_effects for structure in self.components.structures]
+        plan = plan_elimination(self.products, n_effects)
+        fixed, reduced = reduce_several(self.products, plan, first, self.problem.randoms)
         likelihood = self.problem.engine.likelihood
         n_levels = tuple(self.n_levels)
         return Seen(SeveralFactorsEngine(reduced, self.components, n_levels, likelihood), fixed)
@@ -346,9 +350,9 @@ def test_pairs_of_entries_that_are_not_listed(name, monkeypatch):
 def test_the_problem_chooses_by_the_number_of_effects(name, monkeypatch):
     case = Case(SEVERAL[name])
     n_effects = sum(z.shape[1] * m for z, m in zip(case.columns, case.n_levels, strict=True))
-    monkeypatch.setattr(problems, "MOST_JOINT_EFFECTS", n_effects)
+    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", n_effects)
     assert isinstance(make_problem(case.products, case.specification).engine, JointEngine)
-    monkeypatch.setattr(problems, "MOST_JOINT_EFFECTS", n_effects - 1)
+    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", n_effects - 1)
     made = make_problem(case.products, case.specification)
     assert isinstance(made.engine, SeveralFactorsEngine)
     assert_same_engine(case, Seen(made.engine, made.fixed), case.several(), same_hessian=True)

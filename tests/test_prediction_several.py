@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, description
 from mixedlearn import problem as problems
 from mixedlearn.engines.joint import JointEngine
 from mixedlearn.engines.several_factors import SeveralFactorsEngine
@@ -53,7 +53,7 @@ MODELS = {
 
 @pytest.fixture(params=ENGINES)
 def engine(request, monkeypatch):
-    monkeypatch.setattr(problems, "MOST_JOINT_EFFECTS", ENGINES[request.param][0])
+    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", ENGINES[request.param][0])
     return request.param
 
 

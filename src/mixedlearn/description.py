@@ -73,8 +73,8 @@ class ModelDescription:
         if self.tail_size:
             lines.append(
                 f"dense block: {self.tail_size:,} x {self.tail_size:,}, "
-                f"{1e3 * self.tail_gigabytes:,.1f} MB while fitting, about "
-                f"{self.multiplications:.1e} multiplications an evaluation"
+                f"{1e3 * self.tail_gigabytes:,.1f} MB, about {self.multiplications:.1e} "
+                "multiplications an evaluation"
             )
         return "\n".join(lines)
 
@@ -159,7 +159,7 @@ def _memory() -> int | None:
 
 
 def _level_blocks(n_levels: int, q: int) -> str:
-    return f"{n_levels:,} blocks of {q} x {q}, eliminated level by level"
+    return f"{n_levels:,} blocks of {q} x {q}"
 
 
 def _chain_block(
@@ -173,5 +173,5 @@ def _chain_block(
         pairs = sum(
             len(oriented(products, k, other)[0]) * plan.shapes[other][0] for other in plan.tail
         )
-        text += f"; {pairs:,} sparse entries beside the dense block"
+        text += f"; {pairs:,} entries beside the dense block"
     return text

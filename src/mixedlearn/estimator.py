@@ -43,39 +43,46 @@ FloatArray = NDArray[np.float64]
 class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     r"""Linear mixed model for grouped data.
 
-    Fits :math:`y = X\beta + Zb + e` with fixed effects :math:`\beta`, random effects :math:`b` that
-    differ between the levels of a grouping factor, and noise :math:`e`, by restricted maximum
-    likelihood or maximum likelihood. Predictions are those of the fixed effects plus, for levels
-    seen in `fit`, the best linear unbiased predictions (BLUPs) of the random effects.
+    Fits :math:`y = X\beta + \sum_k Z_k b_k + e` with fixed effects :math:`\beta`, random effects
+    :math:`b_k` that differ between the levels of one or several grouping factors, and noise
+    :math:`e`, by restricted maximum likelihood or maximum likelihood. Factors may be nested, crossed
+    or both. Predictions are those of the fixed effects plus, for levels seen in `fit`, the best
+    linear unbiased predictions (BLUPs) of the random effects.
 
     Parameters
     ----------
-    groups : str, int or list of one of these, default=None
-        Column of X that holds the grouping factor, by name or position. It may hold labels of any
-        kind and has no fixed effect. None: the labels are passed as ``fit(X, y, groups=labels)``.
+    groups : str, int, tuple or list of these, default=None
+        Columns of X that hold the grouping factors, by name or position: one column, or a list with
+        an entry for each factor. A tuple of columns is their interaction: ``("batch", "cask")``,
+        lme4's ``batch:cask``, has a level for every combination that occurs, and the factor is
+        called "batch:cask". Group columns may hold labels of any kind and have no fixed effect.
+        None: the labels are passed as ``fit(X, y, groups=labels)``.
     fixed_effects : str, int or list of these, default=None
-        Columns of X with a fixed effect; None: all but the group column. Columns without any effect
-        are not looked at.
+        Columns of X with a fixed effect; None: all but the group columns. Columns without any
+        effect are not looked at.
     random_intercept : bool or dict, default=True
-        Whether each level has an intercept of its own. A dict gives it by the factor's name.
+        Whether each level has an intercept of its own. A dict gives it by the factors' names; a
+        factor that it leaves out has one.
     random_slopes : str, int, list of these, or dict, default=None
-        Columns of X whose coefficient differs between levels. They need no fixed effect. A dict
-        gives the list by the factor's name.
+        Columns of X whose coefficient differs between levels. They need no fixed effect. A list
+        holds for every factor; a dict gives the list by the factors' names, and none to a factor
+        that it leaves out.
     covariance : {"full", "diagonal", "scalar"}, array-like of bool of shape (q, q), or dict, \
 default="full"
         Structure of the covariance of the q random effects of a level (the intercept first, then
         the slopes in their order): all variances and covariances free; no covariances; one variance
         for all effects and no covariances; or, with a mask, covariances zero wherever the mask is
         False. The zeros of a mask hold exactly; a mask whose covariances form a cycle of four or
-        more effects without a chord is refused. A dict gives it by the factor's name.
+        more effects without a chord is refused. A dict gives it by the factors' names; a factor that
+        it leaves out has a full covariance.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True
         Whether to maximise the restricted likelihood, which allows for the degrees of freedom that
         the fixed effects use, or the likelihood.
     handle_unknown : {"population", "error"}, default="population"
-        What `predict` does with a level that was not seen in `fit`: predict with the fixed effects
-        alone, or raise an error.
+        What `predict` does with a level that was not seen in `fit`: predict without an effect of
+        that factor, or raise an error.
     max_iter : int, default=100
         Most iterations of the optimiser from one start.
     tol : float, default=1e-8
@@ -95,16 +102,16 @@ default="full"
     noise_variance_ : float
         Variance of the noise of a row of weight one, in squared units of y.
     covariances_ : dict of str to DataFrame of shape (q, q)
-        For the factor, variances and covariances (no standard deviations) of its random effects.
+        For every factor, variances and covariances (no standard deviations) of its random effects.
     random_effects_ : dict of str to DataFrame of shape (n_levels, q)
-        For the factor, the BLUPs of every level.
+        For every factor, the BLUPs of its levels. The levels of an interaction are a MultiIndex.
     random_effects_covariances_ : dict of str to ndarray of shape (n_levels, q, q)
-        For the factor, the covariance of every level's effects given the data, the fixed effects
+        For every factor, the covariance of each level's effects given the data, the fixed effects
         taken as known (lme4's ``condVar``).
     theta_ : ndarray of shape (n_parameters,)
-        Free entries, column by column, of the Cholesky factor of the random effects' covariance
-        relative to the noise variance; with a mask, of the effects in an order that keeps its
-        zeros.
+        Factor by factor, free entries, column by column, of the Cholesky factor of the random
+        effects' covariance relative to the noise variance; with a mask, of the effects in an order
+        that keeps its zeros.
     log_likelihood_ : float
         Maximum of the log-likelihood; of the restricted one if ``reml``.
     n_iter_ : int
@@ -112,12 +119,12 @@ default="full"
     converged_ : bool
         Whether the optimum carries its certificate: no step in any direction promises a decrease.
     is_singular_ : bool
-        Whether the covariance of the random effects is singular: a variance is zero or effects are
-        perfectly correlated.
+        Whether the covariance of some factor's random effects is singular: a variance is zero or
+        effects are perfectly correlated.
     n_groups_ : dict of str to int
-        Number of levels of the factor.
+        Number of levels of every factor.
     n_features_in_ : int
-        Number of columns of X, the group column among them.
+        Number of columns of X, the group columns among them.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns of X, if it had names.
 
@@ -128,7 +135,12 @@ default="full"
     where there are no random effects: two rows of a level hold two noises.
 
     The optimiser takes EM steps, then trust-region Newton-Raphson steps with exact derivatives
-    [1]_ [2]_. A variance of exactly zero is an ordinary answer and sets ``is_singular_``.
+    [1]_ [2]_; with several factors and many levels, average information stands for the Hessian
+    [3]_. A variance of exactly zero is an ordinary answer and sets ``is_singular_``.
+
+    Factors that are nested in each other cost time and memory in proportion to their levels. Of
+    crossed factors the largest does so too, and the others share a dense block; `describe` shows
+    what a model costs before it is fitted.
 
     References
     ----------
@@ -137,9 +149,14 @@ default="full"
        Association 83, 1014-1022.
     .. [2] Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects
        models using lme4. Journal of Statistical Software 67(1).
+    .. [3] Gilmour, A. R., Thompson, R. & Cullis, B. R. (1995). Average information REML: an
+       efficient algorithm for variance parameter estimation in linear mixed models. Biometrics 51,
+       1440-1450.
 
     Examples
     --------
+    A growth curve for every subject:
+
     >>> from mixedlearn import MixedLinearRegressor
     >>> from mixedlearn.datasets import load_sleepstudy
     >>> X, y = load_sleepstudy(return_X_y=True)
@@ -154,6 +171,18 @@ default="full"
     654.94
     >>> model.predict(X.head(2)).round(1)
     array([253.7, 273.3])
+
+    Two crossed factors, every sample of penicillin on every plate:
+
+    >>> from mixedlearn.datasets import load_penicillin
+    >>> X, y = load_penicillin(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups=["plate", "sample"]).fit(X, y)
+    >>> for name, covariance in model.covariances_.items():
+    ...     print(name, covariance.to_numpy().round(4))
+    plate [[0.7169]]
+    sample [[3.7309]]
+    >>> model.predict(X.head(2), random_effects=["sample"]).round(2)
+    array([25.16, 21.96])
     """
 
     # Groups go wherever scikit-learn routes metadata, so nobody has to request them.
@@ -219,9 +248,11 @@ default="full"
             Columns with fixed or random effects, and the group column if the constructor names one.
         y : array-like of shape (n_samples,)
             Response.
-        groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
-            Labels of the grouping factor, aligned with X by position. A Series or a one-column
-            DataFrame gives the factor its name; otherwise it is called "group".
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels of the grouping factors, aligned with X by position, a column for each. A Series
+            or a DataFrame gives the factors their names; otherwise one factor is called "group",
+            several "group0", "group1" and so on. A list of tuples is one factor whose labels are
+            tuples.
         sample_weight : array-like of shape (n_samples,), default=None
             Precision weights; a row of weight zero counts as absent.
 
@@ -235,6 +266,8 @@ default="full"
             If a parameter is not allowed; if a column is missing, there twice, not numeric or not
             finite; if a label is missing; if lengths differ; if groups are given twice; if weights
             are negative or all zero; or if there are groups but no more rows than columns.
+        MemoryError
+            If the dense block of crossed factors would not fit into memory; see `describe`.
         TypeError
             If labels are not hashable, or X holds objects that are no numbers.
 
@@ -356,9 +389,10 @@ default="full"
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had.
-        groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
-            Labels, if they came beside X in `fit`. Levels that `fit` did not see are predicted with
-            the fixed effects alone, or refused if ``handle_unknown="error"``.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
+            names, others by position. A level that `fit` did not see has no effect, or is refused
+            if ``handle_unknown="error"``; the effects of the other factors are added all the same.
         random_effects : {"all", "none"}, str or list of str, default="all"
             Factors whose BLUPs are added; "none" predicts the population.
         return_std : bool, default=False
@@ -371,8 +405,8 @@ default="full"
         y_std : ndarray of shape (n_samples,)
             Standard deviation of a new observation of weight one, in units of y, only if
             ``return_std``: it covers the noise, the uncertainty of the fixed effects and of the
-            BLUP with their covariance, and for an unseen level the whole variance of the random
-            effects.
+            BLUPs of all factors with their covariances, and for an unseen level, or a factor that
+            is left out, the whole variance of its random effects.
 
         Raises
         ------
@@ -381,7 +415,7 @@ default="full"
         ValueError
             If the columns are not those of `fit`, not numeric or not finite; if a label is missing
             or, with ``handle_unknown="error"``, unknown; if lengths differ; or if
-            ``random_effects`` names another factor.
+            ``random_effects`` names a factor that the model does not have.
 
         Warns
         -----
@@ -469,7 +503,7 @@ default="full"
             The columns that `fit` had.
         y : array-like of shape (n_samples,)
             True responses.
-        groups : array-like of shape (n_samples,) or (n_samples, 1), default=None
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
@@ -511,8 +545,8 @@ default="full"
         Returns
         -------
         description : ModelDescription
-            Prints as a table: each factor with its levels, effects and how they are stored, and the
-            size of the dense block.
+            Prints as a table: each factor with its levels, effects and how they are stored, in the
+            order of elimination, and the dense block with the memory that it takes during a fit.
 
         Raises
         ------
@@ -528,7 +562,10 @@ default="full"
         >>> print(model.describe(X))
         73,421 rows, 2 fixed effects, 4,114 random effects of 3 grouping factors
         factor  levels  effects  stored as
-        ...
+        s        2,972        1  2,972 blocks of 1 x 1; 89,667 entries beside the dense block
+        d        1,128        1  part of the dense block
+        dept        14        1  part of the dense block
+        dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
         """
         X = check_frame(clone(self), X, has_groups=groups is not None, reset=True)
         specification, labels = self._specify(X, groups)

@@ -29,6 +29,8 @@ FloatArray = NDArray[np.float64]
 
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
+# Share of the variances that is rounding error once as much as can be is counted as noise.
+REMAINDER = 1e-12
 
 
 def fit_products(
@@ -269,9 +271,12 @@ def _count_as_noise(
     The other factors' covariances are relative to the noise, so they shrink as it grows; see
     `confounding`.
     """
-    covariance = factors[k] @ factors[k].T
-    share = most_noise(covariance, direction)
-    covariance = (covariance - share * direction) / (1.0 + share)
+    original = factors[k] @ factors[k].T
+    share = most_noise(original, direction)
+    values, vectors = np.linalg.eigh(original - share * direction)
+    # What the subtraction leaves of a variance that has become noise is rounding error.
+    values = np.where(values > REMAINDER * np.trace(original), values, 0.0)
+    covariance = (vectors * values) @ vectors.T / (1.0 + share)
     moved = [factor / np.sqrt(1.0 + share) for factor in factors]
     moved[k] = structures[k].lambda_from_theta(structures[k].theta_from_covariance(covariance))
     return tuple(moved), replace(

@@ -69,7 +69,7 @@ class GroupsScorer(BaseEstimator):
             Rows.
         y : array-like of shape (n_samples,)
             True responses.
-        groups : array-like of shape (n_samples,), default=None
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels.
 
         Returns
