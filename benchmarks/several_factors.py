@@ -15,11 +15,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import mixedlm
 import numpy as np
@@ -28,6 +30,7 @@ from _timing import extra_resident_memory, print_steps, print_table, time_in_tur
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_insteval
+from mixedlearn.engines.several_factors import SeveralFactorsEngine
 
 OURS = "mixedlearn"
 LME4 = "lme4"
@@ -39,9 +42,17 @@ R_SCRIPT = Path(__file__).with_suffix(".R")
 AGREEMENT = 1e-3
 GIB = 1 << 30
 
+ENGINE = "mixedlearn.engines.several_factors:SeveralFactorsEngine"
 STEPS = {
     "encoding": ("mixedlearn.grouping:encode",),
-    "accumulate": ("mixedlearn.cross_products:accumulate",),
+    "cross-products": ("mixedlearn.cross_products:accumulate",),
+    "reduction": ("mixedlearn.engines.reduced:reduce_several",),
+    "elimination of the chain": (f"{ENGINE}._eliminate",),
+    "factorisation of the tail": ("mixedlearn.engines.several_factors:factorise_tail",),
+    "inverse of the tail": ("mixedlearn.engines.tail:Tail.inverse",),
+    "X, y and BLUPs": (f"{ENGINE}._eliminate_data", f"{ENGINE}._scores"),
+    "traces of the gradient": (f"{ENGINE}._information",),
+    "average information": (f"{ENGINE}._average_information",),
 }
 
 
@@ -238,8 +249,28 @@ def compare(
         reached[MIXEDLM] = Reached(peer.deviance, f"{peer.n_iter} iterations")
     print_table(title, OURS, seconds)
     print_criteria(reached)
+    print_evaluations(fit)
     print_steps(time_steps(fit, STEPS))
     return seconds[OURS]
+
+
+def print_evaluations(fit: Callable[[], object]) -> None:
+    """Print how often a fit asks for the objective, with or without derivatives, and how long."""
+    seconds: dict[int, list[float]] = {}
+    evaluate = SeveralFactorsEngine.evaluate
+
+    def timed(engine: SeveralFactorsEngine, theta: np.ndarray, order: int) -> object:
+        start = time.perf_counter()
+        found = evaluate(engine, theta, order)
+        seconds.setdefault(order, []).append(time.perf_counter() - start)
+        return found
+
+    with mock.patch.object(SeveralFactorsEngine, "evaluate", timed):
+        fit()
+    print("  evaluations")
+    for order, values in sorted(seconds.items()):
+        what = "objective alone" if order == 0 else "with gradient and average information"
+        print(f"    {len(values):3d} {what:<40}{1e3 * np.mean(values):10.1f} ms each")
 
 
 def print_criteria(reached: dict[str, Reached]) -> None:

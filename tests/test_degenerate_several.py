@@ -239,7 +239,8 @@ def test_response_that_two_factors_reproduce_exactly(reml, engine):
     model = fit_with_warnings(["random effects reproduce the response exactly"], X, y, reml=reml)
     assert 0.0 <= model.noise_variance_ < 1e-7 * y.var()
     assert model.converged_
-    np.testing.assert_allclose(model.predict(X), y, atol=1e-6)
+    # With variances 1e9 times the noise, elimination keeps about half of the digits.
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-6 if engine == "joint" else 1e-5)
     np.testing.assert_allclose(model.coef_, 0.0, atol=1e-6)
     expected = variances_without_noise(reml)
     for k, (name, effects) in enumerate([("a", EFFECTS_A), ("b", EFFECTS_B)]):

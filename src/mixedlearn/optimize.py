@@ -402,7 +402,8 @@ def _settle(engine: Engine, state: _State) -> _State | None:
 def _polish(engine: Engine, state: _State) -> Evaluation:
     """Take the last Newton step: it squares the error for the price of one objective."""
     model, evaluation = state.model, state.evaluation
-    if model.promised_decrease <= evaluation.rounding:
+    if not engine.has_exact_hessian and model.promised_decrease <= evaluation.rounding:
+        # Another step would not square the error, and may be dear.
         return evaluation
     determined = model.curvature > FLAT_CURVATURE
     step = np.where(determined, -model.slope / np.where(determined, model.curvature, 1.0), 0.0)
