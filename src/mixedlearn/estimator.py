@@ -45,9 +45,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     Fits :math:`y = X\beta + \sum_k Z_k b_k + e` with fixed effects :math:`\beta`, random effects
     :math:`b_k` that differ between the levels of one or several grouping factors, and noise
-    :math:`e`, by restricted maximum likelihood or maximum likelihood. Factors may be nested, crossed
-    or both. Predictions are those of the fixed effects plus, for levels seen in `fit`, the best
-    linear unbiased predictions (BLUPs) of the random effects.
+    :math:`e`, by restricted maximum likelihood or maximum likelihood. Factors may be nested,
+    crossed or both. Predictions are those of the fixed effects plus, for levels seen in `fit`, the
+    best linear unbiased predictions (BLUPs) of the random effects.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ default="full"
         the slopes in their order): all variances and covariances free; no covariances; one variance
         for all effects and no covariances; or, with a mask, covariances zero wherever the mask is
         False. The zeros of a mask hold exactly; a mask whose covariances form a cycle of four or
-        more effects without a chord is refused. A dict gives it by the factors' names; a factor that
-        it leaves out has a full covariance.
+        more effects without a chord is refused. A dict gives it by the factors' names; a factor
+        that it leaves out has a full covariance.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True

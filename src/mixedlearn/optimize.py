@@ -35,7 +35,8 @@ NEAR = 0.5
 SMALL_DEVIATION = 0.03
 # A standard deviation below this is zero but for rounding.
 ROUNDING_DEVIATION = 1e-12
-# Average information is no Hessian: its last steps do not square the error, so go on for longer.
+# Average information is no Hessian, and with few data far from it: the last steps do not square the
+# error, so go on for longer.
 AVERAGE_SHARE = 1e-4
 # Objectives closer than this are equal: a variance may be set to zero, another start gains nothing.
 ZERO_LOSS = 1e-9
@@ -327,7 +328,8 @@ def _newton(
 ) -> tuple[_State, int]:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
-    goal = tol if engine.has_exact_hessian else AVERAGE_SHARE * tol
+    is_rough = not engine.has_exact_hessian and engine.size <= FEW_DATA
+    goal = AVERAGE_SHARE * tol if is_rough else tol
     while not state.is_minimum(goal) and n_iterations < max_iter:
         model, objective = state.model, state.evaluation.objective
         step = trust_region_step(model.slope, model.curvature, radius)

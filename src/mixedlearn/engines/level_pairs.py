@@ -24,17 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
+from mixedlearn.engines.dense import mirror_upper
+
 FloatArray = NDArray[np.float64]
 
 # Up to so many pairs are listed, at 12 bytes each (and r (r + 1) / 2 lists).
 MOST_LISTED_PAIRS = 12_000_000
 # Nanoseconds for a pair of the list (its making shared among a few uses), an entry times a dense
-# column, a row times two dense columns.
-LISTED_COST, MIXED_COST, DENSE_COST = 8.0, 0.9, 0.02
+# column, a row times two dense columns, and a cell of (T, T) that is moved where there are any.
+LISTED_COST, MIXED_COST, DENSE_COST, MOVED_COST = 8.0, 1.0, 0.012, 5.0
 # Entries from which the numbers of pairs are estimated.
 SAMPLE_ENTRIES = 200_000
 # Numbers of a chunk of dense rows.
-CHUNK_ENTRIES = 1 << 21
+CHUNK_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +136,15 @@ class TailRows:
     def gram(self, coefficients: FloatArray) -> FloatArray:
         """``sum_i R_i'C_i'C_i R_i`` for coefficients of shape (s, r, m)."""
         d, n = self.n_dense, self.pattern.n_columns
-        result = np.zeros((n, n))
-        listed = np.zeros((n - d) ** 2)
+        cells = np.zeros((n - d) ** 2)
         for (a, b), pairs in self._lists.items():
-            listed += pairs @ np.einsum("sm,sm->m", coefficients[:, a], coefficients[:, b])
-        upper = listed.reshape(n - d, n - d)
-        result[d:, d:] = upper
-        result[d:, d:] += np.triu(upper, 1).T
+            cells += pairs @ np.einsum("sm,sm->m", coefficients[:, a], coefficients[:, b])
+        listed = cells.reshape(n - d, n - d)
+        mirror_upper(listed)
         if not d:
-            return result
+            return listed
+        result = np.zeros((n, n))
+        result[d:, d:] = listed
         for own in coefficients:
             for dense, sparse in self._chunks(own[None]):
                 result[:d, :d] += dense[0].T @ dense[0]
@@ -157,8 +159,8 @@ class TailRows:
         if d:
             form = form[np.ix_(self._order, self._order)]
         # The lists hold a pair once, in the upper triangle.
-        listed = form[d:, d:]
-        doubled = (2.0 * listed - np.diag(np.diag(listed))).ravel()
+        doubled = 2.0 * form[d:, d:].ravel()
+        doubled[:: len(form) - d + 1] *= 0.5
         for (a, b), pairs in self._lists.items():
             part = (coefficients[:, a] * (doubled @ pairs)) @ coefficients[:, b].T
             result += (part + part.T) / 2.0
@@ -219,7 +221,7 @@ def dense_columns(pattern: TailPattern, most_pairs: int) -> NDArray[np.bool_]:
         sizes = np.bincount(levels[ranks >= n_dense], minlength=m).astype(np.int64)
         n_pairs = step * int((sizes * (sizes + 1) // 2).sum())
         cost = LISTED_COST * n_pairs + MIXED_COST * step * int(sizes.sum()) * n_dense
-        cost += DENSE_COST * m * n_dense**2
+        cost += DENSE_COST * m * n_dense**2 + (MOVED_COST * n**2 if n_dense else 0.0)
         if n_pairs <= most_pairs and cost < cheapest:
             best, cheapest = n_dense, cost
     return rank < best

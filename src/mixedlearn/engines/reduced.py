@@ -88,7 +88,7 @@ class EffectProducts:
     tails : list of ndarray of shape (q, n_entries)
         For every stage, products of its columns with those of the tail.
     tail : ndarray of shape (T, T)
-        Products of the tail's columns.
+        Products of the tail's columns with each other, in full.
     """
 
     blocks: list[FloatArray]
@@ -251,10 +251,9 @@ def reduce_several(
         effects.tails.append(blocks.over_tail(s, patterns[s][1], n_entries))
         data.blocks.append(blocks.data[stage.factor].copy())
     # What lies within the bases of stage 0 is taken out; W in the data's gram has it out already.
-    identity = np.zeros(to_basis.shape)
-    identity[np.arange(len(to_basis)), np.arange(len(to_basis))] = 1.0
+    # The tail's own products stay whole: see `several_factors`.
     within = Spans(columns[:, q:], tail_rows.rows)
-    add_effects(effects, stages, 0, within, tail_rows.gram(identity), -1.0)
+    add_effects(effects, stages, 0, within, -1.0)
     add_data(data, stages, 0, within, data.rows, -1.0, with_gram=False)
     square, df = within_residual(moments, products.n_rows)
     return fixed, ReducedProducts(
@@ -425,13 +424,9 @@ def add_effects(
     stages: Sequence[Stage],
     s: int,
     spans: Spans,
-    gram: FloatArray,
     sign: float,
 ) -> None:
-    """Add the products of rows of stage s to those of the random columns that remain, in place.
-
-    ``gram`` are the products of the rows over the tail, shape (T, T).
-    """
+    """Add the products of rows of stage s to those of the later stages' columns, in place."""
     stage = stages[s]
     for later, own in enumerate(stage.offsets):
         outer = s + 1 + later
@@ -450,10 +445,6 @@ def add_effects(
             part = effects.tails[outer]
             sums = sum_by_level(np.array(values)[None], stage.entries[later], part.shape[1])[0]
             part += sign * sums
-    if sign > 0.0:
-        effects.tail += gram
-    else:
-        effects.tail -= gram
 
 
 def add_data(

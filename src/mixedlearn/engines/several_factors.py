@@ -11,8 +11,10 @@ tail's and X and y in the same rows, and ``L_i L_i' = I + U_i D U_i'``,
     log|V_s| = log|V_(s-1)| + sum_i log|L_i L_i'|
     c'V_s^-1 c = (what lies outside the rows) + sum_i K_i'K_i           for all columns c
 
-Everything is a sum of squares up to the tail. For the derivatives the stages are passed in reverse:
-the BLUPs of all columns c at once, ``F_s = D Z_s'V^-1 c``, come from those of the later stages,
+Everything is a sum of squares up to the tail, whose own products S lose
+``sum_i R_i'(I - (L_i L_i')^-1) R_i`` at each stage: one product of sparse rows instead of two. For
+the derivatives the stages are passed in reverse: the BLUPs of all columns c at once, ``F_s = D
+Z_s'V^-1 c``, come from those of the later stages,
 
     Z_s'V^-1 c = P_i'(K_c - K_A F_A - K_R F_R)
 
@@ -55,7 +57,7 @@ from mixedlearn.engines.reduced import (
     sum_by_level,
 )
 from mixedlearn.engines.several_posterior import SeveralFactorsPosterior
-from mixedlearn.engines.tail import Tail, factorise_tail
+from mixedlearn.engines.tail import Tail, solve_tail
 
 FloatArray = NDArray[np.float64]
 
@@ -121,15 +123,15 @@ class EliminatedData:
         ``K_c`` of every stage.
     tail : ndarray of shape (T, c)
         ``Z_t'V_c^-1 c`` of the tail.
-    half : ndarray of shape (T, c)
-        ``L^-1 Lambda'`` times that.
+    tail_blups : ndarray of shape (T, c)
+        BLUPs of the tail.
     cross : ndarray of shape (c, c)
         ``c'V^-1 c``.
     """
 
     solved: list[FloatArray]
     tail: FloatArray
-    half: FloatArray
+    tail_blups: FloatArray
     cross: FloatArray
 
 
@@ -216,7 +218,7 @@ class SeveralFactorsEngine:
         if order == 0:
             return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
         s2 = fixed.noise_variance
-        scores = self._scores(elimination, eliminated)
+        scores, _ = self._scores(elimination, eliminated)
         information = self._information(elimination, factors)
         u = [own[:, -1] - np.einsum("p,qpm->qm", fixed.coef, own[:, :-1]) for own in scores]
         gradients, squares = [], []
@@ -243,28 +245,21 @@ class SeveralFactorsEngine:
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
         elimination = self._eliminate(factors)
-        scores = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
+        _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
         contrast = np.append(-fixed.coef, 1.0)
-        return tuple(
-            factor @ (factor.T @ np.einsum("c,qcm->qm", contrast, own))
-            for factor, own in zip(factors, scores, strict=True)
-        )
+        return tuple(np.einsum("c,qcm->qm", contrast, own) for own in blups)
 
     def posterior(self, factors: Sequence[FloatArray]) -> SeveralFactorsPosterior:
         """Distribution of the random effects given the response."""
         elimination = self._eliminate(factors)
-        scores = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
-        response = tuple(
-            np.einsum("ab,bpm->apm", factor @ factor.T, own[:, :-1])
-            for factor, own in zip(factors, scores, strict=True)
-        )
+        _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
+        response = tuple(own[:, :-1] for own in blups)
         links = self._links(elimination, factors, with_first=True)
-        tail = elimination.tail
         return SeveralFactorsPosterior(
             self._reduced,
             elimination.covariances,
             links,
-            tail.covariance(tail.inverse()),
+            elimination.tail.covariance(),
             response,
         )
 
@@ -286,17 +281,18 @@ class SeveralFactorsEngine:
             else:
                 columns, to_rows = _rows_of_level(effects.blocks[s])
                 spans = Spans(columns[:, q:], pattern.spread(to_rows, effects.tails[s]))
-                gram = gram_of_rows(pattern, spans.tails)
-                add_effects(effects, reduced.stages, s, spans, gram, -1.0)
+                add_effects(effects, reduced.stages, s, spans, -1.0)
             own = _solve_stage(stage, factors[stage.factor], columns, to_rows, spans)
-            if s == 0:
-                gram = reduced.tail_rows.gram(own.inverse)
-            else:
-                gram = gram_of_rows(pattern, own.solved.tails)
-            add_effects(effects, reduced.stages, s, own.solved, gram, 1.0)
+            add_effects(effects, reduced.stages, s, own.solved, 1.0)
+            if effects.tail.size:
+                lost = _lost_rows(columns[:, :q], factors[stage.factor])
+                if s == 0:
+                    effects.tail -= reduced.tail_rows.gram(lost)
+                else:
+                    effects.tail -= gram_of_rows(pattern, pattern.spread(lost, spans.tails))
             solved.append(own)
         tail_factors = [factors[k] for k in reduced.plan.tail]
-        tail = factorise_tail(reduced.plan.tail_shapes, tail_factors, effects.tail)
+        tail = solve_tail(reduced.plan.tail_shapes, tail_factors, effects.tail)
         elimination = Elimination([factor @ factor.T for factor in factors], solved, tail)
         self._last = key, elimination
         return elimination
@@ -314,40 +310,45 @@ class SeveralFactorsEngine:
             own = sum_over_rows(stage.inverse.transpose(1, 0, 2), rows)
             add_data(data, stages, s, stage.solved, own, 1.0)
             solved.append(own)
-        half = elimination.tail.half_solve(data.tail)
-        return EliminatedData(solved, data.tail, half, data.gram - half.T @ half)
+        blups = elimination.tail.blups(data.tail)
+        lost = data.tail.T @ blups
+        return EliminatedData(solved, data.tail, blups, data.gram - (lost + lost.T) / 2.0)
 
-    def _scores(self, elimination: Elimination, data: EliminatedData) -> list[FloatArray]:
-        """``Z_k'V^-1 c`` of every factor, shapes (q, c, m): the stages in reverse."""
+    def _scores(
+        self, elimination: Elimination, data: EliminatedData
+    ) -> tuple[list[FloatArray], list[FloatArray]]:
+        """``Z_k'V^-1 c`` of every factor and its BLUPs ``D_k Z_k'V^-1 c``, shapes (q, c, m).
+
+        The stages are passed in reverse, for the BLUPs of later ones are taken out.
+        """
         reduced, tail = self._reduced, elimination.tail
         scores: list[FloatArray] = [np.empty(0)] * len(reduced.plan.shapes)
-        tail_blups = tail.blups(data.half)
-        tail_scores = data.tail - tail.products @ tail_blups
-        for k, own, (q, m) in zip(reduced.plan.tail, tail.slices(), tail.shapes, strict=True):
-            scores[k] = tail_scores[own].reshape(q, m, -1).transpose(0, 2, 1)
-        blups: list[FloatArray] = []
-        for stage, solved, columns in zip(
-            reversed(reduced.stages),
-            reversed(elimination.stages),
-            reversed(data.solved),
+        blups = scores.copy()
+        for k, score, blup in zip(
+            reduced.plan.tail,
+            tail.by_factor(tail.scores(data.tail, data.tail_blups)),
+            tail.by_factor(data.tail_blups),
             strict=True,
         ):
-            rest = columns.copy()
-            if blups:
-                above = np.concatenate(
-                    [
-                        own[:, :, ancestor]
-                        for own, ancestor in zip(reversed(blups), stage.ancestors, strict=True)
-                    ]
-                )
-                rest -= sum_over_rows(solved.solved.above.transpose(1, 0, 2), above)
-            if tail_blups.size:
+            scores[k], blups[k] = score, blup
+        for s in reversed(range(len(reduced.stages))):
+            stage, solved = reduced.stages[s], elimination.stages[s]
+            rest = data.solved[s].copy()
+            if stage.ancestors:
+                above = [
+                    blups[other][:, :, ancestor]
+                    for other, ancestor in zip(
+                        reduced.plan.chain[s + 1 :], stage.ancestors, strict=True
+                    )
+                ]
+                rest -= sum_over_rows(solved.solved.above.transpose(1, 0, 2), np.concatenate(above))
+            if data.tail_blups.size:
                 for row, values in zip(rest, solved.solved.tails, strict=True):
-                    row -= (stage.pattern.matrix(values) @ tail_blups).T
-            scores[stage.factor] = sum_over_rows(solved.projected, rest)
-            covariance = elimination.covariances[stage.factor]
-            blups.append(np.einsum("ab,bcm->acm", covariance, scores[stage.factor]))
-        return scores
+                    row -= (stage.pattern.matrix(values) @ data.tail_blups).T
+            k = stage.factor
+            scores[k] = sum_over_rows(solved.projected, rest)
+            blups[k] = np.einsum("ab,bcm->acm", elimination.covariances[k], scores[k])
+        return scores, blups
 
     def _information(
         self, elimination: Elimination, factors: Sequence[FloatArray]
@@ -355,11 +356,9 @@ class SeveralFactorsEngine:
         """``sum_i Z_i'V^-1 Z_i`` of every factor, shapes (q, q)."""
         reduced, tail = self._reduced, elimination.tail
         found: list[FloatArray] = [np.empty(0)] * len(reduced.plan.shapes)
-        inverse = tail.inverse()
-        for k, own in zip(reduced.plan.tail, tail.information(inverse), strict=True):
+        for k, own in zip(reduced.plan.tail, tail.information(), strict=True):
             found[k] = own
-        form = tail.covariance(inverse)
-        del inverse
+        form = tail.covariance()
         links = self._links(elimination, factors, with_first=False)
         for s, (stage, solved, link) in enumerate(
             zip(reduced.stages, elimination.stages, links, strict=True)
@@ -441,6 +440,11 @@ class SeveralFactorsEngine:
         rows += sum_over_rows(reduced.columns[:, :q].transpose(1, 0, 2), chain[0])
         blocks = [np.empty((0, 0, 0))]
         tail_products = outside.tail @ tail
+        if tail.size:
+            # Outside the bases of stage 0, as all other products here.
+            for values in reduced.tail_rows.rows:
+                matrix = first.pattern.matrix(values)
+                tail_products -= matrix.T @ (matrix @ tail)
         for s, stage in enumerate(reduced.stages[1:], start=1):
             q, block = stage.n_effects, outside.blocks[s]
             own = times(stage, chain[s + 1 :], Spans(block[:, q:], outside.tails[s]))
@@ -460,6 +464,20 @@ class SeveralFactorsEngine:
             gram += np.einsum("acm,adm->cd", block, coordinates)
             with_data += np.einsum("apm,acm->pc", own, coordinates)
         return DataProducts(rows, blocks, tail_products, gram), with_data
+
+
+def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
+    """Rows whose squares are ``I - (L_i L_i')^-1``, shape (q, r, m), for U_i of shape (r, q, m).
+
+    By ``I - (I + B B')^-1 = B (I + B'B)^-1 B'`` with ``B = U_i Lambda``.
+    """
+    spread = np.matmul(factor.T, columns)
+    q = len(factor)
+    square = sum_over_rows(spread, spread)
+    square[np.arange(q), np.arange(q)] += 1.0
+    part = np.concatenate([square, spread.transpose(1, 0, 2)], axis=1)
+    factorise(part)
+    return part[:, q:]
 
 
 def _rows_of_level(block: FloatArray) -> tuple[FloatArray, FloatArray]:

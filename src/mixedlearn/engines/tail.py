@@ -4,10 +4,10 @@ Notation
 --------
 ``S = Z_t'V_c^-1 Z_t`` (T, T) are the cross-products of the tail's columns once the factors of the
 chain are eliminated, and ``S_c = Z_t'V_c^-1 c`` those with other columns. With Lambda the block-
-diagonal root of the tail's D and ``L L' = I + Lambda'S Lambda``,
+diagonal root of the tail's D and ``C = I + Lambda'S Lambda``,
 
-    log|V| = log|V_c| + log|L L'|,      c'V^-1 c = c'V_c^-1 c - Y'Y,     Y = L^-1 Lambda'S_c
-    B = Lambda (L L')^-1 Lambda'        covariance of the tail's effects given y and beta
+    log|V| = log|V_c| + log|C|,         c'V^-1 c = c'V_c^-1 c - S_c'B S_c
+    B = Lambda C^-1 Lambda'             covariance of the tail's effects given y and beta
     Z_t'V^-1 c = S_c - S B S_c,         B S_c the BLUPs of the tail for the response c
 """
 
@@ -19,19 +19,18 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+
+from mixedlearn.engines.dense import invert
 
 FloatArray = NDArray[np.float64]
 
 # A smaller singular value of Lambda, in natural units, would cost digits where it divides.
 SMALL_ROOT = 1e-3
-# Rows that are copied across the diagonal at a time, so that both places stay in the cache.
-MIRRORED_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The factorised tail.
+    """The tail at one theta.
 
     Attributes
     ----------
@@ -41,72 +40,79 @@ class Tail:
         Lambda of every factor.
     products : ndarray of shape (T, T)
         S.
-    root : ndarray of shape (T, T)
-        L, lower triangular.
+    inverse : ndarray of shape (T, T)
+        ``C^-1``.
+    log_det : float
+        log|C|.
     """
 
     shapes: tuple[tuple[int, int], ...]
     factors: tuple[FloatArray, ...]
     products: FloatArray
-    root: FloatArray
-
-    @property
-    def log_det(self) -> float:
-        """``log|L L'|``."""
-        return 2.0 * float(np.log(np.diag(self.root)).sum())
-
-    def half_solve(self, data: FloatArray) -> FloatArray:
-        """``L^-1 Lambda' data`` for data of shape (T, c)."""
-        return _solve(self.root, self.turn(data, transposed=True))
+    inverse: FloatArray
+    log_det: float
 
     def turn(self, rows: FloatArray, *, transposed: bool) -> FloatArray:
         """Lambda (or its transpose) times rows of shape (T, c)."""
         return _turn(self.shapes, self.factors, rows, transposed=transposed)
 
-    def blups(self, half: FloatArray) -> FloatArray:
-        """``B S_c`` from ``Y = L^-1 Lambda'S_c``."""
-        return self.turn(_solve(self.root, half, transposed=True), transposed=False)
+    def blups(self, data: FloatArray) -> FloatArray:
+        """``B S_c``, shape (T, c)."""
+        return self.turn(self.inverse @ self.turn(data, transposed=True), transposed=False)
 
-    def inverse(self) -> FloatArray:
-        """``(L L')^-1``, shape (T, T)."""
-        if not len(self.root):
-            return self.root
-        lower, status = lapack.dpotri(self.root, lower=1)
-        _check(status)
-        return _mirrored(lower)
+    def scores(self, data: FloatArray, blups: FloatArray) -> FloatArray:
+        """``Z_t'V^-1 c`` from S_c and ``B S_c``, shape (T, c).
 
-    def covariance(self, inverse: FloatArray) -> FloatArray:
-        """B from the inverse of ``L L'``."""
-        return _turn_both(self.shapes, self.factors, inverse, transposed=False)
+        Where D is large the difference would cancel, and it is ``D^-1 B S_c``.
+        """
+        scores = data - self.products @ blups
+        for own, (q, m), factor in zip(self.slices(), self.shapes, self.factors, strict=True):
+            if np.linalg.svd(factor, compute_uv=False)[-1] > 1.0:
+                part = blups[own].reshape(q, -1)
+                scores[own] = np.linalg.solve(factor @ factor.T, part).reshape(q * m, -1)
+        return scores
+
+    def by_factor(self, rows: FloatArray) -> list[FloatArray]:
+        """Rows of shape (T, c) by factor, shapes (q, c, m)."""
+        return [
+            rows[own].reshape(q, m, -1).transpose(0, 2, 1)
+            for own, (q, m) in zip(self.slices(), self.shapes, strict=True)
+        ]
+
+    def covariance(self) -> FloatArray:
+        """B."""
+        return _turn_both(self.shapes, self.factors, self.inverse, transposed=False)
 
     def slices(self) -> list[slice]:
         """Columns of every factor."""
         bounds = np.cumsum([0, *(q * m for q, m in self.shapes)]).tolist()
         return [slice(*pair) for pair in pairwise(bounds)]
 
-    def information(self, inverse: FloatArray) -> list[FloatArray]:
+    def information(self) -> list[FloatArray]:
         """``sum_j M_jj`` of every factor, shapes (q, q), where ``M = Z_t'V^-1 Z_t``.
 
-        From ``Lambda'M Lambda = I - (L L')^-1`` where Lambda is far from singular.
+        From ``Lambda'M Lambda = I - C^-1`` where Lambda is far from singular.
         """
         found = []
         for own, (q, m), factor in zip(self.slices(), self.shapes, self.factors, strict=True):
             if np.linalg.svd(factor, compute_uv=False)[-1] > SMALL_ROOT:
-                kept = m * np.eye(q) - _diagonal_sum(inverse[own, own], q, m)
+                kept = m * np.eye(q) - _diagonal_sum(self.inverse[own, own], q, m)
                 undone = np.linalg.inv(factor)
                 found.append(undone.T @ kept @ undone)
                 continue
-            half = self.half_solve(np.ascontiguousarray(self.products[:, own]))
-            part = half.reshape(len(half), q, m)
-            lost = np.tensordot(part, part, ((0, 2), (0, 2)))
-            found.append(_diagonal_sum(self.products[own, own], q, m) - lost)
+            products = np.ascontiguousarray(self.products[:, own])
+            part, turned = (
+                columns.reshape(len(columns), q, m) for columns in (products, self.blups(products))
+            )
+            lost = np.einsum("tam,tbm->ab", part, turned, optimize=True)
+            found.append(_diagonal_sum(self.products[own, own], q, m) - (lost + lost.T) / 2.0)
         return found
 
 
-def factorise_tail(
+def solve_tail(
     shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray], products: FloatArray
 ) -> Tail:
-    """Factorise ``I + Lambda'S Lambda``.
+    """Invert ``C = I + Lambda'S Lambda``.
 
     Raises
     ------
@@ -114,13 +120,10 @@ def factorise_tail(
         If it is not positive definite to rounding.
     """
     shapes, factors = tuple(shapes), tuple(factors)
-    if not len(products):
-        return Tail(shapes, factors, products, products)
     scaled = _turn_both(shapes, factors, products, transposed=True)
     scaled.flat[:: len(scaled) + 1] += 1.0
-    root, status = lapack.dpotrf(scaled.T, lower=1, overwrite_a=1, clean=1)
-    _check(status)
-    return Tail(shapes, factors, products, root)
+    log_det = invert(scaled)
+    return Tail(shapes, factors, products, scaled, log_det)
 
 
 def _turn(
@@ -159,30 +162,6 @@ def _turn_both(
         return result
     half = _turn(shapes, factors, matrix, transposed=transposed)
     return _turn(shapes, factors, np.ascontiguousarray(half.T), transposed=transposed)
-
-
-def _solve(root: FloatArray, right: FloatArray, *, transposed: bool = False) -> FloatArray:
-    if not right.size:
-        return right
-    solution, status = lapack.dtrtrs(root, right, lower=1, trans=int(transposed))
-    _check(status)
-    return solution
-
-
-def _check(status: int) -> None:
-    if status != 0:
-        raise np.linalg.LinAlgError("the tail is not positive definite to rounding")
-
-
-def _mirrored(lower: FloatArray) -> FloatArray:
-    """The symmetric matrix whose lower triangle is given (column by column), in place."""
-    full = lower.T
-    for start in range(0, len(full), MIRRORED_ROWS):
-        own, rest = slice(start, start + MIRRORED_ROWS), slice(start + MIRRORED_ROWS, None)
-        block = np.triu(full[own, own])
-        full[own, own] = block + np.triu(block, 1).T
-        full[rest, own] = full[own, rest].T
-    return full
 
 
 def _diagonal_sum(block: FloatArray, q: int, m: int) -> FloatArray:
