@@ -246,7 +246,9 @@ def test_response_that_two_factors_reproduce_exactly(reml, engine):
     for k, (name, effects) in enumerate([("a", EFFECTS_A), ("b", EFFECTS_B)]):
         blups = model.random_effects_[name]["intercept"]
         np.testing.assert_allclose(blups - blups.mean(), effects - effects.mean(), atol=1e-5)
-        np.testing.assert_allclose(model.covariances_[name], expected[k], rtol=1e-3)
+        # A criterion that is right to 1e-4 leaves a variance of few levels open by 1 %.
+        rtol = 1e-3 if engine == "joint" else 1e-2
+        np.testing.assert_allclose(model.covariances_[name], expected[k], rtol=rtol)
 
 
 # --- columns -------------------------------------------------------------------------------------

@@ -310,9 +310,8 @@ class SeveralFactorsEngine:
             own = sum_over_rows(stage.inverse.transpose(1, 0, 2), rows)
             add_data(data, stages, s, stage.solved, own, 1.0)
             solved.append(own)
-        blups = elimination.tail.blups(data.tail)
-        lost = data.tail.T @ blups
-        return EliminatedData(solved, data.tail, blups, data.gram - (lost + lost.T) / 2.0)
+        blups, lost = elimination.tail.solve(data.tail)
+        return EliminatedData(solved, data.tail, blups, data.gram - lost)
 
     def _scores(
         self, elimination: Elimination, data: EliminatedData

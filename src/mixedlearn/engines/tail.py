@@ -56,9 +56,22 @@ class Tail:
         """Lambda (or its transpose) times rows of shape (T, c)."""
         return _turn(self.shapes, self.factors, rows, transposed=transposed)
 
-    def blups(self, data: FloatArray) -> FloatArray:
-        """``B S_c``, shape (T, c)."""
-        return self.turn(self.inverse @ self.turn(data, transposed=True), transposed=False)
+    def solve(self, data: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """``B S_c`` and ``S_c'B S_c``, shapes (T, c) and (c, c).
+
+        With z the solution of ``C z = r``, improved by the residual once, ``z'(2 r - C z)`` is off
+        by the square of the error of z: an inverse alone loses the digits that a large D costs.
+        """
+        right = self.turn(data, transposed=True)
+        solution = self.inverse @ right
+        solution += self.inverse @ (right - self._times(solution))
+        lost = solution.T @ (2.0 * right - self._times(solution))
+        return self.turn(solution, transposed=False), (lost + lost.T) / 2.0
+
+    def _times(self, columns: FloatArray) -> FloatArray:
+        """``C`` times columns of shape (T, c)."""
+        turned = self.products @ self.turn(columns, transposed=False)
+        return columns + self.turn(turned, transposed=True)
 
     def scores(self, data: FloatArray, blups: FloatArray) -> FloatArray:
         """``Z_t'V^-1 c`` from S_c and ``B S_c``, shape (T, c).
@@ -101,8 +114,10 @@ class Tail:
                 found.append(undone.T @ kept @ undone)
                 continue
             products = np.ascontiguousarray(self.products[:, own])
+            half = self.inverse @ self.turn(products, transposed=True)
             part, turned = (
-                columns.reshape(len(columns), q, m) for columns in (products, self.blups(products))
+                columns.reshape(len(columns), q, m)
+                for columns in (products, self.turn(half, transposed=False))
             )
             lost = np.einsum("tam,tbm->ab", part, turned, optimize=True)
             found.append(_diagonal_sum(self.products[own, own], q, m) - (lost + lost.T) / 2.0)
