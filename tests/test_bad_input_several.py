@@ -410,7 +410,7 @@ def test_unseen_combination_of_seen_levels(team, shown):
         ("team", "names the factor 'team', but .* factors are 'site', 'site:team'. Give 'all'"),
         (["site", "sight"], "names the factor 'sight', but .* are 'site', 'site:team'"),
         ([("team", "site")], "names the factor 'team:site', but"),
-        (("site", "team"), "names the factor 'team', but .* are 'site', 'site:team'"),
+        (("team", "site"), "names the factor 'team:site', but .* are 'site', 'site:team'"),
         (["all"], "names the factor 'all', but"),
         ([["site"]], r"names the factor \['site'\], but"),
         ([0], "names the factor 0, but"),

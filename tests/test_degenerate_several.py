@@ -319,3 +319,69 @@ def test_more_effects_than_rows():
     assert model.noise_variance_ > 0.0
     for scale in (0.0, 0.5, 0.9, 1.1, 2.0):
         assert model.log_likelihood(scale * model.theta_) <= model.log_likelihood_ + 1e-8
+
+
+# --- random effects without columns, digits ------------------------------------------------------
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_factor_whose_random_effects_are_all_aliased(place, engine):
+    """A random slope on a column of zeros and no intercept: it might as well be left out."""
+    rng = np.random.default_rng(5)
+    names = ["p", "q"]
+    rows = pd.DataFrame({"p": rng.integers(0, 9, 120), "q": rng.integers(0, 7, 120)})
+    rows = rows.assign(empty=rng.integers(0, 5, 120), x=rng.standard_normal(120), zero=0.0)
+    response = rng.standard_normal(9)[rows.p] + rng.standard_normal(7)[rows.q] + rows.x
+    response = response + rng.standard_normal(120)
+    without = MixedLinearRegressor(groups=names, fixed_effects=["x"]).fit(rows, response)
+    names.insert(place, "empty")
+    model = MixedLinearRegressor(
+        groups=names,
+        fixed_effects=["x"],
+        random_intercept={"empty": False},
+        random_slopes={"empty": ["zero"]},
+    )
+    with pytest.warns(DegenerateModelWarning, match=r"of 'empty' of 'zero' are aliased"):
+        model.fit(rows, response)
+    assert model.log_likelihood_ == pytest.approx(without.log_likelihood_, abs=1e-9)
+    assert model.log_likelihood(model.theta_) == pytest.approx(model.log_likelihood_, abs=1e-9)
+    assert model.is_singular_
+    assert not model.random_effects_["empty"].to_numpy().any()
+    assert not model.random_effects_covariances_["empty"].any()
+    found, expected = model.predict(rows, return_std=True), without.predict(rows, return_std=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_all_random_effects_of_all_factors_are_aliased(engine):
+    rows = pd.DataFrame({"p": A % 2, "q": B, "zero": 0.0, "x": X["x"]})
+    response = np.random.default_rng(6).standard_normal(len(rows))
+    model = MixedLinearRegressor(
+        groups=["p", "q"], fixed_effects=["x"], random_intercept=False, random_slopes=["zero"]
+    )
+    with pytest.warns(DegenerateModelWarning, match="aliased"):
+        model.fit(rows, response)
+    line = np.polynomial.Polynomial.fit(rows["x"], response, 1).convert().coef
+    np.testing.assert_allclose([model.intercept_, *model.coef_], line, atol=1e-9)
+    assert model.predict(rows.head(3), return_std=True)[1].shape == (3,)
+
+
+def test_log_likelihood_where_the_noise_is_bounded(engine):
+    """At its own theta a model has its own likelihood, the noise that was added included."""
+    y = 3.0 + EFFECTS_A[A] + EFFECTS_B[B]
+    model = fit_with_warnings(["random effects reproduce the response exactly"], X, y)
+    found = model.log_likelihood(model.theta_)
+    assert found == pytest.approx(model.log_likelihood_, rel=1e-3)
+
+
+def test_single_precision_of_a_covariate_far_from_zero(engine):
+    """Stored in single precision, a slope's column gives the fit of the same numbers in double."""
+    rng = np.random.default_rng(7)
+    p, q = rng.integers(0, 9, 200), rng.integers(0, 7, 200)
+    x = (1e5 + rng.standard_normal(200)).astype(np.float32)
+    y = rng.standard_normal(9)[p] + rng.standard_normal(7)[q] * (x - 1e5)
+    y = (y + rng.standard_normal(200)).astype(float)
+    groups = pd.DataFrame({"p": p, "q": q})
+    single, double = (
+        MixedLinearRegressor(random_slopes={"q": [0]}).fit(column, y, groups=groups)
+        for column in (x[:, None], x[:, None].astype(float))
+    )
+    assert single.log_likelihood_ == pytest.approx(double.log_likelihood_, abs=1e-6)
+    np.testing.assert_allclose(single.noise_variance_, double.noise_variance_, rtol=1e-6)

@@ -205,7 +205,13 @@ def _cross(
     i, j = pair
     weight = np.ones(len(X)) if weights is None else weights
     left, right = (
-        [None, *(X[:, column] - shift[column] for column in slope_columns[factor])]
+        [
+            None,
+            *(
+                np.subtract(X[:, column], shift[column], dtype=np.float64)
+                for column in slope_columns[factor]
+            ),
+        ]
         for factor in pair
     )
     products = []

@@ -136,7 +136,7 @@ def check_memory(plan: EliminationPlan, factors: Sequence[Factor]) -> None:
     )
     raise MemoryError(
         f"The random effects of {listed} stay in one dense block of {plan.n_tail:,} columns, "
-        f"because these factors are not nested in {factors[plan.chain[0]].name!r} or around it. It "
+        f"because these factors are crossed with {factors[plan.chain[0]].name!r}. It "
         f"needs {needed / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB. Leave out a "
         "factor or its random slopes, or merge rare levels; describe(X) shows the blocks."
     )

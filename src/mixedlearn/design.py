@@ -131,7 +131,10 @@ def find_group_columns(groups: Any, names: Sequence[str]) -> tuple[tuple[int, ..
         if len(set(columns)) < len(columns):
             raise ValueError(f"groups has the interaction {entry!r}, which names a column twice.")
         if any(set(columns) == set(other) for other in found):
-            raise ValueError(f"groups names the factor {factor_name(columns, names)!r} twice.")
+            raise ValueError(
+                f"groups names the factor {factor_name(columns, names)!r} twice, in whatever order "
+                "its columns are: name it once."
+            )
         found.append(columns)
     return tuple(found)
 

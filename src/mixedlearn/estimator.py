@@ -87,7 +87,8 @@ default="full"
         Most iterations of the optimiser from one start.
     tol : float, default=1e-8
         The fit is accepted when the quadratic model of minus twice the log-likelihood promises no
-        further decrease beyond this and rounding error.
+        further decrease beyond this and rounding error; at least 1e-4 counts where the random
+        effects reproduce the response and the noise has to be kept from zero.
     warm_start : bool, default=False
         Whether a further call of `fit` starts from the variance components of the last one.
 
@@ -110,14 +111,17 @@ default="full"
         taken as known (lme4's ``condVar``).
     theta_ : ndarray of shape (n_parameters,)
         Factor by factor, free entries, column by column, of the Cholesky factor of the random
-        effects' covariance relative to the noise variance; with a mask, of the effects in an order
-        that keeps its zeros.
+        effects' covariance relative to the noise variance: the q entries of its diagonal for a
+        diagonal covariance, one entry for a scalar one, and with a mask those of the effects in an
+        order that keeps its zeros.
     log_likelihood_ : float
         Maximum of the log-likelihood; of the restricted one if ``reml``.
     n_iter_ : int
         Number of iterations of the optimiser.
     converged_ : bool
-        Whether the optimum carries its certificate: no step in any direction promises a decrease.
+        Whether the optimum carries its certificate: no step in any direction promises a decrease,
+        by the Hessian or, with several factors and more than 400 random effects, by average
+        information.
     is_singular_ : bool
         Whether the covariance of some factor's random effects is singular: a variance is zero or
         effects are perfectly correlated.
@@ -245,7 +249,8 @@ default="full"
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
-            Columns with fixed or random effects, and the group column if the constructor names one.
+            Columns with fixed or random effects, and the group columns if the constructor names
+            them.
         y : array-like of shape (n_samples,)
             Response.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
@@ -393,8 +398,10 @@ default="full"
             Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
             names, others by position. A level that `fit` did not see has no effect, or is refused
             if ``handle_unknown="error"``; the effects of the other factors are added all the same.
-        random_effects : {"all", "none"}, str or list of str, default="all"
-            Factors whose BLUPs are added; "none" predicts the population.
+        random_effects : {"all", "none"}, str, tuple or list of these, default="all"
+            Names of the factors whose BLUPs are added, an interaction also as the tuple of its
+            columns; "none" predicts the population. The labels of all factors are needed all the
+            same.
         return_std : bool, default=False
             Whether to return the standard deviation of a new observation as well.
 
@@ -471,7 +478,9 @@ default="full"
             if random_effects in ("all", "none"):
                 return names if random_effects == "all" else ()
             random_effects = [random_effects]
-        if not isinstance(random_effects, (list, tuple)):
+        if isinstance(random_effects, tuple):
+            random_effects = [random_effects]
+        if not isinstance(random_effects, list):
             raise ValueError(
                 "random_effects must be 'all', 'none' or a list of factors, got "
                 f"{random_effects!r}."
@@ -567,6 +576,7 @@ default="full"
         dept        14        1  part of the dense block
         dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
         """
+        self._validate_params()
         X = check_frame(clone(self), X, has_groups=groups is not None, reset=True)
         specification, labels = self._specify(X, groups)
         encoded = [encode(own) for own in labels]
@@ -628,7 +638,7 @@ default="full"
             )
         if not np.isfinite(values).all():
             raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        objective = objective_at(self._model.products, self._model.specification, values)
+        objective = objective_at(self._model, values)
         if objective == np.inf:
             raise ValueError(
                 f"theta is so large ({values}) that the noise is lost in rounding error: the "

@@ -29,6 +29,8 @@ FloatArray = NDArray[np.float64]
 
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
+# An objective that is less certain than this is worth a word.
+MUCH_ROUNDING = 1e-4
 # Share of the variances that is rounding error once as much as can be is counted as noise.
 REMAINDER = 1e-12
 
@@ -82,7 +84,8 @@ def fit_products(
         tol = max(tol, BOUNDED_TOLERANCE)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
     noise = optimum.evaluation.fixed.noise_variance
-    if not (optimum.is_certified or problem.is_bounded) and noise < NOISE_FLOOR:
+    is_lost = not optimum.is_certified and noise < NOISE_FLOOR
+    if is_lost and not (problem.is_bounded or engine.has_exact_hessian):
         problem = make_problem(products, specification, bound_noise=True)
         engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
         optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
@@ -108,18 +111,21 @@ def fit_products(
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified,
+        is_bounded=problem.is_bounded,
         warnings=(
             *notes,
             *_noise_notes(problem),
+            *_rounding_notes(problem, optimum.evaluation.rounding),
             *_level_notes(specification, products, confounded),
             *_equal_factor_notes(specification, products),
         ),
     )
 
 
-def objective_at(products: CrossProducts, specification: Specification, theta: FloatArray) -> float:
-    """Minus twice the profiled log-likelihood at a theta in the user's units."""
-    problem = make_problem(products, specification)
+def objective_at(model: FittedModel, theta: FloatArray) -> float:
+    """Minus twice the profiled log-likelihood of a model at a theta in the user's units."""
+    specification = model.specification
+    problem = make_problem(model.products, specification, bound_noise=model.is_bounded)
     if problem.fixed.is_exact:
         return -np.inf
     engine = problem.engine
@@ -154,6 +160,15 @@ def _noise_notes(problem: Problem) -> tuple[str, ...]:
     )
 
 
+def _rounding_notes(problem: Problem, rounding: float) -> tuple[str, ...]:
+    if problem.is_bounded or rounding <= MUCH_ROUNDING:
+        return ()
+    return (
+        "The noise is so small beside the random effects that rounding error leaves the "
+        f"log-likelihood uncertain by about {rounding:.0e}: the variances have few right digits.",
+    )
+
+
 def _exact_fit(
     products: CrossProducts,
     specification: Specification,
@@ -179,6 +194,7 @@ def _exact_fit(
         objective=-np.inf,
         n_iterations=1,
         is_certified=True,
+        is_bounded=False,
         warnings=(*notes, note),
     )
 

@@ -43,6 +43,8 @@ class FittedModel:
         Iterations of the optimiser.
     is_certified : bool
         Whether the optimum carries its certificate.
+    is_bounded : bool
+        Whether noise was added, to bound the likelihood.
     warnings : tuple of str
         What could not be estimated, in words.
     """
@@ -57,6 +59,7 @@ class FittedModel:
     objective: float
     n_iterations: int
     is_certified: bool
+    is_bounded: bool
     warnings: tuple[str, ...]
 
     @property
@@ -120,7 +123,8 @@ class FittedModel:
     @cached_property
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
-        return make_problem(self.products, self.specification).engine.posterior(self.factors)
+        problem = make_problem(self.products, self.specification, bound_noise=self.is_bounded)
+        return problem.engine.posterior(self.factors)
 
     def conditional_covariances(self, k: int) -> FloatArray:
         """Covariance of the effects of each level of factor k given the response, (m, q, q).

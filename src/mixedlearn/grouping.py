@@ -73,7 +73,8 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
     if isinstance(groups, (Mapping, Set)):
         raise ValueError(
             f"groups must hold one label for each row in their order, got a "
-            f"{type(groups).__name__}: pass a list, an array or a Series."
+            f"{type(groups).__name__}: pass a list, an array, a Series or "
+            "a DataFrame with a column for each factor."
         )
     own_names, columns = _split(groups, n_rows)
     if not columns:

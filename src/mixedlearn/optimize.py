@@ -8,7 +8,8 @@ columns one is the natural unit, and a large entry acts through its logarithm.
 
 An optimum is accepted with a certificate that depends on no unit: the quadratic model promises less
 than ``tol`` for a step of natural length in any direction. That says that the Newton decrement is
-small and that the Hessian is positive semi-definite, both at once. Where D is singular, Lambda has
+small and that the Hessian is positive semi-definite, both at once (with average information, that
+the curvature is, on average over such data). Where D is singular, Lambda has
 a zero column (after a rotation), and the Hessian's block of a zero column is twice a block of G,
 the derivative by D: so the certificate includes the condition at the boundary, that no variance
 that is zero would lower the objective by growing.

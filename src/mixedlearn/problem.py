@@ -7,6 +7,7 @@ to them, and choose the engine that is cheapest for the number of factors and le
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from mixedlearn.components import VarianceComponents
 from mixedlearn.covariance import engine_structure, make_structure
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.description import check_memory, is_joint
-from mixedlearn.design import Specification
+from mixedlearn.design import Factor, Specification
 from mixedlearn.engines.elimination import plan_elimination
 from mixedlearn.engines.joint import JointEngine, reduce_jointly
 from mixedlearn.engines.levels import (
@@ -28,6 +29,7 @@ from mixedlearn.engines.levels import (
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
+from mixedlearn.engines.padded import PaddedEngine
 from mixedlearn.engines.protocol import Engine
 from mixedlearn.engines.reduced import reduce_several
 from mixedlearn.engines.several_factors import SeveralFactorsEngine
@@ -80,29 +82,72 @@ def make_problem(
         for factor, random in zip(specification.factors, randoms, strict=True)
     )
     components = VarianceComponents(structures)
+    # A factor whose random effects are all aliased has no columns; one alone needs no detour.
+    active = [k for k, random in enumerate(randoms) if len(random.kept) or len(randoms) == 1]
+    parts = _Parts(
+        _of_factors(products, active),
+        tuple(specification.factors[k] for k in active),
+        tuple(randoms[k] for k in active),
+        VarianceComponents(tuple(structures[k] for k in active)),
+        likelihood,
+    )
+    fixed, engine, is_bounded = _make_engine(parts, fixed, bound_noise=bound_noise)
+    if len(active) < len(randoms):
+        n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
+        engine = PaddedEngine(engine, active, components, n_levels, likelihood.n_fixed)
+    return Problem(fixed, randoms, engine, is_bounded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an engine is made of, beside the fixed columns."""
+
+    products: CrossProducts
+    factors: tuple[Factor, ...]
+    randoms: tuple[RandomBasis, ...]
+    components: VarianceComponents
+    likelihood: ProfiledLikelihood
+
+
+def _of_factors(products: CrossProducts, chosen: list[int]) -> CrossProducts:
+    """The cross-products of some factors."""
+    if len(chosen) == len(products.grouped):
+        return products
+    pairs = combinations(range(len(chosen)), 2)
+    return replace(
+        products,
+        z_columns=tuple(products.z_columns[k] for k in chosen),
+        grouped=tuple(products.grouped[k] for k in chosen),
+        crossings={(i, j): products.crossings[chosen[i], chosen[j]] for i, j in pairs},
+    )
+
+
+def _make_engine(
+    parts: _Parts, fixed: FixedBasis, *, bound_noise: bool
+) -> tuple[FixedBasis, Engine, bool]:
+    """The engine, with the fixed columns that it has rotated, and whether noise was added."""
+    products, randoms, components = parts.products, parts.randoms, parts.components
+    likelihood, n_rows = parts.likelihood, parts.products.n_rows
     if len(randoms) <= 1:
         if randoms:
             moments = reduce_levels(products, 0, fixed, randoms[0])
         else:
             moments, components = no_levels(products, fixed), _NO_COMPONENTS
         fixed, moments = separate_levels(fixed, moments)
-        moments, is_bounded = _bound_noise(moments, products.n_rows)
-        engine: Engine = OneFactorEngine(moments, components.structures[0], likelihood)
-        return Problem(fixed, randoms, engine, is_bounded)
+        moments, is_bounded = _bound_noise(moments, n_rows)
+        return fixed, OneFactorEngine(moments, components.structures[0], likelihood), is_bounded
     n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
     n_effects = [len(random.kept) for random in randoms]
     if is_joint(n_effects, n_levels):
         fixed, moments = separate_levels(fixed, reduce_jointly(products, fixed, randoms))
-        moments, is_bounded = _bound_noise(moments, products.n_rows)
-        engine = JointEngine(moments, components, n_levels, likelihood)
-        return Problem(fixed, randoms, engine, is_bounded)
+        moments, is_bounded = _bound_noise(moments, n_rows)
+        return fixed, JointEngine(moments, components, n_levels, likelihood), is_bounded
     plan = plan_elimination(products, n_effects)
-    check_memory(plan, specification.factors)
+    check_memory(plan, parts.factors)
     fixed, reduced = reduce_several(products, plan, fixed, randoms)
     if bound_noise:
         reduced.data.gram[-1, -1] += NOISE_FLOOR * likelihood.df
-    engine = SeveralFactorsEngine(reduced, components, n_levels, likelihood)
-    return Problem(fixed, randoms, engine, is_bounded=bound_noise)
+    return fixed, SeveralFactorsEngine(reduced, components, n_levels, likelihood), bound_noise
 
 
 _NO_COMPONENTS = VarianceComponents((make_structure("full", []),))

@@ -60,12 +60,6 @@ class TailPattern:
     levels: NDArray[np.int32]
     n_columns: int
 
-    @property
-    def n_pairs(self) -> int:
-        """Number of pairs of entries of a level, an entry with itself among them."""
-        sizes = np.diff(self.pointers).astype(np.int64)
-        return int((sizes * (sizes + 1) // 2).sum())
-
     def matrix(self, values: FloatArray) -> csr_array:
         """The rows with these values, one for each entry: sparse, of shape (m, T)."""
         shape = (len(self.pointers) - 1, self.n_columns)
@@ -170,8 +164,9 @@ class TailRows:
             for a in range(len(coefficients)):
                 for b in range(a, len(coefficients)):
                     both = np.vdot(dense[a].T @ dense[b], form[:d, :d])
-                    both += np.vdot(sparse[a].T @ dense[b], form[d:, :d])
-                    both += np.vdot(sparse[b].T @ dense[a], form[d:, :d])
+                    mixed = sparse[a].T @ dense[b]
+                    mixed += mixed if a == b else sparse[b].T @ dense[a]
+                    both += np.vdot(mixed, form[d:, :d])
                     result[a, b] += both
                     result[b, a] = result[a, b]
         return result
@@ -216,15 +211,23 @@ def dense_columns(pattern: TailPattern, most_pairs: int) -> NDArray[np.bool_]:
     step = len(pattern.columns) // SAMPLE_ENTRIES + 1
     sampled = pattern.levels % step == 0
     levels, ranks = pattern.levels[sampled], rank[pattern.columns[sampled]]
-    best, cheapest = n, np.inf
-    for n_dense in sorted({0, *np.geomspace(1, max(n, 1), 24).astype(int).tolist(), n}):
-        sizes = np.bincount(levels[ranks >= n_dense], minlength=m).astype(np.int64)
-        n_pairs = step * int((sizes * (sizes + 1) // 2).sum())
-        cost = LISTED_COST * n_pairs + MIXED_COST * step * int(sizes.sum()) * n_dense
+    costs = {}
+    for n_dense in {0, *np.geomspace(1, max(n, 1), 24).astype(int).tolist(), n}:
+        n_entries, n_pairs = _count(levels[ranks >= n_dense], m)
+        cost = LISTED_COST * step * n_pairs + MIXED_COST * step * n_entries * n_dense
         cost += DENSE_COST * m * n_dense**2 + (MOVED_COST * n**2 if n_dense else 0.0)
-        if n_pairs <= most_pairs and cost < cheapest:
-            best, cheapest = n_dense, cost
-    return rank < best
+        costs[n_dense] = cost
+    for n_dense in sorted(costs, key=lambda number: (costs[number], number)):
+        # The limit is kept by all entries, not by the sample.
+        if _count(pattern.levels[rank[pattern.columns] >= n_dense], m)[1] <= most_pairs:
+            break
+    return rank < n_dense
+
+
+def _count(levels: NDArray[np.int32], n_levels: int) -> tuple[int, int]:
+    """Number of entries and of pairs of entries in the same level."""
+    sizes = np.bincount(levels, minlength=n_levels).astype(np.int64)
+    return len(levels), int((sizes * (sizes + 1) // 2).sum())
 
 
 def _list_pairs(pattern: TailPattern, rows: FloatArray) -> dict[tuple[int, int], csc_array]:

@@ -22,14 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from mixedlearn.engines.level_pairs import TailPattern
+from mixedlearn.engines.level_pairs import CHUNK_ENTRIES, TailPattern
 from mixedlearn.engines.levels import sum_over_rows
 from mixedlearn.engines.reduced import ReducedProducts
 
 FloatArray = NDArray[np.float64]
-
-# Rows of F that are multiplied by a dense matrix at a time.
-CHUNK_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ class Posterior(Protocol):
 class Engine(Protocol):
     """The likelihood of one model; knows no rows.
 
-    `evaluate` may be called at any theta, in any order; an engine holds no state between calls.
+    `evaluate` may be called at any theta, in any order; an engine keeps nothing between calls that
+    would change a result.
     ``has_exact_hessian`` tells whether `evaluate` gives the Hessian or average information;
     ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
     residual variance within levels, to which the noise variance compares (zero where no rows are

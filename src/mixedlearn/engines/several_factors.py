@@ -213,7 +213,8 @@ class SeveralFactorsEngine:
             return worthless_evaluation(theta, likelihood.n_fixed, self.components)
         objective = likelihood.objective(elimination.log_det, fixed)
         largest = max(np.square(factor).max(initial=0.0) for factor in factors)
-        rounding = likelihood.rounding(objective, fixed, largest)
+        # The tail's products are differences: with a large D they lose digits in every row.
+        rounding = likelihood.rounding(objective, fixed, largest * likelihood.df / 4.0)
         nothing = np.empty(0)
         if order == 0:
             return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
@@ -256,7 +257,8 @@ class SeveralFactorsEngine:
         response = tuple(own[:, :-1] for own in blups)
         links = self._links(elimination, factors, with_first=True)
         return SeveralFactorsPosterior(
-            self._reduced,
+            self._reduced.plan,
+            self._reduced.stages,
             elimination.covariances,
             links,
             elimination.tail.covariance(),
@@ -264,7 +266,7 @@ class SeveralFactorsEngine:
         )
 
     def _eliminate(self, factors: Sequence[FloatArray]) -> Elimination:
-        """Eliminate the chain, stage by stage, and factorise the tail."""
+        """Eliminate the chain, stage by stage, and solve the tail."""
         reduced = self._reduced
         key = np.concatenate([factor.ravel() for factor in factors]).tobytes()
         if self._last is not None and self._last[0] == key:

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mixedlearn.engines.links import CHUNK_ENTRIES, Link
-from mixedlearn.engines.reduced import ReducedProducts
+from mixedlearn.engines.elimination import EliminationPlan
+from mixedlearn.engines.level_pairs import CHUNK_ENTRIES
+from mixedlearn.engines.links import Link
+from mixedlearn.engines.reduced import Stage
 
 FloatArray = NDArray[np.float64]
 
@@ -31,7 +33,8 @@ class SeveralFactorsPosterior:
 
     Attributes
     ----------
-    reduced : ReducedProducts
+    plan : EliminationPlan
+    stages : tuple of Stage
     covariances : list of ndarray of shape (q, q)
         D of every factor.
     links : list of Link
@@ -41,7 +44,8 @@ class SeveralFactorsPosterior:
         For every factor, minus the change of the BLUPs with beta.
     """
 
-    reduced: ReducedProducts
+    plan: EliminationPlan
+    stages: tuple[Stage, ...]
     covariances: list[FloatArray]
     links: list[Link]
     tail_covariance: FloatArray
@@ -49,8 +53,8 @@ class SeveralFactorsPosterior:
 
     def covariance(self, k: int) -> FloatArray:
         """Covariance of the effects of every level of factor k, beta known: (q, q, m)."""
-        q, m = self.reduced.plan.shapes[k]
-        if k in self.reduced.plan.tail:
+        q, m = self.plan.shapes[k]
+        if k in self.plan.tail:
             start = self._start(k)
             block = self.tail_covariance[start : start + q * m, start : start + q * m]
             return np.einsum("aibi->abi", block.reshape(q, m, q, m))
@@ -66,7 +70,7 @@ class SeveralFactorsPosterior:
     def _variance_at(self, k: int, level: NDArray[np.intp], effects: list[int]) -> FloatArray:
         """Variance of the sum of some effects of every level of factor k."""
         columns, codes = [], []
-        for other, (q, _) in enumerate(self.reduced.plan.shapes):
+        for other, (q, _) in enumerate(self.plan.shapes):
             z = np.zeros((len(level), q))
             if other == k:
                 z[:, effects] = 1.0
@@ -76,14 +80,14 @@ class SeveralFactorsPosterior:
 
     def _start(self, k: int) -> int:
         """First column of a factor of the tail."""
-        before = self.reduced.plan.tail[: self.reduced.plan.tail.index(k)]
-        return sum(q * m for q, m in (self.reduced.plan.shapes[other] for other in before))
+        before = self.plan.tail[: self.plan.tail.index(k)]
+        return sum(q * m for q, m in (self.plan.shapes[other] for other in before))
 
     def variance(
         self, columns: Sequence[FloatArray], codes: Sequence[NDArray[np.integer]]
     ) -> FloatArray:
         """Variance of ``sum_k z_k'b_k`` for new rows, shape (n,)."""
-        chain = self.reduced.plan.chain
+        chain = self.plan.chain
         known = [np.where((codes[k] >= 0)[:, None], columns[k], 0.0) for k in chain]
         level = [np.maximum(codes[k], 0) for k in chain]
         variance = self._own_variance(known, level)
@@ -95,7 +99,7 @@ class SeveralFactorsPosterior:
         self, known: Sequence[FloatArray], level: Sequence[NDArray[np.integer]]
     ) -> FloatArray:
         """The part of the remainders e_i: coordinates are pushed up the chain."""
-        stages = self.reduced.stages
+        stages = self.stages
         variance = np.zeros(len(known[0]))
         # What each stage of origin has sent to each later stage, and to which level.
         sent: list[list[tuple[FloatArray, NDArray[np.integer]]]] = [[] for _ in stages]
@@ -119,7 +123,7 @@ class SeveralFactorsPosterior:
         self, s: int, z: FloatArray, level: NDArray[np.integer], offset: slice
     ) -> FloatArray:
         """Coordinates at a later stage that equal coordinates at stage s: ``N_A'D z``."""
-        turned = z @ self.covariances[self.reduced.stages[s].factor]
+        turned = z @ self.covariances[self.stages[s].factor]
         return np.einsum("ra,abr->rb", turned, self.links[s].above[:, offset][:, :, level])
 
     def _tail_variance(
@@ -131,8 +135,8 @@ class SeveralFactorsPosterior:
     ) -> FloatArray:
         """``h'B h``, in chunks of rows."""
         positions, weights = [], []
-        for k in self.reduced.plan.tail:
-            q, m = self.reduced.plan.shapes[k]
+        for k in self.plan.tail:
+            q, m = self.plan.shapes[k]
             for a in range(q):
                 positions.append(self._start(k) + a * m + np.maximum(codes[k], 0))
                 weights.append(np.where(codes[k] >= 0, columns[k][:, a], 0.0))
@@ -168,7 +172,7 @@ class SeveralFactorsPosterior:
         rows = []
         for s, (z, own) in enumerate(zip(known, level, strict=True)):
             distinct, place = np.unique(own, return_inverse=True)
-            stage = self.reduced.stages[s]
+            stage = self.stages[s]
             for a in range(stage.n_effects):
                 through = self.links[s].through[a * stage.n_levels + distinct]
                 rows.append(_RowsThrough(z[:, a], place, through, through @ form))

@@ -74,7 +74,7 @@ class Tail:
         return columns + self.turn(turned, transposed=True)
 
     def scores(self, data: FloatArray, blups: FloatArray) -> FloatArray:
-        """``Z_t'V^-1 c`` from S_c and ``B S_c``, shape (T, c).
+        """``Z_t'V^-1 c`` from S_c and the BLUPs that `solve` gives, shape (T, c).
 
         Where D is large the difference would cancel, and it is ``D^-1 B S_c``.
         """
