@@ -278,7 +278,7 @@ def test_missing_labels_of_a_dtype(groups):
         ("site", ValueError, r"one label for each row, got 'site'.*MixedLinearRegressor\(groups="),
         (2, ValueError, r"one label for each row, got 2.*MixedLinearRegressor\(groups="),
         (["site"], ValueError, r"groups has 1 labels, but X has 24.*MixedLinearRegressor\(groups="),
-        ({"site": SITES}, ValueError, "got a dict: pass a list, an array or a Series"),
+        ({"site": SITES}, ValueError, "got a dict: pass a list, an array, a Series or a DataFrame"),
         (set(SITES), ValueError, "got a set: pass a list"),
         (SITES[:, None, None], ValueError, r"one or two dimensions, got .*shape \(24, 1, 1\)"),
         (np.array("a"), ValueError, r"one or two dimensions, got .*shape \(\)"),

@@ -797,7 +797,7 @@ WANTED = [
     ("plot:year", ["plot:year"]),
     ([("plot", "year")], ["plot:year"]),
     (["plot", ("plot", "year")], ["plot", "plot:year"]),
-    (("plot", "year", "plot:year"), ["plot", "year", "plot:year"]),
+    (("plot", "year"), ["plot:year"]),
     (["plot", "plot"], ["plot"]),
 ]
 
