@@ -24,7 +24,7 @@ from mixedlearn import MixedLinearRegressor
 from mixedlearn.cross_products import accumulate
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.design import make_specification
-from mixedlearn.fit import make_engine, make_problem
+from mixedlearn.problem import make_problem
 
 OURS = "mixedlearn"
 SEED = 20260101
@@ -154,8 +154,7 @@ def time_iterations() -> None:
     print("\none evaluation of objective, gradient and Hessian, 10,000 groups, random slope")
     specification = make_specification(
         [f"x{j}" for j in range(5)],
-        None,
-        "group",
+        [("group", ())],
         fixed_effects=None,
         random_intercept=True,
         random_slopes=[0],
@@ -166,9 +165,9 @@ def time_iterations() -> None:
     for n_rows in (100_000, 1_000_000, 4_000_000):
         groups = np.random.default_rng(SEED).integers(0, 10_000, n_rows).astype(np.int32)
         X, y = simulate(n_rows, 5, groups, slope=True)
-        products = accumulate(X, y, groups, 10_000, specification.slopes)
-        engine = make_engine(products, specification, make_problem(products, specification))
-        theta = engine.structure.theta_from_covariance(np.eye(2))
+        products = accumulate(X, y, [groups], [10_000], [specification.factors[0].slopes])
+        engine = make_problem(products, specification).engine
+        theta = engine.components.theta_from_covariances([np.eye(2)])
         seconds = time_in_turn(
             {"evaluate": lambda e=engine, t=theta: e.evaluate(t, 2)}, {"evaluate": 15}
         )

@@ -59,13 +59,23 @@ def _invert_scaled(matrix: FloatArray) -> float:
     below = matrix[last, first].copy()
     log_det = _invert_scaled(matrix[first, first])
     regression = below @ matrix[first, first]
-    matrix[last, last] -= regression @ below.T
+    _subtract_symmetric(matrix[last, last], regression, below.T)
     log_det += _invert_scaled(matrix[last, last])
     np.matmul(matrix[last, last], regression, out=below)
-    matrix[first, first] += regression.T @ below
     np.negative(below, out=matrix[last, first])
+    _subtract_symmetric(matrix[first, first], regression.T, matrix[last, first])
     matrix[first, last] = matrix[last, first].T
     return log_det
+
+
+def _subtract_symmetric(matrix: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """Subtract a product that is symmetric, three of its four quarters computed."""
+    half = len(matrix) // 2
+    first, last = slice(half), slice(half, len(matrix))
+    matrix[first, first] -= left[first] @ right[:, first]
+    matrix[last, last] -= left[last] @ right[:, last]
+    matrix[last, first] -= left[last] @ right[:, first]
+    matrix[first, last] = matrix[last, first].T
 
 
 def mirror_upper(matrix: FloatArray) -> None:
