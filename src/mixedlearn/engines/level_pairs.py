@@ -84,15 +84,12 @@ def gram_of_rows(pattern: TailPattern, rows: FloatArray) -> FloatArray:
 
 
 def forms_of_rows(pattern: TailPattern, rows: FloatArray, form: FloatArray) -> FloatArray:
-    """``sum_i R_i B R_i'``, shape (r, r)."""
-    r = len(rows)
-    result = np.empty((r, r))
-    for a in range(r):
-        result[a, a] = np.vdot(gram_of_rows(pattern, rows[a : a + 1]), form)
-    for a in range(r):
-        for b in range(a):
-            both = np.vdot(gram_of_rows(pattern, (rows[a] + rows[b])[None]), form)
-            result[a, b] = result[b, a] = (both - result[a, a] - result[b, b]) / 2.0
+    """``sum_i R_i B R_i'``, shape (r, r), for a symmetric B."""
+    matrices = [pattern.matrix(values) for values in rows]
+    result = np.empty((len(rows), len(rows)))
+    for a, left in enumerate(matrices):
+        for b, right in enumerate(matrices[: a + 1]):
+            result[a, b] = result[b, a] = (left.T @ right).multiply(form).sum()
     return result
 
 

@@ -155,6 +155,28 @@ def factorise(rows: FloatArray) -> int:
     return n_positive
 
 
+def factorise_with_inverse(products: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Rows of every level, and what turns products with its columns into such rows.
+
+    Parameters
+    ----------
+    products : ndarray of shape (r, width, m)
+        Products of the level's r columns with themselves, then with others.
+
+    Returns
+    -------
+    rows : ndarray of shape (r, width, m)
+        As `factorise` gives them.
+    to_rows : ndarray of shape (r, r, m)
+    """
+    r, width, n_levels = products.shape
+    part = np.zeros((r, width + r, n_levels))
+    part[:, :width] = products
+    part[np.arange(r), width + np.arange(r)] = 1.0
+    factorise(part)
+    return part[:, :width], part[:, width:]
+
+
 def level_blocks(rows: FloatArray) -> Iterator[slice]:
     """Slices of levels, so that work arrays stay small."""
     size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)

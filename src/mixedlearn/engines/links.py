@@ -42,7 +42,7 @@ class Link:
     tails : ndarray of shape (q, n_entries)
         N_R; empty for a first stage where nothing asks for it.
     own : ndarray of shape (q, q, m)
-        ``D - D P_i'P_i D``.
+        ``D - D P_i'P_i D``; empty for a first stage where nothing asks for it.
     through : csr_array of shape (q m, T)
         F, effect by effect; empty for a first stage where nothing asks for it.
     """
@@ -59,7 +59,7 @@ def link_stages(
     projected: Sequence[FloatArray],
     solved_above: Sequence[FloatArray],
     solved_tails: Sequence[FloatArray],
-    factors: Sequence[FloatArray],
+    covariances: Sequence[FloatArray],
     *,
     with_first: bool,
 ) -> list[Link]:
@@ -70,43 +70,43 @@ def link_stages(
     reduced : ReducedProducts
     projected, solved_above, solved_tails : sequence of ndarray
         P_i, K_A and K_R of every stage.
-    factors : sequence of ndarray of shape (q, q)
-        Lambda of every factor of the model.
+    covariances : sequence of ndarray of shape (q, q)
+        D of every factor of the model.
     with_first : bool
-        Whether F of the first stage is wanted.
+        Whether the remainder and F of the first stage are wanted.
     """
     links: list[Link] = []
     path = np.empty((0, 0, 0))
     for s in reversed(range(len(reduced.stages))):
         stage = reduced.stages[s]
-        covariance = factors[stage.factor] @ factors[stage.factor].T
+        covariance = covariances[stage.factor]
         above = sum_over_rows(projected[s], solved_above[s])
         empty = (0, 0, stage.n_levels)
         above_path = path[:, :, stage.ancestors[0]] if stage.ancestors else np.empty(empty)
-        spread = np.matmul(covariance, projected[s])
-        own = covariance[:, :, None] - sum_over_rows(spread, spread)
-        tails = np.empty((0, 0))
+        own, tails = np.empty(empty), np.empty((0, 0))
         through = csr_array((0, reduced.plan.n_tail))
         if s > 0 or stage.n_above or with_first:
             tails = stage.pattern.spread(projected[s].transpose(1, 0, 2), solved_tails[s])
         if s > 0 or with_first:
+            spread = np.matmul(covariance, projected[s])
+            own = covariance[:, :, None] - sum_over_rows(spread, spread)
+            turned = np.einsum("ab,bcm->acm", covariance, above)
             through = rows_over_tail(stage.pattern, covariance @ tails)
             if links:
                 links_above = vstack([link.through for link in reversed(links)], format="csr")
-                turned = np.einsum("ab,bcm->acm", covariance, above)
                 through = through - vstack(rows_above(reduced, s, turned)) @ links_above
-            path = _path_covariance(covariance, above, above_path, own)
+            path = _path_covariance(turned, above_path, own)
         links.append(Link(above, above_path, tails, own, csr_array(through)))
     return links[::-1]
 
 
-def _path_covariance(
-    covariance: FloatArray, above: FloatArray, above_path: FloatArray, own: FloatArray
-) -> FloatArray:
-    """Covariance of a level's effects and those that contain it, given the tail."""
-    q, n_above, m = above.shape
+def _path_covariance(turned: FloatArray, above_path: FloatArray, own: FloatArray) -> FloatArray:
+    """Covariance of a level's effects and those that contain it, given the tail.
+
+    ``turned`` is ``D N_A``, shape (q, n_above, m).
+    """
+    q, n_above, m = turned.shape
     path = np.empty((q + n_above, q + n_above, m))
-    turned = np.einsum("ab,bcm->acm", covariance, above)
     mixed = sum_over_rows(turned.transpose(1, 0, 2), above_path)
     path[:q, :q] = own + sum_over_rows(mixed.transpose(1, 0, 2), turned.transpose(1, 0, 2))
     path[:q, q:] = -mixed

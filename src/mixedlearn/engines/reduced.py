@@ -33,7 +33,7 @@ from mixedlearn.engines.elimination import (
 )
 from mixedlearn.engines.level_pairs import TailPattern, TailRows
 from mixedlearn.engines.levels import (
-    factorise,
+    factorise_with_inverse,
     reduce_levels,
     separate_levels,
     sum_over_rows,
@@ -225,7 +225,8 @@ def reduce_several(
     q = stages[0].n_effects
 
     # Stage 0 in the bases of its levels: ``Q_i'c`` from the products of c with its z columns.
-    to_basis = _level_bases(products, first)
+    z_columns = list(products.z_columns[first])
+    _, to_basis = factorise_with_inverse(products.grouped[first][:, z_columns])
     spread = blocks.with_z_columns()
     columns = np.concatenate(
         [
@@ -391,17 +392,6 @@ def _make_stages(plan: EliminationPlan, patterns: Sequence[TailPattern]) -> tupl
             )
         )
     return tuple(stages)
-
-
-def _level_bases(products: CrossProducts, k: int) -> FloatArray:
-    """What turns ``z_i'c`` into ``Q_i'c`` for the levels of factor k, shape (r, r, m)."""
-    square = products.grouped[k][:, list(products.z_columns[k])]
-    r = len(square)
-    part = np.zeros((r, 2 * r, square.shape[2]))
-    part[:, :r] = square
-    part[np.arange(r), r + np.arange(r)] = 1.0
-    factorise(part)
-    return part[:, r:]
 
 
 def _starting_sums(blocks: _Blocks) -> StartingSums:

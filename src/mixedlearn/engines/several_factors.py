@@ -42,7 +42,13 @@ from numpy.typing import NDArray
 
 from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
 from mixedlearn.engines.level_pairs import forms_of_rows, gram_of_rows
-from mixedlearn.engines.levels import coef_within, factorise, solve_levels, sum_over_rows
+from mixedlearn.engines.levels import (
+    coef_within,
+    factorise,
+    factorise_with_inverse,
+    solve_levels,
+    sum_over_rows,
+)
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.links import Link, forms_through_chain, link_stages
 from mixedlearn.engines.moments import start_from_moments
@@ -220,7 +226,7 @@ class SeveralFactorsEngine:
             return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
         s2 = fixed.noise_variance
         scores, _ = self._scores(elimination, eliminated)
-        information = self._information(elimination, factors)
+        information = self._information(elimination)
         u = [own[:, -1] - np.einsum("p,qpm->qm", fixed.coef, own[:, :-1]) for own in scores]
         gradients, squares = [], []
         for own, effect, whole in zip(scores, u, information, strict=True):
@@ -255,7 +261,7 @@ class SeveralFactorsEngine:
         elimination = self._eliminate(factors)
         _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
         response = tuple(own[:, :-1] for own in blups)
-        links = self._links(elimination, factors, with_first=True)
+        links = self._links(elimination, with_first=True)
         return SeveralFactorsPosterior(
             self._reduced.plan,
             self._reduced.stages,
@@ -281,7 +287,7 @@ class SeveralFactorsEngine:
                 columns, to_rows = reduced.columns, None
                 spans = Spans(columns[:, q:], reduced.tail_rows.rows)
             else:
-                columns, to_rows = _rows_of_level(effects.blocks[s])
+                columns, to_rows = factorise_with_inverse(effects.blocks[s])
                 spans = Spans(columns[:, q:], pattern.spread(to_rows, effects.tails[s]))
                 add_effects(effects, reduced.stages, s, spans, -1.0)
             own = _solve_stage(stage, factors[stage.factor], columns, to_rows, spans)
@@ -334,33 +340,21 @@ class SeveralFactorsEngine:
             scores[k], blups[k] = score, blup
         for s in reversed(range(len(reduced.stages))):
             stage, solved = reduced.stages[s], elimination.stages[s]
-            rest = data.solved[s].copy()
-            if stage.ancestors:
-                above = [
-                    blups[other][:, :, ancestor]
-                    for other, ancestor in zip(
-                        reduced.plan.chain[s + 1 :], stage.ancestors, strict=True
-                    )
-                ]
-                rest -= sum_over_rows(solved.solved.above.transpose(1, 0, 2), np.concatenate(above))
-            if data.tail_blups.size:
-                for row, values in zip(rest, solved.solved.tails, strict=True):
-                    row -= (stage.pattern.matrix(values) @ data.tail_blups).T
+            later = [blups[other] for other in reduced.plan.chain[s + 1 :]]
+            rest = data.solved[s] - _times(stage, solved.solved, later, data.tail_blups)
             k = stage.factor
             scores[k] = sum_over_rows(solved.projected, rest)
             blups[k] = np.einsum("ab,bcm->acm", elimination.covariances[k], scores[k])
         return scores, blups
 
-    def _information(
-        self, elimination: Elimination, factors: Sequence[FloatArray]
-    ) -> list[FloatArray]:
+    def _information(self, elimination: Elimination) -> list[FloatArray]:
         """``sum_i Z_i'V^-1 Z_i`` of every factor, shapes (q, q)."""
         reduced, tail = self._reduced, elimination.tail
         found: list[FloatArray] = [np.empty(0)] * len(reduced.plan.shapes)
         for k, own in zip(reduced.plan.tail, tail.information(), strict=True):
             found[k] = own
         form = tail.covariance()
-        links = self._links(elimination, factors, with_first=False)
+        links = self._links(elimination, with_first=False)
         for s, (stage, solved, link) in enumerate(
             zip(reduced.stages, elimination.stages, links, strict=True)
         ):
@@ -378,15 +372,13 @@ class SeveralFactorsEngine:
             found[stage.factor] = (own + own.T) / 2.0
         return found
 
-    def _links(
-        self, elimination: Elimination, factors: Sequence[FloatArray], *, with_first: bool
-    ) -> list[Link]:
+    def _links(self, elimination: Elimination, *, with_first: bool) -> list[Link]:
         return link_stages(
             self._reduced,
             [stage.projected for stage in elimination.stages],
             [stage.solved.above for stage in elimination.stages],
             [stage.solved.tails for stage in elimination.stages],
-            factors,
+            elimination.covariances,
             with_first=with_first,
         )
 
@@ -422,22 +414,10 @@ class SeveralFactorsEngine:
         )
         chain = [turned[k] for k in reduced.plan.chain]
 
-        def times(stage: Stage, later: Sequence[FloatArray], left: Spans) -> FloatArray:
-            """Rows of a stage times the coordinates in the later stages and in the tail."""
-            result = np.zeros((len(left.above), n_columns, stage.n_levels))
-            if later:
-                above = np.concatenate(
-                    [own[:, :, code] for own, code in zip(later, stage.ancestors, strict=True)]
-                )
-                result += sum_over_rows(left.above.transpose(1, 0, 2), above)
-            if tail.size:
-                for row, values in zip(result, left.tails, strict=True):
-                    row += (stage.pattern.matrix(values) @ tail).T
-            return result
-
         first = reduced.stages[0]
         q = first.n_effects
-        rows = times(first, chain[1:], Spans(reduced.columns[:, q:], reduced.tail_rows.rows))
+        spans = Spans(reduced.columns[:, q:], reduced.tail_rows.rows)
+        rows = _times(first, spans, chain[1:], tail)
         rows += sum_over_rows(reduced.columns[:, :q].transpose(1, 0, 2), chain[0])
         blocks = [np.empty((0, 0, 0))]
         tail_products = outside.tail @ tail
@@ -448,7 +428,7 @@ class SeveralFactorsEngine:
                 tail_products -= matrix.T @ (matrix @ tail)
         for s, stage in enumerate(reduced.stages[1:], start=1):
             q, block = stage.n_effects, outside.blocks[s]
-            own = times(stage, chain[s + 1 :], Spans(block[:, q:], outside.tails[s]))
+            own = _times(stage, Spans(block[:, q:], outside.tails[s]), chain[s + 1 :], tail)
             blocks.append(own + sum_over_rows(block[:, :q], chain[s]))
             for values, coordinates in zip(outside.tails[s], chain[s], strict=True):
                 tail_products += stage.pattern.matrix(values).T @ coordinates.T
@@ -467,6 +447,18 @@ class SeveralFactorsEngine:
         return DataProducts(rows, blocks, tail_products, gram), with_data
 
 
+def _times(stage: Stage, rows: Spans, later: Sequence[FloatArray], tail: FloatArray) -> FloatArray:
+    """Rows of a stage times coordinates in the later stages (q, c, m) and in the tail (T, c)."""
+    result = np.zeros((len(rows.above), tail.shape[1], stage.n_levels))
+    if later:
+        above = [own[:, :, code] for own, code in zip(later, stage.ancestors, strict=True)]
+        result += sum_over_rows(rows.above.transpose(1, 0, 2), np.concatenate(above))
+    if tail.size:
+        for row, values in zip(result, rows.tails, strict=True):
+            row += (stage.pattern.matrix(values) @ tail).T
+    return result
+
+
 def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
     """Rows whose squares are ``I - (L_i L_i')^-1``, shape (q, r, m), for U_i of shape (r, q, m).
 
@@ -479,16 +471,6 @@ def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
     part = np.concatenate([square, spread.transpose(1, 0, 2)], axis=1)
     factorise(part)
     return part[:, q:]
-
-
-def _rows_of_level(block: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """``[U_i, A_i]`` from products (q, q + n_above, m), and what turns products into such rows."""
-    q, width, n_levels = block.shape
-    part = np.zeros((q, width + q, n_levels))
-    part[:, :width] = block
-    part[np.arange(q), width + np.arange(q)] = 1.0
-    factorise(part)
-    return part[:, :width], part[:, width:]
 
 
 def _solve_stage(
