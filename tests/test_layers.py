@@ -23,6 +23,7 @@ LAYERS = [
     {"fitted"},
     {"fit", "prediction"},
     {"validation"},
+    {"inference"},
     {"estimator", "metrics"},
 ]
 # Beside the layers: used by the estimator alone, or using nothing.

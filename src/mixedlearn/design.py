@@ -49,6 +49,30 @@ class Factor:
     structure: CovarianceStructure
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """Fixed effects that belong together: a covariate, a categorical variable, an interaction.
+
+    Attributes
+    ----------
+    name : str
+        Name of the term.
+    coefs : tuple of int
+        Positions of its coefficients among all.
+    variables : frozenset of str
+        The variables whose interaction it is; a term contains another whose variables are among
+        its own.
+    marginal : ndarray of shape (df, p)
+        Its marginal (type III) hypothesis: what these combinations of the coefficients are when
+        every categorical variable has contrasts that sum to zero.
+    """
+
+    name: str
+    coefs: tuple[int, ...]
+    variables: frozenset[str]
+    marginal: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class Specification:
     """The model in terms of the columns of X.
@@ -67,6 +91,8 @@ class Specification:
         Whether there is a fixed intercept.
     reml : bool
         Restricted likelihood or likelihood.
+    terms : tuple of Term
+        The fixed effects but for the intercept, by terms.
     """
 
     names: tuple[str, ...]
@@ -75,6 +101,7 @@ class Specification:
     fixed: tuple[int, ...]
     fit_intercept: bool
     reml: bool
+    terms: tuple[Term, ...]
 
     @property
     def coef_names(self) -> tuple[str, ...]:
@@ -161,6 +188,7 @@ def make_specification(
     covariance: Any,
     fit_intercept: bool,
     reml: bool,
+    terms: Sequence[Term] | None = None,
 ) -> Specification:
     """Resolve the constructor's parameters; see `MixedLinearRegressor` for their meaning.
 
@@ -171,6 +199,8 @@ def make_specification(
     factors : sequence of (str, tuple of int)
         Name of every grouping factor, and the columns of X that hold its labels; empty where no
         groups were given.
+    terms : sequence of Term, optional
+        The terms of the fixed effects; by default every column is one.
     """
     factor_names = [name for name, _ in factors]
     twice = next((name for name in factor_names if factor_names.count(name) > 1), None)
@@ -214,6 +244,7 @@ def make_specification(
                 structure=_structure(name, own_covariance, effects),
             )
         )
+    fixed_names = [names[column] for column in fixed]
     return Specification(
         names=tuple(names),
         columns=columns,
@@ -221,6 +252,16 @@ def make_specification(
         fixed=tuple(position[column] for column in fixed),
         fit_intercept=fit_intercept,
         reml=reml,
+        terms=_column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+    )
+
+
+def _column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]:
+    """Every column a term of its own."""
+    rows = np.eye(len(names) + fit_intercept)[int(fit_intercept) :]
+    return tuple(
+        Term(name, (position + fit_intercept,), frozenset([name]), row[None])
+        for position, (name, row) in enumerate(zip(names, rows, strict=True))
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from mixedlearn.exceptions import (
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
-from mixedlearn.fit import fit_products, objective_at
+from mixedlearn.fit import MAX_ITER, TOL, fit_products, objective_at
 from mixedlearn.fitted import FittedModel
 from mixedlearn.grouping import Labels, encode, look_up, shown
 from mixedlearn.prediction import predict_mean, predict_std
@@ -219,8 +220,8 @@ default="full"
         fit_intercept: bool = True,
         reml: bool = True,
         handle_unknown: str = "population",
-        max_iter: int = 100,
-        tol: float = 1e-8,
+        max_iter: int = MAX_ITER,
+        tol: float = TOL,
         warm_start: bool = False,
     ):
         self.groups = groups
@@ -434,23 +435,11 @@ default="full"
     def _predict(
         self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
-        check_is_fitted(self)
-        X = check_frame(
-            self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
-        )
-        specification = self._model.specification
-        factors = specification.factors
-        names = specification.factor_names
-        group_columns = [factor.columns for factor in factors if factor.columns]
-        labels = find_labels(X, groups, specification.names, group_columns, names or None)
+        model = self._fitted_model()
+        columns, labels = self._rows(X, groups)
+        names = model.specification.factor_names
         wanted = self._wanted_factors(random_effects)
-        codes: list[NDArray[np.int32] | None] = [None] * len(factors)
-        if labels and factors:
-            for k, (own, known) in enumerate(zip(labels, self._levels, strict=True)):
-                if names[k] in wanted:
-                    codes[k] = found = look_up(own, known)
-                    self._check_known(names[k], own, found)
-        elif wanted and not labels and self._model.has_random_effects:
+        if wanted and not labels and model.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "
                 f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
@@ -458,9 +447,38 @@ default="full"
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        design = Design(numeric_columns(self, X, specification), tuple(codes))
-        mean = predict_mean(self._model, design)
-        return (mean, predict_std(self._model, design)) if return_std else mean
+        design = Design(columns, self._codes(labels, wanted))
+        mean = predict_mean(model, design)
+        return (mean, predict_std(model, design)) if return_std else mean
+
+    def _fitted_model(self) -> FittedModel:
+        """The model, or scikit-learn's error before `fit`."""
+        check_is_fitted(self)
+        return self._model
+
+    def _rows(self, X: Any, groups: Any) -> tuple[NDArray[np.floating], list[Labels]]:
+        """Numeric columns of new rows, and their labels if any came."""
+        specification = self._fitted_model().specification
+        X = check_frame(
+            self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
+        )
+        group_columns = [factor.columns for factor in specification.factors if factor.columns]
+        names = specification.factor_names
+        labels = find_labels(X, groups, specification.names, group_columns, names or None)
+        return numeric_columns(self, X, specification), labels
+
+    def _codes(
+        self, labels: list[Labels], wanted: Sequence[str]
+    ) -> tuple[NDArray[np.int32] | None, ...]:
+        """Levels of the rows for every factor, -1 for unknown ones; None for factors left out."""
+        names = self._model.specification.factor_names
+        codes: list[NDArray[np.int32] | None] = [None] * len(names)
+        if labels and names:
+            for k, (own, known) in enumerate(zip(labels, self._levels, strict=True)):
+                if names[k] in wanted:
+                    codes[k] = found = look_up(own, known)
+                    self._check_known(names[k], own, found)
+        return tuple(codes)
 
     def _check_known(self, name: str, labels: Labels, codes: NDArray[np.int32]) -> None:
         if self.handle_unknown == "error" and (codes < 0).any():

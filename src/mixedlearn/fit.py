@@ -27,6 +27,9 @@ from mixedlearn.problem import NOISE_FLOOR, Problem, make_problem
 
 FloatArray = NDArray[np.float64]
 
+# The optimiser's limits where nobody sets them.
+MAX_ITER = 100
+TOL = 1e-8
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
 # An objective that is less certain than this is worth a word.
@@ -119,6 +122,35 @@ def fit_products(
             *_level_notes(specification, products, confounded),
             *_equal_factor_notes(specification, products),
         ),
+    )
+
+
+def refit(
+    model: FittedModel,
+    *,
+    products: CrossProducts | None = None,
+    specification: Specification | None = None,
+    start: FloatArray | None = None,
+) -> FittedModel:
+    """Fit a model like a fitted one, to other cross-products or with another specification.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Stays as it is.
+    products : CrossProducts, optional
+        By default those of the model.
+    specification : Specification, optional
+        By default that of the model; ``replace(model.specification, reml=False)``, say.
+    start : ndarray of shape (n_parameters,), optional
+        As for `fit_products`.
+    """
+    return fit_products(
+        model.products if products is None else products,
+        model.specification if specification is None else specification,
+        max_iter=MAX_ITER,
+        tol=TOL,
+        start=start,
     )
 
 
