@@ -21,7 +21,7 @@ LAYERS = [
     {"description", "confounding"},
     {"problem"},
     {"fitted"},
-    {"fit", "prediction"},
+    {"fit", "prediction", "submodels"},
     {"validation"},
     {"inference"},
     {"estimator", "metrics"},

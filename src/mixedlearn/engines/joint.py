@@ -24,7 +24,7 @@ where i runs over the levels of k, j over those of l, P_X = V^-1 - V^-1 X H^-1 X
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,7 +36,7 @@ from mixedlearn.cross_products import CrossProducts
 from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
-from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
 
 FloatArray = NDArray[np.float64]
 
@@ -197,15 +197,17 @@ class JointEngine:
         )
         arguments = (self._directions, factors, gradients)
         gradient = theta_gradient(*arguments)
+        found = Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
         if order == 1:
-            return Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
+            return found
         turned = self._turned(effects)
-        second = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
-        second -= np.block([[_traces(block) for block in row] for row in blocks])
+        residual = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
         g = np.concatenate([score.ravel() for score in scores])
-        second -= np.outer(g, g) / likelihood.df
+        second = residual - np.outer(g, g) / likelihood.df
+        second -= np.block([[_traces(block) for block in row] for row in blocks])
+        curvature = Curvature(second, tuple(-score for score in scores), residual)
         hessian = theta_hessian(*arguments, second)
-        return Evaluation(theta, objective, gradient, hessian, gradients, fixed, rounding)
+        return replace(found, hessian=hessian, curvature=curvature)
 
     def _solve(self, factors: Sequence[FloatArray]) -> tuple[FloatArray, float]:
         """``L^-1`` and log|V|.
