@@ -191,8 +191,7 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     """
     components = engine.components
     if components.n_parameters == 0:
-        evaluation = engine.evaluate(np.empty(0), 0)
-        return Optimum(evaluation, True, 1)
+        return _only_point(engine)
     if start is None:
         start = components.theta_from_covariances(engine.start())
     best = _minimise_from(engine, start, max_iter, tol)
@@ -286,7 +285,13 @@ def descend(engine: Objective, start: FloatArray, *, max_iter: int, tol: float) 
 
     For objectives that EM is not meant for; the arguments are those of `minimise`.
     """
+    if engine.components.n_parameters == 0:
+        return _only_point(engine)
     return _descend(engine, _at(engine, start), 0, max_iter, tol)
+
+
+def _only_point(engine: Objective) -> Optimum:
+    return Optimum(engine.evaluate(np.empty(0), 0), True, 1)
 
 
 def _descend(

@@ -29,7 +29,7 @@ from mixedlearn.engines.protocol import Engine, Objective
 from mixedlearn.fit import MAX_ITER, TOL, refit
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._parameters import Parameter, parameter_value
-from mixedlearn.optimize import Optimum, descend, minimise
+from mixedlearn.optimize import Optimum, descend
 from mixedlearn.problem import Problem, make_problem
 from mixedlearn.submodels import with_coef_held, without_effect
 
@@ -111,9 +111,20 @@ def _problem(model: FittedModel) -> Problem:
     return make_problem(model.products, model.specification, bound_noise=model.is_bounded)
 
 
+def _theta(model: FittedModel, engine: Engine) -> FloatArray:
+    """Theta of the fit, in the engine's columns."""
+    return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)
+
+
 def _df(model: FittedModel) -> int:
     n_fixed = model.fixed_basis.columns.shape[1] if model.specification.reml else 0
     return model.products.n_rows - n_fixed
+
+
+def _objective_without(model: FittedModel, k: int, effect: int) -> float:
+    """F of the model without a random effect."""
+    products, specification = without_effect(model.products, model.specification, k, effect)
+    return refit(model, products=products, specification=specification).objective
 
 
 class DeviationProfiler:
@@ -128,7 +139,7 @@ class DeviationProfiler:
         self._df = _df(model)
         self._parameter = parameter
         self._unit = problem.fixed.scale
-        theta = self._engine.components.theta_from_factors(model.factors)
+        theta = _theta(model, self._engine)
         value = parameter_value(model, parameter)
         self.origin = ProfilePoint(value, model.objective, 0.0, theta)
         if parameter.kind == "noise":
@@ -172,11 +183,7 @@ class DeviationProfiler:
         """F where the random effect has no variance."""
         if self._factor is None or bound > 0.0:
             return np.inf
-        model = self._model
-        products, specification = without_effect(
-            model.products, model.specification, self._factor, self._parameter.effect
-        )
-        return refit(model, products=products, specification=specification).objective
+        return _objective_without(self._model, self._factor, self._parameter.effect)
 
     def _start(self, value: float, near: ProfilePoint) -> FloatArray:
         """Theta near by, with this effect's deviation scaled as the value is."""
@@ -187,27 +194,27 @@ class DeviationProfiler:
         own = factors[self._factor]
         structure = components.structures[self._factor]
         if float(np.linalg.norm(self._row @ own)) > 0.0:
+            scaling = np.ones(len(self._random.to_user))
             ratio = value / near.value if near.value > 0.0 else 1.0
-            if structure.kind == "scalar":
-                moved = ratio * own
-            else:
-                scaling = np.eye(len(self._random.to_user))
-                scaling[self._parameter.effect, self._parameter.effect] = ratio
-                moved = self._random.from_user @ scaling @ self._random.to_user @ own
-            covariance = moved @ moved.T
-        else:
-            noise = self._engine.evaluate(near.theta, 0).fixed.noise_variance
-            square = float(self._row @ self._row)
-            needed = (value / self._unit) ** 2 / noise
-            added = needed * np.outer(self._row, self._row) / square**2
-            covariance = structure.project(own @ own.T + added)
+            common = structure.kind == "scalar"
+            scaling[slice(None) if common else self._parameter.effect] = ratio
+            factors[self._factor] = self._random.from_user * scaling @ self._random.to_user @ own
+            return components.theta_from_factors(factors)
+        noise = self._engine.evaluate(near.theta, 0).fixed.noise_variance
+        square = float(self._row @ self._row)
+        needed = (value / self._unit) ** 2 / noise
+        added = needed * np.outer(self._row, self._row) / square**2
         covariances = [factor @ factor.T for factor in factors]
-        covariances[self._factor] = covariance
+        covariances[self._factor] = structure.project(own @ own.T + added)
         return components.theta_from_covariances(covariances)
 
 
 class CorrelationProfiler:
-    """The correlation of two random effects of a level."""
+    """The correlation of two random effects of a level.
+
+    Where one of the two has no variance any correlation will do, so the profile never rises above
+    that of the models without one of them.
+    """
 
     lower, upper = -1.0, 1.0
     scale = 1.0
@@ -217,14 +224,20 @@ class CorrelationProfiler:
         self._engine: Engine = problem.engine
         self._df = _df(model)
         self._factor = parameter.factor
-        to_user = problem.randoms[parameter.factor].to_user
-        self._row, self._other = to_user[parameter.effect], to_user[parameter.other]
-        theta = self._engine.components.theta_from_factors(model.factors)
+        random = problem.randoms[parameter.factor]
+        self._to_user, self._from_user = random.to_user, random.from_user
+        self._effects = parameter.effect, parameter.other
+        self._row, self._other = (random.to_user[effect] for effect in self._effects)
+        theta = _theta(model, self._engine)
         value = parameter_value(model, parameter)
         self.origin = ProfilePoint(value, model.objective, 0.0, theta)
         n_levels = model.products.grouped[parameter.factor].shape[2]
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
+        self._most = min(
+            _objective_without(model, parameter.factor, effect)
+            for effect in (parameter.effect, parameter.other)
+        )
 
     def guess(self, root: float) -> float:
         """About where the signed root is reached."""
@@ -236,7 +249,12 @@ class CorrelationProfiler:
         angle = float(np.arccos(value))
         # Where the likelihood pulls as it did near by, the penalty has to pull the other way.
         pull = -near.slope * np.sin(np.arccos(near.value))
-        return self._drawn_to(angle + pull / self._weight, near)
+        return self._bounded(self._drawn_to(angle + pull / self._weight, near))
+
+    def _bounded(self, point: ProfilePoint) -> ProfilePoint:
+        if point.objective <= self._most:
+            return point
+        return replace(point, objective=self._most, slope=0.0)
 
     def exactly_at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
@@ -248,9 +266,8 @@ class CorrelationProfiler:
             if abs(off) < ANGLE_TOLERANCE:
                 break
             target += off
-        return replace(
-            near, value=value, objective=near.objective + near.slope * (value - near.value)
-        )
+        objective = near.objective + near.slope * (value - near.value)
+        return self._bounded(replace(near, value=value, objective=objective))
 
     def objective_at_bound(self, bound: float) -> float:
         """F where the two effects are multiples of each other."""
@@ -260,7 +277,7 @@ class CorrelationProfiler:
     def _drawn_to(self, target: float, near: ProfilePoint) -> ProfilePoint:
         drawn = DrawnAngle(self._factor, self._row, self._other, target, self._weight)
         constrained = ConstrainedEngine(self._engine, self._df, drawn)
-        optimum = descend(constrained, self._start(near), max_iter=MAX_ITER, tol=TOL)
+        optimum = descend(constrained, self._start(near, target), max_iter=MAX_ITER, tol=TOL)
         evaluation = optimum.evaluation
         own = self._engine.components.factors_from_theta(evaluation.theta)[self._factor]
         angle = effects_angle(own, self._row, self._other)
@@ -269,18 +286,20 @@ class CorrelationProfiler:
         slope = self._weight * off / max(float(np.sin(angle)), SMALLEST_ANGLE)
         return ProfilePoint(float(np.cos(angle)), objective, slope, evaluation.theta)
 
-    def _start(self, near: ProfilePoint) -> FloatArray:
-        """Theta near by, with a correlation that is not quite perfect."""
+    def _start(self, near: ProfilePoint, target: float) -> FloatArray:
+        """Theta near by, with the correlation set to that of the target."""
         components = self._engine.components
-        factors = list(components.factors_from_theta(near.theta))
-        own = factors[self._factor]
-        angle = effects_angle(own, self._row, self._other)
-        if SMALLEST_ANGLE < angle < np.pi - SMALLEST_ANGLE:
-            return near.theta
-        covariances = [factor @ factor.T for factor in factors]
-        covariance = covariances[self._factor]
-        size = np.trace(covariance) / len(covariance)
-        covariances[self._factor] = covariance + 0.1 * size * np.eye(len(covariance))
+        covariances = [factor @ factor.T for factor in components.factors_from_theta(near.theta)]
+        covariance = self._to_user @ covariances[self._factor] @ self._to_user.T
+        i, j = self._effects
+        size = float(np.sqrt(max(covariance[i, i] * covariance[j, j], 0.0)))
+        covariance[i, j] = covariance[j, i] = size * np.cos(
+            np.clip(target, SMALLEST_ANGLE, np.pi - SMALLEST_ANGLE)
+        )
+        turned = self._from_user @ covariance @ self._from_user.T
+        # What one correlation does to the others may need mending.
+        structure = components.structures[self._factor]
+        covariances[self._factor] = structure.project(turned)
         return components.theta_from_covariances(covariances)
 
 
@@ -302,7 +321,7 @@ class CoefProfiler:
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
         self._row = coef
-        theta = self._engine.components.theta_from_factors(model.factors)
+        theta = _theta(model, self._engine)
         self.origin = ProfilePoint(float(model.coef[coef]), model.objective, 0.0, theta)
         self.scale = float(np.sqrt(model.coef_covariance[coef, coef]))
 
@@ -316,12 +335,9 @@ class CoefProfiler:
             self._products, self._specification, self._coef, value
         )
         problem = make_problem(products, specification, bound_noise=self._is_bounded)
-        if problem.engine.components.n_parameters:
-            optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=TOL)
-            if not optimum.is_certified:
-                optimum = _other_end(problem.engine, optimum)
-        else:
-            optimum = minimise(problem.engine, None, max_iter=MAX_ITER, tol=TOL)
+        optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=TOL)
+        if not optimum.is_certified:
+            optimum = _other_end(problem.engine, optimum)
         evaluation = optimum.evaluation
         # The derivative at this theta, where all coefficients are free: f depends on the value
         # through r2(free) + (value - coef)^2 / variance.
