@@ -57,8 +57,10 @@ class Uncertainty:
 
     Attributes
     ----------
-    method : str
-        One of `METHODS`.
+    df : float or None
+        The degrees of freedom where they are the same for all contrasts.
+    is_scaled : bool
+        Whether F has Kenward and Roger's factor.
     root : ndarray of shape (p_user, p)
         The model's covariance of the coefficients is ``noise_variance root root'``.
     noise_variance : float
@@ -71,7 +73,8 @@ class Uncertainty:
         A.
     """
 
-    method: str
+    df: float | None
+    is_scaled: bool
     root: FloatArray
     noise_variance: float
     adjusted: FloatArray
@@ -117,14 +120,13 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     has_parameters = any(len(random.kept) for random in model.random_bases)
     if method in ("residual", "normal") or not has_parameters or model.fixed_basis.is_exact:
         df = np.inf if method == "normal" else float(model.products.n_rows - n_fixed)
-        with np.errstate(divide="ignore"):
-            variance = np.divide(2.0, [[df]])
-        how = "normal" if method == "normal" else "residual"
-        return Uncertainty(how, root, model.noise_variance, identity, identity[None], variance)
+        no_changes, none = np.empty((0, n_fixed, n_fixed)), np.empty((0, 0))
+        return Uncertainty(df, False, root, model.noise_variance, identity, no_changes, none)
     if method == "kenward-roger":
         adjustment = kenward_roger(model)
         return Uncertainty(
-            method,
+            None,
+            True,
             root,
             model.noise_variance,
             adjustment.adjusted,
@@ -133,7 +135,8 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
         )
     parameters = variance_parameters(model)
     return Uncertainty(
-        method,
+        None,
+        False,
         root,
         model.noise_variance,
         identity,
@@ -155,6 +158,8 @@ def degrees_of_freedom(uncertainty: Uncertainty, rows: FloatArray) -> FloatArray
 
 
 def _single_df(uncertainty: Uncertainty, turned: FloatArray) -> FloatArray:
+    if uncertainty.df is not None:
+        return np.where(turned.any(axis=1), uncertainty.df, np.nan)
     gradient = np.einsum("ri,aij,rj->ra", turned, uncertainty.changes, turned)
     spread = np.einsum("ra,ab,rb->r", gradient, uncertainty.parameter_covariance, gradient)
     square = np.einsum("ri,ri->r", turned, turned)
@@ -228,7 +233,7 @@ def _rank(rows: FloatArray, turned: FloatArray, root: FloatArray) -> int:
 
 def _joint_df(uncertainty: Uncertainty, axes: FloatArray) -> tuple[float, float]:
     """Degrees of freedom of the denominator, and the factor of F."""
-    if len(axes) == 1 or uncertainty.method != "kenward-roger":
+    if len(axes) == 1 or not uncertainty.is_scaled:
         return _fai_cornelius(_single_df(uncertainty, axes)), 1.0
     forms = np.einsum("qi,aij,rj->aqr", axes, uncertainty.changes, axes)
     weights = uncertainty.parameter_covariance
@@ -240,7 +245,7 @@ def _joint_df(uncertainty: Uncertainty, axes: FloatArray) -> tuple[float, float]
 
 def _fai_cornelius(df: FloatArray) -> float:
     """Degrees of freedom of a mean of squared t statistics."""
-    if np.isinf(df).all() or (np.abs(np.diff(df)) < EQUAL_DF).all():
+    if (df == df[0]).all() or (np.abs(np.diff(df)) < EQUAL_DF).all():
         return float(df.mean())
     if (df <= 2.0).any():
         return 2.0

@@ -17,7 +17,7 @@ from mixedlearn.inference._uncertainty import (
     joint_test,
     standard_errors,
 )
-from mixedlearn.inference.tables import estimate_table
+from mixedlearn.inference.tables import check_level, estimate_table
 
 FloatArray = NDArray[np.float64]
 
@@ -149,6 +149,7 @@ def contrast_test(
     705.84 2 16.0
     """
     model = model_of(estimator)
+    check_level(level)
     rows, labels = contrast_rows(model, L)
     hypothesis = _hypothesis(rhs, len(rows))
     uncertainty = coef_uncertainty(model, ddf)

@@ -87,7 +87,7 @@ def coefficient_table(
     Days         10.467      1.546  17.0    6.771      0.0    7.206   13.729
     """
     model = model_of(estimator)
-    _check_level(level)
+    check_level(level)
     uncertainty = coef_uncertainty(model, ddf)
     rows = np.eye(len(model.coef))
     estimates = np.where(model.fixed_basis.aliased, np.nan, model.coef)
@@ -123,7 +123,8 @@ def estimate_table(
     )
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Refuse what is no confidence level."""
     if not isinstance(level, Real) or not 0.0 < level < 1.0:
         raise ValueError(f"level={level!r} is not a confidence level: give a number such as 0.95.")
 
