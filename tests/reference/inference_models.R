@@ -43,10 +43,12 @@ kinds <- coded("g", c("q", "r"))
 
 # groups: by the factor's name, in the order of the formula, its columns (the name's own if NULL).
 # The other arguments by factor only where they are not the default. drop: which rows to leave out,
-# an R expression in the columns and `row`, the number of the row from 1.
+# an R expression in the columns and `row`, the number of the row from 1. search: where lme4's
+# optimisers need it, the random effects in other units, by their expressions, and the matrix that
+# turns them into those of the formula.
 model <- function(id, source, formula, groups, fixed = character(), derived = character(),
                   slopes = list(), diagonal = character(), categorical = character(),
-                  weighted = FALSE, drop = NULL) {
+                  weighted = FALSE, drop = NULL, search = NULL) {
   as.list(environment())
 }
 crossed_model <- function(id, ...) {
@@ -94,6 +96,10 @@ models <- list(
         slopes = list(Pig = "Time")),
   model("dietox-covariates", "dietox", "Weight ~ Start + Time + (1 + Time | Pig)",
         list(Pig = "Pig"), c("Start", "Time"), slopes = list(Pig = "Time")),
+  model("sitka-slope", "sitka", "size ~ Time + (1 + Time | tree)", list(tree = "tree"), "Time",
+        slopes = list(tree = "Time"),
+        search = list(formula = "size ~ Time + (1 + I((Time - 200) / 40) | tree)",
+                      to_user = matrix(c(1, 0, -5, 1 / 40), 2))),
   model("dyestuff", "dyestuff", "Yield ~ 1 + (1 | Batch)", list(Batch = "Batch")),
   model("dyestuff2", "dyestuff2", "Yield ~ 1 + (1 | Batch)", list(Batch = "Batch")),
   crossed_model("crossed", "y ~ x + z + (1 | a) + (1 | b)", fixed = c("x", "z")),
@@ -135,10 +141,28 @@ find_theta <- function(formula, frame, reml) {
   c(best, list(by_default = criterion_of(by_default, reml)))
 }
 
-# The fit at the optimum, lme4's and lmerTest's. `evaluate` is a deviance function of its own, as
-# its calls change the object that it belongs to.
-fit_formula <- function(formula, frame, reml) {
-  optimum <- find_theta(formula, frame, reml)
+# The lower triangular root of L L'.
+lower_root <- function(L) {
+  if (nrow(L) == 1) return(abs(L))
+  if (nrow(L) == 2) {
+    r <- sqrt(sum(L[1, ]^2))
+    if (r == 0) return(matrix(c(0, 0, 0, sqrt(sum(L[2, ]^2))), 2))
+    return(matrix(c(r, sum(L[1, ] * L[2, ]) / r, 0, abs(det(L)) / r), 2))
+  }
+  R <- qr.R(qr(t(L), tol = 0))
+  t(R * sign(diag(R)))
+}
+
+# The fit at the optimum. `evaluate` is a deviance function of its own, as its calls change the
+# object that it belongs to.
+fit_formula <- function(formula, frame, reml, search = NULL) {
+  if (is.null(search)) {
+    optimum <- find_theta(formula, frame, reml)
+  } else {
+    optimum <- find_theta(search$formula, frame, reml)
+    L <- lower_root(search$to_user %*% to_lambda(optimum$par, nrow(search$to_user)))
+    optimum$par <- L[lower.tri(L, diag = TRUE)]
+  }
   d <- deviance_function(formula, frame, reml)
   value <- d$evaluate(optimum$par)
   fit <- mkMerMod(environment(d$evaluate),
@@ -159,7 +183,7 @@ fit_of <- function(id, reml = TRUE) {
   if (is.null(fits[[key]])) {
     set.seed(20)
     m <- models[[id]]
-    f <- fit_formula(m$formula, read_data(m), reml)
+    f <- fit_formula(m$formula, read_data(m), reml, m$search)
     X <- getME(f$fit, "X")
     stopifnot(all.equal(unname(X[, -1, drop = FALSE]), unname(as.matrix(f$frame[m$fixed])),
                         check.attributes = FALSE))

@@ -14,7 +14,7 @@ polish <- function(fn, start) {
   x <- suppressWarnings(nlminb(start, fn, control = list(rel.tol = 1e-15, eval.max = 2000,
                                                          iter.max = 1000))$par)
   value <- fn(x)
-  for (attempt in 1:2) {
+  for (attempt in 1:4) {
     hessian <- numDeriv::hessian(fn, x, method.args = list(d = 0.01, eps = 1e-3))
     spectrum <- eigen(hessian, symmetric = TRUE)
     scale <- spectrum$vectors %*% diag(1 / sqrt(pmax(spectrum$values, 1e-8) / 2), length(x))
@@ -37,18 +37,6 @@ polish <- function(fn, start) {
     if (change < 1e-11) break
   }
   list(par = x, value = value)
-}
-
-# Rows of L in another order, as the lower triangular root of the same matrix.
-lower_root <- function(L) {
-  if (nrow(L) == 1) return(abs(L))
-  if (nrow(L) == 2) {
-    r <- sqrt(sum(L[1, ]^2))
-    if (r == 0) return(matrix(c(0, 0, 0, sqrt(sum(L[2, ]^2))), 2))
-    return(matrix(c(r, sum(L[1, ] * L[2, ]) / r, 0, abs(det(L)) / r), 2))
-  }
-  R <- qr.R(qr(t(L), tol = 0))
-  t(R * sign(diag(R)))
 }
 
 # Minus twice the log-likelihood at theta and sigma, the fixed effects profiled out.
