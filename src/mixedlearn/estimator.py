@@ -336,8 +336,8 @@ default="full"
         else:
             # Rows of weight zero are absent: nothing is learnt from them.
             weights = check_weights(sample_weight, frame)
-            own = slice(None) if weights is None else weights > 0.0
-            compiled, source = compile_formula(self.formula, frame[own])
+            present_frame = frame if weights is None else frame[weights > 0.0]
+            compiled, source = compile_formula(self.formula, present_frame)
             specification, labels = compiled.specification(reml=self.reml), compiled.labels(frame)
         if not labels:
             warnings.warn(
@@ -691,7 +691,7 @@ default="full"
         if len(set(X.columns)) < len(X.columns):
             twice = X.columns[X.columns.duplicated()][0]
             raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
-        check_array(np.empty((len(X), 1)))
+        check_array(np.zeros((len(X), 1)))
         return X
 
     def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:

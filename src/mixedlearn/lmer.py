@@ -65,7 +65,7 @@ def lmer(
     >>> model.formula_
     'Time + (1 + Time | Pig)'
     >>> model.predict(pigs.head(2)).round(1)
-    array([22.2, 29. ])
+    array([22. , 28.8])
     """
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)

@@ -173,6 +173,7 @@ class _Materialiser(PandasMaterializer):
     @override
     def _evaluate_factor(self, factor: Factor, spec: ModelSpec, drop_rows: Any) -> EvaluatedFactor:
         found = super()._evaluate_factor(factor, spec, drop_rows)
+        self._check_rows(factor, found)
         dtype = getattr(found.values, "dtype", np.dtype(float))
         if found.metadata.kind is Factor.Kind.NUMERICAL and dtype.kind not in "biuf":
             what = {"M": "dates", "m": "time differences", "c": "complex numbers"}.get(
@@ -183,6 +184,18 @@ class _Materialiser(PandasMaterializer):
                 "numbers, or write C(...) for categories."
             )
         return found
+
+    def _check_rows(self, factor: Factor, found: EvaluatedFactor) -> None:
+        """Refuse an expression that has not a value for each row, in their order."""
+        values = found.values.__wrapped__
+        if found.metadata.kind is Factor.Kind.CONSTANT or isinstance(values, dict):
+            return
+        is_aligned = not isinstance(values, pd.Series) or values.index.equals(self.data.index)
+        if np.ndim(values) == 0 or len(values) != self.nrows or not is_aligned:
+            raise _Refused(
+                f"{factor.expr!r} of the formula has not one value for each row of X in their "
+                "order: put it into a column of X."
+            )
 
     @override
     def _encode_evaled_factor(
@@ -221,6 +234,11 @@ def _materialise(
         return np.asarray(matrix, dtype=np.float64)
     except _Refused as error:
         raise ValueError(str(error)) from error.__cause__
+    except DataMismatchWarning as error:
+        message = str(error).partition(": ")[2].partition(". They")[0]
+        raise ValueError(
+            f"C(..., levels=...) of the formula leaves out categories that X has: {message}."
+        ) from error
     except MemoryError:
         raise
     except Exception as error:
@@ -314,9 +332,11 @@ def _check_factor(factor: Factor, formula: str, names: Sequence[str]) -> None:
     for name, is_called in _names(factor):
         if is_called and name not in TRANSFORMS and not hasattr(builtins, name):
             hint = FROM_R.get(name) or _nearest(name, list(TRANSFORMS))
-            what = "is a column of X, not a function" if name in names else "is no known function"
+            message = f"{name!r} is no known function.{f' In its place: {hint}.' if hint else ''}"
+            if name in names:
+                message = f"{name!r} is a column of X, not a function: is a '+' missing?"
             raise FormulaError(
-                f"{name!r} {what}.{f' In its place: {hint}.' if hint else ''}",
+                message,
                 formula,
                 find_name(name, formula, start),
             )
@@ -347,9 +367,14 @@ def _nearest(name: str, others: Sequence[str]) -> str | None:
 
 def _of_formulaic(error: Exception, part: str) -> tuple[str, int]:
     """The message of an error, and where it points: formulaic marks the place."""
+    start = len(part) - len(part.lstrip())
+    if isinstance(error, SyntaxError):
+        place = part.find((error.text or "").strip() or part, start)
+        offset = max((error.offset or 1) - 1, 0) if place >= 0 else 0
+        return f"{error.msg}.", min(max(place, start) + offset, len(part) - 1)
     message, _, context = str(error).partition("\n\n")
     marked = re.search("[⧛\x1b]", context)
-    position = marked.start() if marked else len(part) - len(part.lstrip())
+    position = marked.start() if marked else start
     return re.sub("\x1b\\[[\\d;]*m|[⧛⧚]", "", message), position
 
 

@@ -1,14 +1,14 @@
 """Terms of the fixed effects, and what each would test if categories had sum-to-zero contrasts.
 
 A column of the model matrix is a product of numeric columns and of functions of categorical
-variables, ``u f_a(a) f_b(b) ...``. Each ``f_a`` is its mean over the categories plus a deviation that
-sums to zero, so the column is a sum over the subsets S of its categorical variables, of
+variables, ``u f_a(a) f_b(b) ...``. Each ``f_a`` is its mean over the categories plus a deviation
+that sums to zero, so the column is a sum over the subsets S of its categorical variables, of
 
     u * prod_{a in S} dev_a(a) * prod_{a not in S} mean_a.
 
 Added up over the columns, times their coefficients, the part with numeric columns u and deviations
-in S is what a model whose categories have contrasts that sum to zero estimates as its coefficients of
-u and S (one for each combination of all categories but the last). The marginal, or type III,
+in S is what a model whose categories have contrasts that sum to zero estimates as its coefficients
+of u and S (one for each combination of all categories but the last). The marginal, or type III,
 hypothesis of a term is that those parts are zero that it has and no earlier term: u with all of its
 categorical variables and, where terms or the intercept were left out, with some of them.
 
@@ -105,7 +105,7 @@ def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 def _columns(scoped: ScopedTerm, coding: Coding) -> Iterator[_Column]:
     """The columns of a product of factors, the first factor varying fastest."""
-    choices = []
+    choices: list[list[tuple[str, str | None, FloatArray | None]]] = []
     for own in scoped.factors:
         expression = own.factor.expr
         names = coding.factor_names[expression, own.reduced]
@@ -125,7 +125,7 @@ def _columns(scoped: ScopedTerm, coding: Coding) -> Iterator[_Column]:
 
 def _part(columns: Sequence[_Column], unit: frozenset[str], chosen: Sequence[str]) -> FloatArray:
     """The part with these numeric columns and deviations in these categorical variables."""
-    found = []
+    found: list[FloatArray | None] = []
     for column in columns:
         value = np.array([column.scale])
         if column.numeric != unit or not set(chosen) <= set(column.categorical):

@@ -302,7 +302,7 @@ def _read(
 
     A dot stands for the predictors that are not grouping factors.
     """
-    grouped = set()
+    grouped: set[str] = set()
     for term in parsed.random:
         for grouping in term.groupings:
             for name in grouping.columns:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 QUOTES = "'\"`"
@@ -212,9 +213,9 @@ class _Brackets:
     def within(self, character: str, bracket: int) -> Iterator[int]:
         """Where a character is directly within a bracket."""
         for position, found in enumerate(self.text):
-            if found == character and self.enclosing[position] == bracket:
-                if not self.is_quoted[position]:
-                    yield position
+            is_within = self.enclosing[position] == bracket and not self.is_quoted[position]
+            if found == character and is_within:
+                yield position
 
     def is_call(self, bracket: int) -> bool:
         """Whether a bracket belongs to Python: the arguments of a function, an index."""
@@ -269,8 +270,8 @@ class _Brackets:
         ):
             if is_inside and self.text[position] not in allowed:
                 raise FormulaError(
-                    f"A random term can only be added, not joined by {self.text[position]!r}: write "
-                    "... + (effects | grouping).",
+                    f"A random term can only be added, not joined by {self.text[position]!r}: "
+                    "write ... + (effects | grouping).",
                     self.text,
                     position,
                 )
@@ -350,7 +351,7 @@ def _after_blanks(text: str, position: int) -> int:
     return position + _blanks(text[position:])
 
 
-def _raise_no_grouping(text: str, position: int) -> None:
+def _raise_no_grouping(text: str, position: int) -> NoReturn:
     hints = {
         "+": "write a term for each, (effects | a) + (effects | b)",
         "*": "a*b is (effects | a) + (effects | b) + (effects | a:b)",

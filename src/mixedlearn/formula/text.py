@@ -30,10 +30,7 @@ def formula_text(
     has_intercept: bool, fixed: Sequence[str], random: Sequence[tuple[str, Sequence[Block]]]
 ) -> str:
     """The right-hand side of a formula."""
-    if has_intercept:
-        parts = list(fixed) or ["1"]
-    else:
-        parts = ["0", *fixed]
+    parts = [*([] if has_intercept else ["0"]), *fixed] or ["1"]
     for grouping, blocks in random:
         parts += _random_texts(grouping, blocks)
     return " + ".join(parts)
