@@ -16,6 +16,7 @@ LAYERS = [
     {"cross_products"},
     {"bases"},
     {"design", "grouping"},
+    {"formula"},
     {"engines"},
     {"optimize"},
     {"description", "confounding"},
@@ -25,6 +26,7 @@ LAYERS = [
     {"validation"},
     {"inference"},
     {"estimator", "metrics"},
+    {"lmer"},
 ]
 # Beside the layers: used by the estimator alone, or using nothing.
 APART = {"_callbacks", "datasets", "plot"}
