@@ -28,6 +28,7 @@ from mixedlearn.exceptions import (
 from mixedlearn.fit import MAX_ITER, TOL, fit_products, objective_at
 from mixedlearn.fitted import FittedModel
 from mixedlearn.grouping import Labels, encode, look_up, shown
+from mixedlearn.inference import _criteria
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import (
     check_frame,
@@ -467,6 +468,16 @@ default="full"
         labels = find_labels(X, groups, specification.names, group_columns, names or None)
         return numeric_columns(self, X, specification), labels
 
+    def _training_rows(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any
+    ) -> tuple[Design, FloatArray, FloatArray | None]:
+        """Rows that are said to be those of `fit`: design, response and weights."""
+        columns, labels = self._rows(X, groups)
+        response = check_response(self, columns, y)
+        weights = check_weights(sample_weight, columns)
+        codes = self._codes(labels, self._model.specification.factor_names)
+        return Design(columns, codes), response, weights
+
     def _codes(
         self, labels: list[Labels], wanted: Sequence[str]
     ) -> tuple[NDArray[np.int32] | None, ...]:
@@ -663,6 +674,65 @@ default="full"
                 "likelihood cannot be computed there."
             )
         return -0.5 * objective
+
+    def aic(self) -> float:
+        """Akaike's information criterion of the fit.
+
+        Minus twice ``log_likelihood_`` (the restricted one if ``reml``) plus twice the number of
+        parameters: the fixed effects that are not aliased, ``theta_`` and the noise variance. As in
+        lme4, restricted likelihoods are comparable only between models of the same fixed effects.
+
+        Returns
+        -------
+        aic : float
+            Minus infinity where the fixed effects reproduce the response exactly.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+
+        See Also
+        --------
+        mixedlearn.inference.conditional_aic : For predictions of the levels that were seen.
+
+        References
+        ----------
+        Akaike, H. (1974). A new look at the statistical model identification. IEEE Transactions on
+        Automatic Control 19, 716-723.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.aic(), 2), round(model.bic(), 2)
+        (1755.63, 1774.79)
+        """
+        return _criteria.aic(self._fitted_model())
+
+    def bic(self) -> float:
+        """Schwarz's Bayesian information criterion of the fit.
+
+        As `aic`, but a parameter costs the logarithm of the number of rows (of positive weight), as
+        in lme4, for restricted likelihoods too.
+
+        Returns
+        -------
+        bic : float
+            Minus infinity where the fixed effects reproduce the response exactly.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+
+        References
+        ----------
+        Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6, 461-464.
+        """
+        return _criteria.bic(self._fitted_model())
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_model")

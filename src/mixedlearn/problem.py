@@ -85,7 +85,7 @@ def make_problem(
     # A factor whose random effects are all aliased has no columns; one alone needs no detour.
     active = [k for k, random in enumerate(randoms) if len(random.kept) or len(randoms) == 1]
     parts = _Parts(
-        _of_factors(products, active),
+        of_factors(products, active),
         tuple(specification.factors[k] for k in active),
         tuple(randoms[k] for k in active),
         VarianceComponents(tuple(structures[k] for k in active)),
@@ -109,7 +109,7 @@ class _Parts:
     likelihood: ProfiledLikelihood
 
 
-def _of_factors(products: CrossProducts, chosen: list[int]) -> CrossProducts:
+def of_factors(products: CrossProducts, chosen: list[int]) -> CrossProducts:
     """The cross-products of some factors."""
     if len(chosen) == len(products.grouped):
         return products
