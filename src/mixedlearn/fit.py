@@ -161,8 +161,8 @@ def objective_at(model: FittedModel, theta: FloatArray) -> float:
     if problem.fixed.is_exact:
         return -np.inf
     engine = problem.engine
-    engine_theta = engine_theta(specification, problem.randoms, engine.components, theta)
-    return engine.evaluate(engine_theta, 0).objective
+    own = engine_theta(specification, problem.randoms, engine.components, theta)
+    return engine.evaluate(own, 0).objective
 
 
 def engine_theta(

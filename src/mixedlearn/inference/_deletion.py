@@ -84,11 +84,9 @@ def delete_rows(model: FittedModel, rows: TrainingRows) -> tuple[Deletion, Float
     return Deletion(coef, std), leverage, residual
 
 
-def delete_levels(
-    model: FittedModel, rows: TrainingRows, remaining: NDArray[np.bool_]
-) -> Deletion:
+def delete_levels(model: FittedModel, rows: TrainingRows, remaining: NDArray[np.bool_]) -> Deletion:
     """Leave out each level of the only factor, the variance components fixed."""
-    basis, (random,), (z,) = model.fixed_basis, model.random_bases, model.products.z_columns
+    basis, (random,) = model.fixed_basis, model.random_bases
     root = model.fixed_effects.inverse_root
     columns = np.column_stack([basis.columns, basis.response])
     squares = case_squares(rows, rows.codes[0], len(remaining), columns)
@@ -128,15 +126,20 @@ def case_squares(
 
 
 def is_determined(
-    model: FittedModel, rows: TrainingRows, cases: NDArray[np.integer], n_cases: int
+    model: FittedModel,
+    rows: TrainingRows,
+    cases: NDArray[np.integer],
+    n_cases: int,
+    *,
+    to_spare: bool,
 ) -> NDArray[np.bool_]:
-    """Whether the rows without each case determine the fixed effects, with rows to spare."""
+    """Whether the rows without each case determine the fixed effects, maybe with some to spare."""
     squares = case_squares(rows, cases, n_cases, model.fixed_basis.columns)
     p = squares.shape[1]
     present = rows.weights > 0.0
     n_left = model.products.n_rows - np.bincount(cases[present], minlength=n_cases)
     left = np.linalg.eigvalsh(np.eye(p) - squares) > NOTHING_LEFT
-    return left.all(axis=1) & (n_left > p)
+    return left.all(axis=1) & (n_left >= (p + 1 if to_spare else max(p, 1)))
 
 
 class Remainders:
@@ -256,7 +259,7 @@ def delete_cases(
     std = np.full_like(coef, np.nan)
     theta = model.theta
     for case in np.flatnonzero(remaining):
-        coef[case], std[case] = _at_theta(model, remainders.without(case), theta)
+        coef[case], std[case] = _at_theta(model, remainders.without(int(case)), theta)
     return Deletion(coef, std)
 
 

@@ -73,8 +73,8 @@ class LikelihoodRatioTest:
         lines.append(_text(self.table))
         if not np.isnan(self.p_value_mixture):
             lines.append(
-                "One variance is tested at zero, where p_value is too large: by the even mixture "
-                f"of chi-squared distributions it is {self.p_value_mixture:.4g}."
+                "One variance is tested at zero; the even mixture of chi-squared gives "
+                f"p = {self.p_value_mixture:.4g}."
             )
         if not self.is_converged:
             lines.append("Not every optimum carries its certificate: the test may be off.")
@@ -141,11 +141,10 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     >>> print(likelihood_ratio_test(intercepts, slopes))
     Likelihood-ratio test of nested models (likelihoods)
     Models fitted by REML were refitted by ML.
-             n_parameters     aic     bic  log_likelihood  deviance   chi2 df   p_value
-    smaller             4 1802.08 1814.85         -897.04   1794.08
-    larger              6 1763.94  1783.1         -875.97   1751.94 42.139  2 7.072e-10
-    One variance is tested at zero, where p_value is too large: by the even mixture of chi-squared
-    distributions it is ...
+             n_parameters      aic      bic log_likelihood deviance     chi2 df      p_value
+    smaller             4  1802.08  1814.85       -897.039  1794.08
+    larger              6  1763.94   1783.1        -875.97  1751.94  42.1393  2  7.07241e-10
+    One variance is tested at zero; the even mixture of chi-squared gives p = 3.961e-10.
     """
     models = [model_of(est0), model_of(est1)]
     _check_same_data(*(model.products for model in models))
@@ -217,7 +216,8 @@ def drop1(est: Any) -> pd.DataFrame:
     Days       1  1785.476  23.537      0.0
     """
     model = by_maximum_likelihood(model_of(est))
-    names, df, criteria, statistics = ["<none>"], [None], [aic(model)], [np.nan]
+    names, criteria, statistics = ["<none>"], [aic(model)], [np.nan]
+    df: list[int | None] = [None]
     for term in _droppable(model.specification.terms):
         smaller = refit_model(
             model,
@@ -233,7 +233,12 @@ def drop1(est: Any) -> pd.DataFrame:
         for own, statistic in zip(df, statistics, strict=True)
     ]
     return pd.DataFrame(
-        {"df": pd.array(df, dtype="Int64"), "aic": criteria, "lrt": statistics, "p_value": p_values},
+        {
+            "df": pd.array(df, dtype="Int64"),
+            "aic": criteria,
+            "lrt": statistics,
+            "p_value": p_values,
+        },
         index=names,
     )
 
@@ -276,16 +281,17 @@ def _check_same_data(first: CrossProducts, second: CrossProducts) -> None:
             f"The models were fitted to different data: one to {first.n_rows} rows, the other to "
             f"{second.n_rows}. Fit both to the same rows."
         )
-    weights = [(products.gram[0, 0], products.sum_log_weights) for products in (first, second)]
-    if not np.allclose(*weights, rtol=SAME_DATA, atol=SAME_DATA):
+    total = first.gram[0, 0]
+    weights = np.array([[own.gram[0, 0], own.sum_log_weights] for own in (first, second)])
+    if not np.allclose(weights[0], weights[1], rtol=SAME_DATA, atol=SAME_DATA):
         raise ValueError(
             "The models were fitted with different sample weights: fit both with the same ones."
         )
     moments = [_response_moments(products) for products in (first, second)]
-    spread = np.sqrt(max(square for _, square in moments) / weights[0][0])
+    spread = np.sqrt(max(square for _, square in moments) / total)
     tolerance = SAME_DATA * (spread + abs(moments[0][0]))
     if abs(moments[0][0] - moments[1][0]) > tolerance or not np.isclose(
-        moments[0][1], moments[1][1], rtol=SAME_DATA, atol=tolerance**2 * weights[0][0]
+        moments[0][1], moments[1][1], rtol=SAME_DATA, atol=tolerance**2 * total
     ):
         raise ValueError(
             "The models were fitted to different responses (their means or sums of squares "
@@ -358,7 +364,8 @@ def _has_same_covariances(smaller: Factor, larger: Factor) -> bool:
     """Whether the effects that both have share their structure."""
     at = [larger.effects.index(effect) for effect in smaller.effects]
     is_scalar = [
-        factor.structure.kind == "scalar" and len(factor.effects) > 1 for factor in (smaller, larger)
+        factor.structure.kind == "scalar" and len(factor.effects) > 1
+        for factor in (smaller, larger)
     ]
     same = np.array_equal(smaller.structure.mask, larger.structure.mask[np.ix_(at, at)])
     return same and is_scalar[0] == is_scalar[1]

@@ -2,10 +2,10 @@
 
 Notation
 --------
-In ``y = X beta + Z b + e`` with ``var(b) = s2 lambda I`` let mu_s be the eigenvalues of ``Z'P_0 Z``,
-where P_0 projects on what is orthogonal to X, xi_s those of ``Z'Z`` (rows scaled by the roots of
-their weights), and let w_s^2 be independent chi-squared variables with one degree of freedom,
-s = 1 ... n - p. If lambda = 0, the restricted likelihood-ratio statistic is distributed as
+In ``y = X beta + Z b + e`` with ``var(b) = s2 lambda I`` let mu_s be the eigenvalues of
+``Z'P_0 Z``, where P_0 projects on what is orthogonal to X, xi_s those of ``Z'Z`` (rows scaled by the
+roots of their weights), and let w_s^2 be independent chi-squared variables with one degree of
+freedom, s = 1 ... n - p. If lambda = 0, the restricted likelihood-ratio statistic is distributed as
 
     sup_lambda { (n - p) log(S / D(lambda)) - sum_s log(1 + lambda mu_s) },
     S = sum_s w_s^2,     D(lambda) = sum_s w_s^2 / (1 + lambda mu_s)
@@ -151,13 +151,14 @@ def exact_restricted_lrt(
     >>> X, y = load_dyestuff(return_X_y=True)
     >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
     >>> print(exact_restricted_lrt(model, random_state=0))
+    Exact restricted likelihood-ratio test of var(intercept|Batch) = 0
+    statistic: 6.369    p-value: 0.0044
+    (10,000 simulated statistics, 55.3% of them zero)
     """
     model = model_of(est)
     k, effects = _find_variance(model, factor, effect)
     model = _by(model, reml=True)
-    products, specification = without_effects(
-        model.products, model.specification, k, set(effects)
-    )
+    products, specification = without_effects(model.products, model.specification, k, set(effects))
     null = refit(model, products=products, specification=specification)
     mu, multiplicity, _ = _spectrum(model, k, effects)
     df = model.products.n_rows - len(model.fixed_effects.coef)
@@ -217,6 +218,9 @@ def exact_lrt(
     >>> X, y = load_sleepstudy(return_X_y=True)
     >>> model = MixedLinearRegressor(groups="Subject").fit(X, y)
     >>> print(exact_lrt(model, fixed_effects=["Days"], random_state=0))
+    Exact likelihood-ratio test of var(intercept|Subject) = 0, Days = 0
+    statistic: 167    p-value: 9.999e-05
+    (10,000 simulated statistics, 0.0% of them zero)
     """
     model = model_of(est)
     k, effects = _find_variance(model, None, None)
@@ -229,7 +233,8 @@ def exact_lrt(
     mu, multiplicity, xi = _spectrum(model, k, effects)
     n, p = model.products.n_rows, len(model.fixed_effects.coef)
     n_tested = p - len(null.fixed_effects.coef)
-    draw = _Null(n, n - p, mu, multiplicity, *np.unique(xi, return_counts=True), n_tested)
+    sizes, counts = np.unique(xi, return_counts=True)
+    draw = _Null(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)
     simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
     return _result(null, model, simulated, _hypothesis(model, k, effects, fixed_effects))
 
@@ -319,7 +324,7 @@ def _find_variance(
     if len(others):
         raise ValueError(
             f"The random effect {own.effects[position]!r} of {own.name!r} has a covariance with "
-            f"{own.effects[others[0]]!r}, so its variance is not the only parameter that is tested: "
+            f"{own.effects[others[0]]!r}, so its variance is not tested alone: "
             'fit the model with covariance="diagonal", or use likelihood_ratio_test.'
         )
     return k, [position]
@@ -372,18 +377,20 @@ def projected_spectrum(sizes: FloatArray, cross: FloatArray) -> tuple[FloatArray
     p = cross.shape[1]
     order = np.argsort(sizes)
     steps = np.diff(sizes[order]) > SAME_EIGENVALUE * largest
-    values, counts, rows, diagonal = [], [], [], []
+    repeated: list[float] = []
+    times: list[int] = []
+    rows, diagonal = [], []
     for members in np.split(order, np.flatnonzero(steps) + 1):
         size, own = sizes[members].mean(), cross[members]
         if len(members) > p:
-            own = np.linalg.qr(own, mode="r")
-            values.append(size)
-            counts.append(len(members) - p)
+            own = np.asarray(np.linalg.qr(own, mode="r"))
+            repeated.append(size)
+            times.append(len(members) - p)
         rows.append(own)
         diagonal += [size] * len(own)
     left = np.concatenate(rows)
     found = np.linalg.eigvalsh(np.diag(diagonal) - left @ left.T)
-    values, counts = np.append(values, found), np.append(counts, np.ones(len(found)))
+    values, counts = np.append(repeated, found), np.append(times, np.ones(len(found)))
     is_positive = values > SAME_EIGENVALUE * largest
     return values[is_positive], counts[is_positive]
 
@@ -461,9 +468,9 @@ class _Null:
         curvature = left - 2.0 * top + right
         step = np.where(curvature < 0.0, (left - right) / np.minimum(2.0 * curvature, -1e-300), 0.0)
         chosen = grid[at] * np.exp(GRID_STEP * np.clip(step, -1.0, 1.0))
-        reduced = rest[inner] + (
-            squares[inner] / (1.0 + np.multiply.outer(chosen, self.mu))
-        ).sum(axis=1)
+        reduced = rest[inner] + (squares[inner] / (1.0 + np.multiply.outer(chosen, self.mu))).sum(
+            axis=1
+        )
         refined = self.n * np.log(total[inner] / reduced) - self._penalty(chosen)
         supremum = value[np.arange(n_draws), best]
         supremum[inner] = np.maximum(supremum[inner], refined)

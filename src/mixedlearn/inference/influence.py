@@ -44,9 +44,10 @@ class Influence:
         Diagonal of the hat matrix of the fitted values, random effects included; for a level the
         sum over its rows.
     cooks_distance : Series
-        Cook's distance. Of rows, if nothing was refitted, that of the fitted values, ``r^2 h / ((1 -
-        h)^2 p)`` with the scaled residual r and the leverage h. Else that of the fixed effects,
-        ``(b - b(i))'C^-1 (b - b(i)) / p`` with their covariance matrix C in the whole fit.
+        Cook's distance. Of rows, if nothing was refitted, that of the fitted values,
+        ``r^2 h / ((1 - h)^2 p)`` with the scaled residual r and the leverage h. Else that of
+        the fixed effects, ``(b - b(i))'C^-1 (b - b(i)) / p`` with their covariance matrix C in the
+        whole fit.
     coef : DataFrame
         Fixed effects without the case.
     coef_change : DataFrame
@@ -105,7 +106,8 @@ def influence(
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     by : str, default="row"
-        "row", or the name of a grouping factor, whose levels are left out with all their rows.
+        "row" (whatever factors are called), or the name of a grouping factor, whose levels are left
+        out with all their rows.
     refit : bool, default=False
         Whether to estimate the variance components again without each case. Otherwise they stay
         those of the fit, which takes one pass and no refits.
@@ -128,8 +130,8 @@ def influence(
     from the cross-products less those of the case and from the parameters of the fit.
 
     A row of weight zero has no influence. lme4's ``influence`` refits; its Cook's distances are
-    ``(n - p) / n`` times these, with n the number of cases. ``dfbetas`` are NaN for aliased columns,
-    and without refits where the noise variance is zero.
+    ``(n - p) / n`` times these, with n the number of cases. ``dfbetas`` are NaN for aliased
+    columns, and without refits where the noise variance is zero.
 
     References
     ----------
@@ -144,6 +146,15 @@ def influence(
     >>> X, y = load_sleepstudy(return_X_y=True)
     >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
     >>> print(influence(model, X, y, by="Subject"))
+    Influence of 18 levels of 'Subject', variance components of the fit
+    Largest distances, and the changes of the fixed effects without these cases:
+             cooks_distance  leverage  intercept    Days
+    Subject
+    309              0.1485     1.612      2.726  0.4827
+    335              0.1295     1.612    -0.6841  0.7852
+    337               0.126     1.612     -2.276 -0.5035
+    310              0.1105     1.612      2.819   0.256
+    308             0.09242     1.612     0.4243 -0.6646
     """
     model = model_of(est)
     names = model.specification.factor_names
@@ -160,32 +171,29 @@ def influence(
     else:
         index = est._levels[names.index(by)]
         cases = rows.codes[names.index(by)]
-    components = None
-    distance = None
+    components: pd.DataFrame | None = None
     if by == "row" and not refit:
         deletion, leverage, residual = delete_rows(model, rows)
-        distance = _distance_of_fit(model, leverage, residual)
     else:
         leverage = leverages(model, rows)
-        if by != "row":
-            present = rows.weights > 0.0
-            leverage = np.bincount(
-                cases[present], weights=leverage[present], minlength=len(index)
-            )
         deletion, components = _delete(model, rows, cases, index, refit=refit)
     change = deletion.coef - model.coef
-    if distance is None:
-        distance = _distance_of_coef(model, change)
+    distance = _distance_of_coef(model, change)
+    if by != "row":
+        leverage = np.bincount(cases.clip(0), weights=leverage, minlength=len(index)).astype(float)
+    elif not refit:
+        distance = _distance_of_fit(model, leverage, residual)
     coef_names = list(model.specification.coef_names)
     with np.errstate(divide="ignore", invalid="ignore"):
         dfbetas = change / deletion.std
-    tables = [pd.DataFrame(own, index, coef_names) for own in (deletion.coef, change, dfbetas)]
     return Influence(
-        by,
-        pd.Series(leverage, index, name="leverage"),
-        pd.Series(distance, index, name="cooks_distance"),
-        *tables,
-        components,
+        by=by,
+        leverage=pd.Series(leverage, index, name="leverage"),
+        cooks_distance=pd.Series(distance, index, name="cooks_distance"),
+        coef=pd.DataFrame(deletion.coef, index, coef_names),
+        coef_change=pd.DataFrame(change, index, coef_names),
+        dfbetas=pd.DataFrame(dfbetas, index, coef_names),
+        variance_components=components,
     )
 
 
@@ -198,7 +206,7 @@ def _delete(
     refit: bool,
 ) -> tuple[Deletion, pd.DataFrame | None]:
     """Estimates without each case, and the variance components if they are refitted."""
-    remaining = is_determined(model, rows, cases, len(index))
+    remaining = is_determined(model, rows, cases, len(index), to_spare=refit)
     if not refit and len(model.factors) == 1:
         return delete_levels(model, rows, remaining), None
     remainders = Remainders(model, rows, cases, len(index))

@@ -61,9 +61,7 @@ def row_leverage(model: FittedModel, rows: TrainingRows, chunk: slice) -> RowLev
             basis[:, columns] @ random.columns
             for columns, random in zip(model.products.z_columns, model.random_bases, strict=True)
         ]
-        for own_z, own_codes, response in zip(
-            z, codes, model.posterior.coef_response, strict=True
-        ):
+        for own_z, own_codes, response in zip(z, codes, model.posterior.coef_response, strict=True):
             inner -= np.einsum("ri,ipr->rp", own_z, response[:, :, own_codes])
         leverage += model.posterior.variance(z, codes)
     turned = inner @ model.fixed_effects.inverse_root
@@ -127,6 +125,10 @@ def residuals(
     >>> X, y = load_sleepstudy(return_X_y=True)
     >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
     >>> residuals(model, X, y, kind="scaled").head(3).round(3)
+    0   -0.160
+    1   -0.571
+    2   -1.649
+    Name: scaled, dtype: float64
     """
     model = model_of(est)
     if kind not in KINDS:
