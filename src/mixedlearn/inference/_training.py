@@ -115,19 +115,19 @@ def _check_sums(rows: TrainingRows, model: FittedModel) -> None:
     wrong = np.abs(gram - products.gram) > SAME_ROWS * np.outer(size, size)
     for what, row in zip(names, wrong, strict=True):
         if row[0] or row[names.index(what)]:
-            shown = what if what in ("the weights", "y") else f"the column {what!r}"
-            _refuse(shown)
+            plain = {"the weights": "the weights differ", "y": "y differs"}
+            _refuse(plain.get(what, f"the column {what!r} differs"))
     if wrong.any():
-        _refuse("the order of some column")
+        _refuse("the rows of some columns are in another order")
     for name, total, grouped in zip(
         specification.factor_names, sums, products.grouped, strict=True
     ):
         if (np.abs(total - grouped[0]) > SAME_ROWS * size[0] * size[:, None]).any():
-            _refuse(f"the labels of {name!r} (or the order of the rows)")
+            _refuse(f"the labels of {name!r}, or the order of the rows, differ")
 
 
 def _refuse(what: str) -> None:
     raise ValueError(
-        f"These are not the rows of the fit: {what} differs. Pass the X, y, groups and "
+        f"These are not the rows of the fit: {what}. Pass the X, y, groups and "
         "sample_weight that fit had."
     )

@@ -3,8 +3,8 @@
 Notation
 --------
 In ``y = X beta + Z b + e`` with ``var(b) = s2 lambda I`` let mu_s be the eigenvalues of
-``Z'P_0 Z``, where P_0 projects on what is orthogonal to X, xi_s those of ``Z'Z`` (rows scaled by the
-roots of their weights), and let w_s^2 be independent chi-squared variables with one degree of
+``Z'P_0 Z``, where P_0 projects on what is orthogonal to X, xi_s those of ``Z'Z`` (rows scaled by
+the roots of their weights), and let w_s^2 be independent chi-squared variables with one degree of
 freedom, s = 1 ... n - p. If lambda = 0, the restricted likelihood-ratio statistic is distributed as
 
     sup_lambda { (n - p) log(S / D(lambda)) - sum_s log(1 + lambda mu_s) },
