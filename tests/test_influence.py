@@ -35,7 +35,7 @@ def hat_diagonal(rows, dense):
 def test_residuals_and_leverage_follow_from_the_dense_projection(model):
     rows = draw()
     est = fit(rows, model)
-    _, dense = dense_at(est, rows)
+    dense = dense_at(est, rows)
     conditional = dense.P @ rows["y"] / rows["w"]
     marginal = rows["y"] - np.column_stack([np.ones(len(rows)), rows[FIXED]]) @ dense.coef
     scaled = conditional * np.sqrt(rows["w"] / est.noise_variance_)
@@ -58,7 +58,7 @@ def test_residuals_and_leverage_follow_from_the_dense_projection(model):
 def test_standard_errors_of_residuals_are_those_of_simulated_responses():
     rows = draw(n=40)
     est = fit(rows, "crossed")
-    dense, solution = dense_at(est, rows)
+    solution = dense_at(est, rows)
     rng = np.random.default_rng(1)
     V = np.linalg.inv(solution.inverse)
     noise = np.linalg.cholesky(V) @ rng.standard_normal((len(rows), 20_000))
@@ -87,7 +87,7 @@ def test_levels_left_out_at_fixed_variances_against_dense_algebra(model, by):
     result = influence(est, **again(rows), by=by)
     cases = [rows[by] == level for level in result.leverage.index]
     _check_deletions(est, rows, result, cases)
-    _, dense = dense_at(est, rows)
+    dense = dense_at(est, rows)
     sums = hat_diagonal(rows, dense).groupby(rows[by]).sum()
     pd.testing.assert_series_equal(result.leverage, sums, check_names=False, rtol=1e-8)
     covariance = est.noise_variance_ * dense.coef_covariance
@@ -101,7 +101,7 @@ def _check_deletions(est, rows, result, cases):
     whole = np.append(est.intercept_, est.coef_)
     for position, gone in enumerate(cases):
         rest = rows[~gone]
-        _, dense = dense_at(est, rest)
+        dense = dense_at(est, rest)
         std = np.sqrt(est.noise_variance_ * np.diag(dense.coef_covariance))
         np.testing.assert_allclose(result.coef.iloc[position], dense.coef, rtol=1e-7, atol=1e-9)
         change = dense.coef - whole
@@ -355,9 +355,9 @@ def test_other_rows_are_refused():
     with pytest.raises(ValueError, match="labels of 'h'"):
         residuals(est, **again(swapped))
     plain = {"X": rows[[*FIXED, "g"]], "y": rows["y"].to_numpy()}
+    unweighted = MixedLinearRegressor(groups="g").fit(**plain)
     with pytest.raises(ValueError, match="in another order"):
-        est = MixedLinearRegressor(groups="g").fit(**plain)
-        residuals(est, plain["X"], plain["y"][::-1])
+        residuals(unweighted, plain["X"], plain["y"][::-1])
     unknown = rows.assign(g=rows["g"].replace({"g002": "other"}))
     with pytest.raises(ValueError, match="level of 'g' in row"):
         residuals(est, **again(unknown))
@@ -373,7 +373,7 @@ def test_labels_beside_X_are_asked_for():
 def test_unknown_names_are_refused():
     X, y = load_sleepstudy(return_X_y=True)
     est = MixedLinearRegressor(groups="Subject").fit(X, y)
-    with pytest.raises(ValueError, match="by='Days' is no grouping factor.*'Subject'"):
+    with pytest.raises(ValueError, match=r"by='Days' is no grouping factor.*'Subject'"):
         influence(est, X, y, by="Days")
     with pytest.raises(ValueError, match="kind must be one of"):
         residuals(est, X, y, kind="pearson")

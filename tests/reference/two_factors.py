@@ -48,7 +48,7 @@ def fit(rows, model, **parameters):
 
 
 def dense_at(estimator, rows, **parameters):
-    """The rows, densely, at the variance components of a fit: (Dense, its solution)."""
+    """The rows, densely, at the variance components of a fit."""
     columns, codes, n_levels, covariances = [], [], [], []
     for name, covariance in estimator.covariances_.items():
         constant = rows.assign(intercept=1.0)
@@ -61,4 +61,4 @@ def dense_at(estimator, rows, **parameters):
     dense = Dense(
         X, rows["y"].to_numpy(), columns, codes, n_levels, rows["w"].to_numpy(), **parameters
     )
-    return dense, dense.at(covariances)
+    return dense.at(covariances)
