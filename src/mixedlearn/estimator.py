@@ -30,6 +30,8 @@ from mixedlearn.fit import MAX_ITER, TOL, fit_products, objective_at
 from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import as_pandas, compile_formula, formula_of
 from mixedlearn.grouping import Labels, encode, look_up, shown
+from mixedlearn.inference import _criteria
+from mixedlearn.inference.summaries import Summary, summarise
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import (
     check_frame,
@@ -525,6 +527,16 @@ default="full"
         labels = find_labels(X, groups, specification.names, group_columns, names or None)
         return numeric_columns(self, X, specification), labels
 
+    def _training_rows(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any
+    ) -> tuple[Design, FloatArray, FloatArray | None]:
+        """Rows that are said to be those of `fit`: design, response and weights."""
+        columns, labels = self._rows(X, groups)
+        response = check_response(self, columns, y)
+        weights = check_weights(sample_weight, columns)
+        codes = self._codes(labels, self._model.specification.factor_names)
+        return Design(columns, codes), response, weights
+
     def _codes(
         self, labels: list[Labels], wanted: Sequence[str]
     ) -> tuple[NDArray[np.int32] | None, ...]:
@@ -752,6 +764,103 @@ default="full"
                 "likelihood cannot be computed there."
             )
         return -0.5 * objective
+
+    def aic(self) -> float:
+        """Akaike's information criterion of the fit.
+
+        Minus twice ``log_likelihood_`` (the restricted one if ``reml``) plus twice the number of
+        parameters: the fixed effects that are not aliased, ``theta_`` and the noise variance. As in
+        lme4, restricted likelihoods are comparable only between models of the same fixed effects.
+
+        Returns
+        -------
+        aic : float
+            Minus infinity where the fixed effects reproduce the response exactly.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+
+        See Also
+        --------
+        mixedlearn.inference.conditional_aic : For predictions of the levels that were seen.
+
+        References
+        ----------
+        Akaike, H. (1974). A new look at the statistical model identification. IEEE Transactions on
+        Automatic Control 19, 716-723.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.aic(), 2), round(model.bic(), 2)
+        (1755.63, 1774.79)
+        """
+        return _criteria.aic(self._fitted_model())
+
+    def bic(self) -> float:
+        """Schwarz's Bayesian information criterion of the fit.
+
+        As `aic`, but a parameter costs the logarithm of the number of rows (of positive weight), as
+        in lme4, for restricted likelihoods too.
+
+        Returns
+        -------
+        bic : float
+            Minus infinity where the fixed effects reproduce the response exactly.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+
+        References
+        ----------
+        Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6, 461-464.
+        """
+        return _criteria.bic(self._fitted_model())
+
+    def summary(
+        self, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False
+    ) -> Summary:
+        """Summary of the fit, as text and as HTML in notebooks.
+
+        Parameters
+        ----------
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+            Degrees of freedom of the fixed effects; see `mixedlearn.inference.coefficient_table`.
+        level : float, default=0.95
+            Level of the confidence intervals.
+        std_error : bool, default=False
+            Whether to show standard errors of the variances.
+
+        Returns
+        -------
+        summary : Summary
+            Prints the model, its criterion, numbers of rows and levels, the variances, standard
+            deviations and correlations of the random effects, and the fixed effects with tests and
+            intervals; its tables are attributes.
+
+        Raises
+        ------
+        ValueError
+            If ``ddf`` or ``level`` is not allowed.
+
+        Examples
+        --------
+        >>> from mixedlearn import lmer
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> model = lmer("Reaction ~ Days + (1 + Days | Subject)", load_sleepstudy().frame)
+        >>> print(model.summary())
+        Linear mixed model fitted by REML
+        <BLANKLINE>
+        Formula:   Days + (1 + Days | Subject)
+        """
+        return summarise(self, ddf=ddf, level=level, std_error=std_error)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_model")

@@ -82,7 +82,7 @@ def fit_products(
     engine = problem.engine
     components = engine.components
     if start is not None:
-        start = _engine_theta(specification, problem.randoms, components, start)
+        start = engine_theta(specification, problem.randoms, components, start)
     if problem.is_bounded:
         tol = max(tol, BOUNDED_TOLERANCE)
     optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
@@ -161,11 +161,11 @@ def objective_at(model: FittedModel, theta: FloatArray) -> float:
     if problem.fixed.is_exact:
         return -np.inf
     engine = problem.engine
-    engine_theta = _engine_theta(specification, problem.randoms, engine.components, theta)
-    return engine.evaluate(engine_theta, 0).objective
+    own = engine_theta(specification, problem.randoms, engine.components, theta)
+    return engine.evaluate(own, 0).objective
 
 
-def _engine_theta(
+def engine_theta(
     specification: Specification,
     randoms: Sequence[RandomBasis],
     components: VarianceComponents,

@@ -1,84 +1,96 @@
-"""Models with something taken out: a random effect, or a fixed effect held at a value.
+"""Smaller models: without fixed or random effects, or with a fixed effect held at a value.
 
-All from the cross-products of the larger model; no row is looked at.
+A smaller model is fitted to the cross-products of the larger one, of which it needs a part; no row
+is looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 
 import numpy as np
 
-from mixedlearn.covariance import CovarianceStructure, make_structure
-from mixedlearn.cross_products import Crossing, CrossProducts
-from mixedlearn.design import Factor, Specification
+from mixedlearn.covariance import make_structure
+from mixedlearn.cross_products import CrossProducts
+from mixedlearn.design import Specification
+from mixedlearn.problem import of_factors
 
 
-def without_effect(
-    products: CrossProducts, specification: Specification, k: int, effect: int
+def without_coefs(specification: Specification, coefs: Set[int]) -> Specification:
+    """The model without some fixed effects, given by their positions among the coefficients.
+
+    The result has no terms: it is for refits.
+    """
+    drop_intercept = specification.fit_intercept and 0 in coefs
+    fixed = tuple(
+        position
+        for coef, position in enumerate(specification.fixed, start=int(specification.fit_intercept))
+        if coef not in coefs
+    )
+    return replace(
+        specification,
+        fixed=fixed,
+        fit_intercept=specification.fit_intercept and not drop_intercept,
+        terms=(),
+    )
+
+
+def without_effects(
+    products: CrossProducts, specification: Specification, k: int, effects: Set[int]
 ) -> tuple[CrossProducts, Specification]:
-    """Take a random effect out of factor k; the factor as a whole if nothing is left of it.
+    """The model without some random effects of factor k, given by their positions.
 
-    Effects with a common variance go together.
+    Without all of them, the factor goes as a whole.
     """
     factor = specification.factors[k]
-    if len(factor.effects) == 1 or factor.structure.kind == "scalar":
-        return without_factor(products, specification, k)
-    kept = [own for own in range(len(factor.effects)) if own != effect]
-    is_intercept = factor.random_intercept and effect == 0
-    slope = effect - factor.random_intercept
-    smaller = Factor(
-        name=factor.name,
-        columns=factor.columns,
-        slopes=factor.slopes
-        if is_intercept
-        else (*factor.slopes[:slope], *factor.slopes[slope + 1 :]),
-        effects=tuple(factor.effects[own] for own in kept),
-        random_intercept=factor.random_intercept and not is_intercept,
-        structure=_part(factor, kept),
+    rest = [effect for effect in range(len(factor.effects)) if effect not in effects]
+    factors = list(specification.factors)
+    if not rest:
+        del factors[k]
+        chosen = [other for other in range(len(products.grouped)) if other != k]
+        return of_factors(products, chosen), replace(specification, factors=tuple(factors))
+    n_intercept = int(factor.random_intercept)
+    slopes = [effect - n_intercept for effect in rest if effect >= n_intercept]
+    kind = factor.structure.kind
+    mask = factor.structure.mask[np.ix_(rest, rest)]
+    names = [factor.effects[effect] for effect in rest]
+    factors[k] = replace(
+        factor,
+        slopes=tuple(factor.slopes[slope] for slope in slopes),
+        effects=tuple(names),
+        random_intercept=factor.random_intercept and 0 in rest,
+        structure=make_structure(mask if kind == "mask" else kind, names),
     )
-    factors = tuple(
-        smaller if other == k else own for other, own in enumerate(specification.factors)
+    # The constant stays among the z columns: it undoes the shift.
+    z = [0, *(slope + 1 for slope in slopes)]
+    grouped, z_columns = list(products.grouped), list(products.z_columns)
+    grouped[k], z_columns[k] = grouped[k][z], tuple(z_columns[k][column] for column in z)
+    crossings = dict(products.crossings)
+    for (i, j), crossing in products.crossings.items():
+        if i == k:
+            crossings[i, j] = replace(crossing, products=crossing.products[z])
+        elif j == k:
+            crossings[i, j] = replace(crossing, products=crossing.products[:, z])
+    reduced = replace(
+        products, grouped=tuple(grouped), z_columns=tuple(z_columns), crossings=crossings
     )
-    if not is_intercept:
-        products = _without_slope(products, k, slope + 1)
-    return products, replace(specification, factors=factors)
-
-
-def without_factor(
-    products: CrossProducts, specification: Specification, k: int
-) -> tuple[CrossProducts, Specification]:
-    """Take a grouping factor out of the model."""
-    kept = [other for other in range(len(specification.factors)) if other != k]
-    smaller = replace(
-        products,
-        z_columns=tuple(products.z_columns[other] for other in kept),
-        grouped=tuple(products.grouped[other] for other in kept),
-        crossings={
-            (kept.index(i), kept.index(j)): crossing
-            for (i, j), crossing in products.crossings.items()
-            if k not in (i, j)
-        },
-    )
-    factors = tuple(specification.factors[other] for other in kept)
-    return smaller, replace(specification, factors=factors)
+    return reduced, replace(specification, factors=tuple(factors))
 
 
 def with_coef_held(
     products: CrossProducts, specification: Specification, coef: int, value: float
 ) -> tuple[CrossProducts, Specification]:
     """Hold a coefficient at a value: its column, times the value, leaves the response."""
+    held = without_coefs(specification, {coef})
     shift = products.shift.copy()
     if specification.fit_intercept and coef == 0:
         shift[-1] -= value
-        held = replace(specification, fit_intercept=False, terms=())
         return replace(products, shift=shift), held
-    position = coef - specification.fit_intercept
-    column = specification.fixed[position]
+    column = specification.fixed[coef - specification.fit_intercept]
     shift[-1] -= value * shift[column]
     turn = np.eye(len(products.gram))
     turn[column + 1, -1] = -value
-    fixed = (*specification.fixed[:position], *specification.fixed[position + 1 :])
     moved = replace(
         products,
         shift=shift,
@@ -88,28 +100,4 @@ def with_coef_held(
             for own in products.grouped
         ),
     )
-    return moved, replace(specification, fixed=fixed, terms=())
-
-
-def _part(factor: Factor, kept: list[int]) -> CovarianceStructure:
-    effects = [factor.effects[own] for own in kept]
-    structure = factor.structure
-    if structure.kind == "mask":
-        return make_structure(structure.mask[np.ix_(kept, kept)], effects)
-    return make_structure(structure.kind, effects)
-
-
-def _without_slope(products: CrossProducts, k: int, position: int) -> CrossProducts:
-    """Take the z column at a position out of factor k."""
-    grouped, z_columns = list(products.grouped), list(products.z_columns)
-    grouped[k] = np.delete(grouped[k], position, axis=0)
-    z_columns[k] = (*z_columns[k][:position], *z_columns[k][position + 1 :])
-    crossings = {}
-    for (i, j), crossing in products.crossings.items():
-        own = crossing.products
-        if k in (i, j):
-            own = np.delete(own, position, axis=0 if k == i else 1)
-        crossings[i, j] = Crossing(crossing.first, crossing.second, own)
-    return replace(
-        products, grouped=tuple(grouped), z_columns=tuple(z_columns), crossings=crossings
-    )
+    return moved, held

@@ -31,7 +31,7 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._parameters import Parameter, parameter_value
 from mixedlearn.optimize import Optimum, descend
 from mixedlearn.problem import Problem, make_problem
-from mixedlearn.submodels import with_coef_held, without_effect
+from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
 
@@ -122,8 +122,11 @@ def _df(model: FittedModel) -> int:
 
 
 def _objective_without(model: FittedModel, k: int, effect: int) -> float:
-    """F of the model without a random effect."""
-    products, specification = without_effect(model.products, model.specification, k, effect)
+    """F of the model without a random effect; effects with a common variance go together."""
+    factor = model.specification.factors[k]
+    is_common = factor.structure.kind == "scalar"
+    effects = set(range(len(factor.effects))) if is_common else {effect}
+    products, specification = without_effects(model.products, model.specification, k, effects)
     return refit(model, products=products, specification=specification).objective
 
 
@@ -309,13 +312,13 @@ class CoefProfiler:
     lower, upper = -np.inf, np.inf
 
     def __init__(self, model: FittedModel, coef: int):
-        kept = ~model.fixed_basis.aliased
-        specification = model.specification
-        positions = np.flatnonzero(kept[int(specification.fit_intercept) :])
-        fixed = tuple(specification.fixed[position] for position in positions)
-        self._specification = replace(specification, fixed=fixed, terms=())
+        aliased = model.fixed_basis.aliased
+        # An aliased column would take the place of the one that is held.
+        self._specification = without_coefs(
+            model.specification, set(np.flatnonzero(aliased).tolist())
+        )
         self._products = model.products
-        self._coef = int(kept[:coef].sum())
+        self._coef = int((~aliased[:coef]).sum())
         self._is_bounded = model.is_bounded
         problem = _problem(model)
         self._engine: Engine = problem.engine

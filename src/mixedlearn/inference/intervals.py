@@ -19,7 +19,6 @@ from mixedlearn.inference._parameters import (
 )
 from mixedlearn.inference._profile import make_profiler
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
-from mixedlearn.inference.bootstrap import parametric_bootstrap
 from mixedlearn.inference.profiles import profile_interval
 from mixedlearn.inference.tables import check_level, variance_errors
 

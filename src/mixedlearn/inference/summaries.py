@@ -12,7 +12,6 @@ import pandas as pd
 
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
-from mixedlearn.inference.goodness import information_criterion
 from mixedlearn.inference.tables import coefficient_table, variance_errors
 
 DDF_NAMES = {
@@ -23,7 +22,7 @@ DDF_NAMES = {
 }
 # Digits after the point of the columns that are no estimates.
 DIGITS = {"df": 2, "t_value": 3, "p_value": 4}
-SIGNIFICANT = 5
+SIGNIFICANT = 4
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,7 @@ def summarise(
     likelihood = "restricted likelihood" if specification.reml else "likelihood"
     levels = ", ".join(
         f"{factor.name} {grouped.shape[2]:,}"
-        for factor, grouped in zip(
-            specification.factors, model.products.grouped, strict=True
-        )
+        for factor, grouped in zip(specification.factors, model.products.grouped, strict=True)
     )
     facts = {
         "Formula": estimator.formula_,
@@ -159,7 +156,7 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
 
 
 def _as_text(table: pd.DataFrame) -> str:
-    shown = table.rename_axis(index=[""] * table.index.nlevels)
+    shown = table.rename_axis(index=[None] * table.index.nlevels)
     return str(shown.to_string(formatters=_formatters(table), na_rep=""))
 
 

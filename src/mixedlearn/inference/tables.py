@@ -220,7 +220,7 @@ def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
     3    noise                    654.94  25.59          NaN      77.19
     """
     model = model_of(estimator)
-    errors = _variance_errors(model) if std_error else None
+    errors = variance_errors(model) if std_error else None
     found = []
     for k, (factor, covariance) in enumerate(
         zip(model.specification.factors, model.covariances, strict=True)
@@ -260,7 +260,7 @@ def _free_entries(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(i, i) for i in range(len(mask))] + pairs
 
 
-def _variance_errors(model: FittedModel) -> list[FloatArray]:
+def variance_errors(model: FittedModel) -> list[FloatArray]:
     """Standard errors of every factor's covariance matrix, (q, q), and of the noise variance."""
     noise = model.noise_variance
     if model.fixed_basis.is_exact:

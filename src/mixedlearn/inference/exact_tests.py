@@ -1,0 +1,472 @@
+"""Exact likelihood-ratio tests of a variance of zero.
+
+Notation
+--------
+In ``y = X beta + Z b + e`` with ``var(b) = s2 lambda I`` let mu_s be the eigenvalues of
+``Z'P_0 Z``, where P_0 projects on what is orthogonal to X, xi_s those of ``Z'Z`` (rows scaled by
+the roots of their weights), and let w_s^2 be independent chi-squared variables with one degree of
+freedom, s = 1 ... n - p. If lambda = 0, the restricted likelihood-ratio statistic is distributed as
+
+    sup_lambda { (n - p) log(S / D(lambda)) - sum_s log(1 + lambda mu_s) },
+    S = sum_s w_s^2,     D(lambda) = sum_s w_s^2 / (1 + lambda mu_s)
+
+in samples of any size (Crainiceanu & Ruppert 2004, theorem 1). The likelihood-ratio statistic has n
+and xi_s in the places of n - p and of mu_s in the sum of logarithms; where q fixed effects are zero
+under the hypothesis as well, ``n log(1 + sum_{s <= q} u_s^2 / S)`` is added, with u_s^2 chi-squared
+too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.fit import refit
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.submodels import without_coefs, without_effects
+
+FloatArray = NDArray[np.float64]
+
+# Eigenvalues that differ by less than this share of the largest are one; those below it are zero.
+SAME_EIGENVALUE = 1e-10
+# Steps of log(lambda) in which the supremum is searched before it is refined.
+GRID_STEP = 0.2
+# The search runs until lambda times every eigenvalue is so far from one.
+GRID_MARGIN = 1e4
+# A statistic below this is the optimiser's tolerance, of an estimate of zero.
+NO_STATISTIC = 1e-7
+# Entries of a work array of the simulation.
+CHUNK_ENTRIES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class ExactTest:
+    """An exact test of a variance of zero; prints its result.
+
+    Attributes
+    ----------
+    hypothesis : str
+        What is zero under the hypothesis.
+    statistic : float
+        The (restricted) likelihood-ratio statistic.
+    p_value : float
+        Share of simulated statistics at or above the observed one, which counts as one of them:
+        (k + 1) / (n_resamples + 1).
+    zero_share : float
+        Share of simulated statistics that are zero: how often the variance is estimated as zero
+        if it is.
+    n_resamples : int
+        Number of simulated statistics.
+    is_restricted : bool
+        Whether restricted likelihoods were compared.
+    """
+
+    hypothesis: str
+    statistic: float
+    p_value: float
+    zero_share: float
+    n_resamples: int
+    is_restricted: bool
+
+    def __str__(self) -> str:
+        kind = "restricted likelihood-ratio" if self.is_restricted else "likelihood-ratio"
+        return (
+            f"Exact {kind} test of {self.hypothesis}\n"
+            f"statistic: {self.statistic:.4g}    p-value: {self.p_value:.4g}\n"
+            f"({self.n_resamples:,} simulated statistics, {self.zero_share:.1%} of them zero)"
+        )
+
+    def _repr_html_(self) -> str:
+        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
+
+
+def exact_restricted_lrt(
+    est: Any,
+    factor: str | None = None,
+    effect: str | None = None,
+    *,
+    n_resamples: int = 10_000,
+    random_state: Any = None,
+) -> ExactTest:
+    """Test whether a variance is zero, by the exact null distribution of the restricted likelihood.
+
+    Parameters
+    ----------
+    est : MixedLinearRegressor
+        A model fitted by ML is refitted by REML, from its cross-products.
+    factor : str, optional
+        Grouping factor whose variance is tested; may be left out if there is one.
+    effect : str, optional
+        Random effect whose variance is tested; may be left out if the factor has one, or a
+        ``covariance="scalar"``, whose only variance is tested. The effect may not have covariances
+        with others: fit the model with ``covariance="diagonal"``.
+    n_resamples : int, default=10000
+        Number of statistics that are simulated.
+    random_state : int, numpy.random.Generator or None, default=None
+        Source of the simulation; an integer makes it repeatable.
+
+    Returns
+    -------
+    test : ExactTest
+        Its statistic is NaN where the fixed effects reproduce the response exactly.
+
+    Raises
+    ------
+    ValueError
+        If the model has no random effects or no such factor or effect, if it has several and none
+        is named, or if the effect has covariances with others.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+
+    Notes
+    -----
+    With one variance the null distribution is exact in finite samples [1]_. With several, that of
+    the tested variance alone stands for it, as if the other random effects were known, which is
+    accurate [2]_; it is what RLRsim's ``exactRLRT(m, mA, m0)`` does [3]_.
+
+    Time grows with the cube of the number of levels that differ in size (random intercept) or of
+    all levels (random slope).
+
+    References
+    ----------
+    .. [1] Crainiceanu, C. & Ruppert, D. (2004). Likelihood ratio tests in linear mixed models with
+       one variance component. Journal of the Royal Statistical Society B 66, 165-185.
+    .. [2] Greven, S., Crainiceanu, C., Kuechenhoff, H. & Peters, A. (2008). Restricted likelihood
+       ratio testing for zero variance components in linear mixed models. Journal of Computational
+       and Graphical Statistics 17, 870-891.
+    .. [3] Scheipl, F., Greven, S. & Kuechenhoff, H. (2008). Size and power of tests for a zero
+       random effect variance or polynomial regression in additive and linear mixed models.
+       Computational Statistics & Data Analysis 52, 3283-3299.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_dyestuff
+    >>> from mixedlearn.inference import exact_restricted_lrt
+    >>> X, y = load_dyestuff(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
+    >>> print(exact_restricted_lrt(model, random_state=0))
+    Exact restricted likelihood-ratio test of var(intercept|Batch) = 0
+    statistic: 6.369    p-value: 0.0044
+    (10,000 simulated statistics, 55.3% of them zero)
+    """
+    model = model_of(est)
+    k, effects = _find_variance(model, factor, effect)
+    model = with_criterion(model, reml=True)
+    products, specification = without_effects(model.products, model.specification, k, set(effects))
+    null = refit(model, products=products, specification=specification)
+    mu, multiplicity, _ = _spectrum(model, k, effects)
+    df = model.products.n_rows - len(model.fixed_effects.coef)
+    draw = _Null(df, df, mu, multiplicity, mu, multiplicity, 0)
+    simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
+    return _result(null, model, simulated, _hypothesis(model, k, effects, ()))
+
+
+def exact_lrt(
+    est: Any,
+    *,
+    fixed_effects: Sequence[str] = (),
+    n_resamples: int = 10_000,
+    random_state: Any = None,
+) -> ExactTest:
+    """Test whether the variance is zero, and fixed effects with it, by the exact null distribution.
+
+    The likelihood-ratio test (by ML) of a model with one variance component.
+
+    Parameters
+    ----------
+    est : MixedLinearRegressor
+        Has one variance component; a model fitted by REML is refitted by ML.
+    fixed_effects : sequence of str, default=()
+        Fixed effects that are zero under the hypothesis as well, "intercept" for the constant: of a
+        spline, say, whose random effects are the departures from a polynomial.
+    n_resamples : int, default=10000
+        Number of statistics that are simulated.
+    random_state : int, numpy.random.Generator or None, default=None
+        Source of the simulation; an integer makes it repeatable.
+
+    Returns
+    -------
+    test : ExactTest
+
+    Raises
+    ------
+    ValueError
+        If the model has not exactly one variance component, or no such fixed effect.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+
+    See Also
+    --------
+    exact_restricted_lrt : More powerful where no fixed effects are tested; several variances.
+
+    References
+    ----------
+    Crainiceanu, C. & Ruppert, D. (2004). Likelihood ratio tests in linear mixed models with one
+    variance component. Journal of the Royal Statistical Society B 66, 165-185.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import exact_lrt
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject").fit(X, y)
+    >>> print(exact_lrt(model, fixed_effects=["Days"], random_state=0))
+    Exact likelihood-ratio test of var(intercept|Subject) = 0, Days = 0
+    statistic: 167    p-value: 9.999e-05
+    (10,000 simulated statistics, 0.0% of them zero)
+    """
+    model = model_of(est)
+    k, effects = _find_variance(model, None, None)
+    coefs = _find_coefs(model, fixed_effects)
+    model = with_criterion(model, reml=False)
+    products, specification = without_effects(
+        model.products, without_coefs(model.specification, set(coefs)), k, set(effects)
+    )
+    null = refit(model, products=products, specification=specification)
+    mu, multiplicity, xi = _spectrum(model, k, effects)
+    n, p = model.products.n_rows, len(model.fixed_effects.coef)
+    n_tested = p - len(null.fixed_effects.coef)
+    sizes, counts = np.unique(xi, return_counts=True)
+    draw = _Null(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)
+    simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
+    return _result(null, model, simulated, _hypothesis(model, k, effects, fixed_effects))
+
+
+def _result(
+    null: FittedModel, model: FittedModel, simulated: FloatArray, hypothesis: str
+) -> ExactTest:
+    if np.isinf(null.objective):
+        statistic = p_value = np.nan
+    else:
+        statistic = float(null.objective - model.objective)
+        statistic = statistic if statistic > NO_STATISTIC else 0.0
+        p_value = float((simulated >= statistic).sum() + 1) / (len(simulated) + 1)
+    return ExactTest(
+        hypothesis=hypothesis,
+        statistic=statistic,
+        p_value=p_value,
+        zero_share=float((simulated < NO_STATISTIC).mean()),
+        n_resamples=len(simulated),
+        is_restricted=model.specification.reml,
+    )
+
+
+def _positive(n_resamples: int) -> int:
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
+    return int(n_resamples)
+
+
+def _hypothesis(
+    model: FittedModel, k: int, effects: Sequence[int], fixed_effects: Sequence[str]
+) -> str:
+    factor = model.specification.factors[k]
+    names = ", ".join(factor.effects[effect] for effect in effects)
+    zeros = [f"var({names}|{factor.name}) = 0", *(f"{name} = 0" for name in fixed_effects)]
+    return ", ".join(zeros)
+
+
+def _find_variance(
+    model: FittedModel, factor: str | None, effect: str | None
+) -> tuple[int, list[int]]:
+    """Position of the factor, and of the effects that share the tested variance."""
+    factors = model.specification.factors
+    names = model.specification.factor_names
+    if not factors:
+        raise ValueError("The model has no random effects: there is no variance to test.")
+    if factor is None and len(factors) > 1:
+        raise ValueError(
+            f"The model has the grouping factors {', '.join(map(repr, names))}: one variance is "
+            "tested at a time, by exact_restricted_lrt(model, factor=...)."
+        )
+    if factor is not None and factor not in names:
+        raise ValueError(
+            f"The model has no grouping factor {factor!r}: its factors are "
+            f"{', '.join(map(repr, names))}."
+        )
+    k = 0 if factor is None else names.index(factor)
+    own = factors[k]
+    listed = ", ".join(map(repr, own.effects))
+    if effect is not None and effect not in own.effects:
+        raise ValueError(
+            f"The factor {own.name!r} has no random effect {effect!r}: its effects are {listed}."
+        )
+    if own.structure.kind == "scalar" and len(own.effects) > 1:
+        if effect is not None:
+            raise ValueError(
+                f"The random effects {listed} of {own.name!r} share one variance "
+                '(covariance="scalar"): leave effect out to test it.'
+            )
+        return k, list(range(len(own.effects)))
+    if effect is None and len(own.effects) > 1:
+        raise ValueError(
+            f"The factor {own.name!r} has the random effects {listed}: one variance is tested at a "
+            "time, by exact_restricted_lrt(model, factor=..., effect=...)."
+        )
+    position = 0 if effect is None else own.effects.index(effect)
+    others = np.flatnonzero(own.structure.mask[position])
+    others = others[others != position]
+    if len(others):
+        raise ValueError(
+            f"The random effect {own.effects[position]!r} of {own.name!r} has a covariance with "
+            f"{own.effects[others[0]]!r}, so its variance is not tested alone: "
+            'fit the model with covariance="diagonal", or use likelihood_ratio_test.'
+        )
+    return k, [position]
+
+
+def _find_coefs(model: FittedModel, fixed_effects: Sequence[str]) -> list[int]:
+    if isinstance(fixed_effects, str):
+        raise ValueError(f"fixed_effects must be a list of names, got {fixed_effects!r}.")
+    names = model.specification.coef_names
+    for name in fixed_effects:
+        if name not in names:
+            raise ValueError(
+                f"fixed_effects names {name!r}, but the model's fixed effects are "
+                f"{', '.join(map(repr, names))}."
+            )
+    return [names.index(name) for name in fixed_effects]
+
+
+def _spectrum(
+    model: FittedModel, k: int, effects: Sequence[int]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Positive eigenvalues of ``Z'P_0 Z``, their multiplicities, and all eigenvalues of ``Z'Z``."""
+    products, factor = model.products, model.specification.factors[k]
+    z = list(products.z_columns[k])
+    user = np.eye(len(z))
+    user[0, 1:] = products.shift[np.array(z[1:], dtype=int) - 1]
+    user = user[:, int(not factor.random_intercept) :][:, effects]
+    turned = np.einsum("za,zbm->mab", user, products.grouped[k])
+    square = turned[:, :, z] @ user
+    # Rotating the columns of a level changes nothing, and makes Z'Z diagonal.
+    xi, rotation = np.linalg.eigh(square)
+    cross = rotation.transpose(0, 2, 1) @ (turned @ model.fixed_basis.columns)
+    sizes = np.maximum(xi.ravel(), 0.0)
+    mu, multiplicity = projected_spectrum(sizes, cross.reshape(len(sizes), -1))
+    return mu, multiplicity, sizes
+
+
+def projected_spectrum(sizes: FloatArray, cross: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Positive eigenvalues of ``diag(sizes) - cross cross'``, and how often each occurs.
+
+    Within columns of equal size a rotation leaves at most p with a product that is not zero; the
+    rest have that size as their eigenvalue.
+
+    Parameters
+    ----------
+    sizes : ndarray of shape (M,)
+    cross : ndarray of shape (M, p)
+    """
+    largest = sizes.max(initial=0.0)
+    p = cross.shape[1]
+    order = np.argsort(sizes)
+    steps = np.diff(sizes[order]) > SAME_EIGENVALUE * largest
+    repeated: list[float] = []
+    times: list[int] = []
+    rows, diagonal = [], []
+    for members in np.split(order, np.flatnonzero(steps) + 1):
+        size, own = sizes[members].mean(), cross[members]
+        if len(members) > p:
+            own = np.asarray(np.linalg.qr(own, mode="r"))
+            repeated.append(size)
+            times.append(len(members) - p)
+        rows.append(own)
+        diagonal += [size] * len(own)
+    left = np.concatenate(rows)
+    found = np.linalg.eigvalsh(np.diag(diagonal) - left @ left.T)
+    values, counts = np.append(repeated, found), np.append(times, np.ones(len(found)))
+    is_positive = values > SAME_EIGENVALUE * largest
+    return values[is_positive], counts[is_positive]
+
+
+@dataclass(frozen=True, slots=True)
+class _Null:
+    """The null distribution of a statistic; see the module's head.
+
+    Attributes
+    ----------
+    n : int
+        Factor of the logarithm of the residual sum of squares: n - p for REML, n for ML.
+    df : int
+        n - p.
+    mu, mu_counts : ndarray of shape (K,)
+        Positive eigenvalues of ``Z'P_0 Z`` and how often each occurs.
+    xi, xi_counts : ndarray
+        Eigenvalues in the sum of logarithms.
+    n_fixed : int
+        Number of fixed effects that are tested.
+    """
+
+    n: int
+    df: int
+    mu: FloatArray
+    mu_counts: FloatArray
+    xi: FloatArray
+    xi_counts: FloatArray
+    n_fixed: int
+
+    def statistics(self, n_draws: int, rng: np.random.Generator) -> FloatArray:
+        """Draws of the statistic, shape (n_draws,)."""
+        grid = self._grid()
+        shrink = 1.0 / (1.0 + np.multiply.outer(self.mu, grid))
+        penalty = self._penalty(grid)
+        size = max(CHUNK_ENTRIES // max(len(self.mu), len(grid)), 1)
+        parts = [
+            self._chunk(min(size, n_draws - start), grid, shrink, penalty, rng)
+            for start in range(0, n_draws, size)
+        ]
+        return np.concatenate(parts)
+
+    def _grid(self) -> FloatArray:
+        """Log-spaced lambda, the first of them zero."""
+        positive = self.mu if len(self.mu) else np.ones(1)
+        low = np.log(1.0 / (GRID_MARGIN * positive.max()))
+        high = np.log(GRID_MARGIN / positive.min())
+        return np.append(0.0, np.exp(np.arange(low, high + GRID_STEP, GRID_STEP)))
+
+    def _penalty(self, values: FloatArray) -> FloatArray:
+        """Sum of the logarithms at every lambda."""
+        penalty = np.zeros(len(values))
+        for xi, count in zip(self.xi, self.xi_counts, strict=True):
+            penalty += count * np.log1p(xi * values)
+        return penalty
+
+    def _chunk(
+        self,
+        n_draws: int,
+        grid: FloatArray,
+        shrink: FloatArray,
+        penalty: FloatArray,
+        rng: np.random.Generator,
+    ) -> FloatArray:
+        squares = rng.chisquare(self.mu_counts, size=(n_draws, len(self.mu)))
+        df_rest = self.df - int(self.mu_counts.sum())
+        rest = rng.chisquare(df_rest, size=n_draws) if df_rest > 0 else np.zeros(n_draws)
+        total = rest + squares.sum(axis=1)
+        value = self.n * np.log(total[:, None] / (rest[:, None] + squares @ shrink)) - penalty
+        best = np.argmax(value, axis=1)
+        # The vertex of the parabola through the best point and its neighbours, in log(lambda).
+        inner = np.flatnonzero((best > 1) & (best < len(grid) - 1))
+        at = best[inner]
+        left, top, right = (value[inner, at + step] for step in (-1, 0, 1))
+        curvature = left - 2.0 * top + right
+        step = np.where(curvature < 0.0, (left - right) / np.minimum(2.0 * curvature, -1e-300), 0.0)
+        chosen = grid[at] * np.exp(GRID_STEP * np.clip(step, -1.0, 1.0))
+        reduced = rest[inner] + (squares[inner] / (1.0 + np.multiply.outer(chosen, self.mu))).sum(
+            axis=1
+        )
+        refined = self.n * np.log(total[inner] / reduced) - self._penalty(chosen)
+        supremum = value[np.arange(n_draws), best]
+        supremum[inner] = np.maximum(supremum[inner], refined)
+        if self.n_fixed:
+            tested = rng.chisquare(self.n_fixed, size=n_draws)
+            supremum += self.n * np.log1p(tested / total)
+        return supremum

@@ -1,0 +1,246 @@
+"""Influence: what the estimates would be without single rows or levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._deletion import (
+    Deletion,
+    Remainders,
+    delete_cases,
+    delete_levels,
+    delete_rows,
+    is_determined,
+    refit_cases,
+)
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference._parameters import parameter_value, parameters
+from mixedlearn.inference._training import TrainingRows, training_rows
+from mixedlearn.inference.residuals import leverages
+
+FloatArray = NDArray[np.float64]
+
+# Cases that are printed.
+N_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Influence:
+    """Influence of every case; prints the most influential ones.
+
+    Series and tables have a row for every case, in the order of the rows or of the levels. The
+    entries of a case are NaN where the rows without it do not determine the fixed effects.
+
+    Attributes
+    ----------
+    by : str
+        "row", or the factor whose levels are the cases.
+    leverage : Series
+        Diagonal of the hat matrix of the fitted values, random effects included; for a level the
+        sum over its rows.
+    cooks_distance : Series
+        Cook's distance. Of rows, if nothing was refitted, that of the fitted values,
+        ``r^2 h / ((1 - h)^2 p)`` with the scaled residual r and the leverage h. Else that of
+        the fixed effects, ``(b - b(i))'C^-1 (b - b(i)) / p`` with their covariance matrix C in the
+        whole fit.
+    coef : DataFrame
+        Fixed effects without the case.
+    coef_change : DataFrame
+        Fixed effects without the case minus those with it (dfbeta).
+    dfbetas : DataFrame
+        That over the standard errors without the case.
+    variance_components : DataFrame or None
+        Standard deviations and correlations of the random effects, and the standard deviation of
+        the noise, without the case; only if models were refitted.
+    """
+
+    by: str
+    leverage: pd.Series
+    cooks_distance: pd.Series
+    coef: pd.DataFrame
+    coef_change: pd.DataFrame
+    dfbetas: pd.DataFrame
+    variance_components: pd.DataFrame | None
+
+    def _most(self) -> pd.DataFrame:
+        """The cases with the largest distances."""
+        top = self.cooks_distance.nlargest(N_SHOWN).index
+        return pd.concat(
+            [self.cooks_distance[top], self.leverage[top], self.coef_change.loc[top]], axis=1
+        )
+
+    def __str__(self) -> str:
+        how = "refitted without each case" if self.variance_components is not None else "of the fit"
+        cases = "rows" if self.by == "row" else f"levels of {self.by!r}"
+        return (
+            f"Influence of {len(self.leverage)} {cases}, variance components {how}\n"
+            f"Largest distances, and the changes of the fixed effects without these cases:\n"
+            f"{self._most().to_string(float_format='{:.4g}'.format)}"
+        )
+
+    def _repr_html_(self) -> str:
+        first, second, *_ = str(self).split("\n")
+        return f"<p>{first}<br>{second}</p>{self._most().to_html(float_format='{:.4g}'.format)}"
+
+
+def influence(
+    est: Any,
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    *,
+    by: str = "row",
+    sample_weight: Any = None,
+    refit: bool = False,
+) -> Influence:
+    """Leave out each row, or each level of a grouping factor, and see what changes.
+
+    Parameters
+    ----------
+    est : MixedLinearRegressor
+    X, y, groups, sample_weight
+        The rows that `fit` had; the fit does not keep them.
+    by : str, default="row"
+        "row" (whatever factors are called), or the name of a grouping factor, whose levels are left
+        out with all their rows.
+    refit : bool, default=False
+        Whether to estimate the variance components again without each case. Otherwise they stay
+        those of the fit, which takes one pass and no refits.
+
+    Returns
+    -------
+    result : Influence
+
+    Raises
+    ------
+    ValueError
+        If the rows are not those of the fit, or ``by`` names no grouping factor.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+
+    Notes
+    -----
+    Without refits the formulas are closed for rows, and for levels if there is one factor [1]_;
+    with several factors, generalised least squares is evaluated once for each level. Refits start
+    from the cross-products less those of the case and from the parameters of the fit.
+
+    A row of weight zero has no influence. lme4's ``influence`` refits; its Cook's distances are
+    ``(n - p) / n`` times these, with n the number of cases. ``dfbetas`` are NaN for aliased
+    columns, and without refits where the noise variance is zero.
+
+    References
+    ----------
+    .. [1] Christensen, R., Pearson, L. M. & Johnson, W. (1992). Case-deletion diagnostics for mixed
+       models. Technometrics 34, 38-45.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import influence
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> print(influence(model, X, y, by="Subject"))
+    Influence of 18 levels of 'Subject', variance components of the fit
+    Largest distances, and the changes of the fixed effects without these cases:
+             cooks_distance  leverage  intercept    Days
+    Subject
+    309              0.1485     1.612      2.726  0.4827
+    335              0.1295     1.612    -0.6841  0.7852
+    337               0.126     1.612     -2.276 -0.5035
+    310              0.1105     1.612      2.819   0.256
+    308             0.09242     1.612     0.4243 -0.6646
+    """
+    model = model_of(est)
+    names = model.specification.factor_names
+    if by != "row" and by not in names:
+        known = ", ".join(map(repr, names)) or "none"
+        raise ValueError(
+            f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({known})."
+        )
+    rows = training_rows(est, model, X, y, groups, sample_weight)
+    cases: NDArray[np.integer]
+    if by == "row":
+        index = pd.RangeIndex(len(rows.response))
+        cases = np.arange(len(index))
+    else:
+        index = est._levels[names.index(by)]
+        cases = rows.codes[names.index(by)]
+    components: pd.DataFrame | None = None
+    if by == "row" and not refit:
+        deletion, leverage, residual = delete_rows(model, rows)
+    else:
+        leverage = leverages(model, rows)
+        deletion, components = _delete(model, rows, cases, index, refit=refit)
+    change = deletion.coef - model.coef
+    distance = _distance_of_coef(model, change)
+    if by != "row":
+        leverage = np.bincount(cases.clip(0), weights=leverage, minlength=len(index)).astype(float)
+    elif not refit:
+        distance = _distance_of_fit(model, leverage, residual)
+    coef_names = list(model.specification.coef_names)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dfbetas = change / deletion.std
+    return Influence(
+        by=by,
+        leverage=pd.Series(leverage, index, name="leverage"),
+        cooks_distance=pd.Series(distance, index, name="cooks_distance"),
+        coef=pd.DataFrame(deletion.coef, index, coef_names),
+        coef_change=pd.DataFrame(change, index, coef_names),
+        dfbetas=pd.DataFrame(dfbetas, index, coef_names),
+        variance_components=components,
+    )
+
+
+def _delete(
+    model: FittedModel,
+    rows: TrainingRows,
+    cases: NDArray[np.integer],
+    index: pd.Index,
+    *,
+    refit: bool,
+) -> tuple[Deletion, pd.DataFrame | None]:
+    """Estimates without each case, and the variance components if they are refitted."""
+    remaining = is_determined(model, rows, cases, len(index), to_spare=refit)
+    if not refit and len(model.factors) == 1:
+        return delete_levels(model, rows, remaining), None
+    remainders = Remainders(model, rows, cases, len(index))
+    if not refit:
+        return delete_cases(model, remainders, remaining), None
+    coef = np.full((len(index), len(model.coef)), np.nan)
+    std = np.full_like(coef, np.nan)
+    components = [own for own in parameters(model.specification) if own.kind != "coef"]
+    table = pd.DataFrame(np.nan, index, [own.name for own in components])
+    for case, without in enumerate(refit_cases(model, remainders, remaining)):
+        if without is not None:
+            coef[case] = without.coef
+            std[case] = np.sqrt(np.diag(without.coef_covariance))
+            table.iloc[case] = [parameter_value(without, own) for own in components]
+    return Deletion(coef, std), table
+
+
+def _distance_of_fit(model: FittedModel, leverage: FloatArray, residual: FloatArray) -> FloatArray:
+    """Cook's distance of the fitted values, by row."""
+    p = len(model.fixed_effects.coef)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (residual / (1.0 - leverage)) ** 2 * leverage
+        distance = ratio / np.float64(p * model.noise_variance)
+    return np.where(np.isfinite(distance), distance, np.nan)
+
+
+def _distance_of_coef(model: FittedModel, change: FloatArray) -> FloatArray:
+    """Cook's distance of the fixed effects, by case."""
+    basis = model.fixed_basis
+    kept = ~basis.aliased
+    root = basis.to_user[kept] @ model.fixed_effects.inverse_root
+    turned = np.linalg.solve(root, change[:, kept].T)
+    p = len(root)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.square(turned).sum(axis=0) / np.float64(p * model.noise_variance)
+    return np.where(np.isfinite(distance), distance, np.nan)

@@ -1,0 +1,161 @@
+"""Residuals and leverages of the rows of a fit.
+
+Notation
+--------
+In rows scaled by the roots of their weights, with P = V^-1 - V^-1 X H^-1 X'V^-1, the conditional
+residuals are ``P y`` and the hat matrix of the fitted values, random effects and all, is I - P. So
+row r has the leverage
+
+    h_r = var(sum_k z_k'b_k | y, beta) + x~'H^-1 x~,      x~ = (V^-1 X)_r = x - sum_k F_k'z_k
+
+relative to the noise variance, where -F_k is the derivative of the BLUP of b_k by beta, and its
+conditional residual the variance ``s2 (1 - h_r)`` given the variance components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixedlearn.design import Design
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference._training import TrainingRows, training_rows
+from mixedlearn.prediction import predict_mean
+
+FloatArray = NDArray[np.float64]
+
+KINDS = ("conditional", "marginal", "scaled", "studentized")
+
+
+@dataclass(frozen=True, slots=True)
+class RowLeverage:
+    """Some rows in the engine's columns, scaled by the roots of their weights.
+
+    Attributes
+    ----------
+    fixed : ndarray of shape (n, p)
+        x*, orthonormal over all rows.
+    turned : ndarray of shape (n, p)
+        ``R'x~`` with ``R R' = H^-1``.
+    leverage : ndarray of shape (n,)
+    """
+
+    fixed: FloatArray
+    turned: FloatArray
+    leverage: FloatArray
+
+
+def row_leverage(model: FittedModel, rows: TrainingRows, chunk: slice) -> RowLeverage:
+    """Leverages of some rows."""
+    basis = rows.basis(chunk)
+    fixed = basis[:, :-1] @ model.fixed_basis.columns[:-1]
+    inner, leverage = fixed.copy(), np.zeros(len(basis))
+    if model.factors:
+        codes = [own[chunk] for own in rows.codes]
+        z = [
+            basis[:, columns] @ random.columns
+            for columns, random in zip(model.products.z_columns, model.random_bases, strict=True)
+        ]
+        for own_z, own_codes, response in zip(z, codes, model.posterior.coef_response, strict=True):
+            inner -= np.einsum("ri,ipr->rp", own_z, response[:, :, own_codes])
+        leverage += model.posterior.variance(z, codes)
+    turned = inner @ model.fixed_effects.inverse_root
+    leverage += np.einsum("rj,rj->r", turned, turned)
+    return RowLeverage(fixed, turned, leverage)
+
+
+def conditional_residuals(model: FittedModel, rows: TrainingRows) -> FloatArray:
+    """Response minus fixed effects and BLUPs, shape (n,)."""
+    return rows.response - predict_mean(model, rows.design)
+
+
+def residuals(
+    est: Any,
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    *,
+    kind: str = "conditional",
+    sample_weight: Any = None,
+) -> pd.Series:
+    """Residuals of the rows of the fit.
+
+    Parameters
+    ----------
+    est : MixedLinearRegressor
+    X, y, groups, sample_weight
+        The rows that `fit` had; the fit does not keep them.
+    kind : {"conditional", "marginal", "scaled", "studentized"}, default="conditional"
+        - "conditional": the response minus fixed effects and BLUPs, in units of y: estimates of the
+          noise.
+        - "marginal": the response minus the fixed effects, in units of y: random effects and noise.
+        - "scaled": conditional residuals times the root of the weight over the standard deviation
+          of the noise.
+        - "studentized": conditional residuals over their standard errors, which the row's leverage
+          makes smaller than the noise.
+
+    Returns
+    -------
+    residuals : Series of shape (n_samples,)
+        Named after the kind and indexed by the positions of the rows. Scaled and studentized
+        residuals are NaN where the noise variance is zero; studentized ones also where the row has
+        a weight of zero or leverage one, so that its residual is zero whatever y is.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not those of the fit, or there is no such kind.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+
+    Notes
+    -----
+    For other rows, conditional residuals are ``y - est.predict(X)``.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import residuals
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> residuals(model, X, y, kind="scaled").head(3).round(3)
+    0   -0.160
+    1   -0.571
+    2   -1.649
+    Name: scaled, dtype: float64
+    """
+    model = model_of(est)
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
+    rows = training_rows(est, model, X, y, groups, sample_weight)
+    if kind == "marginal":
+        without = Design(rows.design.X, (None,) * len(rows.design.codes))
+        values = rows.response - predict_mean(model, without)
+    else:
+        values = conditional_residuals(model, rows)
+    if kind in ("scaled", "studentized"):
+        variance = np.full(len(values), model.noise_variance)
+        if kind == "studentized":
+            variance *= 1.0 - leverages(model, rows)
+            variance[variance < NO_VARIANCE * model.noise_variance] = 0.0
+            variance[rows.weights == 0.0] = 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = values * np.sqrt(rows.weights / variance)
+        values[variance == 0.0] = np.nan
+    return pd.Series(values, name=kind)
+
+
+# Share of the noise variance that, left of a residual's variance, is rounding error.
+NO_VARIANCE = 1e-10
+
+
+def leverages(model: FittedModel, rows: TrainingRows) -> FloatArray:
+    """Diagonal of the hat matrix, shape (n,)."""
+    parts = [row_leverage(model, rows, chunk).leverage for chunk in rows.chunks()]
+    return np.concatenate(parts)
