@@ -3,6 +3,11 @@
 Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 """
 
+from mixedlearn.inference.coefficients import (
+    information_criteria,
+    level_coefficients,
+    model_matrix,
+)
 from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
 from mixedlearn.inference.goodness import (
@@ -37,8 +42,11 @@ __all__ = [
     "exact_lrt",
     "exact_restricted_lrt",
     "influence",
+    "information_criteria",
     "intraclass_correlation",
+    "level_coefficients",
     "likelihood_ratio_test",
+    "model_matrix",
     "profile_likelihood",
     "r2",
     "residuals",

@@ -22,6 +22,7 @@ DDF_NAMES = {
 }
 # Digits after the point of the columns that are no estimates.
 DIGITS = {"df": 2, "t_value": 3, "p_value": 4}
+CORRELATION_DIGITS = 3
 SIGNIFICANT = 4
 
 
@@ -179,6 +180,8 @@ def _p_value(value: float) -> str:
 
 def _fixed(digits: int | None, values: pd.Series) -> Callable[[float], str]:
     """As many digits as show the smallest entry with some significant ones."""
+    if str(values.name).startswith("corr"):
+        digits = CORRELATION_DIGITS
     if digits is None:
         sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
         smallest = float(sizes.min()) if len(sizes) else 1.0
