@@ -25,7 +25,7 @@ unbalanced_crossed <- function() {
 }
 crossed_file <- "unbalanced_crossed.csv"
 
-## The models -------------------------------------------------------------------------------------
+## The models ------------------------------------------------------------------------------------
 
 # Expressions that are R and pandas at once: the treatment coding of a factor, and products.
 coded <- function(column, levels) {
@@ -126,7 +126,7 @@ read_data <- function(m) {
   frame
 }
 
-## The fits ---------------------------------------------------------------------------------------
+## The fits --------------------------------------------------------------------------------------
 
 response_of <- function(formula) all.vars(as.formula(formula))[1]
 
@@ -199,7 +199,7 @@ with_satterthwaite <- function(f) {
   suppressWarnings(lmerTest:::as_lmerModLT(f$fit, f$evaluate))
 }
 
-## The random effects of a fit ---------------------------------------------------------------------
+## The random effects of a fit -------------------------------------------------------------------
 
 effect_name <- function(name) ifelse(name == "(Intercept)", "intercept", name)
 
@@ -226,7 +226,7 @@ covariance_of <- function(block, theta, sigma) {
   sigma^2 * tcrossprod(to_lambda(theta[block$theta], block$q))
 }
 
-## Entries ------------------------------------------------------------------------------------------
+## Entries ---------------------------------------------------------------------------------------
 
 # NA, which JSON has not, as null.
 values <- function(x) lapply(unname(as.vector(x)), function(v) if (is.na(v)) NULL else v)

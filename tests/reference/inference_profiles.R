@@ -2,9 +2,9 @@
 # of a parameter the other parameters are looked for anew. Sourced by make_inference.R.
 #
 # A parameter is held at a value through the coordinates of the others. Of a block with covariance
-# D, with the effect in question put first, D = L L' with L lower triangular and L[1, 1] its standard
-# deviation, so the other entries of L are free. With a correlation held, the standard deviations
-# are free; with the noise, all entries of all L are. A fixed effect is held by an offset. The
+# D, with the effect in question put first, D = L L' with L lower triangular and L[1, 1] its
+# standard deviation, so the other entries of L are free. With a correlation held, the standard
+# deviations are free; with the noise, all entries of all L are. A fixed effect is held by an offset. The
 # coordinates are standardised by the Hessian where the search starts, and after nlminb Newton steps
 # with Richardson derivatives follow.
 
@@ -101,7 +101,8 @@ variance_parameters <- function(f) {
       })
   })
   parameters[[length(parameters) + 1]] <- list(
-    name = "sd(noise)", estimate = sigma, lower = 0, upper = Inf, start = unlist(lapply(roots, flat)),
+    name = "sd(noise)", estimate = sigma, lower = 0, upper = Inf,
+    start = unlist(lapply(roots, flat)),
     evaluate = function(value, free) evaluate_at(split_free(free, 0), value))
   parameters
 }

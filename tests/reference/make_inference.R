@@ -34,7 +34,7 @@ section <- function(name) {
 }
 largest <- function(one, other) max(abs(one / other - 1))
 
-## Coefficient tables -----------------------------------------------------------------------------
+## Coefficient tables ----------------------------------------------------------------------------
 
 table_fields <- c("estimate", "std_error", "df", "t", "p")
 
@@ -108,7 +108,7 @@ tables <- c(
   coefficient_tables("sleepstudy-slope-weighted", FALSE, "Satterthwaite")
 )
 
-## F tests ----------------------------------------------------------------------------------------
+## F tests ---------------------------------------------------------------------------------------
 
 f_fields <- c("sum_sq", "mean_sq", "num_df", "den_df", "f", "p")
 both <- c("Satterthwaite", "Kenward-Roger")
@@ -166,7 +166,7 @@ contrasts_tested <- unlist(lapply(made_up_contrasts, function(a) {
   contrast_entries(a[[1]], a[[2]], a[[3]])
 }), recursive = FALSE)
 
-## Profiles ---------------------------------------------------------------------------------------
+## Profiles --------------------------------------------------------------------------------------
 
 # lme4's intervals, off a spline through the profile, in the order of variance_parameters(). lme4
 # has a correlation between the two standard deviations.
@@ -231,7 +231,7 @@ wald_intervals <- list(wald_entry("sleepstudy-slope", TRUE, 0.95),
                        wald_entry("sleepstudy-slope", FALSE, 0.8),
                        wald_entry("crossed-interaction", TRUE, 0.95))
 
-## Profile curves ---------------------------------------------------------------------------------
+## Profile curves --------------------------------------------------------------------------------
 
 curve_entries <- function(id, reml, factors, which = NULL) {
   f <- fit_of(id, reml)
@@ -265,7 +265,7 @@ curves <- c(
   curve_entries("penicillin", TRUE, around)
 )
 
-## Standard errors of the variance components -------------------------------------------------------
+## Standard errors of the variance components ----------------------------------------------------
 
 component_entry <- function(id, reml) {
   f <- fit_of(id, reml)
@@ -312,7 +312,7 @@ components <- unlist(lapply(
     "penicillin", "pastes", "dyestuff", "crossed-slope"),
   function(id) list(component_entry(id, TRUE), component_entry(id, FALSE))), recursive = FALSE)
 
-## Comparisons of models ----------------------------------------------------------------------------
+## Comparisons of models -------------------------------------------------------------------------
 
 comparison_fields <- c("npar", "aic", "bic", "log_likelihood", "deviance", "chisq", "df", "p")
 # By maximum likelihood this is what anova() says of REML fits by default, as it refits them.
@@ -383,7 +383,7 @@ criteria <- unlist(lapply(
     "cake-by-temperature", "pastes", "penicillin", "dietox-slope", "dyestuff2", "crossed-slope"),
   function(id) list(criteria_entry(id, TRUE), criteria_entry(id, FALSE))), recursive = FALSE)
 
-## Restricted likelihood ratio tests -----------------------------------------------------------------
+## Restricted likelihood ratio tests -------------------------------------------------------------
 
 # statistic is computed from the fits at their optima. Where it is zero no simulated value can be
 # below it and p is 1, which RLRsim says only if rounding leaves it exactly zero.
@@ -432,7 +432,7 @@ simulated_tests <- list(
   simulated_test("sleepstudy-mean", "Reaction ~ 1", NULL, "LRT")
 )
 
-## Influence ------------------------------------------------------------------------------------------
+## Influence -------------------------------------------------------------------------------------
 
 diagnostic_entry <- function(id, reml = TRUE) {
   f <- fit_of(id, reml)
@@ -504,7 +504,7 @@ deletions <- list(
   deletion_entry("crossed", "b")
 )
 
-## Simulated effects and predictions --------------------------------------------------------------------
+## Simulated effects and predictions -------------------------------------------------------------
 
 n_sims <- 20000
 simulation_entry <- function(id) {
@@ -517,7 +517,8 @@ simulation_entry <- function(id) {
     as.data.frame(suppressWarnings(merTools::predictInterval(
       f$fit, newdata, level = 0.95, n.sims = n_sims, stat = "mean", seed = 1, ...)))
   }
-  by_kind <- list(with_noise = predictions(), without_noise = predictions(include.resid.var = FALSE),
+  by_kind <- list(with_noise = predictions(),
+                  without_noise = predictions(include.resid.var = FALSE),
                   population = predictions(which = "fixed"))
   list(model = f$key, n_sims = n_sims,
        random_effects = list(factor = as.list(as.character(random$groupFctr)),
@@ -536,7 +537,7 @@ simulation_entry <- function(id) {
 section("simulations")
 simulations <- lapply(c("sleepstudy-slope", "penicillin"), simulation_entry)
 
-## Shares of the variance, the conditional AIC, another response -----------------------------------------
+## Shares of the variance, the conditional AIC, another response ---------------------------------
 
 # Nakagawa & Schielzeth (2013), with Johnson's (2014) mean variance of the random effects over the
 # rows. The fixed effects' variance has the divisor n - 1. adjusted_icc leaves the fixed effects'
@@ -590,7 +591,7 @@ conditional_aics <- list(
 other_responses <- list(refit_entry("sleepstudy-slope", TRUE),
                         refit_entry("sleepstudy-slope", FALSE))
 
-## Writing ----------------------------------------------------------------------------------------
+## Writing ---------------------------------------------------------------------------------------
 
 sections <- list(
   coefficient_tables = tables, anova = anovas, contrasts = contrasts_tested,
