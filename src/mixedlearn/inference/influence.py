@@ -132,7 +132,7 @@ def influence(
 
     A row of weight zero has no influence. lme4's ``influence`` refits; its Cook's distances are
     ``(n - p) / n`` times these, with n the number of cases. ``dfbetas`` are NaN for aliased
-    columns, and without refits where the noise variance is zero.
+    columns, and where the noise variance is zero.
 
     References
     ----------
@@ -185,8 +185,8 @@ def influence(
     elif not refit:
         distance = _distance_of_fit(model, leverage, residual)
     coef_names = list(model.specification.coef_names)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dfbetas = change / deletion.std
+    # Where nothing is uncertain, changes are rounding error.
+    dfbetas = change / np.where(deletion.std > 0.0, deletion.std, np.nan)
     return Influence(
         by=by,
         leverage=pd.Series(leverage, index, name="leverage"),
