@@ -864,7 +864,7 @@ default="full"
         (np.float64(344.3), np.float64(364.1))
         >>> _ = model.update_random_effects(X[new].head(2), y[new].head(2))
         >>> model.predict(X[new])[-1].round(1), model.n_groups_
-        (np.float64(356.1), {'Subject': 18})
+        (np.float64(356.7), {'Subject': 18})
         """
         model = self._fitted_model()
         if not model.specification.factors:

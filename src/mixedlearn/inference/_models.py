@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
 
@@ -45,3 +47,16 @@ def sd_name(effect: str, factor: str) -> str:
 def correlation_name(effect: str, other: str, factor: str) -> str:
     """Name of the correlation of two random effects, ``cor(intercept,Days|Subject)``."""
     return f"cor({effect},{other}|{factor})"
+
+
+def check_level(level: Any) -> float:
+    """The probability of an interval.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number between zero and one.
+    """
+    if isinstance(level, (int, float, np.floating)) and 0.0 < level < 1.0:
+        return float(level)
+    raise ValueError(f"level must be a probability between 0 and 1, got {level!r}.")
