@@ -46,9 +46,7 @@ def test_new_levels_have_the_covariance_of_the_model():
 def test_fitted_levels_keep_their_effects_and_unknown_ones_get_new_ones():
     model, X, _ = sleepstudy()
     rows = X.iloc[[0, 9, 10, 13, 20]].assign(Subject=[308, 308, "new", "new", "other"])
-    found = model.sample_y(
-        rows, n_samples=N_SAMPLES, random_state=1, random_effects="fitted"
-    )
+    found = model.sample_y(rows, n_samples=N_SAMPLES, random_state=1, random_effects="fitted")
     z = np.column_stack([np.ones(5), rows["Days"]])
     own = z @ model.covariances_["Subject"].to_numpy() @ z.T
     shared = np.zeros((5, 5))
@@ -94,13 +92,9 @@ def test_random_states():
     first = model.sample_y(X, n_samples=2, random_state=5)
     np.testing.assert_array_equal(first, model.sample_y(X, n_samples=2, random_state=5))
     generator = np.random.default_rng(5)
-    np.testing.assert_array_equal(
-        first, model.sample_y(X, n_samples=2, random_state=generator)
-    )
+    np.testing.assert_array_equal(first, model.sample_y(X, n_samples=2, random_state=generator))
     assert (first != model.sample_y(X, n_samples=2, random_state=generator)).all()
-    old = [
-        model.sample_y(X, random_state=np.random.RandomState(seed)) for seed in (0, 0, 1)
-    ]
+    old = [model.sample_y(X, random_state=np.random.RandomState(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(old[0], old[1])
     assert (old[0] != old[2]).all()
     assert (model.sample_y(X) != model.sample_y(X)).all()
@@ -162,7 +156,13 @@ def test_the_table_of_random_effects():
     model = MixedLinearRegressor(groups=["plate", "sample"]).fit(X, y)
     table = random_effects_table(model, level=0.9)
     assert list(table.columns) == [
-        "factor", "level", "effect", "estimate", "std_error", "lower", "upper"
+        "factor",
+        "level",
+        "effect",
+        "estimate",
+        "std_error",
+        "lower",
+        "upper",
     ]
     assert len(table) == 24 + 6
     own = table[table["factor"] == "sample"]

@@ -55,9 +55,7 @@ class Exact:
         relative = [model.covariances_[name] / model.noise_variance_ for name in self.names]
         X, self.y = self.fixed(model, every), np.append(fitted[1], added[1])
         shapes = [(len(own), len(index)) for own, index in zip(relative, self.levels, strict=True)]
-        prior = [
-            np.kron(own, np.eye(m)) for own, (_, m) in zip(relative, shapes, strict=True)
-        ]
+        prior = [np.kron(own, np.eye(m)) for own, (_, m) in zip(relative, shapes, strict=True)]
         wide = [self.wide(model, every, k) for k in range(len(self.names))]
         V = np.diag(1.0 / weights)
         for Z, own in zip(wide, prior, strict=True):
@@ -68,8 +66,10 @@ class Exact:
         H = X[:n].T @ fit_inverse @ X[:n]
         estimator = np.zeros((X.shape[1], len(every)))
         estimator[:, :n] = np.linalg.solve(H, X[:n].T @ fit_inverse)
-        predictor = [own @ Z.T @ inverse @ (np.eye(len(every)) - X @ estimator)
-                     for Z, own in zip(wide, prior, strict=True)]
+        predictor = [
+            own @ Z.T @ inverse @ (np.eye(len(every)) - X @ estimator)
+            for Z, own in zip(wide, prior, strict=True)
+        ]
         self.blups = [
             (own @ self.y).reshape(shape).T for own, shape in zip(predictor, shapes, strict=True)
         ]
@@ -132,8 +132,13 @@ def test_against_dense_matrices(name, weighted, engine):
     model = MixedLinearRegressor(fixed_effects=SLOPES, **MODELS[name])
     model.fit(*fitted[:2], sample_weight=weights[0])
     before = (
-        model.coef_, model.intercept_, model.noise_variance_, model.theta_, model.log_likelihood_,
-        model.log_likelihood(1.5 * model.theta_), model.coef_covariance_.to_numpy(),
+        model.coef_,
+        model.intercept_,
+        model.noise_variance_,
+        model.theta_,
+        model.log_likelihood_,
+        model.log_likelihood(1.5 * model.theta_),
+        model.coef_covariance_.to_numpy(),
     )
     known = {factor: list(own.index) for factor, own in model.random_effects_.items()}
     # In two steps, so that an updated model is updated.
@@ -141,8 +146,13 @@ def test_against_dense_matrices(name, weighted, engine):
         X, y = added[0][part], added[1][part]
         assert model.update_random_effects(X, y, sample_weight=weights[1][part]) is model
     after = (
-        model.coef_, model.intercept_, model.noise_variance_, model.theta_, model.log_likelihood_,
-        model.log_likelihood(1.5 * model.theta_), model.coef_covariance_.to_numpy(),
+        model.coef_,
+        model.intercept_,
+        model.noise_variance_,
+        model.theta_,
+        model.log_likelihood_,
+        model.log_likelihood(1.5 * model.theta_),
+        model.coef_covariance_.to_numpy(),
     )
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
@@ -205,7 +215,9 @@ def test_an_effect_without_a_column_in_the_fit(engine):
     """Its variance is zero, so rows in which the column varies do not matter to it."""
     X, y, _ = rows(110, 1)
     model = MixedLinearRegressor(
-        groups=["a", "b"], fixed_effects=["x1"], random_slopes={"b": ["x0"]},
+        groups=["a", "b"],
+        fixed_effects=["x1"],
+        random_slopes={"b": ["x0"]},
         random_intercept={"b": False},
     )
     model.fit(X.assign(x0=0.0), y)
@@ -279,8 +291,13 @@ def test_merged_cross_products_are_those_of_all_rows():
         places.append([found for found, _ in own])
         parts.append(
             accumulate(
-                X[part], y[part], [code for _, code in own], [len(found) for found, _ in own],
-                [(0,), ()], w[part], shift=whole.shift,
+                X[part],
+                y[part],
+                [code for _, code in own],
+                [len(found) for found, _ in own],
+                [(0,), ()],
+                w[part],
+                shift=whole.shift,
             )
         )
     merged = merge(*parts, list(zip(*places, strict=True)), [6, 4])

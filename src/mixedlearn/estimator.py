@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -368,12 +369,16 @@ default="full"
         self.is_singular_ = model.is_singular
         self._count_groups()
 
+    def _with_model(self, model: FittedModel) -> MixedLinearRegressor:
+        """A copy with a refit of the model to the same rows."""
+        other = copy(self)
+        other._set_fitted(model, self._fit_levels)
+        return other
+
     def _count_groups(self) -> None:
         self.n_groups_ = {
             name: len(own)
-            for name, own in zip(
-                self._model.specification.factor_names, self._levels, strict=True
-            )
+            for name, own in zip(self._model.specification.factor_names, self._levels, strict=True)
         }
 
     def _warn_of_fit(self) -> None:

@@ -130,9 +130,7 @@ class FittedModel:
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
         products = self.products if self.observed is None else self.observed
-        engine = engine_in_bases(
-            products, self.specification, self.fixed_basis, self.random_bases
-        )
+        engine = engine_in_bases(products, self.specification, self.fixed_basis, self.random_bases)
         return engine.posterior(self.factors)
 
     def conditional_covariances(self, k: int) -> FloatArray:

@@ -225,6 +225,7 @@ def _has_intercepts_only(components: VarianceComponents) -> bool:
 
 
 def may_be_local(engine: Engine, optimum: Optimum) -> bool:
+    """Whether there is a sign of several optima; see `minimise`."""
     if optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance:
         return True
     if engine.size > FEW_DATA:
@@ -277,6 +278,7 @@ def _without_rounding(engine: Engine, evaluation: Evaluation) -> Evaluation:
 
 
 def minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
+    """The optimum that one start leads to."""
     state, n_iterations = _em(engine, _at(engine, start), max_iter)
     while True:
         state, n_iterations = _newton(engine, state, n_iterations, max_iter, tol)

@@ -80,7 +80,7 @@ class BatchState:
         at_newton = slope**2 / (2.0 * np.where(inside, self.curvature, 1.0))
         at_bound = slope - self.curvature / 2.0
         promised = np.maximum(np.where(inside, at_newton, at_bound), 0.0).sum(axis=1)
-        return np.isfinite(self.objective) & (promised <= tol + self.rounding)
+        return np.asarray(np.isfinite(self.objective) & (promised <= tol + self.rounding))
 
 
 def descend(
@@ -96,7 +96,7 @@ def descend(
     """
     state = _at(batch, theta, responses)
     radius = np.ones(len(theta))
-    arrived = state.are_minima(tol)
+    arrived: NDArray[np.bool_] = state.are_minima(tol)
     stuck = ~np.isfinite(state.objective)
     for step in range(1, MAX_STEPS + 1):
         active = np.flatnonzero(~(arrived | stuck))
@@ -173,17 +173,14 @@ def _charts(batch: OneFactorBatch, theta: FloatArray) -> tuple[FloatArray, NDArr
         share = column / np.where(square > 0.0, square, np.inf)[:, None]
         rest = rest - share[:, :, None] * column[:, None]
     permuted = factors[number[:, None], order]
-    rotation, root = np.linalg.qr(permuted.transpose(0, 2, 1))
-    lower = root.transpose(0, 2, 1)
+    lower = np.linalg.qr(permuted.transpose(0, 2, 1))[1].transpose(0, 2, 1)
     rotated = np.empty_like(factors)
     rotated[number[:, None], order] = np.tril(lower)
     rows, columns = np.tril_indices(q)
     return rotated.reshape(n, size), order[:, rows] * q + columns
 
 
-def _trust_region_steps(
-    slope: FloatArray, curvature: FloatArray, radius: FloatArray
-) -> FloatArray:
+def _trust_region_steps(slope: FloatArray, curvature: FloatArray, radius: FloatArray) -> FloatArray:
     """Exact minimisers of ``c's + s'Ws/2`` over ``|s| <= radius``; see `trust_region_step`."""
     lowest = curvature[:, 0]
     largest = np.maximum(np.abs(lowest), np.abs(curvature[:, -1]))

@@ -1,12 +1,12 @@
 """Refits of a fitted model to responses that it generated, many at a time.
 
-A response is ``X beta + d`` with beta as fitted, and only its deviations d are looked at. Everything
-but the response stays: the fixed columns, the random columns and the levels' bases. With one
-grouping factor and few levels, where Python takes more time than arithmetic, a whole batch of
-responses is refitted at once (`one_factor_batch`, `optimize_batch`), from the estimates that
-generated them. A refit that shows a sign of several optima starts from all the further starts of a
-fit, and what the batch does not settle goes to the optimiser of single fits. Other models are
-refitted one by one from their cross-products.
+A response is ``X beta + d`` with beta as fitted, and only its deviations d are looked at. All but
+the response stays: the fixed columns, the random columns and the levels' bases. With one grouping
+factor and few levels, where Python takes more time than arithmetic, a whole batch of responses is
+refitted at once (`one_factor_batch`, `optimize_batch`), from the estimates that generated them. A
+refit that shows a sign of several optima starts from all the further starts of a fit, and what the
+batch does not settle goes to the optimiser of single fits. Other models are refitted one by one
+from their cross-products.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FEW_NUMBERS = 20_000
 # Numbers in the reduced data of the responses of a batch, and entries of their rows.
 BATCH_NUMBERS = 100_000
 BATCH_ENTRIES = 1 << 21
-MOST_IN_BATCH = 200
+MOST_IN_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +219,7 @@ class OneFactorRefitter(Refitter):
         deviation = np.linalg.svd(factors, compute_uv=False).min(axis=1)
         n_effects = self._model.specification.factors[0].structure.n_effects
         return Refits(
-            covariances=(
-                noise_variance[:, None, None] * (roots @ roots.transpose(0, 2, 1)),
-            ),
+            covariances=(noise_variance[:, None, None] * (roots @ roots.transpose(0, 2, 1)),),
             noise_variance=noise_variance,
             coef=self._model.coef + coef @ basis.to_user.T,
             is_certified=ends.is_certified,
@@ -272,11 +270,11 @@ class OneFactorRefitter(Refitter):
             & (df > 0)
         )
         in_doubt = {}
-        for number in np.flatnonzero(~is_settled):
+        for number in np.flatnonzero(~is_settled).tolist():
             engine = batch.engine(number)
             optimum = minimise_from(engine, state.theta[number], MAX_ITER, TOL)
             if may_be_local(engine, optimum) or state.n_steps[number] > MANY_ITERATIONS:
-                in_doubt[int(number)] = engine, optimum
+                in_doubt[number] = engine, optimum
             else:
                 ends.put(number, optimum)
         for number, optimum in _best_of_starts(batch, in_doubt).items():
@@ -330,9 +328,7 @@ def _best_of_starts(
         other = minimise_from(engine, theta, MAX_ITER, TOL)
         gain = optimum.evaluation.objective - other.evaluation.objective
         least = ZERO_LOSS + other.evaluation.rounding
-        if gain > least or (
-            other.is_certified and not optimum.is_certified and gain > -least
-        ):
+        if gain > least or (other.is_certified and not optimum.is_certified and gain > -least):
             best[number] = other
     return best
 

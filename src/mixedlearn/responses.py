@@ -147,13 +147,14 @@ def check_same_rows(
         shift=np.append(products.shift[:-1], 0.0),
     )
     sizes = np.sqrt(np.diag(products.gram))[:-1]
-    is_same = (np.abs(own.gram - products.gram)[:-1, :-1] <= SAME * np.outer(sizes, sizes)).all()
+    differs = np.abs(own.gram - products.gram)[:-1, :-1] > SAME * np.outer(sizes, sizes)
+    is_same = not differs.any()
     for z, ours, theirs in zip(own.z_columns, own.grouped, products.grouped, strict=True):
         bound = SAME * np.outer(sizes[list(z)], sizes)[:, :, None]
-        is_same &= bool((np.abs(ours - theirs)[:, :-1] <= bound).all())
+        is_same = is_same and not (np.abs(ours - theirs)[:, :-1] > bound).any()
     for pair, crossing in own.crossings.items():
         other = products.crossings[pair]
-        is_same &= np.array_equal(crossing.first, other.first)
+        is_same = is_same and np.array_equal(crossing.first, other.first)
         is_same = is_same and np.array_equal(crossing.second, other.second)
     if not is_same:
         raise ValueError(

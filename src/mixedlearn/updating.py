@@ -44,3 +44,13 @@ def with_more_rows(
     engine = engine_in_bases(observed, model.specification, *bases)
     blups = user_blups(engine, *bases, model.factors, model.fixed_effects)
     return replace(model, observed=observed, blups=blups)
+
+
+def of_the_fit(model: FittedModel) -> FittedModel:
+    """The model with the BLUPs of the rows of the fit alone."""
+    if model.observed is None:
+        return model
+    bases = model.fixed_basis, model.random_bases
+    engine = engine_in_bases(model.products, model.specification, *bases)
+    blups = user_blups(engine, *bases, model.factors, model.fixed_effects)
+    return replace(model, observed=None, blups=blups)

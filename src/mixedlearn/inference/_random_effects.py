@@ -45,8 +45,8 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
     >>> random_effects_table(model).round(1).head(2)
       factor level     effect  estimate  std_error  lower  upper
-    0  Batch     A  intercept     -17.6       19.0  -54.9   19.7
-    1  Batch     B  intercept       0.4       19.0  -36.9   37.7
+    0  Batch     A  intercept     -17.6       19.6  -56.0   20.8
+    1  Batch     B  intercept       0.4       19.6  -38.0   38.8
     """
     model = model_of(estimator)
     quantile = norm.ppf(0.5 + check_level(level) / 2.0)
