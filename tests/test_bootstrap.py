@@ -248,9 +248,9 @@ def test_the_distribution_is_that_of_the_estimators():
     variances = result.samples["sd(noise)"] ** 2
     expected = model.noise_variance_ * np.sqrt(2.0 / 144.0)
     assert variances.std() == pytest.approx(expected, rel=0.1)
-    # lme4's bootMer with 4,000 resamples: 6.0, 1.25 and 1.5.
-    assert result.standard_errors["sd(intercept|Subject)"] == pytest.approx(6.0, rel=0.1)
-    assert result.standard_errors["sd(Days|Subject)"] == pytest.approx(1.25, rel=0.1)
+    # lme4 1.1 on R 4.2, bootMer(fm, ..., nsim=2000, seed=1): standard deviations of the samples.
+    lme4 = [5.9428, 0.3509, 1.2874, 1.4733, 6.8596, 1.5711]
+    np.testing.assert_allclose(result.standard_errors, lme4, rtol=0.08)
     assert 0 < result.n_singular < 100
     assert result.n_not_converged == 0
 

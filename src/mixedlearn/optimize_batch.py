@@ -96,7 +96,7 @@ def descend(
     """
     state = _at(batch, theta, responses)
     radius = np.ones(len(theta))
-    arrived: NDArray[np.bool_] = state.are_minima(tol)
+    arrived = state.are_minima(tol)
     stuck = ~np.isfinite(state.objective)
     for step in range(1, MAX_STEPS + 1):
         active = np.flatnonzero(~(arrived | stuck))
@@ -129,7 +129,7 @@ def polished(state: BatchState) -> tuple[FloatArray, NDArray[np.bool_]]:
     determined = state.curvature > FLAT_CURVATURE
     curvature = np.where(determined, state.curvature, 1.0)
     step = np.where(determined, -state.slope / curvature, 0.0)
-    return state.moved(step), determined.all(axis=1)
+    return state.moved(step), np.asarray(determined.all(axis=1))
 
 
 def _at(batch: OneFactorBatch, theta: FloatArray, responses: NDArray[np.intp]) -> BatchState:
