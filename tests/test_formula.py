@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import sklearn
 from formulaic import Formula
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -439,6 +439,7 @@ def formulas(draw):
     return " + ".join(order), [random[part] for part in order if part in random], fixed
 
 
+@settings(deadline=None)
 @given(formulas())
 def test_random_terms_are_found_wherever_they_stand(drawn):
     text, expected, fixed = drawn
@@ -458,6 +459,7 @@ def test_random_terms_are_found_wherever_they_stand(drawn):
         assert all(own in (" ", there) for own, there in zip(part, text, strict=False))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="x+|()~g:/ 1`'[]*-.", max_size=14))
 def test_any_text_is_parsed_or_refused(text):
     try:
@@ -471,6 +473,14 @@ def test_any_text_is_parsed_or_refused(text):
     assert message.endswith("^")
 
 
+@pytest.mark.parametrize("quoted_text", [r"'\')|('", r"'\\'", r'"|\"|"', "'`|(`'"])
+def test_bars_in_quotes_are_no_bars(quoted_text):
+    parsed = parse(f"C(a, levels=[{quoted_text}]) + (1 | g)")
+    assert len(parsed.random) == 1
+    assert parsed.fixed.strip() == f"C(a, levels=[{quoted_text}])"
+
+
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=5).filter(lambda name: "`" not in name))
 def test_a_name_in_backticks_is_a_name(name):
     assert parse(f"(1 | {quoted(name)})").random[0].groupings[0].columns == (name,)

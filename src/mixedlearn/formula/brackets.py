@@ -48,7 +48,10 @@ class Brackets:
             self.enclosing[position] = opened[-1] if opened else -1
             if quote >= 0:
                 self.is_quoted[position] = True
-                if character == text[quote] and text[position - 1] != "\\":
+                # A backslash escapes in Python's strings, not in the name of a column.
+                backslashes = re.search(r"\\*$", text[quote + 1 : position])
+                is_escaped = text[quote] != "`" and backslashes and len(backslashes[0]) % 2
+                if character == text[quote] and not is_escaped:
                     quote = -1
             elif character in QUOTES:
                 quote, self.is_quoted[position] = position, True
