@@ -179,7 +179,9 @@ default="full"
     one term are correlated, those of different terms are not, whence ``(1 + x || g)`` for
     ``(1 | g) + (0 + x | g)``. As in lme4, ``(c || g)`` of a categorical column ``c`` separates
     terms, not categories: its effects have a full covariance, without one with the intercept.
-    Expressions are Python, and are run: take no formula from strangers.
+    What ``poly``, ``bs``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in ``predict``;
+    other Python, such as ``{x - x.mean()}``, is computed anew from the new rows. Expressions are
+    run: take no formula from strangers.
 
     ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ /
     w_i``, as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except
@@ -220,6 +222,12 @@ default="full"
     Days            9.60  35.07
     >>> round(model.noise_variance_, 2)
     654.94
+    >>> model.predict(X.head(2)).round(1)
+    array([253.7, 273.3])
+
+    The same by a formula:
+
+    >>> model = MixedLinearRegressor(formula="Days + (1 + Days | Subject)").fit(X, y)
     >>> model.predict(X.head(2)).round(1)
     array([253.7, 273.3])
 
@@ -300,7 +308,7 @@ default="full"
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             Columns with fixed or random effects, and the group columns if the constructor names
-            them.
+            them; a DataFrame if there is a formula.
         y : array-like of shape (n_samples,)
             Response.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
@@ -319,8 +327,9 @@ default="full"
         ------
         ValueError
             If a parameter is not allowed; if a column is missing, there twice, not numeric or not
-            finite; if a label is missing; if lengths differ; if groups are given twice; if weights
-            are negative or all zero; or if there are groups but no more rows than columns.
+            finite; if a label is missing; if lengths differ; if groups are given twice; if the
+            formula is not as it should be (the message shows where); if weights are negative or all
+            zero; or if there are groups but no more rows than columns.
         MemoryError
             If the dense block of crossed factors would not fit into memory; see `describe`.
         TypeError
@@ -468,7 +477,8 @@ default="full"
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
-            The columns that `fit` had.
+            The columns that `fit` had; with a formula, those that it uses, whatever others there
+            are.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
             names, others by position. A level that `fit` did not see has no effect, or is refused
@@ -495,9 +505,10 @@ default="full"
         NotFittedError
             Before `fit`.
         ValueError
-            If the columns are not those of `fit`, not numeric or not finite; if a label is missing
-            or, with ``handle_unknown="error"``, unknown; if lengths differ; or if
-            ``random_effects`` names a factor that the model does not have.
+            If the columns are not those of `fit`, not numeric or not finite; if a category of a
+            formula's fixed effect was not seen in `fit`; if a label is missing or, with
+            ``handle_unknown="error"``, unknown; if lengths differ; or if ``random_effects`` names a
+            factor that the model does not have.
 
         Warns
         -----
