@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, refitting
+from mixedlearn import MixedLinearRegressor, optimize_batch, refitting
 from mixedlearn.datasets import (
     load_dyestuff,
     load_dyestuff2,
@@ -167,6 +167,16 @@ def test_batched_evaluations_are_those_of_single_engines(name):
         np.testing.assert_allclose(fixed.coef, expected.fixed.coef, rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(fixed.inverse_root, expected.fixed.inverse_root, atol=1e-9)
         assert fixed.noise_variance == pytest.approx(expected.fixed.noise_variance, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "few levels"])
+def test_what_a_batch_does_not_settle_is_settled_all_the_same(name, monkeypatch):
+    simulated = Simulated(name)
+    expected = simulated.refitter.refit(simulated.deviations[:, :6])
+    monkeypatch.setattr(optimize_batch, "MAX_STEPS", 1)
+    found = simulated.refitter.refit(simulated.deviations[:, :6])
+    for number in range(6):
+        assert_same_model(found.model(number), expected.model(number))
 
 
 def test_an_objective_that_cannot_be_computed_is_infinite():

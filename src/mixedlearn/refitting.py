@@ -330,6 +330,13 @@ def _best_of_starts(
         least = ZERO_LOSS + other.evaluation.rounding
         if gain > least or (other.is_certified and not optimum.is_certified and gain > -least):
             best[number] = other
+    for number, optimum in best.items():
+        if not optimum.is_certified:
+            # The lowest end may be on its way: it is one more start, as in `minimise`.
+            theta = optimum.evaluation.theta
+            other = minimise_from(in_doubt[number][0], theta, MAX_ITER, TOL)
+            if other.evaluation.objective <= optimum.evaluation.objective:
+                best[number] = other
     return best
 
 
