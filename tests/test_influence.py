@@ -182,7 +182,7 @@ def test_rows_of_weight_zero_are_absent():
     rows = draw(7, n=40)
     extra = rows.iloc[[0]].assign(w=0.0, y=99.0, g="unknown")
     with_extra = pd.concat([rows, extra], ignore_index=True)
-    est = fit(rows, "crossed")
+    est = fit(rows, "slope")
     for by, refit in [("row", False), ("row", True), ("g", False), ("g", True)]:
         expected = influence(est, **again(rows), by=by, refit=refit)
         found = influence(est, **again(with_extra), by=by, refit=refit)

@@ -4,10 +4,9 @@ Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 """
 
 from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
+from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
 from mixedlearn.inference.goodness import (
-    ConditionalAIC,
-    conditional_aic,
     effect_sizes,
     intraclass_correlation,
     r2,
