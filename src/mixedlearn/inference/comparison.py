@@ -293,7 +293,7 @@ def _response_moments(products: CrossProducts) -> tuple[float, float]:
     """Mean of the response and sum of squares about it."""
     gram = products.gram
     mean = gram[0, -1] / gram[0, 0]
-    return float(products.shift[-1] + mean), float(gram[-1, -1] - mean * gram[0, -1])
+    return float(products.shift[-1] + mean), max(float(gram[-1, -1] - mean * gram[0, -1]), 0.0)
 
 
 def _in_order(first: FittedModel, second: FittedModel) -> tuple[FittedModel, FittedModel]:
