@@ -16,15 +16,17 @@ LAYERS = [
     {"cross_products"},
     {"bases"},
     {"design", "grouping"},
+    {"formula"},
     {"engines"},
     {"optimize"},
     {"description", "confounding"},
     {"problem"},
     {"fitted"},
-    {"fit", "prediction"},
+    {"fit", "prediction", "submodels"},
     {"validation"},
     {"inference"},
     {"estimator", "metrics"},
+    {"lmer"},
 ]
 # Beside the layers: used by the estimator alone, or using nothing.
 APART = {"_callbacks", "datasets", "plot"}

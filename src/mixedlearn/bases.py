@@ -106,17 +106,11 @@ def fixed_basis(
     fit_intercept : bool
         Whether the constant is a fixed column; without it the shift of the columns is undone.
     """
-    n_basis = len(products.gram)
     shift = products.shift[:-1][list(columns)]
-    positions = [column + 1 for column in columns]
-    user = np.zeros((n_basis, len(positions) + fit_intercept))
-    user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
-    response = np.zeros(n_basis)
+    user = fixed_columns(products, columns, fit_intercept)
+    response = np.zeros(len(products.gram))
     response[-1] = 1.0
-    if fit_intercept:
-        user[0, 0] = 1.0
-    else:
-        user[0] = shift
+    if not fit_intercept:
         response[0] = products.shift[-1]
 
     gram = user.T @ products.gram @ user
@@ -155,6 +149,23 @@ def fixed_basis(
         log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
         is_exact=bool(is_exact),
     )
+
+
+def fixed_columns(
+    products: CrossProducts, columns: tuple[int, ...], fit_intercept: bool
+) -> FloatArray:
+    """The fixed columns in terms of the basis columns: F, of shape (k + 2, p_user).
+
+    With an intercept they keep the shift of the basis columns, which changes the intercept alone.
+    """
+    positions = np.array(columns, dtype=int) + 1
+    user = np.zeros((len(products.gram), len(positions) + fit_intercept))
+    user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
+    if fit_intercept:
+        user[0, 0] = 1.0
+    else:
+        user[0] = products.shift[positions - 1]
+    return user
 
 
 def random_basis(

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -27,8 +28,10 @@ from mixedlearn.exceptions import (
 )
 from mixedlearn.fit import MAX_ITER, TOL, fit_products, objective_at
 from mixedlearn.fitted import FittedModel
+from mixedlearn.formula import as_pandas, compile_formula, formula_of
 from mixedlearn.grouping import Labels, encode, look_up, shown
 from mixedlearn.inference import _criteria
+from mixedlearn.inference.summaries import Summary, summarise
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import (
     check_frame,
@@ -40,6 +43,26 @@ from mixedlearn.validation import (
 )
 
 FloatArray = NDArray[np.float64]
+
+# The parameters that a formula stands for, and their defaults.
+_BESIDE_A_FORMULA = {
+    "groups": None,
+    "fixed_effects": None,
+    "random_intercept": True,
+    "random_slopes": None,
+    "covariance": "full",
+    "fit_intercept": True,
+}
+_NO_GROUPS = (
+    "fit received no groups, so the model has no random effects: it is ordinary least squares. "
+    "Name the group column in the constructor (groups=...), which works everywhere, or pass "
+    "fit(X, y, groups=...): as stepname__groups=... to a Pipeline, as params={'groups': ...} to a "
+    "cross-validation."
+)
+_NO_RANDOM_TERMS = (
+    "The formula has no random terms, so the model has no random effects: it is ordinary least "
+    "squares. Write a term such as (1 | column) for an intercept of every level of that column."
+)
 
 
 class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -53,6 +76,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
+    formula : str, default=None
+        The model in lme4's notation, without the response: ``"Time + (1 + Time | Pig)"``. X is then
+        a DataFrame, of which the formula names columns; others are not looked at. The parameters
+        up to ``fit_intercept`` say the same in another way and must be left out. See Notes.
     groups : str, int, tuple or list of these, default=None
         Columns of X that hold the grouping factors, by name or position: one column, or a list with
         an entry for each factor. A tuple of columns is their interaction: ``("batch", "cask")``,
@@ -133,9 +160,23 @@ default="full"
         Number of columns of X, the group columns among them.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns of X, if it had names.
+    formula_ : str
+        The model in lme4's notation, whichever way it was given. What lme4 cannot write is noted:
+        ``(1 + x || g; one variance)`` for a scalar covariance, ``(1 + x + z | g; no covariance of
+        x and z)`` for a mask whose zeros do not separate blocks of effects.
 
     Notes
     -----
+    In a formula, the fixed effects are those of formulaic: ``a*b`` and ``a:b``, ``np.log(x)``,
+    ``I(x**2)``, ``poly(x, 2)``, ``bs(x, df=4)``, ``.`` for all columns but the grouping factors,
+    ``0 +`` without an intercept. Text, booleans and pandas' categories (ordered or not) are coded
+    by treatment contrasts; ``predict`` refuses categories that `fit` did not see. A random term
+    ``(effects | grouping)`` is lme4's: ``(1 | a/b)`` for ``(1 | a) + (1 | a:b)``; the effects of
+    one term are correlated, those of different terms are not, whence ``(1 + x || g)`` for
+    ``(1 | g) + (0 + x | g)``. As in lme4, ``(c || g)`` of a categorical column ``c`` separates
+    terms, not categories: its effects have a full covariance, without one with the intercept.
+    Expressions are Python, and are run: take no formula from strangers.
+
     ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ /
     w_i``, as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except
     where there are no random effects: two rows of a level hold two noises.
@@ -197,6 +238,7 @@ default="full"
     __metadata_request__score: ClassVar = {"groups": True}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "formula": [str, None],
         "groups": [str, Integral, list, tuple, None],
         "fixed_effects": ["array-like", str, Integral, None],
         "random_intercept": ["boolean", dict],
@@ -213,6 +255,7 @@ default="full"
     def __init__(
         self,
         *,
+        formula: str | None = None,
         groups: Any = None,
         fixed_effects: Any = None,
         random_intercept: Any = True,
@@ -225,6 +268,7 @@ default="full"
         tol: float = TOL,
         warm_start: bool = False,
     ):
+        self.formula = formula
         self.groups = groups
         self.fixed_effects = fixed_effects
         self.random_intercept = random_intercept
@@ -287,24 +331,33 @@ default="full"
         ConvergenceWarning
             If the optimum does not carry its certificate.
         """
-        X = check_frame(self, X, has_groups=groups is not None, reset=True)
-        specification, labels = self._specify(X, groups)
+        frame = self._check_fit_frame(self, X, groups)
+        if self.formula is None:
+            specification, labels = self._specify(frame, groups)
+            source, compiled = frame, None
+        else:
+            # Rows of weight zero are absent: nothing is learnt from them.
+            weights = check_weights(sample_weight, frame)
+            present_frame = frame if weights is None else frame[weights > 0.0]
+            compiled, source = compile_formula(self.formula, present_frame)
+            specification, labels = compiled.specification(reml=self.reml), compiled.labels(frame)
         if not labels:
             warnings.warn(
-                "fit received no groups, so the model has no random effects: it is ordinary least "
-                "squares. Name the group column in the constructor (groups=...), which works "
-                "everywhere, or pass fit(X, y, groups=...): as stepname__groups=... to a Pipeline, "
-                "as params={'groups': ...} to a cross-validation.",
+                _NO_GROUPS if compiled is None else _NO_RANDOM_TERMS,
                 NoGroupsWarning,
                 stacklevel=FIT_STACKLEVEL,
             )
         # NaN and infinity show in the cross-products, unless a weight of zero hides them.
-        columns = numeric_columns(self, X, specification, check_finite=sample_weight is not None)
-        response = check_response(self, X, y)
-        weights = check_weights(sample_weight, columns)
+        columns = numeric_columns(
+            self, source, specification, check_finite=sample_weight is not None
+        )
+        response = check_response(self, frame, y)
+        weights = check_weights(sample_weight, frame)
         if weights is not None and not weights.all():
             present = weights > 0.0
-            columns, response, weights = columns[present], response[present], weights[present]
+            if compiled is None:
+                columns = columns[present]
+            response, weights = response[present], weights[present]
             labels = [own.rows(present) for own in labels]
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
         codes, levels = [], []
@@ -322,9 +375,9 @@ default="full"
                 weights,
             )
         except ValueError:
-            numeric_columns(self, X, specification)
+            numeric_columns(self, source, specification)
             raise
-        del codes, columns, response
+        del codes, columns, source, response
         model = fit_products(
             products,
             specification,
@@ -332,6 +385,7 @@ default="full"
             tol=self.tol,
             start=self._warm_theta(specification),
         )
+        self._formula = compiled
         self._set_fitted(model, levels)
         end_fit()
         return self
@@ -354,8 +408,9 @@ default="full"
         self._model = model
         self._levels = levels
         coef = model.coef
-        self.intercept_ = float(coef[0]) if self.fit_intercept else 0.0
-        self.coef_ = coef[1:] if self.fit_intercept else coef
+        has_intercept = model.specification.fit_intercept
+        self.intercept_ = float(coef[0]) if has_intercept else 0.0
+        self.coef_ = coef[1:] if has_intercept else coef
         self.noise_variance_ = model.noise_variance
         self.theta_ = model.theta
         self.log_likelihood_ = -0.5 * model.objective
@@ -460,6 +515,10 @@ default="full"
     def _rows(self, X: Any, groups: Any) -> tuple[NDArray[np.floating], list[Labels]]:
         """Numeric columns of new rows, and their labels if any came."""
         specification = self._fitted_model().specification
+        if self._formula is not None:
+            X = self._formula_frame(X, groups)
+            rows = self._formula.rows(X)
+            return numeric_columns(self, rows, specification), self._formula.labels(X)
         X = check_frame(
             self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
         )
@@ -606,7 +665,7 @@ default="full"
         dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
         """
         self._validate_params()
-        X = check_frame(clone(self), X, has_groups=groups is not None, reset=True)
+        X = self._check_fit_frame(clone(self), X, groups)
         specification, labels = self._specify(X, groups)
         encoded = [encode(own) for own in labels]
         rows = np.empty((len(X), 0))
@@ -619,8 +678,39 @@ default="full"
         )
         return describe_model(products, specification)
 
+    def _check_fit_frame(self, target: BaseEstimator, X: Any, groups: Any) -> Any:
+        """Check X for `fit`; the target gets the names of its columns."""
+        if self.formula is None:
+            return check_frame(target, X, has_groups=groups is not None, reset=True)
+        for name, default in _BESIDE_A_FORMULA.items():
+            value = getattr(self, name)
+            if not (value is default or (isinstance(value, (str, np.bool_)) and value == default)):
+                raise ValueError(
+                    f"formula and {name} are both given: the formula says all that {name} would. "
+                    f"Leave {name}={default!r}."
+                )
+        return check_frame(target, self._formula_frame(X, groups), has_groups=True, reset=True)
+
+    @staticmethod
+    def _formula_frame(X: Any, groups: Any) -> pd.DataFrame:
+        """X as a data frame of which a formula can name columns."""
+        if groups is not None:
+            raise ValueError(
+                "groups were passed, but the model is given by a formula, which names the grouping "
+                "factors itself: write (1 | column) in it, and pass X with that column."
+            )
+        X = as_pandas(X)
+        if len(set(X.columns)) < len(X.columns):
+            twice = X.columns[X.columns.duplicated()][0]
+            raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
+        check_array(np.zeros((len(X), 1)))
+        return X
+
     def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
         """What the parameters say about these columns, and the labels of every factor."""
+        if self.formula is not None:
+            compiled, _ = compile_formula(self.formula, X)
+            return compiled.specification(reml=self.reml), compiled.labels(X)
         names = column_names(X)
         group_columns = find_group_columns(self.groups, names)
         labels = find_labels(X, groups, names, group_columns)
@@ -734,6 +824,44 @@ default="full"
         """
         return _criteria.bic(self._fitted_model())
 
+    def summary(
+        self, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False
+    ) -> Summary:
+        """Summary of the fit, as text and as HTML in notebooks.
+
+        Parameters
+        ----------
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+            Degrees of freedom of the fixed effects; see `mixedlearn.inference.coefficient_table`.
+        level : float, default=0.95
+            Level of the confidence intervals.
+        std_error : bool, default=False
+            Whether to show standard errors of the variances.
+
+        Returns
+        -------
+        summary : Summary
+            Prints the model, its criterion, numbers of rows and levels, the variances, standard
+            deviations and correlations of the random effects, and the fixed effects with tests and
+            intervals; its tables are attributes.
+
+        Raises
+        ------
+        ValueError
+            If ``ddf`` or ``level`` is not allowed.
+
+        Examples
+        --------
+        >>> from mixedlearn import lmer
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> model = lmer("Reaction ~ Days + (1 + Days | Subject)", load_sleepstudy().frame)
+        >>> print(model.summary())
+        Linear mixed model fitted by REML
+        <BLANKLINE>
+        Formula:   Days + (1 + Days | Subject)
+        """
+        return summarise(self, ddf=ddf, level=level, std_error=std_error)
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_model")
 
@@ -748,12 +876,18 @@ default="full"
         routing : MetadataRequest
         """
         routing = super().get_metadata_routing()
-        if self.groups is not None:
+        if self.groups is not None or self.formula is not None:
             for method in ("fit", "predict", "score"):
                 request = getattr(routing, method)
                 if request.requests.get("groups") is True:
                     request.add_request(param="groups", alias=False)
         return routing
+
+    @property
+    def formula_(self) -> str:
+        """The model in lme4's notation."""
+        check_is_fitted(self)
+        return self._formula.text if self._formula else formula_of(self._model.specification)
 
     @property
     def coef_covariance_(self) -> pd.DataFrame:

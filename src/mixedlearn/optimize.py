@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.components import VarianceComponents
 from mixedlearn.covariance import CovarianceStructure, triangular_chart
-from mixedlearn.engines.protocol import Engine, Evaluation
+from mixedlearn.engines.protocol import Engine, Evaluation, Objective
 
 FloatArray = NDArray[np.float64]
 
@@ -191,8 +191,7 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     """
     components = engine.components
     if components.n_parameters == 0:
-        evaluation = engine.evaluate(np.empty(0), 0)
-        return Optimum(evaluation, True, 1)
+        return _only_point(engine)
     if start is None:
         start = components.theta_from_covariances(engine.start())
     best = _minimise_from(engine, start, max_iter, tol)
@@ -268,7 +267,7 @@ def _mixed_start(structure: CovarianceStructure, generator: np.random.Generator)
     return structure.project(root @ root.T)
 
 
-def _without_rounding(engine: Engine, evaluation: Evaluation) -> Evaluation:
+def _without_rounding(engine: Objective, evaluation: Evaluation) -> Evaluation:
     """The evaluation with columns of Lambda that are zero but for rounding set to zero."""
     factors = [factor.copy() for factor in engine.components.factors_from_theta(evaluation.theta)]
     for factor in factors:
@@ -278,6 +277,26 @@ def _without_rounding(engine: Engine, evaluation: Evaluation) -> Evaluation:
 
 def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
     state, n_iterations = _em(engine, _at(engine, start), max_iter)
+    return _descend(engine, state, n_iterations, max_iter, tol)
+
+
+def descend(engine: Objective, start: FloatArray, *, max_iter: int, tol: float) -> Optimum:
+    """Minimise by Newton-Raphson alone, from a start that is near.
+
+    For objectives that EM is not meant for; the arguments are those of `minimise`.
+    """
+    if engine.components.n_parameters == 0:
+        return _only_point(engine)
+    return _descend(engine, _at(engine, start), 0, max_iter, tol)
+
+
+def _only_point(engine: Objective) -> Optimum:
+    return Optimum(engine.evaluate(np.empty(0), 0), True, 1)
+
+
+def _descend(
+    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
+) -> Optimum:
     while True:
         state, n_iterations = _newton(engine, state, n_iterations, max_iter, tol)
         settled = _settle(engine, state)
@@ -294,7 +313,7 @@ def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float)
     return Optimum(polished, state.is_minimum(tol), max(n_iterations, 1))
 
 
-def _at(engine: Engine, theta: FloatArray) -> _State:
+def _at(engine: Objective, theta: FloatArray) -> _State:
     evaluation = engine.evaluate(theta, 2)
     return _State(evaluation, local_model(engine.components, evaluation))
 
@@ -325,7 +344,7 @@ def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
 
 
 def _newton(
-    engine: Engine, state: _State, n_iterations: int, max_iter: int, tol: float
+    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
 ) -> tuple[_State, int]:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
@@ -376,7 +395,7 @@ def _straight_step(
     return components.theta_from_covariances(covariances)
 
 
-def _settle(engine: Engine, state: _State) -> _State | None:
+def _settle(engine: Objective, state: _State) -> _State | None:
     """Set variances that the data cannot tell from zero to exactly zero.
 
     Returns None where there is nothing to set, or where the objective would suffer.
@@ -402,7 +421,7 @@ def _settle(engine: Engine, state: _State) -> _State | None:
     return None if settled is None else _at(engine, settled)
 
 
-def _polish(engine: Engine, state: _State) -> Evaluation:
+def _polish(engine: Objective, state: _State) -> Evaluation:
     """Take the last Newton step: it squares the error for the price of one objective."""
     model, evaluation = state.model, state.evaluation
     if not engine.has_exact_hessian and model.promised_decrease <= evaluation.rounding:

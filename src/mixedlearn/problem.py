@@ -110,7 +110,7 @@ class _Parts:
 
 
 def of_factors(products: CrossProducts, chosen: list[int]) -> CrossProducts:
-    """The cross-products of some factors."""
+    """The cross-products of some of the factors."""
     if len(chosen) == len(products.grouped):
         return products
     pairs = combinations(range(len(chosen)), 2)

@@ -24,7 +24,7 @@ where i runs over the levels of k, j over those of l, P_X = V^-1 - V^-1 X H^-1 X
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,7 +36,7 @@ from mixedlearn.cross_products import CrossProducts
 from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
-from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
 
 FloatArray = NDArray[np.float64]
 
@@ -90,6 +90,46 @@ def reduce_jointly(
     reduced = rows[:, n_effects:]
     within = columns.T @ products.gram @ columns - reduced.T @ reduced
     return LevelMoments(n_effects, len(rows), rows[:, :, None], np.ones(1), within)
+
+
+def whitening(
+    columns: FloatArray, shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray]
+) -> tuple[FloatArray, float]:
+    """``L^-1``, shape (r, r), and log|V|.
+
+    With a large D, L is the factor of ``[U Lambda, I]``, for the digits that its square loses.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (r, sum q_k m_k)
+        U.
+    shapes : sequence of (int, int)
+        q_k and m_k.
+    factors : sequence of ndarray of shape (q_k, q_k)
+        The Lambda_k.
+    """
+    spread = _times_factors(columns, shapes, factors)
+    identity = np.eye(len(spread))
+    if max(np.square(factor).max(initial=0.0) for factor in factors) > LARGE_VARIANCE:
+        lower = np.asarray(np.linalg.qr(np.vstack([spread.T, identity]), mode="r")).T
+    else:
+        lower = np.linalg.cholesky(identity + spread @ spread.T)
+    log_det = 2.0 * float(np.log(np.abs(np.diag(lower))).sum())
+    return np.linalg.inv(lower), log_det
+
+
+def _times_factors(
+    columns: FloatArray, shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray]
+) -> FloatArray:
+    """Columns of all effects times Lambda, level by level."""
+    result = np.empty_like(columns)
+    start = 0
+    for factor, (q, m) in zip(factors, shapes, strict=True):
+        own = slice(start, start + q * m)
+        part = columns[:, own].reshape(len(columns), q, m)
+        result[:, own] = np.matmul(factor.T, part).reshape(len(columns), -1)
+        start = own.stop
+    return result
 
 
 class JointEngine:
@@ -169,7 +209,7 @@ class JointEngine:
         """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
         factors = self.components.factors_from_theta(theta)
         likelihood = self.likelihood
-        inverse, log_det = self._solve(factors)
+        inverse, log_det = whitening(self._columns, self._shapes, factors)
         data = inverse @ self._data
         try:
             fixed = likelihood.least_squares(self._within + data.T @ data)
@@ -197,37 +237,17 @@ class JointEngine:
         )
         arguments = (self._directions, factors, gradients)
         gradient = theta_gradient(*arguments)
+        found = Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
         if order == 1:
-            return Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
+            return found
         turned = self._turned(effects)
-        second = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
-        second -= np.block([[_traces(block) for block in row] for row in blocks])
+        residual = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
         g = np.concatenate([score.ravel() for score in scores])
-        second -= np.outer(g, g) / likelihood.df
+        second = residual - np.outer(g, g) / likelihood.df
+        second -= np.block([[_traces(block) for block in row] for row in blocks])
+        curvature = Curvature(second, tuple(-score for score in scores), residual)
         hessian = theta_hessian(*arguments, second)
-        return Evaluation(theta, objective, gradient, hessian, gradients, fixed, rounding)
-
-    def _solve(self, factors: Sequence[FloatArray]) -> tuple[FloatArray, float]:
-        """``L^-1`` and log|V|.
-
-        With a large D, L is the factor of ``[U Lambda, I]``, for the digits that its square loses.
-        """
-        spread = self._times_factors(self._columns, factors)
-        identity = np.eye(len(spread))
-        if max(np.square(factor).max(initial=0.0) for factor in factors) > LARGE_VARIANCE:
-            lower = np.asarray(np.linalg.qr(np.vstack([spread.T, identity]), mode="r")).T
-        else:
-            lower = np.linalg.cholesky(identity + spread @ spread.T)
-        log_det = 2.0 * float(np.log(np.abs(np.diag(lower))).sum())
-        return np.linalg.inv(lower), log_det
-
-    def _times_factors(self, columns: FloatArray, factors: Sequence[FloatArray]) -> FloatArray:
-        """Columns of all effects times Lambda, level by level."""
-        result = np.empty_like(columns)
-        for factor, shape, own in zip(factors, self._shapes, self._slices, strict=True):
-            part = columns[:, own].reshape(len(columns), *shape)
-            result[:, own] = np.matmul(factor.T, part).reshape(len(columns), -1)
-        return result
+        return replace(found, hessian=hessian, curvature=curvature)
 
     def _blocks(self, matrix: FloatArray) -> list[list[FloatArray]]:
         """A matrix over all effects by pairs of factors, shapes (q_k, m_k, q_l, m_l)."""
@@ -253,7 +273,7 @@ class JointEngine:
         self, factors: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        inverse, _ = self._solve(factors)
+        inverse, _ = whitening(self._columns, self._shapes, factors)
         data = inverse @ (self._data[:, -1] - self._data[:, :-1] @ fixed.coef)
         u = (inverse @ self._columns).T @ data
         return tuple(
@@ -263,18 +283,18 @@ class JointEngine:
 
     def posterior(self, factors: Sequence[FloatArray]) -> JointPosterior:
         """Distribution of the random effects given the response."""
-        inverse, _ = self._solve(factors)
+        inverse, _ = whitening(self._columns, self._shapes, factors)
         projected = inverse @ self._columns
         mixed = projected.T @ (inverse @ self._data[:, :-1])
         response = []
         for factor, own, (q, m) in zip(factors, self._slices, self._shapes, strict=True):
             part = mixed[own].reshape(q, m, -1).transpose(0, 2, 1)
             response.append(np.einsum("ab,bpm->apm", factor @ factor.T, part))
-        spread = self._times_factors(self._columns, factors)
+        spread = _times_factors(self._columns, self._shapes, factors)
         outer = np.linalg.inv(np.eye(spread.shape[1]) + spread.T @ spread).astype(float, copy=False)
         transposed = [factor.T for factor in factors]
-        half = self._times_factors(outer, transposed)
-        covariance = self._times_factors(np.ascontiguousarray(half.T), transposed)
+        half = _times_factors(outer, self._shapes, transposed)
+        covariance = _times_factors(np.ascontiguousarray(half.T), self._shapes, transposed)
         return JointPosterior(covariance, tuple(self._shapes), tuple(response))
 
 

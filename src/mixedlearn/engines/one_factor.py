@@ -25,7 +25,7 @@ and its Hessian in directions E, F (Lindstrom & Bates 1988, section 3, for the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ from mixedlearn.engines.levels import (
     within_residual,
 )
 from mixedlearn.engines.likelihood import NO_RESIDUAL, ProfiledLikelihood
-from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
 
 FloatArray = NDArray[np.float64]
 
@@ -132,10 +132,12 @@ class OneFactorEngine:
         sums = self._derivative_sums(solved, fixed, order)
         arguments = (self._directions, (factor,), (sums.gradient,))
         gradient = theta_gradient(*arguments)
-        hessian = nothing
-        if order == 2:
-            hessian = theta_hessian(*arguments, self._second(sums, fixed.noise_variance))
-        return Evaluation(theta, objective, gradient, hessian, (sums.gradient,), fixed, rounding)
+        found = Evaluation(theta, objective, gradient, nothing, (sums.gradient,), fixed, rounding)
+        if order == 1:
+            return found
+        curvature = self._curvature(sums, fixed.noise_variance)
+        hessian = theta_hessian(*arguments, curvature.objective)
+        return replace(found, hessian=hessian, curvature=curvature)
 
     def random_effects(
         self, factors: Sequence[FloatArray], fixed: FixedEffects
@@ -167,7 +169,7 @@ class OneFactorEngine:
         q, p = self._moments.n_effects, self.likelihood.n_fixed
         s2 = fixed.noise_variance
         information, scores = np.zeros((q, q)), np.zeros((q, q))
-        fourth = np.zeros((q * q, q * q))
+        fourth, score_fourth = np.zeros((q * q, q * q)), np.zeros((q * q, q * q))
         mixed_scores, leverages = np.zeros((q * p, q)), np.zeros((q * p, q * p))
         for block, solved in zip(level_blocks(self._moments.rows), blocks, strict=True):
             root = solved[:, :q]  # P_i
@@ -184,25 +186,28 @@ class OneFactorEngine:
             if self.likelihood.reml:
                 leverages += flat @ flat.T
             if order == 2:
-                weight = (2.0 / s2) * u[:, None] * u - multiplicity * square
+                weight = -multiplicity * square
                 if self.likelihood.reml:
                     _add_leverages(weight, mixed)
-                fourth += square.reshape(q * q, -1) @ weight.reshape(q * q, -1).T
+                flat_square = square.reshape(q * q, -1)
+                fourth += flat_square @ weight.reshape(q * q, -1).T
+                score_fourth += flat_square @ (u[:, None] * u).reshape(q * q, -1).T
         products = leverages.reshape(q, p, q, p)
         gradient = information - scores - np.einsum("apbp->ab", products)
-        return _DerivativeSums(gradient, scores, fourth, mixed_scores.reshape(q, p, q), products)
+        spread = mixed_scores.reshape(q, p, q)
+        return _DerivativeSums(gradient, scores, fourth, score_fourth, spread, products)
 
-    def _second(self, sums: _DerivativeSums, s2: float) -> FloatArray:
-        """Second derivative of the objective by the entries of D, shape (q q, q q)."""
+    def _curvature(self, sums: _DerivativeSums, s2: float) -> Curvature:
+        """Second derivatives by the entries of D."""
         q, p = self._moments.n_effects, self.likelihood.n_fixed
-        fourth = sums.fourth.reshape(q, q, q, q).transpose(3, 0, 1, 2).reshape(q * q, q * q)
         c = sums.mixed_scores.transpose(0, 2, 1).reshape(q * q, p)
+        residual = (2.0 / s2) * (_as_form(sums.score_fourth, q) - c @ c.T)
         g = sums.scores.ravel()
-        second = fourth - (2.0 / s2) * (c @ c.T) - np.outer(g, g) / self.likelihood.df
+        second = _as_form(sums.fourth, q) + residual - np.outer(g, g) / self.likelihood.df
         if self.likelihood.reml:
             t = sums.leverages.transpose(0, 2, 1, 3).reshape(q * q, p * p)
             second -= t @ t.T
-        return second
+        return Curvature(second, (-sums.scores,), residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +215,21 @@ class _DerivativeSums:
     """Sums over levels that give the gradient and the Hessian.
 
     ``gradient`` is G (q, q); ``scores`` sum u_i u_i'/s2 (q, q); ``fourth`` sum M_i (x)
-    (2 u_i u_i'/s2 + 2 B_i - M_i) (q q, q q); ``mixed_scores`` sum N_i u_i (q, p, q) and
-    ``leverages`` sum N_i (x) N_i (q, p, q, p), both with N_i times a root of H^-1.
+    (2 B_i - M_i) and ``score_fourth`` sum M_i (x) u_i u_i' (q q, q q); ``mixed_scores`` sum N_i u_i
+    (q, p, q) and ``leverages`` sum N_i (x) N_i (q, p, q, p), both with N_i times a root of H^-1.
     """
 
     gradient: FloatArray
     scores: FloatArray
     fourth: FloatArray
+    score_fourth: FloatArray
     mixed_scores: FloatArray
     leverages: FloatArray
+
+
+def _as_form(fourth: FloatArray, q: int) -> FloatArray:
+    """``sum A_i (x) B_i`` as the form ``sum tr(E A_i F B_i)`` in E and F."""
+    return fourth.reshape(q, q, q, q).transpose(3, 0, 1, 2).reshape(q * q, q * q)
 
 
 def _add_leverages(weight: FloatArray, mixed: FloatArray) -> None:

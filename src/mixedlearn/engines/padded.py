@@ -64,7 +64,11 @@ class PaddedEngine:
         """Objective and derivatives: factors without columns have no entries in theta."""
         evaluation = self._engine.evaluate(theta, order)
         gradients = self._padded(evaluation.covariance_gradients) if order else ()
-        return replace(evaluation, covariance_gradients=gradients)
+        curvature = evaluation.curvature
+        if curvature is not None:
+            residual = self._padded(curvature.residual_gradients)
+            curvature = replace(curvature, residual_gradients=residual)
+        return replace(evaluation, covariance_gradients=gradients, curvature=curvature)
 
     def random_effects(
         self, factors: Sequence[FloatArray], fixed: FixedEffects

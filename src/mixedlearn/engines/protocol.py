@@ -34,6 +34,25 @@ class FixedEffects:
 
 
 @dataclass(frozen=True, slots=True)
+class Curvature:
+    """Derivatives by the entries of the D_k, row by row; only symmetric directions count.
+
+    Attributes
+    ----------
+    objective : ndarray of shape (sum q_k^2, sum q_k^2)
+        Second derivative of the objective, or what average information puts in its place.
+    residual_gradients : tuple of ndarray of shape (q_k, q_k)
+        Derivative of the residual sum of squares r2 by every D, over s2.
+    residual : ndarray of shape (sum q_k^2, sum q_k^2)
+        Second derivative of r2, over s2.
+    """
+
+    objective: FloatArray
+    residual_gradients: tuple[FloatArray, ...]
+    residual: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The objective and what was asked of its derivatives at one theta.
 
@@ -53,6 +72,8 @@ class Evaluation:
         Generalised least squares at theta.
     rounding : float
         How far rounding error may have moved the objective.
+    curvature : Curvature or None
+        Second derivatives by D; None below order 2.
     """
 
     theta: FloatArray
@@ -62,6 +83,7 @@ class Evaluation:
     covariance_gradients: tuple[FloatArray, ...]
     fixed: FixedEffects
     rounding: float
+    curvature: Curvature | None = None
 
 
 def worthless_evaluation(
@@ -103,22 +125,33 @@ class Posterior(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """The likelihood of one model; knows no rows.
+class Objective(Protocol):
+    """What Newton-Raphson asks for.
 
-    `evaluate` may be called at any theta, in any order; an engine keeps nothing between calls that
-    would change a result.
+    `evaluate` may be called at any theta, in any order; nothing is kept between calls that would
+    change a result.
     ``has_exact_hessian`` tells whether `evaluate` gives the Hessian or average information;
-    ``size`` is the count of numbers that an evaluation passes over, ``within_variance`` the
-    residual variance within levels, to which the noise variance compares (zero where no rows are
-    left).
+    ``size`` is the count of numbers that an evaluation passes over.
     """
 
     components: VarianceComponents
-    n_levels: tuple[int, ...]
     size: int
-    within_variance: float
     has_exact_hessian: bool
+
+    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
+        """Objective (order 0), with its gradient (1), and its Hessian (2)."""
+        ...
+
+
+class Engine(Objective, Protocol):
+    """The likelihood of one model; knows no rows.
+
+    ``within_variance`` is the residual variance within levels, to which the noise variance compares
+    (zero where no rows are left).
+    """
+
+    n_levels: tuple[int, ...]
+    within_variance: float
 
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k from moments, shapes (q_k, q_k)."""
@@ -126,10 +159,6 @@ class Engine(Protocol):
 
     def start_from_within(self) -> tuple[FloatArray, ...]:
         """Other starting values, for beta as the rows within levels give it."""
-        ...
-
-    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        """Objective (order 0), with its gradient (1), and its Hessian (2)."""
         ...
 
     def random_effects(

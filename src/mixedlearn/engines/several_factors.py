@@ -35,7 +35,7 @@ average and takes one solution for each entry of the D_k.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,12 @@ from mixedlearn.engines.levels import (
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.links import Link, forms_through_chain, link_stages
 from mixedlearn.engines.moments import start_from_moments
-from mixedlearn.engines.protocol import Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.protocol import (
+    Curvature,
+    Evaluation,
+    FixedEffects,
+    worthless_evaluation,
+)
 from mixedlearn.engines.reduced import (
     DataProducts,
     ReducedProducts,
@@ -239,13 +244,16 @@ class SeveralFactorsEngine:
             squares.append(square)
         arguments = (self._directions, factors, gradients)
         gradient = theta_gradient(*arguments)
-        hessian = nothing
-        if order == 2:
-            g = np.concatenate([square.ravel() for square in squares])
-            second = self._average_information(elimination, u, fixed)
-            second -= np.outer(g, g) / likelihood.df
-            hessian = theta_hessian(*arguments, second)
-        return Evaluation(theta, objective, gradient, hessian, tuple(gradients), fixed, rounding)
+        found = Evaluation(theta, objective, gradient, nothing, tuple(gradients), fixed, rounding)
+        if order == 1:
+            return found
+        g = np.concatenate([square.ravel() for square in squares])
+        average = self._average_information(elimination, u, fixed)
+        second = average - np.outer(g, g) / likelihood.df
+        # The average is that of the exact curvature, which has twice as much, and its expectation.
+        curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
+        hessian = theta_hessian(*arguments, second)
+        return replace(found, hessian=hessian, curvature=curvature)
 
     def random_effects(
         self, factors: Sequence[FloatArray], fixed: FixedEffects

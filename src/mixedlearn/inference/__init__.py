@@ -3,26 +3,47 @@
 Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 """
 
+from mixedlearn.inference.coefficients import (
+    information_criteria,
+    level_coefficients,
+    model_matrix,
+)
 from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
 from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
 from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, r2
+from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
 from mixedlearn.inference.influence import Influence, influence
+from mixedlearn.inference.intervals import confidence_intervals
+from mixedlearn.inference.profiles import ProfileLikelihood, profile_likelihood
 from mixedlearn.inference.residuals import residuals
+from mixedlearn.inference.tables import coefficient_covariance, coefficient_table, variance_table
 
 __all__ = [
     "ConditionalAIC",
+    "ContrastTest",
     "ExactTest",
     "Influence",
     "LikelihoodRatioTest",
+    "ProfileLikelihood",
+    "anova",
+    "coefficient_covariance",
+    "coefficient_table",
     "conditional_aic",
+    "confidence_intervals",
+    "contrast_test",
     "drop1",
     "effect_sizes",
     "exact_lrt",
     "exact_restricted_lrt",
     "influence",
+    "information_criteria",
     "intraclass_correlation",
+    "level_coefficients",
     "likelihood_ratio_test",
+    "model_matrix",
+    "profile_likelihood",
     "r2",
     "residuals",
+    "variance_table",
 ]

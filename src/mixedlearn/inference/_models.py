@@ -1,4 +1,4 @@
-"""What the functions of this package share: the fitted model behind an estimator, and names."""
+"""What the functions of this package share: the fitted model behind an estimator."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any
 
 from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
-
-# Name of the standard deviation of the noise.
-NOISE_SD = "sd(noise)"
 
 
 def model_of(estimator: Any) -> FittedModel:
@@ -30,18 +27,13 @@ def model_of(estimator: Any) -> FittedModel:
     return estimator._fitted_model()
 
 
-def by_maximum_likelihood(model: FittedModel) -> FittedModel:
-    """The model itself if it maximises the likelihood, else the same model refitted to do so."""
-    if not model.specification.reml:
+def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
+    """The model itself if it was fitted by that criterion, else the same model refitted by it."""
+    if model.specification.reml == reml:
         return model
-    return refit(model, specification=replace(model.specification, reml=False), start=model.theta)
+    return refit(model, specification=replace(model.specification, reml=reml), start=model.theta)
 
 
-def sd_name(effect: str, factor: str) -> str:
-    """Name of the standard deviation of a random effect, ``sd(Days|Subject)``."""
-    return f"sd({effect}|{factor})"
-
-
-def correlation_name(effect: str, other: str, factor: str) -> str:
-    """Name of the correlation of two random effects, ``cor(intercept,Days|Subject)``."""
-    return f"cor({effect},{other}|{factor})"
+def by_maximum_likelihood(model: FittedModel) -> FittedModel:
+    """The model fitted by maximum likelihood."""
+    return with_criterion(model, reml=False)

@@ -22,7 +22,8 @@ from mixedlearn.fit import refit as refit_model
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of
-from mixedlearn.inference._nested import what_is_missing, without_coefs
+from mixedlearn.inference._nested import what_is_missing
+from mixedlearn.submodels import without_coefs
 
 # Means and sums of squares of the response that differ by less than this share are the same.
 SAME_DATA = 1e-9

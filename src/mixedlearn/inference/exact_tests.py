@@ -7,7 +7,7 @@ distributions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
-from mixedlearn.inference._models import model_of
-from mixedlearn.inference._nested import without_coefs, without_effects
+from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.submodels import without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
 
@@ -136,7 +136,7 @@ def exact_restricted_lrt(
     """
     model = model_of(est)
     k, effects = _find_variance(model, factor, effect)
-    model = _by(model, reml=True)
+    model = with_criterion(model, reml=True)
     products, specification = without_effects(model.products, model.specification, k, set(effects))
     null = refit(model, products=products, specification=specification)
     mu, multiplicity, _ = spectrum(model, k, effects)
@@ -204,7 +204,7 @@ def exact_lrt(
     model = model_of(est)
     k, effects = _find_variance(model, None, None)
     coefs = _find_coefs(model, fixed_effects)
-    model = _by(model, reml=False)
+    model = with_criterion(model, reml=False)
     products, specification = without_effects(
         model.products, without_coefs(model.specification, set(coefs)), k, set(effects)
     )
@@ -216,14 +216,6 @@ def exact_lrt(
     draw = NullDistribution(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)
     simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
     return _result(null, model, simulated, _hypothesis(model, k, effects, fixed_effects))
-
-
-def _by(model: FittedModel, *, reml: bool) -> FittedModel:
-    """The model by the restricted likelihood or the likelihood."""
-    specification = model.specification
-    if specification.reml == reml:
-        return model
-    return refit(model, specification=replace(specification, reml=reml), start=model.theta)
 
 
 def _result(

@@ -19,7 +19,8 @@ from mixedlearn.inference._deletion import (
     is_determined,
     refit_cases,
 )
-from mixedlearn.inference._models import NOISE_SD, correlation_name, model_of, sd_name
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference._parameters import parameter_value, parameters
 from mixedlearn.inference._training import TrainingRows, training_rows
 from mixedlearn.inference.residuals import leverages
 
@@ -214,29 +215,14 @@ def _delete(
         return delete_cases(model, remainders, remaining), None
     coef = np.full((len(index), len(model.coef)), np.nan)
     std = np.full_like(coef, np.nan)
-    components = variance_components(model)
-    table = pd.DataFrame(np.nan, index, list(components))
+    components = [own for own in parameters(model.specification) if own.kind != "coef"]
+    table = pd.DataFrame(np.nan, index, [own.name for own in components])
     for case, without in enumerate(refit_cases(model, remainders, remaining)):
         if without is not None:
             coef[case] = without.coef
             std[case] = np.sqrt(np.diag(without.coef_covariance))
-            table.iloc[case] = list(variance_components(without).values())
+            table.iloc[case] = [parameter_value(without, own) for own in components]
     return Deletion(coef, std), table
-
-
-def variance_components(model: FittedModel) -> dict[str, float]:
-    """Standard deviations and correlations by name; correlations with a zero variance are NaN."""
-    found = {}
-    for factor, covariance in zip(model.specification.factors, model.covariances, strict=True):
-        sd = np.sqrt(np.diag(covariance))
-        for effect, own in zip(factor.effects, sd, strict=True):
-            found[sd_name(effect, factor.name)] = float(own)
-        for j, i in np.argwhere(np.triu(factor.structure.mask, 1)):
-            name = correlation_name(factor.effects[j], factor.effects[i], factor.name)
-            product = sd[i] * sd[j]
-            found[name] = float(covariance[i, j] / product) if product > 0.0 else np.nan
-    found[NOISE_SD] = float(np.sqrt(model.noise_variance))
-    return found
 
 
 def _distance_of_fit(model: FittedModel, leverage: FloatArray, residual: FloatArray) -> FloatArray:

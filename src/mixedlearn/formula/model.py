@@ -1,0 +1,358 @@
+"""A compiled formula: from rows of a data frame to numeric columns and labels.
+
+The random terms of a factor become blocks of its covariance: effects of one term are correlated,
+those of different terms are not. A double bar is taken as lme4 takes it, ``(a + b || g)`` for
+``(1 | g) + (0 + a | g) + (0 + b | g)``: a categorical variable is coded fully and its own effects
+stay correlated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import SimpleFormula
+from numpy.typing import NDArray
+
+from mixedlearn.design import INTERCEPT, Specification, Term, make_specification
+from mixedlearn.formula.coding import (
+    Coding,
+    learn_coding,
+    read_terms,
+    term_text,
+    unknown_column,
+    variables_of,
+)
+from mixedlearn.formula.hypotheses import fixed_terms
+from mixedlearn.formula.parser import (
+    FormulaError,
+    Grouping,
+    ParsedFormula,
+    RandomTerm,
+    find_name,
+    parse,
+    quoted,
+)
+from mixedlearn.formula.text import Block, formula_text
+from mixedlearn.grouping import Labels, as_labels, interaction
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """A grouping factor of a formula.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Its column of X, or those of an interaction.
+    blocks : tuple of tuple of str
+        Names of the effects of every block, "intercept" for the intercept.
+    """
+
+    columns: tuple[str, ...]
+    blocks: tuple[tuple[str, ...], ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the factor."""
+        return ":".join(self.columns)
+
+    @property
+    def slopes(self) -> list[str]:
+        """Names of the columns with a random slope, block by block."""
+        return [name for block in self.blocks for name in block if name != INTERCEPT]
+
+    @property
+    def covariance(self) -> Any:
+        """What the parameter ``covariance`` says of these blocks."""
+        if len(self.blocks) == 1:
+            return "full"
+        if all(len(block) == 1 for block in self.blocks):
+            return "diagonal"
+        own = [(name, k) for k, block in enumerate(self.blocks) for name in block]
+        own.sort(key=lambda entry: entry[0] != INTERCEPT)
+        block_of = np.array([k for _, k in own])
+        return block_of[:, None] == block_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledFormula:
+    """A formula with what was learnt from the rows of `fit`; it holds none of them.
+
+    Attributes
+    ----------
+    text : str
+        The formula as this package would write it.
+    codings : tuple of Coding
+        Of the fixed effects, then of the left sides of the bars.
+    names : tuple of str
+        Names of the numeric columns, each once.
+    fixed : tuple of str
+        Those with a fixed effect.
+    fit_intercept : bool
+    factors : tuple of _Factor
+    terms : tuple of Term
+        The terms of the fixed effects.
+    """
+
+    text: str
+    codings: tuple[Coding, ...]
+    names: tuple[str, ...]
+    fixed: tuple[str, ...]
+    fit_intercept: bool
+    factors: tuple[_Factor, ...]
+    terms: tuple[Term, ...]
+
+    def specification(self, *, reml: bool) -> Specification:
+        """The model in terms of the numeric columns."""
+        position = {name: column for column, name in enumerate(self.names)}
+        return make_specification(
+            self.names,
+            [(factor.name, ()) for factor in self.factors],
+            fixed_effects=[position[name] for name in self.fixed],
+            random_intercept={
+                factor.name: any(INTERCEPT in block for block in factor.blocks)
+                for factor in self.factors
+            },
+            random_slopes={
+                factor.name: [position[name] for name in factor.slopes] for factor in self.factors
+            },
+            covariance={factor.name: factor.covariance for factor in self.factors},
+            fit_intercept=self.fit_intercept,
+            reml=reml,
+            terms=self.terms,
+        )
+
+    def rows(self, X: pd.DataFrame) -> FloatArray:
+        """The numeric columns of these rows, shape (n, len(names)).
+
+        Raises
+        ------
+        ValueError
+            If X has not the columns that the formula uses, a value is missing or not of its kind,
+            or a category of a fixed effect was not seen in `fit`.
+        """
+        used = {name for coding in self.codings for name in coding.variables}
+        for name in [*used, *(name for factor in self.factors for name in factor.columns)]:
+            if name not in X.columns:
+                raise ValueError(
+                    f"X has no column {name!r}, which the formula {self.text!r} uses: its columns "
+                    f"are {', '.join(map(repr, X.columns)) or 'none'}."
+                )
+        columns: dict[str, FloatArray] = {}
+        for coding in self.codings:
+            columns.update(zip(coding.names, coding.columns(X).T, strict=True))
+        return _stacked([columns[name] for name in self.names], len(X))
+
+    def labels(self, X: pd.DataFrame) -> list[Labels]:
+        """The labels of every factor."""
+        found = []
+        for factor in self.factors:
+            parts = [as_labels(X[name], len(X), [name])[0] for name in factor.columns]
+            found.append(parts[0] if len(parts) == 1 else interaction(factor.name, parts))
+        return found
+
+
+def as_pandas(X: Any, what: str = "X") -> pd.DataFrame:
+    """A data frame of pandas, from one of polars if need be.
+
+    Raises
+    ------
+    ValueError
+        If it is no data frame: a formula goes by names.
+    """
+    if isinstance(X, pd.DataFrame):
+        return X
+    if hasattr(X, "to_dict") and hasattr(X, "get_columns"):
+        try:
+            return X.to_pandas()
+        except ImportError:  # without pyarrow
+            return pd.DataFrame(X.to_dict(as_series=False))
+    raise ValueError(
+        f"A formula names columns, so {what} must be a DataFrame, got {type(X).__name__}. In a "
+        "Pipeline, set_output(transform='pandas') keeps the names."
+    )
+
+
+def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
+    """The columns of X that the right-hand side of a formula uses, in the order of X.
+
+    Columns of the response are not counted by a dot.
+    """
+    names = list(X.columns)
+    parsed = parse(text)
+    of_response = []
+    if response:
+        of_response = variables_of(read_terms(response, response, names, ()), names)
+    fixed, random = _read(parsed, [name for name in names if name not in of_response], names)
+    used = set(variables_of(fixed, names))
+    for term, effects in zip(parsed.random, random, strict=True):
+        used.update(variables_of(effects, names))
+        used.update(name for grouping in term.groupings for name in grouping.columns)
+    return [name for name in names if name in used]
+
+
+def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatArray]:
+    """Compile the right-hand side of a formula for the rows of `fit`.
+
+    Parameters
+    ----------
+    text : str
+    X : DataFrame
+        All columns; the formula's `names` are not those of X.
+
+    Returns
+    -------
+    compiled : CompiledFormula
+    rows : ndarray of shape (n, len(names))
+
+    Raises
+    ------
+    FormulaError
+        If the formula is not as it should be; the message shows where.
+    ValueError
+        If a value is missing.
+    """
+    parsed, names = parse(text), list(X.columns)
+    fixed_part, random_parts = _read(parsed, names, names)
+    columns = _Columns(text)
+    fixed = columns.add(fixed_part, X)
+    codings = [fixed]
+    blocks: dict[frozenset[str], tuple[Grouping, list[Block]]] = {}
+    effects: dict[frozenset[str], list[tuple[str, ...]]] = {}
+    for term, left in zip(parsed.random, random_parts, strict=True):
+        parts = [left] if not term.is_separate else _separated(left)
+        own = []
+        for part in parts:
+            coding = columns.add(part, X)
+            codings.append(coding)
+            block = (INTERCEPT,) * coding.has_intercept + coding.names
+            if block:
+                texts = tuple(term_text(each) for each in coding.terms)
+                own.append((block, Block(coding.has_intercept, texts)))
+        if not own:
+            raise FormulaError(
+                "The random term has no effect: 0 leaves out its intercept.", text, term.position
+            )
+        for grouping in term.groupings:
+            key = frozenset(grouping.columns)
+            first, texts_of = blocks.setdefault(key, (grouping, []))
+            known = effects.setdefault(key, [])
+            for block, texts_of_block in own:
+                _refuse_twice(block, known, first, term, text)
+                known.append(block)
+                texts_of.append(texts_of_block)
+    if INTERCEPT in columns.found:
+        raise FormulaError(
+            f"X has a column called {INTERCEPT!r}, the name of the constant: rename it.",
+            text,
+            find_name(INTERCEPT, text),
+        )
+    factors = tuple(
+        _Factor(grouping.columns, tuple(effects[key])) for key, (grouping, _) in blocks.items()
+    )
+    compiled = CompiledFormula(
+        text=formula_text(
+            fixed.has_intercept,
+            [term_text(term) for term in fixed.terms],
+            [
+                (":".join(map(quoted, grouping.columns)), texts)
+                for grouping, texts in blocks.values()
+            ],
+        ),
+        codings=tuple(coding for coding in codings if coding.names),
+        names=tuple(columns.found),
+        fixed=fixed.names,
+        fit_intercept=fixed.has_intercept,
+        factors=factors,
+        terms=fixed_terms(fixed),
+    )
+    return compiled, _stacked(list(columns.found.values()), len(X))
+
+
+class _Columns:
+    """The numeric columns, each once; the same name is the same column."""
+
+    def __init__(self, formula: str):
+        self.formula = formula
+        self.found: dict[str, FloatArray] = {}
+
+    def add(self, terms: SimpleFormula, X: pd.DataFrame) -> Coding:
+        coding, columns = learn_coding(terms, X, self.formula)
+        for name, values in zip(coding.names, columns.T, strict=True):
+            if not np.array_equal(self.found.setdefault(name, values), values, equal_nan=True):
+                raise FormulaError(
+                    f"Two different columns of the formula are called {name!r}: rename a column of "
+                    "X.",
+                    self.formula,
+                    0,
+                )
+        return coding
+
+
+def _read(
+    parsed: ParsedFormula, predictors: Sequence[str], names: Sequence[str]
+) -> tuple[SimpleFormula, list[SimpleFormula]]:
+    """The terms of the fixed effects, and those on the left of every bar.
+
+    A dot stands for the predictors that are not grouping factors.
+    """
+    grouped: set[str] = set()
+    for term in parsed.random:
+        for grouping in term.groupings:
+            for name in grouping.columns:
+                if name not in names:
+                    position = find_name(name, parsed.text, grouping.position)
+                    raise unknown_column(name, parsed.text, position, names)
+            grouped.update(grouping.columns)
+    others = [name for name in predictors if name not in grouped]
+    fixed = read_terms(parsed.fixed, parsed.text, names, others)
+    return fixed, [
+        read_terms(_without_dot(term.effects, parsed.text), parsed.text, names, ())
+        for term in parsed.random
+    ]
+
+
+def _without_dot(effects: str, formula: str) -> str:
+    for position, character in enumerate(effects):
+        before, after = effects[:position].rstrip()[-1:], effects[position + 1 :].lstrip()[:1]
+        if character == "." and before in ("", "+", "-", "(") and after in ("", "+", "-", ")"):
+            raise FormulaError(
+                "A dot stands for the other columns among the fixed effects only: name those with "
+                "a random slope.",
+                formula,
+                position,
+            )
+    return effects
+
+
+def _separated(left: SimpleFormula) -> list[SimpleFormula]:
+    """Every term by itself, without an intercept."""
+    return [SimpleFormula([term]) for term in left]
+
+
+def _refuse_twice(
+    block: tuple[str, ...],
+    known: Sequence[tuple[str, ...]],
+    grouping: Grouping,
+    term: RandomTerm,
+    formula: str,
+) -> None:
+    for name in block:
+        if any(name in other for other in known):
+            hint = " A term has an intercept unless it starts with 0." if name == INTERCEPT else ""
+            raise FormulaError(
+                f"The random effect {name!r} of the factor {':'.join(grouping.columns)!r} is there "
+                f"twice.{hint}",
+                formula,
+                term.position,
+            )
+
+
+def _stacked(columns: Sequence[FloatArray], n_rows: int) -> FloatArray:
+    return np.column_stack(columns) if columns else np.empty((n_rows, 0))

@@ -1,0 +1,391 @@
+"""The parser: where in a formula the random terms are, and what they are grouped by.
+
+What is between the random terms, and on the left of their bars, is left to formulaic. It is cut out
+with blanks in place of the rest, so that a position in a part is one in the whole formula.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+QUOTES = "'\"`"
+NAME = re.compile(r"\s*(?:`([^`]+)`|([^\W\d][\w.]*))\s*")
+
+
+class FormulaError(ValueError):
+    """An error in a formula; the message shows where."""
+
+    def __init__(self, message: str, formula: str, position: int):
+        before = formula[:position]
+        line = formula.splitlines()[before.count("\n")] if formula.strip() else ""
+        column = position - (before.rfind("\n") + 1)
+        super().__init__(f"{message}\n    {line}\n    {' ' * column}^")
+        self.message, self.formula, self.position = message, formula, position
+
+    def __reduce__(self) -> tuple[type[FormulaError], tuple[str, str, int]]:
+        return type(self), (self.message, self.formula, self.position)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A grouping factor of a random term.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Its column, or those of an interaction.
+    position : int
+        Where the formula names them.
+    """
+
+    columns: tuple[str, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTerm:
+    """A random term, ``(effects | grouping)``.
+
+    Attributes
+    ----------
+    effects : str
+        What is left of the bar, at its place in the formula.
+    is_separate : bool
+        Whether the bar is double: the terms on its left are not correlated.
+    groupings : tuple of Grouping
+        What is right of the bar; several for ``a/b``.
+    position : int
+        Where its parenthesis opens.
+    """
+
+    effects: str
+    is_separate: bool
+    groupings: tuple[Grouping, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFormula:
+    """A formula, taken apart.
+
+    Attributes
+    ----------
+    text : str
+        The whole.
+    fixed : str
+        The same with blanks in place of the random terms.
+    random : tuple of RandomTerm
+    """
+
+    text: str
+    fixed: str
+    random: tuple[RandomTerm, ...]
+
+
+def parse(text: str) -> ParsedFormula:
+    """Take the right-hand side of a formula apart.
+
+    Raises
+    ------
+    FormulaError
+        If parentheses, quotes or bars are not as they should be.
+    """
+    if not text.strip():
+        raise FormulaError("The formula is empty: write 1 for a fixed intercept alone.", text, 0)
+    whole, text = text, _without_leading_tilde(text)
+    brackets = _Brackets(text)
+    for position in brackets.outside("~"):
+        raise FormulaError(
+            "The parameter formula takes the right-hand side alone, without a response and '~': "
+            "fit(X, y) passes the response. Use mixedlearn.lmer for a formula with both.",
+            whole,
+            position,
+        )
+    for match in re.finditer(r"\boffset\s*\(", text):
+        if not brackets.is_quoted[match.start()]:
+            raise FormulaError(
+                "An offset is not supported: subtract it from the response.", whole, match.start()
+            )
+    for position in brackets.outside("|"):
+        raise FormulaError(
+            "A bar stands outside of parentheses: a random term is (effects | grouping).",
+            whole,
+            position,
+        )
+    random, fixed = [], list(text)
+    for start in brackets.groups_with_bars():
+        random.append(_random_term(brackets, start))
+        first, last = brackets.cut(start)
+        fixed[first:last] = " " * (last - first)
+    remaining = _without_empty_groups("".join(fixed)) if random else text
+    _refuse_powers_of_names(remaining, whole)
+    return ParsedFormula(whole, remaining, tuple(random))
+
+
+def split_response(text: str) -> tuple[str, str]:
+    """The two sides of a formula with a response, the right one at its place.
+
+    Raises
+    ------
+    FormulaError
+        If there is not one "~", or nothing on its left.
+    """
+    tildes = list(_Brackets(text).outside("~"))
+    if not tildes:
+        raise FormulaError(
+            "The formula has no '~': write response ~ fixed effects + (effects | grouping).",
+            text,
+            max(len(text.rstrip()) - 1, 0),
+        )
+    if len(tildes) > 1:
+        raise FormulaError("The formula has a second '~'.", text, tildes[1])
+    response = text[: tildes[0]]
+    if not response.strip():
+        raise FormulaError("The formula has no response on the left of '~'.", text, tildes[0])
+    return response, text[tildes[0] + 1 :].strip()
+
+
+def quoted(name: str) -> str:
+    """The name of a column as a formula has it: in backticks unless it is an identifier."""
+    return name if name.isidentifier() else f"`{name}`"
+
+
+def find_name(name: str, text: str, start: int = 0) -> int:
+    """Where the text names a column, from a position on; that position if it does not."""
+    pattern = rf"`{re.escape(name)}`|(?<![\w.`]){re.escape(name)}(?!\w)"
+    match = re.compile(pattern).search(text, start)
+    return start if match is None else match.start()
+
+
+class _Brackets:
+    """The brackets and quotes of a text.
+
+    Attributes
+    ----------
+    text : str
+    is_quoted : list of bool
+        For every character whether it is in quotes.
+    closing : dict of int to int
+        For every opening bracket, where it is closed.
+    enclosing : list of int
+        For every character, the innermost bracket around it; -1 where there is none.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
+        self.is_quoted = [False] * len(text)
+        self.closing: dict[int, int] = {}
+        self.enclosing = [-1] * len(text)
+        opened: list[int] = []
+        quote = -1
+        for position, character in enumerate(text):
+            self.enclosing[position] = opened[-1] if opened else -1
+            if quote >= 0:
+                self.is_quoted[position] = True
+                if character == text[quote] and text[position - 1] != "\\":
+                    quote = -1
+            elif character in QUOTES:
+                quote, self.is_quoted[position] = position, True
+            elif character in CLOSING:
+                opened.append(position)
+            elif character in CLOSING.values():
+                if not opened or CLOSING[text[opened[-1]]] != character:
+                    raise FormulaError(
+                        f"{character!r} closes nothing: the parentheses do not match.",
+                        text,
+                        position,
+                    )
+                self.closing[opened.pop()] = position
+                self.enclosing[position] = opened[-1] if opened else -1
+        if quote >= 0:
+            raise FormulaError("The quote is not closed.", text, quote)
+        if opened:
+            raise FormulaError(f"{text[opened[-1]]!r} is not closed.", text, opened[-1])
+
+    def outside(self, character: str) -> Iterator[int]:
+        """Where a character is neither in brackets nor in quotes."""
+        return self.within(character, -1)
+
+    def within(self, character: str, bracket: int) -> Iterator[int]:
+        """Where a character is directly within a bracket."""
+        for position, found in enumerate(self.text):
+            is_within = self.enclosing[position] == bracket and not self.is_quoted[position]
+            if found == character and is_within:
+                yield position
+
+    def is_call(self, bracket: int) -> bool:
+        """Whether a bracket belongs to Python: the arguments of a function, an index."""
+        before = self.text[:bracket]
+        return self.text[bracket] != "(" or bool(re.search(r"[\w.)\]`]$", before))
+
+    def groups_with_bars(self) -> Iterator[int]:
+        """Where the random terms open."""
+        for bracket in sorted(self.closing):
+            if any(True for _ in self.within("|", bracket)):
+                around = bracket
+                while around >= 0 and not self.is_call(around):
+                    around = self.enclosing[around]
+                if around < 0:
+                    yield bracket
+
+    def neighbours(self, bracket: int) -> tuple[int, int]:
+        """Where the characters before and after a group are, blanks left out."""
+        before = len(self.text[:bracket].rstrip()) - 1
+        rest = self.text[self.closing[bracket] + 1 :]
+        return before, self.closing[bracket] + 1 + len(rest) - len(rest.lstrip())
+
+    def cut(self, bracket: int) -> tuple[int, int]:
+        """First and one past the last character of a random term, with its plus sign."""
+        outer = bracket
+        while self._is_alone(outer):
+            outer = self.enclosing[outer]
+        around = outer
+        while around >= 0:
+            self._check_is_added(around)
+            around = self.enclosing[around]
+        before, _ = self.neighbours(outer)
+        first = before if before >= 0 and self.text[before] == "+" else outer
+        return first, self.closing[outer] + 1
+
+    def _is_alone(self, bracket: int) -> bool:
+        """Whether a group is all there is in another."""
+        around = self.enclosing[bracket]
+        return around >= 0 and self.neighbours(bracket) == (around, self.closing[around])
+
+    def _check_is_added(self, bracket: int) -> None:
+        before, after = self.neighbours(bracket)
+        around = self.enclosing[bracket]
+        end = len(self.text) if around < 0 else self.closing[around]
+        if before > around and self.text[before] == "-":
+            raise FormulaError(
+                "A random term cannot be subtracted: leave it out.", self.text, before
+            )
+        for position, is_inside, allowed in (
+            (before, before > around, "+"),
+            (after, after < end, "+-"),
+        ):
+            if is_inside and self.text[position] not in allowed:
+                raise FormulaError(
+                    f"A random term can only be added, not joined by {self.text[position]!r}: "
+                    "write ... + (effects | grouping).",
+                    self.text,
+                    position,
+                )
+
+
+def _without_leading_tilde(text: str) -> str:
+    stripped = text.lstrip()
+    if not stripped.startswith("~"):
+        return text
+    blanks = " " * (len(text) - len(stripped) + 1)
+    if not stripped[1:].strip():
+        raise FormulaError("There is nothing on the right of '~'.", text, len(blanks) - 1)
+    return blanks + stripped[1:]
+
+
+def _random_term(brackets: _Brackets, start: int) -> RandomTerm:
+    text, end = brackets.text, brackets.closing[start]
+    bars = list(brackets.within("|", start))
+    is_separate = len(bars) > 1 and bars[1] == bars[0] + 1
+    if len(bars) > 1 + is_separate:
+        raise FormulaError(
+            "The random term has two bars: write a term for each grouping factor, (effects | a) + "
+            "(effects | b).",
+            text,
+            bars[1 + is_separate],
+        )
+    left, right = bars[0], bars[0] + 1 + is_separate
+    for inner in brackets.groups_with_bars():
+        if start < inner < end:
+            raise FormulaError("A random term stands within another.", text, inner)
+    if not text[start + 1 : left].strip():
+        raise FormulaError(
+            "There is nothing on the left of the bar: write (1 | grouping) for an intercept.",
+            text,
+            left,
+        )
+    if not text[right:end].strip():
+        raise FormulaError(
+            "There is nothing on the right of the bar: name the column with the levels.",
+            text,
+            bars[0],
+        )
+    effects = " " * (start + 1) + text[start + 1 : left]
+    return RandomTerm(effects, is_separate, _groupings(text, right, end), start)
+
+
+def _groupings(text: str, start: int, end: int) -> tuple[Grouping, ...]:
+    """The factors of ``a``, ``a:b`` or ``a/b``."""
+    found: list[Grouping] = []
+    names: list[str] = []
+    position = start
+    while True:
+        match = NAME.match(text, position, end)
+        if match is None:
+            _raise_no_grouping(text, min(_after_blanks(text, position), end - 1))
+        name = match[1] or match[2]
+        if name in names:
+            raise FormulaError(
+                f"The interaction names the column {name!r} twice.", text, match.start()
+            )
+        names.append(name)
+        position = match.end()
+        if position == end or text[position] == "/":
+            found.append(Grouping(tuple(names), start + _blanks(text[start:])))
+        if position == end:
+            return tuple(found)
+        if text[position] not in ":/":
+            _raise_no_grouping(text, position)
+        position += 1
+
+
+def _blanks(text: str) -> int:
+    return len(text) - len(text.lstrip())
+
+
+def _after_blanks(text: str, position: int) -> int:
+    return position + _blanks(text[position:])
+
+
+def _raise_no_grouping(text: str, position: int) -> NoReturn:
+    hints = {
+        "+": "write a term for each, (effects | a) + (effects | b)",
+        "*": "a*b is (effects | a) + (effects | b) + (effects | a:b)",
+        "(": "put what is computed into a column",
+    }
+    hint = hints.get(text[position], "names that are no identifiers need backticks")
+    raise FormulaError(
+        "The right of the bar must name columns, joined by ':' (interaction) or '/' (nesting): "
+        f"{hint}.",
+        text,
+        position,
+    )
+
+
+def _without_empty_groups(fixed: str) -> str:
+    """Blanks for parentheses of which only random terms were in."""
+    while match := re.search(r"\+?\s*(?<![\w.)\]`])\(\s*\)", fixed):
+        fixed = fixed[: match.start()] + " " * len(match[0]) + fixed[match.end() :]
+    return fixed
+
+
+def _refuse_powers_of_names(fixed: str, whole: str) -> None:
+    """Refuse ``x^2``, which the notation takes for ``x``: few who write it know."""
+    brackets = _Brackets(fixed)
+    for match in re.finditer(r"(?<![\w.)`\]])([^\W\d]\w*)\s*(\^|\*\*)\s*\d+", fixed):
+        position = match.start(2)
+        around = brackets.enclosing[position]
+        while around >= 0 and not brackets.is_call(around):
+            around = brackets.enclosing[around]
+        if around < 0 and not brackets.is_quoted[position]:
+            name, power = match[1], match[0][-1]
+            raise FormulaError(
+                f"In a formula {match[0]!r} is an interaction of {name!r} with itself, which is "
+                f"{name!r}: write I({name}**{power}) for the power.",
+                whole,
+                position,
+            )

@@ -1,0 +1,197 @@
+r"""Kenward and Roger's covariance of the coefficients, without a matrix over the rows.
+
+Notation
+--------
+``Sigma = s2 V`` is linear in the entries of the D_k and the noise variance. Its directions are
+``G_E = Z_k (E x I) Z_k'`` for the symmetric E that the structure of D_k leaves free, and for the
+noise V itself instead of I: another basis of the same space, in which nothing needs V^-2. With P_i
+and K_i of `engines.one_factor` (or P, K of `engines.joint`: one level that holds all effects), K
+times a root of H^-1,
+
+    C_E = P E P',    T_E = sum_i K_i'C_E,i K_i,    Q_EF = sum_i K_i'C_E,i C_F,i K_i
+
+T_E is minus Kenward and Roger's P_E, and Q_EF their Q_EF, in columns where H is the identity; for
+the noise they are I, T_E and T_F. The expected information (times two, Kenward & Roger 1997,
+equation 5 and appendix) and the adjusted covariance of the coefficients are
+
+    I_EF = sum_i tr(C_E,i C_F,i) - 2 tr(Q_EF) + tr(T_E T_F)
+    I_EV = sum_i tr(C_E,i) - tr(T_E),      I_VV = n - p
+    W = 2 I^-1,      s2 root (I + 2 sum_EF W_EF (Q_EF - T_E T_F)) root'
+
+to which the noise's direction adds nothing of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance import CovarianceStructure, engine_structure
+from mixedlearn.engines.joint import reduce_jointly, whitening
+from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
+from mixedlearn.fitted import FittedModel
+from mixedlearn.problem import of_factors
+
+FloatArray = NDArray[np.float64]
+
+# Random effects of several factors in one dense matrix: seconds, and a few hundred megabytes.
+MOST_EFFECTS = 4000
+# Eigenvalues below this share of the largest, with a unit diagonal, are zero.
+SINGULAR_INFORMATION = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class KenwardRoger:
+    """What the adjusted covariance and the degrees of freedom are made of.
+
+    All in columns where the covariance of the coefficients is ``s2 I``.
+
+    Attributes
+    ----------
+    parameter_covariance : ndarray of shape (a, a)
+        W.
+    changes : ndarray of shape (a, p, p)
+        T of every direction, that of the noise last.
+    adjusted : ndarray of shape (p, p)
+        The adjusted covariance of the coefficients, relative to s2.
+    """
+
+    parameter_covariance: FloatArray
+    changes: FloatArray
+    adjusted: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some levels: C_E of shape (a, m, r, r), K of shape (m, r, p), multiplicity of shape (m,)."""
+
+    spreads: FloatArray
+    data: FloatArray
+    multiplicity: FloatArray
+
+
+def kenward_roger(model: FittedModel) -> KenwardRoger:
+    """Adjust the covariance of the coefficients of a REML fit with random effects and noise.
+
+    The information is that of all directions, as if a variance of zero were in the interior; where
+    it is singular, its pseudo-inverse stands for the inverse.
+
+    Raises
+    ------
+    ValueError
+        If the model was fitted by maximum likelihood, or several factors have too many effects.
+    """
+    if not model.specification.reml:
+        raise ValueError(
+            "Kenward and Roger's method is for restricted maximum likelihood, and this model was "
+            'fitted with reml=False: fit it with reml=True, or use ddf="satterthwaite".'
+        )
+    n_fixed = len(model.fixed_effects.coef)
+    structures = [
+        engine_structure(factor.structure, random.kept)
+        for factor, random in zip(model.specification.factors, model.random_bases, strict=True)
+    ]
+    directions = [free_directions(structure) for structure in structures]
+    n = sum(len(own) for own in directions)
+    first, second = np.zeros(n), np.zeros((n, n))
+    changes, squares = np.zeros((n, n_fixed, n_fixed)), np.zeros((n * n_fixed,) * 2)
+    for block in _blocks(model, directions):
+        n_levels, r, _ = block.data.shape
+        first += np.einsum("amrr,m->a", block.spreads, block.multiplicity)
+        weighted = block.spreads * block.multiplicity[:, None, None]
+        second += weighted.reshape(n, -1) @ block.spreads.reshape(n, -1).T
+        turned = np.matmul(block.spreads, block.data)
+        changes += block.data.reshape(n_levels * r, -1).T @ turned.reshape(n, n_levels * r, -1)
+        flat = turned.transpose(1, 2, 0, 3).reshape(n_levels * r, n * n_fixed)
+        squares += flat.T @ flat
+    # Q_EF - T_E T_F, with E and F first.
+    both = squares.reshape(n, n_fixed, n, n_fixed).transpose(0, 2, 1, 3)
+    products = np.einsum("aij,bjk->abik", changes, changes)
+    information = np.empty((n + 1, n + 1))
+    information[:-1, :-1] = second - 2.0 * np.einsum("abii->ab", both)
+    information[:-1, :-1] += np.einsum("abii->ab", products)
+    information[:-1, -1] = information[-1, :-1] = first - np.einsum("aii->a", changes)
+    information[-1, -1] = model.products.n_rows - n_fixed
+    covariance = 2.0 * _pseudo_inverse(information)
+    excess = np.einsum("ab,abij->ij", covariance[:-1, :-1], both - products)
+    identity = np.eye(n_fixed)
+    return KenwardRoger(
+        covariance,
+        np.concatenate([changes, identity[None]]),
+        identity + excess + excess.T,
+    )
+
+
+def free_directions(structure: CovarianceStructure) -> FloatArray:
+    """The symmetric matrices that span the covariances of a structure, shape (a, q, q)."""
+    q = structure.n_effects
+    if structure.kind == "scalar":
+        return np.eye(q)[None]
+    found = []
+    for i in range(q):
+        for j in range(i, q):
+            if structure.mask[i, j]:
+                direction = np.zeros((q, q))
+                direction[i, j] = direction[j, i] = 1.0
+                found.append(direction)
+    return np.array(found).reshape(len(found), q, q)
+
+
+def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_Block]:
+    if len(model.factors) == 1:
+        yield from _level_blocks(model, directions[0])
+        return
+    active = [k for k, random in enumerate(model.random_bases) if len(random.kept)]
+    products = of_factors(model.products, active)
+    randoms = [model.random_bases[k] for k in active]
+    shapes = [
+        (len(random.kept), grouped.shape[2])
+        for random, grouped in zip(randoms, products.grouped, strict=True)
+    ]
+    n_effects = sum(q * m for q, m in shapes)
+    if n_effects > MOST_EFFECTS:
+        raise ValueError(
+            f"Kenward and Roger's method for several factors takes dense matrices over all random "
+            f"effects, and this model has {n_effects:,} of them (up to {MOST_EFFECTS:,} are "
+            'allowed): use ddf="satterthwaite".'
+        )
+    moments = reduce_jointly(products, model.fixed_basis, randoms)
+    columns = moments.rows[:, :n_effects, 0]
+    inverse, _ = whitening(columns, shapes, [model.factors[k] for k in active])
+    projected = inverse @ columns
+    spreads: list[FloatArray] = []
+    start = 0
+    for k, (q, m) in zip(active, shapes, strict=True):
+        own = projected[:, start : start + q * m]
+        parts = own.reshape(-1, q, m)
+        spreads += [
+            np.einsum("rqm,qs->rsm", parts, direction).reshape(-1, q * m) @ own.T
+            for direction in directions[k]
+        ]
+        start += q * m
+    data = inverse @ (moments.rows[:, n_effects:-1, 0] @ model.fixed_effects.inverse_root)
+    yield _Block(np.array(spreads)[:, None], data[None], np.ones(1))
+
+
+def _level_blocks(model: FittedModel, directions: FloatArray) -> Iterator[_Block]:
+    moments = compress(reduce_levels(model.products, 0, model.fixed_basis, model.random_bases[0]))
+    q = moments.n_effects
+    for levels in level_blocks(moments.rows):
+        solved, _ = solve_levels(moments.rows[:, :, levels], model.factors[0])
+        solved = solved.transpose(2, 0, 1)
+        projected = solved[:, :, :q]
+        spreads = np.matmul(np.matmul(projected, directions[:, None]), projected.transpose(0, 2, 1))
+        data = np.matmul(solved[:, :, q:-1], model.fixed_effects.inverse_root)
+        yield _Block(spreads, data, moments.multiplicity[levels])
+
+
+def _pseudo_inverse(information: FloatArray) -> FloatArray:
+    sizes = np.sqrt(np.maximum(np.diag(information), 0.0))
+    scale = np.where(sizes > 0.0, sizes, 1.0)
+    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    known = values > SINGULAR_INFORMATION * values.max(initial=0.0)
+    root = vectors[:, known] / np.sqrt(values[known]) / scale[:, None]
+    return np.asarray(root @ root.T)

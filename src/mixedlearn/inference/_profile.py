@@ -1,0 +1,407 @@
+"""Profiles of the likelihood: one parameter held at a value, all others optimised.
+
+With f(v) minus twice the log-likelihood maximised over all parameters but one, which is held at v,
+the profile deviance is ``f(v) - f(estimate)`` and the signed root its square root with the sign of
+``v - estimate`` (Bates & Watts 1988, section 6.1; Bates et al. 2015, section 5.1). At the optimum
+over the others, the derivative of f(v) is the partial derivative by v (the envelope theorem), so
+the ends of intervals are found by Newton steps on the signed root.
+
+Variance parameters are held by `engines.constrained`, fixed effects by taking them out of the
+response and of the columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.engines.constrained import (
+    ConstrainedEngine,
+    DrawnAngle,
+    HeldDeviation,
+    effects_angle,
+    noise_log_variance,
+)
+from mixedlearn.engines.protocol import Engine, Objective
+from mixedlearn.fit import MAX_ITER, TOL, refit
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._parameters import Parameter, parameter_value
+from mixedlearn.optimize import Optimum, descend
+from mixedlearn.problem import Problem, make_problem
+from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
+
+FloatArray = NDArray[np.float64]
+
+# The signed root at the end of an interval is right by this much.
+ROOT_TOLERANCE = 1e-9
+MAX_STEPS = 60
+# So near to a bound, relative to the parameter's scale, the bound itself is asked.
+NEAR_BOUND = 0.05
+# Angles of effects: what counts as none, and how exactly a value is met.
+SMALLEST_ANGLE = 1e-4
+ANGLE_TOLERANCE = 1e-11
+# How much stiffer than the likelihood the penalty on an angle is.
+STIFFNESS = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilePoint:
+    """A point of a profile.
+
+    Attributes
+    ----------
+    value : float
+        Where the parameter is held, in the user's units.
+    objective : float
+        f there.
+    slope : float
+        The derivative of f by the value.
+    theta : ndarray of shape (n_parameters,)
+        The others' optimum, in the engine's columns.
+    """
+
+    value: float
+    objective: float
+    slope: float
+    theta: FloatArray
+
+
+class Profiler(Protocol):
+    """The profile of one parameter."""
+
+    origin: ProfilePoint
+    lower: float
+    upper: float
+    scale: float
+
+    def guess(self, root: float) -> float:
+        """About where the signed root is reached."""
+        ...
+
+    def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
+        """The profile at (or, for an angle, close to) a value strictly between the bounds."""
+        ...
+
+    def exactly_at(self, value: float, near: ProfilePoint) -> ProfilePoint:
+        """The profile at a value strictly between the bounds."""
+        ...
+
+    def objective_at_bound(self, bound: float) -> float:
+        """F at a bound of the parameter; infinite where that is no model."""
+        ...
+
+
+def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
+    """The profiler of a parameter; None where it cannot be estimated."""
+    if model.fixed_basis.is_exact or np.isnan(parameter_value(model, parameter)):
+        return None
+    if parameter.kind == "coef":
+        return CoefProfiler(model, parameter.effect)
+    if parameter.kind == "correlation":
+        return CorrelationProfiler(model, parameter)
+    if parameter.kind == "sd" and parameter.effect not in model.random_bases[parameter.factor].kept:
+        return None
+    return DeviationProfiler(model, parameter)
+
+
+def _problem(model: FittedModel) -> Problem:
+    return make_problem(model.products, model.specification, bound_noise=model.is_bounded)
+
+
+def _theta(model: FittedModel, engine: Engine) -> FloatArray:
+    """Theta of the fit, in the engine's columns."""
+    return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)
+
+
+def _df(model: FittedModel) -> int:
+    n_fixed = model.fixed_basis.columns.shape[1] if model.specification.reml else 0
+    return model.products.n_rows - n_fixed
+
+
+def _objective_without(model: FittedModel, k: int, effect: int) -> float:
+    """F of the model without a random effect; effects with a common variance go together."""
+    factor = model.specification.factors[k]
+    is_common = factor.structure.kind == "scalar"
+    effects = set(range(len(factor.effects))) if is_common else {effect}
+    products, specification = without_effects(model.products, model.specification, k, effects)
+    return refit(model, products=products, specification=specification).objective
+
+
+class DeviationProfiler:
+    """The standard deviation of a random effect, or of the noise."""
+
+    lower, upper = 0.0, np.inf
+
+    def __init__(self, model: FittedModel, parameter: Parameter):
+        self._model = model
+        problem = _problem(model)
+        self._engine: Engine = problem.engine
+        self._df = _df(model)
+        self._parameter = parameter
+        self._unit = problem.fixed.scale
+        theta = _theta(model, self._engine)
+        value = parameter_value(model, parameter)
+        self.origin = ProfilePoint(value, model.objective, 0.0, theta)
+        if parameter.kind == "noise":
+            self._factor: int | None = None
+            self._row = np.empty(0)
+            self.scale = value
+            self._spread = 1.0 / np.sqrt(2.0 * self._df)
+        else:
+            self._factor = parameter.factor
+            self._random = problem.randoms[parameter.factor]
+            self._row = self._random.to_user[parameter.effect]
+            n_levels = model.products.grouped[parameter.factor].shape[2]
+            noise = np.sqrt(model.noise_variance)
+            natural = float(noise * np.linalg.norm(self._row) / n_levels**0.25)
+            self.scale = max(value, natural)
+            self._spread = 1.0 / np.sqrt(2.0 * n_levels)
+
+    def guess(self, root: float) -> float:
+        """About where the signed root is reached."""
+        if self.origin.value < NEAR_BOUND * self.scale:
+            return abs(root) * self.scale if root > 0.0 else 0.0
+        return self.origin.value * float(np.exp(root * self._spread))
+
+    def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
+        """The profile at a value."""
+        held = HeldDeviation(self._factor, self._row, value / self._unit)
+        constrained = ConstrainedEngine(self._engine, self._df, held)
+        start = self._start(value, near)
+        optimum = descend(constrained, start, max_iter=MAX_ITER, tol=TOL)
+        if not optimum.is_certified:
+            optimum = _other_end(constrained, optimum)
+        evaluation = optimum.evaluation
+        factors = self._engine.components.factors_from_theta(evaluation.theta)
+        tau = noise_log_variance(factors, held)
+        by_tau = self._df * (1.0 - float(np.exp(np.log(evaluation.fixed.noise_variance) - tau)))
+        return ProfilePoint(value, evaluation.objective, 2.0 * by_tau / value, evaluation.theta)
+
+    exactly_at = at
+
+    def objective_at_bound(self, bound: float) -> float:
+        """F where the random effect has no variance."""
+        if self._factor is None or bound > 0.0:
+            return np.inf
+        return _objective_without(self._model, self._factor, self._parameter.effect)
+
+    def _start(self, value: float, near: ProfilePoint) -> FloatArray:
+        """Theta near by, with this effect's deviation scaled as the value is."""
+        if self._factor is None:
+            return near.theta
+        components = self._engine.components
+        factors = list(components.factors_from_theta(near.theta))
+        own = factors[self._factor]
+        structure = components.structures[self._factor]
+        if float(np.linalg.norm(self._row @ own)) > 0.0:
+            scaling = np.ones(len(self._random.to_user))
+            ratio = value / near.value if near.value > 0.0 else 1.0
+            common = structure.kind == "scalar"
+            scaling[slice(None) if common else self._parameter.effect] = ratio
+            factors[self._factor] = self._random.from_user * scaling @ self._random.to_user @ own
+            return components.theta_from_factors(factors)
+        noise = self._engine.evaluate(near.theta, 0).fixed.noise_variance
+        square = float(self._row @ self._row)
+        needed = (value / self._unit) ** 2 / noise
+        added = needed * np.outer(self._row, self._row) / square**2
+        covariances = [factor @ factor.T for factor in factors]
+        covariances[self._factor] = structure.project(own @ own.T + added)
+        return components.theta_from_covariances(covariances)
+
+
+class CorrelationProfiler:
+    """The correlation of two random effects of a level.
+
+    Where one of the two has no variance any correlation will do, so the profile never rises above
+    that of the models without one of them.
+    """
+
+    lower, upper = -1.0, 1.0
+    scale = 1.0
+
+    def __init__(self, model: FittedModel, parameter: Parameter):
+        problem = _problem(model)
+        self._engine: Engine = problem.engine
+        self._df = _df(model)
+        self._factor = parameter.factor
+        random = problem.randoms[parameter.factor]
+        self._to_user, self._from_user = random.to_user, random.from_user
+        self._effects = parameter.effect, parameter.other
+        self._row, self._other = (random.to_user[effect] for effect in self._effects)
+        theta = _theta(model, self._engine)
+        value = parameter_value(model, parameter)
+        self.origin = ProfilePoint(value, model.objective, 0.0, theta)
+        n_levels = model.products.grouped[parameter.factor].shape[2]
+        self._spread = 1.0 / np.sqrt(n_levels)
+        self._weight = STIFFNESS * n_levels
+        self._most = min(
+            _objective_without(model, parameter.factor, effect)
+            for effect in (parameter.effect, parameter.other)
+        )
+
+    def guess(self, root: float) -> float:
+        """About where the signed root is reached."""
+        centre = np.arctanh(np.clip(self.origin.value, -0.99, 0.99))
+        return float(np.tanh(centre + root * self._spread))
+
+    def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
+        """The profile close to a value."""
+        angle = float(np.arccos(value))
+        # Where the likelihood pulls as it did near by, the penalty has to pull the other way.
+        pull = -near.slope * np.sin(np.arccos(near.value))
+        return self._bounded(self._drawn_to(angle + pull / self._weight, near))
+
+    def _bounded(self, point: ProfilePoint) -> ProfilePoint:
+        if point.objective <= self._most:
+            return point
+        return replace(point, objective=self._most, slope=0.0)
+
+    def exactly_at(self, value: float, near: ProfilePoint) -> ProfilePoint:
+        """The profile at a value."""
+        angle = float(np.arccos(value))
+        target = angle - near.slope * np.sin(np.arccos(near.value)) / self._weight
+        for _ in range(MAX_STEPS):
+            near = self._drawn_to(target, near)
+            off = angle - float(np.arccos(near.value))
+            if abs(off) < ANGLE_TOLERANCE:
+                break
+            target += off
+        objective = near.objective + near.slope * (value - near.value)
+        return self._bounded(replace(near, value=value, objective=objective))
+
+    def objective_at_bound(self, bound: float) -> float:
+        """F where the two effects are multiples of each other."""
+        angle = SMALLEST_ANGLE if bound > 0.0 else np.pi - SMALLEST_ANGLE
+        return self.exactly_at(float(np.cos(angle)), self.origin).objective
+
+    def _drawn_to(self, target: float, near: ProfilePoint) -> ProfilePoint:
+        drawn = DrawnAngle(self._factor, self._row, self._other, target, self._weight)
+        constrained = ConstrainedEngine(self._engine, self._df, drawn)
+        optimum = descend(constrained, self._start(near, target), max_iter=MAX_ITER, tol=TOL)
+        evaluation = optimum.evaluation
+        own = self._engine.components.factors_from_theta(evaluation.theta)[self._factor]
+        angle = effects_angle(own, self._row, self._other)
+        off = angle - target
+        objective = evaluation.objective - 0.5 * self._weight * off**2
+        slope = self._weight * off / max(float(np.sin(angle)), SMALLEST_ANGLE)
+        return ProfilePoint(float(np.cos(angle)), objective, slope, evaluation.theta)
+
+    def _start(self, near: ProfilePoint, target: float) -> FloatArray:
+        """Theta near by, with the correlation set to that of the target."""
+        components = self._engine.components
+        covariances = [factor @ factor.T for factor in components.factors_from_theta(near.theta)]
+        covariance = self._to_user @ covariances[self._factor] @ self._to_user.T
+        i, j = self._effects
+        size = float(np.sqrt(max(covariance[i, i] * covariance[j, j], 0.0)))
+        covariance[i, j] = covariance[j, i] = size * np.cos(
+            np.clip(target, SMALLEST_ANGLE, np.pi - SMALLEST_ANGLE)
+        )
+        turned = self._from_user @ covariance @ self._from_user.T
+        # What one correlation does to the others may need mending.
+        structure = components.structures[self._factor]
+        covariances[self._factor] = structure.project(turned)
+        return components.theta_from_covariances(covariances)
+
+
+class CoefProfiler:
+    """A fixed effect; of the likelihood, not the restricted one."""
+
+    lower, upper = -np.inf, np.inf
+
+    def __init__(self, model: FittedModel, coef: int):
+        aliased = model.fixed_basis.aliased
+        # An aliased column would take the place of the one that is held.
+        self._specification = without_coefs(
+            model.specification, set(np.flatnonzero(aliased).tolist())
+        )
+        self._products = model.products
+        self._coef = int((~aliased[:coef]).sum())
+        self._is_bounded = model.is_bounded
+        problem = _problem(model)
+        self._engine: Engine = problem.engine
+        self._fixed = problem.fixed
+        self._row = coef
+        theta = _theta(model, self._engine)
+        self.origin = ProfilePoint(float(model.coef[coef]), model.objective, 0.0, theta)
+        self.scale = float(np.sqrt(model.coef_covariance[coef, coef]))
+
+    def guess(self, root: float) -> float:
+        """About where the signed root is reached."""
+        return self.origin.value + root * self.scale
+
+    def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
+        """The profile at a value."""
+        products, specification = with_coef_held(
+            self._products, self._specification, self._coef, value
+        )
+        problem = make_problem(products, specification, bound_noise=self._is_bounded)
+        optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=TOL)
+        if not optimum.is_certified:
+            optimum = _other_end(problem.engine, optimum)
+        evaluation = optimum.evaluation
+        # The derivative at this theta, where all coefficients are free: f depends on the value
+        # through r2(free) + (value - coef)^2 / variance.
+        free = self._engine.evaluate(evaluation.theta, 0).fixed
+        row = self._fixed.to_user[self._row]
+        estimate = self._fixed.offset[self._row] + self._fixed.scale * float(row @ free.coef)
+        variance = float(np.square(row @ free.inverse_root).sum())
+        noise = evaluation.fixed.noise_variance * problem.fixed.scale**2
+        slope = 2.0 * (value - estimate) / (variance * noise)
+        return ProfilePoint(value, evaluation.objective, slope, evaluation.theta)
+
+    exactly_at = at
+
+    def objective_at_bound(self, bound: float) -> float:
+        """A fixed effect has no bounds."""
+        return np.inf
+
+
+def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
+    """Where the descent got stuck, go on from where it stopped; keep the better end."""
+    again = descend(engine, optimum.evaluation.theta, max_iter=MAX_ITER, tol=TOL)
+    return again if again.evaluation.objective <= optimum.evaluation.objective else optimum
+
+
+def signed_root(profiler: Profiler, value: float, objective: float) -> float:
+    """The signed root of the profile deviance."""
+    deviance = max(objective - profiler.origin.objective, 0.0)
+    return float(np.copysign(np.sqrt(deviance), value - profiler.origin.value))
+
+
+def interval_end(profiler: Profiler, root: float) -> float:
+    """Where the signed root of the profile reaches ``root``; a bound if it never does."""
+    side = 1.0 if root > 0.0 else -1.0
+    bound = profiler.upper if root > 0.0 else profiler.lower
+    origin = profiler.origin
+    if origin.value == bound:
+        return bound
+    inside, outside = origin.value, np.inf * side
+    asked_bound = False
+    value, near = profiler.guess(root), origin
+    for _ in range(MAX_STEPS):
+        is_near_bound = (value - bound) * side > -NEAR_BOUND * profiler.scale
+        if is_near_bound and not asked_bound:
+            asked_bound = True
+            if profiler.objective_at_bound(bound) - origin.objective <= root**2:
+                return bound
+            outside = bound
+        if not (value - inside) * side > 0.0 or not (outside - value) * side > 0.0:
+            value = (
+                (inside + outside) / 2.0 if np.isfinite(outside) else 2.0 * inside - origin.value
+            )
+        near = profiler.at(value, near)
+        reached = abs(signed_root(profiler, near.value, near.objective))
+        off = abs(root) - reached
+        if off > 0.0:
+            inside = near.value
+        else:
+            outside = near.value
+        by_value = abs(near.slope) / (2.0 * reached) if reached > 0.0 else 0.0
+        step = side * off / by_value if by_value > 0.0 else side * profiler.scale
+        if abs(off) < ROOT_TOLERANCE or abs(step) < 1e-12 * profiler.scale:
+            return near.value + (step if abs(off) < 1e-3 else 0.0)
+        value = near.value + step
+    return near.value

@@ -1,0 +1,149 @@
+r"""Variance parameters: their covariance, and how everything that is estimated changes with them.
+
+Notation
+--------
+With theta the free entries of the Lambdas (in the chart of `optimize.local_model`), s2(theta) the
+profiled noise variance, df that of the likelihood and f the profiled objective, the deviance before
+profiling is
+
+    d(theta, tau) = f(theta) - df (1 + log s2(theta)) + df tau + df s2(theta) / exp(tau)
+
+Take ``eta = tau - log s2(theta)`` for the noise: at the optimum eta is zero, and the Hessian of d
+in (theta, eta) is that of f beside ``d^2 d / d eta^2 = df``. So the parameters' covariance by the
+observed information, twice the inverse of the Hessian, is
+
+    cov(theta) = 2 f''^-1,     var(eta) = 2 / df,     cov(theta, eta) = 0
+
+and a derivative by theta at a fixed eta is that of the profiled quantity, while one by eta is the
+quantity itself if it is proportional to the noise variance, as ``s2 H^-1`` and ``s2 D_k`` are.
+
+The engines give f' exactly; the derivatives of f', of log s2 and of ``H^-1`` by theta are central
+differences of fourth order. At a variance of zero everything is an even function of theta, so such
+a direction contributes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from mixedlearn.components import VarianceComponents
+from mixedlearn.engines.protocol import Evaluation
+from mixedlearn.fitted import FittedModel
+from mixedlearn.optimize import FLAT_CURVATURE, ROUNDING_CURVATURE, local_model
+from mixedlearn.problem import make_problem
+
+FloatArray = NDArray[np.float64]
+
+# Step of the differences in natural lengths of theta.
+STEP = 1e-3
+# Weights of the values at so many steps from the centre (Abramowitz & Stegun 1964, 25.3.6).
+DIFFERENCES = ((-2, 1.0 / 12.0), (-1, -2.0 / 3.0), (1, 2.0 / 3.0), (2, -1.0 / 12.0))
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceParameters:
+    """The a parameters (theta's free entries, then eta), locally.
+
+    Attributes
+    ----------
+    covariance : ndarray of shape (a, a)
+        Their covariance by the observed information. Directions in which the objective is flat, or
+        curved downwards, have none.
+    undetermined : ndarray of shape (a, d)
+        Those directions.
+    coef_changes : ndarray of shape (a, p, p)
+        Derivatives of the covariance of the coefficients: ``root change root'`` for ``s2 root
+        root'``, with root in the engine's columns (``FixedEffects.inverse_root``).
+    noise_changes : ndarray of shape (a,)
+        Derivatives of the noise variance.
+    covariance_changes : tuple of ndarray of shape (a, q_k, q_k)
+        Derivatives of every factor's covariance matrix, in the user's units.
+    """
+
+    covariance: FloatArray
+    undetermined: FloatArray
+    coef_changes: FloatArray
+    noise_changes: FloatArray
+    covariance_changes: tuple[FloatArray, ...]
+
+
+def variance_parameters(model: FittedModel) -> VarianceParameters:
+    """The variance parameters of a model with random effects and noise, at its optimum."""
+    specification = model.specification
+    problem = make_problem(model.products, specification, bound_noise=model.is_bounded)
+    engine, components = problem.engine, problem.engine.components
+    optimum = engine.evaluate(components.theta_from_factors(model.factors), 2)
+    local = local_model(components, optimum)
+    entries = np.flatnonzero(local.free)
+    n_free, n_fixed = len(entries), len(optimum.fixed.coef)
+    hessian = np.zeros((n_free, n_free))
+    log_noise = np.zeros(n_free)
+    coef_changes = np.zeros((n_free + 1, n_fixed, n_fixed))
+    for a, (entry, length) in enumerate(zip(entries, local.lengths, strict=True)):
+        for steps, weight in DIFFERENCES:
+            theta = local.theta.copy()
+            theta[entry] += steps * STEP * length
+            there = engine.evaluate(theta, 1)
+            share = weight / (STEP * length)
+            hessian[a] += share * there.gradient[entries]
+            log_noise[a] += share * np.log(there.fixed.noise_variance)
+            coef_changes[a] += share * _relative_covariance(there, optimum)
+    coef_changes[-1] = np.eye(n_fixed)
+    df = model.products.n_rows - (n_fixed if specification.reml else 0)
+    covariance = np.zeros((n_free + 1, n_free + 1))
+    covariance[:-1, :-1], flat = _inverse_information(hessian, local.lengths)
+    covariance[-1, -1] = 2.0 / df
+    return VarianceParameters(
+        covariance,
+        np.vstack([flat, np.zeros((1, flat.shape[1]))]),
+        coef_changes,
+        model.noise_variance * np.append(log_noise, 1.0),
+        _covariance_changes(model, components, local.theta, entries, log_noise),
+    )
+
+
+def _relative_covariance(there: Evaluation, here: Evaluation) -> FloatArray:
+    """Covariance of the coefficients at one theta in terms of the root of that at another."""
+    root = solve_triangular(here.fixed.inverse_root, there.fixed.inverse_root)
+    share = there.fixed.noise_variance / here.fixed.noise_variance
+    return share * (root @ root.T)
+
+
+def _inverse_information(hessian: FloatArray, lengths: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Twice the inverse of the Hessian over the directions that curve upwards, and the others."""
+    scaled = (hessian + hessian.T) / 2.0 * np.outer(lengths, lengths)
+    curvature, vectors = np.linalg.eigh(scaled)
+    directions = lengths[:, None] * vectors
+    least = max(FLAT_CURVATURE, ROUNDING_CURVATURE * curvature.max(initial=0.0))
+    known = curvature > least
+    root = directions[:, known] * np.sqrt(2.0 / curvature[known])
+    return root @ root.T, directions[:, ~known]
+
+
+def _covariance_changes(
+    model: FittedModel,
+    components: VarianceComponents,
+    theta: FloatArray,
+    entries: NDArray[np.intp],
+    log_noise: FloatArray,
+) -> tuple[FloatArray, ...]:
+    """Derivatives of ``s2 T Lambda Lambda' T'`` by theta's free entries and eta."""
+    factors = components.factors_from_theta(theta)
+    directions = components.directions()
+    bounds = [0, *np.cumsum([len(own) for own in directions]).tolist()]
+    found = []
+    for random, factor, direction, (start, stop), covariance in zip(
+        model.random_bases, factors, directions, pairwise(bounds), model.covariances, strict=True
+    ):
+        one_sided = np.zeros((len(theta), *factor.shape))
+        one_sided[start:stop] = direction @ factor.T
+        turned = random.to_user @ one_sided[entries] @ random.to_user.T
+        changes = model.noise_variance * (turned + turned.transpose(0, 2, 1))
+        changes += log_noise[:, None, None] * covariance
+        found.append(np.concatenate([changes, covariance[None]]))
+    return tuple(found)

@@ -1,0 +1,251 @@
+"""Tests of hypotheses about the fixed effects: contrasts, and terms by an analysis of variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference._uncertainty import (
+    coef_uncertainty,
+    degrees_of_freedom,
+    joint_test,
+    standard_errors,
+)
+from mixedlearn.inference.tables import check_level, estimate_table
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContrastTest:
+    """A test of contrasts of the fixed effects, from `contrast_test`.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        Every contrast on its own, as in `coefficient_table`; t and p are for its hypothetical
+        value.
+    f_value : float
+        F statistic of all contrasts together.
+    num_df : int
+        Degrees of freedom of the numerator: the rank of L.
+    den_df : float
+        Degrees of freedom of the denominator.
+    p_value : float
+    ddf : str
+        The method for the degrees of freedom.
+    """
+
+    rows: pd.DataFrame
+    f_value: float
+    num_df: int
+    den_df: float
+    p_value: float
+    ddf: str
+
+    @property
+    def estimate(self) -> FloatArray:
+        """Estimates of the contrasts, shape (r,)."""
+        return self.rows["estimate"].to_numpy()
+
+    @property
+    def std_error(self) -> FloatArray:
+        """Their standard errors, shape (r,)."""
+        return self.rows["std_error"].to_numpy()
+
+    @property
+    def t_value(self) -> FloatArray:
+        """Their t statistics, shape (r,)."""
+        return self.rows["t_value"].to_numpy()
+
+    def __str__(self) -> str:
+        return f"{self.rows.to_string()}\n{self._conclusion()}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.rows.to_html()}<p>{self._conclusion()}</p>"
+
+    def _conclusion(self) -> str:
+        return (
+            f"F({self.num_df}, {self.den_df:.5g}) = {self.f_value:.5g}, p = {self.p_value:.4g} "
+            f"({self.ddf})"
+        )
+
+
+def contrast_test(
+    estimator: Any,
+    L: Any,
+    ddf: str = "satterthwaite",
+    rhs: ArrayLike = 0.0,
+    level: float = 0.95,
+) -> ContrastTest:
+    """Test linear combinations of the fixed effects.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Fitted.
+    L : array-like of shape (p,) or (r, p), dict, Series or DataFrame
+        One combination of the p coefficients, or r that are tested together. A dict or a Series
+        gives the weights by the coefficients' names, a DataFrame has a row for every combination
+        and a column for every coefficient; what is left out has weight zero. Rows may depend on
+        each other.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+        Degrees of freedom of the denominator, see `coefficient_table`. With several rows,
+        Satterthwaite's are those of Fai & Cornelius [1]_ as in lmerTest, and Kenward & Roger's [2]_
+        come with a factor for F.
+    rhs : float or array-like of shape (r,), default=0.0
+        Hypothetical values of the combinations.
+    level : float, default=0.95
+        Level of the confidence intervals of single combinations.
+
+    Returns
+    -------
+    ContrastTest
+
+    Raises
+    ------
+    ValueError
+        If L has the wrong length or names an unknown coefficient, if a combination has weight on
+        aliased coefficients and cannot be estimated, if rows that depend on each other have
+        contradictory values, or for the reasons of `coefficient_table`.
+
+    Notes
+    -----
+    Satterthwaite's degrees of freedom of several rows depend on the principal axes of their
+    covariance, and so, somewhat, on the units of the rows; F and Kenward & Roger's do not.
+
+    References
+    ----------
+    .. [1] Fai, A. H.-T. & Cornelius, P. L. (1996). Approximate F-tests of multiple degree of
+       freedom hypotheses in generalized least squares analyses of unbalanced split-plot
+       experiments. Journal of Statistical Computation and Simulation 54, 363-378.
+    .. [2] Kenward, M. G. & Roger, J. H. (1997). Small sample inference for fixed effects from
+       restricted maximum likelihood. Biometrics 53, 983-997.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import contrast_test
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+
+    The mean reaction time on day 5, is it 300 ms?
+
+    >>> test = contrast_test(model, {"intercept": 1, "Days": 5}, rhs=300.0)
+    >>> test.estimate.round(2), test.std_error.round(2), round(test.p_value, 4)
+    (array([303.74]), array([9.58]), 0.701)
+
+    Two rows at once:
+
+    >>> test = contrast_test(model, [[1, 0], [0, 1]], ddf="kenward-roger")
+    >>> print(round(test.f_value, 2), test.num_df, round(test.den_df, 2))
+    705.84 2 16.0
+    """
+    model = model_of(estimator)
+    check_level(level)
+    rows, labels = contrast_rows(model, L)
+    hypothesis = _hypothesis(rhs, len(rows))
+    uncertainty = coef_uncertainty(model, ddf)
+    estimates = rows @ model.coef
+    test = joint_test(uncertainty, rows, estimates - hypothesis)
+    table = estimate_table(
+        pd.Index(labels),
+        estimates,
+        hypothesis,
+        standard_errors(uncertainty, rows),
+        degrees_of_freedom(uncertainty, rows),
+        level,
+    )
+    return ContrastTest(table, test.f_value, test.num_df, test.den_df, test.p_value, ddf)
+
+
+def _hypothesis(rhs: ArrayLike, n_rows: int) -> FloatArray:
+    values = np.asarray(rhs, dtype=float)
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != n_rows):
+        raise ValueError(
+            f"rhs has shape {values.shape}, but L has {n_rows} rows: give a number, or one for "
+            "each row."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("rhs has values that are not finite: give numbers.")
+    return np.broadcast_to(values, (n_rows,))
+
+
+def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+    """Analysis of variance: F tests of the terms of the fixed effects.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Fitted.
+    type : {1, 2, 3, "I", "II", "III"}, default=3
+        What a term is adjusted for: the terms before it (1); all terms that do not contain it (2);
+        all terms, with the hypothesis that its effect is zero on average over the levels of other
+        categorical variables (3).
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+        Degrees of freedom of the denominator; see `contrast_test`.
+
+    Returns
+    -------
+    DataFrame
+        A row for every term: ``sum_sq``, ``mean_sq``, ``num_df``, ``den_df``, ``f_value`` and
+        ``p_value``. As in lmerTest, ``mean_sq`` is F times the noise variance (F without Kenward &
+        Roger's factor), and ``sum_sq`` is ``mean_sq`` times ``num_df``: they are no sums of
+        squares of a decomposition. A term of which nothing can be estimated, because its columns
+        are aliased, has ``num_df`` 0 and NaN.
+
+    Raises
+    ------
+    ValueError
+        If ``type`` or ``ddf`` is not allowed, or for the reasons of `coefficient_table`.
+
+    Notes
+    -----
+    The hypotheses of types 1 and 2 are those of ordinary least squares with the same columns and
+    weights [1]_. A term contains another if it has all of its variables and more, whether these are
+    categorical or not. Aliased columns are left out; of a type 3 hypothesis that they take part
+    in, what can be estimated is tested.
+
+    References
+    ----------
+    .. [1] Goodnight, J. H. (1979). A tutorial on the SWEEP operator. The American Statistician 33,
+       149-158.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import anova
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> anova(model).round(2)
+            sum_sq   mean_sq  num_df  den_df  f_value  p_value
+    Days  30031.01  30031.01       1    17.0    45.85      0.0
+    """
+    model = model_of(estimator)
+    if type not in TYPES:
+        raise ValueError(f"type={type!r} is not a type of hypotheses: use 1, 2 or 3.")
+    uncertainty = coef_uncertainty(model, ddf)
+    found = []
+    for rows in term_rows(model, TYPES[type]):
+        test = joint_test(uncertainty, rows, rows @ model.coef)
+        found.append(
+            {
+                "sum_sq": test.mean_square * test.num_df if test.num_df else np.nan,
+                "mean_sq": test.mean_square,
+                "num_df": test.num_df,
+                "den_df": test.den_df,
+                "f_value": test.f_value,
+                "p_value": test.p_value,
+            }
+        )
+    names = [term.name for term in model.specification.terms]
+    columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value"]
+    return pd.DataFrame(found, index=pd.Index(names, dtype=object), columns=columns)

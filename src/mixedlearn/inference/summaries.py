@@ -1,0 +1,189 @@
+"""The summary of a fitted model: what R's ``summary`` prints, as text and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference.tables import coefficient_table, variance_errors
+
+DDF_NAMES = {
+    "satterthwaite": "Satterthwaite's degrees of freedom",
+    "kenward-roger": "Kenward and Roger's standard errors and degrees of freedom",
+    "residual": "residual degrees of freedom",
+    "normal": "the normal distribution",
+}
+# Digits after the point of the columns that are no estimates.
+DIGITS = {"df": 2, "t_value": 3, "p_value": 4}
+CORRELATION_DIGITS = 3
+SIGNIFICANT = 4
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A summary that prints; its parts are tables.
+
+    Attributes
+    ----------
+    title : str
+        The kind of model and the criterion that it was fitted by.
+    facts : dict of str to str
+        The formula, the criterion, numbers of rows and levels.
+    random_effects : DataFrame
+        A row for each random effect and the noise, by factor and effect: variance, standard
+        deviation, correlations with the effects before it, and standard errors of the variances
+        if they were asked for.
+    fixed_effects : DataFrame
+        As `coefficient_table` gives it.
+    tests : str
+        What the tests and intervals of the fixed effects rest on.
+    notes : tuple of str
+        Whether the fit is singular, what could not be estimated, whether the optimum is certified.
+    """
+
+    title: str
+    facts: dict[str, str]
+    random_effects: pd.DataFrame
+    fixed_effects: pd.DataFrame
+    tests: str
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.facts) + 1
+        lines = [self.title, ""]
+        lines += [f"{name + ':':{width}} {value}" for name, value in self.facts.items()]
+        lines += ["", "Random effects", _as_text(self.random_effects)]
+        lines += ["", f"Fixed effects, with {self.tests}", _as_text(self.fixed_effects)]
+        for note in self.notes:
+            lines += ["", note]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        facts = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self.facts.items()
+        )
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return (
+            f"<h3>{escape(self.title)}</h3><table>{facts}</table>"
+            f"<h4>Random effects</h4>{_as_html(self.random_effects)}"
+            f"<h4>Fixed effects, with {escape(self.tests)}</h4>"
+            f"{_as_html(self.fixed_effects)}{notes}"
+        )
+
+
+def summarise(
+    estimator: Any, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False
+) -> Summary:
+    """Summarise a fitted model; see `MixedLinearRegressor.summary`."""
+    model = model_of(estimator)
+    specification = model.specification
+    criterion = "REML" if specification.reml else "ML"
+    kind = "Linear mixed model" if specification.factors else "Linear model without random effects"
+    likelihood = "restricted likelihood" if specification.reml else "likelihood"
+    levels = ", ".join(
+        f"{factor.name} {grouped.shape[2]:,}"
+        for factor, grouped in zip(specification.factors, model.products.grouped, strict=True)
+    )
+    facts = {
+        "Formula": estimator.formula_,
+        "Criterion": f"-2 log {likelihood} {model.objective:.4f}",
+        "AIC, BIC": f"{estimator.aic():.4f}, {estimator.bic():.4f}",
+        "Rows": f"{model.products.n_rows:,}",
+        "Levels": levels or "no grouping factor",
+    }
+    return Summary(
+        f"{kind} fitted by {criterion}",
+        facts,
+        _random_effects(model, std_error=std_error),
+        coefficient_table(estimator, ddf=ddf, level=level).rename(
+            columns={side: f"{side} {100.0 * level:g}%" for side in ("lower", "upper")}
+        ),
+        DDF_NAMES[ddf],
+        _notes(model),
+    )
+
+
+def _notes(model: FittedModel) -> tuple[str, ...]:
+    notes = list(model.warnings)
+    if model.is_singular:
+        notes.insert(
+            0, "Singular fit: a variance is zero, or random effects are perfectly correlated."
+        )
+    if not model.is_certified:
+        notes.append("The optimiser stopped without a certified optimum.")
+    return tuple(notes)
+
+
+def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
+    """Variances, deviations and correlations, laid out as lme4 prints them."""
+    errors = variance_errors(model) if std_error else []
+    most = max((len(factor.effects) for factor in model.specification.factors), default=1)
+    rows, index = [], []
+    for k, (factor, covariance) in enumerate(
+        zip(model.specification.factors, model.covariances, strict=True)
+    ):
+        deviations = np.sqrt(np.diag(covariance))
+        sizes = np.outer(deviations, deviations)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            correlations = np.where(
+                factor.structure.mask, np.clip(covariance / sizes, -1.0, 1.0), np.nan
+            )
+        for i, effect in enumerate(factor.effects):
+            row = {"variance": covariance[i, i]}
+            if std_error:
+                row["std_error"] = errors[k][i, i]
+            row["sd"] = deviations[i]
+            for j in range(most - 1):
+                row[f"corr_{j + 1}"] = correlations[i, j] if j < i else np.nan
+            rows.append(row)
+            index.append((factor.name, effect))
+    noise = {"variance": model.noise_variance, "sd": np.sqrt(model.noise_variance)}
+    if std_error:
+        noise["std_error"] = float(errors[-1])
+    rows.append(noise)
+    index.append(("noise", ""))
+    names = pd.MultiIndex.from_tuples(index, names=["factor", "effect"])
+    table = pd.DataFrame(rows, index=names)
+    return table.drop(columns=[own for own in table if table[own].isna().all() and "corr" in own])
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    shown = table.rename_axis(index=[None] * table.index.nlevels)
+    return str(shown.to_string(formatters=_formatters(table), na_rep=""))
+
+
+def _as_html(table: pd.DataFrame) -> str:
+    return str(table.to_html(formatters=_formatters(table), na_rep=""))
+
+
+def _formatters(table: pd.DataFrame) -> dict[Any, Callable[[float], str]]:
+    return {
+        column: _p_value if column == "p_value" else _fixed(DIGITS.get(column), table[column])
+        for column in table
+    }
+
+
+def _p_value(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return "<1e-04" if value < 1e-4 else f"{value:.4f}"
+
+
+def _fixed(digits: int | None, values: pd.Series) -> Callable[[float], str]:
+    """As many digits as show the smallest entry with some significant ones."""
+    if str(values.name).startswith("corr"):
+        digits = CORRELATION_DIGITS
+    if digits is None:
+        sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
+        smallest = float(sizes.min()) if len(sizes) else 1.0
+        digits = int(np.clip(SIGNIFICANT - 1 - np.floor(np.log10(smallest)), 0, 8))
+    return lambda value: "" if np.isnan(value) else f"{value:.{digits}f}"

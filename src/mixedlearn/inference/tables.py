@@ -1,0 +1,301 @@
+"""Tables of estimates: coefficients and variances."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference._uncertainty import (
+    coef_uncertainty,
+    degrees_of_freedom,
+    standard_errors,
+    t_quantile,
+    two_sided_p,
+)
+from mixedlearn.inference._variance_parameters import variance_parameters
+
+FloatArray = NDArray[np.float64]
+
+# A covariance matrix whose smallest eigenvalue is below this share of its size is singular.
+SINGULAR = 1e-12
+# A derivative beyond this share, in a direction in which the likelihood is flat, is not rounding.
+FLAT_SHARE = 1e-6
+
+
+def coefficient_table(
+    estimator: Any, ddf: str = "satterthwaite", level: float = 0.95
+) -> pd.DataFrame:
+    """Estimates of the fixed effects with standard errors, t tests and confidence intervals.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Fitted.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+        Degrees of freedom: by the observed information of the variances [1]_ [2]_; by the expected
+        information, with standard errors that allow for the estimation of the variances [3]_ (REML
+        only); rows less fixed effects; or infinite, the normal distribution.
+    level : float, default=0.95
+        Level of the confidence intervals.
+
+    Returns
+    -------
+    DataFrame of shape (p, 7)
+        A row for every coefficient, in units of y per unit of its column: ``estimate``,
+        ``std_error``, ``df``, ``t_value`` and ``p_value`` of the hypothesis that it is zero
+        (two-sided), ``lower`` and ``upper``. The row of an aliased coefficient is NaN.
+
+    Raises
+    ------
+    ValueError
+        If ``ddf`` or ``level`` is not allowed, the model was fitted by maximum likelihood and
+        ``ddf="kenward-roger"``, or there are too many random effects for that method.
+
+    Notes
+    -----
+    Where a variance is zero, Satterthwaite's method leaves it out: the standard errors do not
+    change with it to first order. So it does with directions in which the likelihood is flat.
+    Kenward and Roger's method takes a variance of zero like any other, as pbkrtest does. Without
+    random effects the degrees of freedom are the residual ones; where the fixed effects reproduce
+    the response, t is infinite.
+
+    References
+    ----------
+    .. [1] Giesbrecht, F. G. & Burns, J. C. (1985). Two-stage analysis based on a mixed model:
+       large-sample asymptotic theory and small-sample simulation results. Biometrics 41, 477-486.
+    .. [2] Kuznetsova, A., Brockhoff, P. B. & Christensen, R. H. B. (2017). lmerTest package: tests
+       in linear mixed effects models. Journal of Statistical Software 82(13).
+    .. [3] Kenward, M. G. & Roger, J. H. (1997). Small sample inference for fixed effects from
+       restricted maximum likelihood. Biometrics 53, 983-997.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import coefficient_table
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> coefficient_table(model).round(3)
+               estimate  std_error    df  t_value  p_value    lower    upper
+    intercept   251.405      6.825  17.0   36.838      0.0  237.007  265.804
+    Days         10.467      1.546  17.0    6.771      0.0    7.206   13.729
+    """
+    model = model_of(estimator)
+    check_level(level)
+    uncertainty = coef_uncertainty(model, ddf)
+    rows = np.eye(len(model.coef))
+    estimates = np.where(model.fixed_basis.aliased, np.nan, model.coef)
+    errors = np.where(model.fixed_basis.aliased, np.nan, standard_errors(uncertainty, rows))
+    df = degrees_of_freedom(uncertainty, rows)
+    names = model.specification.coef_names
+    return estimate_table(pd.Index(names, dtype=object), estimates, 0.0, errors, df, level)
+
+
+def estimate_table(
+    index: pd.Index,
+    estimates: FloatArray,
+    hypothesis: FloatArray | float,
+    errors: FloatArray,
+    df: FloatArray,
+    level: float,
+) -> pd.DataFrame:
+    """Estimates with t tests of hypothetical values and confidence intervals."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_value = (estimates - hypothesis) / errors
+    margin = t_quantile((1.0 + level) / 2.0, df) * errors
+    return pd.DataFrame(
+        {
+            "estimate": estimates,
+            "std_error": errors,
+            "df": df,
+            "t_value": t_value,
+            "p_value": two_sided_p(t_value, df),
+            "lower": estimates - margin,
+            "upper": estimates + margin,
+        },
+        index=index,
+    )
+
+
+def check_level(level: float) -> None:
+    """Refuse what is no confidence level."""
+    if not isinstance(level, Real) or not 0.0 < level < 1.0:
+        raise ValueError(f"level={level!r} is not a confidence level: give a number such as 0.95.")
+
+
+def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFrame:
+    """Covariance matrix of the fixed effects.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Fitted.
+    method : {"model", "kenward-roger"}, default="model"
+        That of the model, the variances taken as known (``coef_covariance_``), or the one that
+        Kenward & Roger adjust for their estimation, which is larger [1]_.
+
+    Returns
+    -------
+    DataFrame of shape (p, p)
+        Zero for aliased coefficients.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, or cannot be used for this model (see `coefficient_table`).
+
+    References
+    ----------
+    .. [1] Kenward, M. G. & Roger, J. H. (1997). Small sample inference for fixed effects from
+       restricted maximum likelihood. Biometrics 53, 983-997.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import coefficient_covariance
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> coefficient_covariance(model, "kenward-roger").round(3)
+               intercept   Days
+    intercept     46.575 -1.451
+    Days          -1.451  2.389
+    """
+    model = model_of(estimator)
+    if method not in ("model", "kenward-roger"):
+        raise ValueError(f"method={method!r} is unknown: use 'model' or 'kenward-roger'.")
+    is_adjusted = method == "kenward-roger"
+    covariance = (
+        coef_uncertainty(model, method).covariance if is_adjusted else model.coef_covariance
+    )
+    names = list(model.specification.coef_names)
+    return pd.DataFrame(covariance, index=names, columns=names)
+
+
+def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
+    """Variances and covariances of the random effects, and the noise variance.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Fitted.
+    std_error : bool, default=True
+        Whether to compute standard errors, which takes four evaluations of the likelihood for every
+        variance parameter.
+
+    Returns
+    -------
+    DataFrame
+        A row for every variance and every covariance that the model leaves free, factor by factor,
+        and one for the noise: ``factor``; ``effects``, a name for a variance and two for a
+        covariance; ``variance``, which holds the covariance there; ``sd``, of variances;
+        ``correlation``, of covariances; ``std_error`` of the variance or covariance.
+
+    Notes
+    -----
+    Standard errors come from the observed information of the criterion that was fitted, the
+    restricted likelihood or the likelihood, and the delta method. Variances are far from normally
+    distributed, so they are no basis of tests and intervals. They are NaN where they mean
+    nothing: where the covariance matrix of the effects that covary is singular (a variance is zero
+    or a correlation is one) and where the likelihood is flat.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import variance_table
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> variance_table(model).round(2)
+        factor         effects  variance     sd  correlation  std_error
+    0  Subject       intercept    612.09  24.74          NaN     288.78
+    1  Subject            Days     35.07   5.92          NaN      14.78
+    2  Subject  intercept,Days      9.60    NaN         0.07      46.68
+    3    noise                    654.94  25.59          NaN      77.19
+    """
+    model = model_of(estimator)
+    errors = variance_errors(model) if std_error else None
+    found = []
+    for k, (factor, covariance) in enumerate(
+        zip(model.specification.factors, model.covariances, strict=True)
+    ):
+        deviations = np.sqrt(np.diag(covariance))
+        for i, j in _free_entries(factor.structure.mask):
+            is_variance, size = i == j, deviations[i] * deviations[j]
+            names = factor.effects[i] if is_variance else f"{factor.effects[i]},{factor.effects[j]}"
+            has_correlation = not is_variance and size > 0.0
+            found.append(
+                {
+                    "factor": factor.name,
+                    "effects": names,
+                    "variance": covariance[i, j],
+                    "sd": deviations[i] if is_variance else np.nan,
+                    "correlation": covariance[i, j] / size if has_correlation else np.nan,
+                    "std_error": np.nan if errors is None else errors[k][i, j],
+                }
+            )
+    found.append(
+        {
+            "factor": "noise",
+            "effects": "",
+            "variance": model.noise_variance,
+            "sd": np.sqrt(model.noise_variance),
+            "correlation": np.nan,
+            "std_error": np.nan if errors is None else float(errors[-1]),
+        }
+    )
+    table = pd.DataFrame(found)
+    return table if std_error else table.drop(columns="std_error")
+
+
+def _free_entries(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Variances, then covariances."""
+    pairs = [(i, j) for i in range(len(mask)) for j in range(i + 1, len(mask)) if mask[i, j]]
+    return [(i, i) for i in range(len(mask))] + pairs
+
+
+def variance_errors(model: FittedModel) -> list[FloatArray]:
+    """Standard errors of every factor's covariance matrix, (q, q), and of the noise variance."""
+    noise = model.noise_variance
+    if model.fixed_basis.is_exact:
+        return [np.full(own.shape, np.nan) for own in model.covariances] + [np.array(np.nan)]
+    if not any(len(random.kept) for random in model.random_bases):
+        n_fixed = len(model.fixed_effects.coef)
+        df = model.products.n_rows - (n_fixed if model.specification.reml else 0)
+        nothing = [np.full(own.shape, np.nan) for own in model.covariances]
+        return [*nothing, np.array(noise * np.sqrt(2.0 / df))]
+    parameters = variance_parameters(model)
+    found = []
+    for changes in (*parameters.covariance_changes, parameters.noise_changes):
+        square = np.einsum("a...,ab,b...->...", changes, parameters.covariance, changes)
+        flat = np.einsum("a...,ad->...d", changes, parameters.undetermined)
+        size = np.abs(changes).max(axis=0)[..., None]
+        is_flat = (np.abs(flat) > FLAT_SHARE * size).any(axis=-1)
+        found.append(np.where(is_flat, np.nan, np.sqrt(np.maximum(square, 0.0))))
+    for factor, random, covariance, errors in zip(
+        model.specification.factors, model.random_bases, model.covariances, found, strict=False
+    ):
+        structure = factor.structure
+        blocks = structure.blocks() if structure.has_full_blocks else [np.arange(len(covariance))]
+        for block in blocks:
+            # An aliased effect has no variance of its own, and leaves the others as they are.
+            kept = block[np.isin(block, random.kept)]
+            part = errors[np.ix_(kept, kept)]
+            errors[np.ix_(block, block)] = np.nan
+            if not _is_singular(covariance[np.ix_(kept, kept)]):
+                errors[np.ix_(kept, kept)] = part
+    return found
+
+
+def _is_singular(covariance: FloatArray) -> bool:
+    sizes = np.sqrt(np.diag(covariance))
+    if not sizes.all():
+        return True
+    values = np.linalg.eigvalsh(covariance / np.outer(sizes, sizes))
+    return bool((values < SINGULAR).any())

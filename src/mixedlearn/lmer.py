@@ -1,0 +1,74 @@
+"""`lmer`: a model by a formula with its response, from one data frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from mixedlearn.estimator import MixedLinearRegressor
+from mixedlearn.formula import as_pandas, columns_used, evaluate_response, split_response
+
+
+def lmer(
+    formula: str,
+    data: Any,
+    *,
+    reml: bool = True,
+    sample_weight: ArrayLike | None = None,
+    **parameters: Any,
+) -> MixedLinearRegressor:
+    """Fit a linear mixed model given by a formula in lme4's notation.
+
+    Parameters
+    ----------
+    formula : str
+        ``"Weight ~ Time + (1 + Time | Pig)"``: the response, which may be an expression such as
+        ``log(Weight)``, the fixed effects and the random terms. See `MixedLinearRegressor`.
+    data : DataFrame of shape (n_samples, n_columns)
+        The columns that the formula names; others are not looked at. A dot in the formula stands
+        for all columns but those of the response and the grouping factors.
+    reml : bool, default=True
+        Whether to maximise the restricted likelihood or the likelihood.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Precision weights; a row of weight zero counts as absent.
+    **parameters
+        Further parameters of `MixedLinearRegressor`: ``handle_unknown``, ``max_iter``, ``tol``.
+
+    Returns
+    -------
+    estimator : MixedLinearRegressor
+        Fitted to the columns that the right-hand side uses; ``predict`` takes a frame that has
+        them, with or without the response.
+
+    Raises
+    ------
+    ValueError
+        If the formula is not as it should be (the message shows where), if data is no data frame,
+        or as for `MixedLinearRegressor.fit`.
+
+    References
+    ----------
+    Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects models
+    using lme4. Journal of Statistical Software 67(1).
+
+    Examples
+    --------
+    >>> from mixedlearn import lmer
+    >>> from mixedlearn.datasets import load_dietox
+    >>> pigs = load_dietox().frame
+    >>> model = lmer("Weight ~ Time + (1 + Time | Pig)", pigs)
+    >>> model.covariances_["Pig"].round(3)
+               intercept   Time
+    intercept     19.493  0.294
+    Time           0.294  0.416
+    >>> model.formula_
+    'Time + (1 + Time | Pig)'
+    >>> model.predict(pigs.head(2)).round(1)
+    array([22. , 28.8])
+    """
+    frame = as_pandas(data, "data")
+    response, predictors = split_response(formula)
+    estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
+    X = frame[columns_used(predictors, frame, response)]
+    return estimator.fit(X, evaluate_response(response, frame), sample_weight=sample_weight)
