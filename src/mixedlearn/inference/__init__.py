@@ -3,6 +3,9 @@
 Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 """
 
+from mixedlearn.inference._bootstrap import parametric_bootstrap
+from mixedlearn.inference._bootstrap_result import BootstrapResult
+from mixedlearn.inference._random_effects import random_effects_table
 from mixedlearn.inference.coefficients import (
     information_criteria,
     level_coefficients,
@@ -20,6 +23,7 @@ from mixedlearn.inference.residuals import residuals
 from mixedlearn.inference.tables import coefficient_covariance, coefficient_table, variance_table
 
 __all__ = [
+    "BootstrapResult",
     "ConditionalAIC",
     "ContrastTest",
     "ExactTest",
@@ -42,8 +46,10 @@ __all__ = [
     "level_coefficients",
     "likelihood_ratio_test",
     "model_matrix",
+    "parametric_bootstrap",
     "profile_likelihood",
     "r2",
+    "random_effects_table",
     "residuals",
     "variance_table",
 ]

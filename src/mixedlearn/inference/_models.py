@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
 
@@ -37,3 +39,16 @@ def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
 def by_maximum_likelihood(model: FittedModel) -> FittedModel:
     """The model fitted by maximum likelihood."""
     return with_criterion(model, reml=False)
+
+
+def check_level(level: Any) -> float:
+    """The probability of an interval.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number between zero and one.
+    """
+    if isinstance(level, (int, float, np.floating)) and 0.0 < level < 1.0:
+        return float(level)
+    raise ValueError(f"level must be a probability between 0 and 1, got {level!r}.")

@@ -20,7 +20,7 @@ from mixedlearn.inference._deletion import (
     refit_cases,
 )
 from mixedlearn.inference._models import model_of
-from mixedlearn.inference._parameters import parameter_value, parameters
+from mixedlearn.inference._parameters import estimates, parameter_names
 from mixedlearn.inference._training import TrainingRows, training_rows
 from mixedlearn.inference.residuals import leverages
 
@@ -215,13 +215,14 @@ def _delete(
         return delete_cases(model, remainders, remaining), None
     coef = np.full((len(index), len(model.coef)), np.nan)
     std = np.full_like(coef, np.nan)
-    components = [own for own in parameters(model.specification) if own.kind != "coef"]
-    table = pd.DataFrame(np.nan, index, [own.name for own in components])
+    n_components = len(parameter_names(model.specification)) - len(model.coef)
+    names = parameter_names(model.specification)[:n_components]
+    table = pd.DataFrame(np.nan, index, names)
     for case, without in enumerate(refit_cases(model, remainders, remaining)):
         if without is not None:
             coef[case] = without.coef
             std[case] = np.sqrt(np.diag(without.coef_covariance))
-            table.iloc[case] = [parameter_value(without, own) for own in components]
+            table.iloc[case] = estimates(without)[:n_components]
     return Deletion(coef, std), table
 
 
