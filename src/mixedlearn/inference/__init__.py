@@ -12,14 +12,9 @@ from mixedlearn.inference.coefficients import (
     model_matrix,
 )
 from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
+from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
-from mixedlearn.inference.goodness import (
-    ConditionalAIC,
-    conditional_aic,
-    effect_sizes,
-    intraclass_correlation,
-    r2,
-)
+from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, r2
 from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
 from mixedlearn.inference.influence import Influence, influence
 from mixedlearn.inference.intervals import confidence_intervals

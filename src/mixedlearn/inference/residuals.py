@@ -29,6 +29,8 @@ from mixedlearn.prediction import predict_mean
 
 FloatArray = NDArray[np.float64]
 
+# Share of the noise variance that, left of a residual's variance, is rounding error.
+NO_VARIANCE = 1e-10
 KINDS = ("conditional", "marginal", "scaled", "studentized")
 
 
@@ -149,10 +151,6 @@ def residuals(
             values = values * np.sqrt(rows.weights / variance)
         values[variance == 0.0] = np.nan
     return pd.Series(values, name=kind)
-
-
-# Share of the noise variance that, left of a residual's variance, is rounding error.
-NO_VARIANCE = 1e-10
 
 
 def leverages(model: FittedModel, rows: TrainingRows) -> FloatArray:
