@@ -181,7 +181,7 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     )
 
 
-def drop1(est: Any) -> pd.DataFrame:
+def drop1(estimator: Any) -> pd.DataFrame:
     """Likelihood-ratio tests of dropping each term of the fixed effects.
 
     A term is dropped only if no other term contains it: not x where there is an interaction of x.
@@ -189,7 +189,7 @@ def drop1(est: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
         Fitted by REML or ML.
 
     Returns
@@ -216,7 +216,7 @@ def drop1(est: Any) -> pd.DataFrame:
     <none>  <NA>  1763.939     NaN      NaN
     Days       1  1785.476  23.537      0.0
     """
-    model = by_maximum_likelihood(model_of(est))
+    model = by_maximum_likelihood(model_of(estimator))
     names, criteria, statistics = ["<none>"], [aic(model)], [np.nan]
     df: list[int | None] = [None]
     for term in _droppable(model.specification.terms):

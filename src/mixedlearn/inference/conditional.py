@@ -63,7 +63,7 @@ class ConditionalAIC:
         return "<p>" + str(self).replace("\n", "<br>") + "</p>"
 
 
-def conditional_aic(est: Any) -> ConditionalAIC:
+def conditional_aic(estimator: Any) -> ConditionalAIC:
     """Conditional AIC: of predictions for the levels that were seen.
 
     `MixedLinearRegressor.aic` judges predictions for new levels. Where the levels themselves are of
@@ -72,7 +72,7 @@ def conditional_aic(est: Any) -> ConditionalAIC:
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
         Fitted by REML or ML.
 
     Returns
@@ -109,7 +109,7 @@ def conditional_aic(est: Any) -> ConditionalAIC:
     conditional log-likelihood: -824.51
     effective degrees of freedom: 29.02 + 1 for the noise
     """
-    model = model_of(est)
+    model = model_of(estimator)
     n, noise = model.products.n_rows, model.noise_variance
     p = len(model.fixed_effects.coef)
     if model.fixed_basis.is_exact:

@@ -65,7 +65,7 @@ class ExactTest:
 
 
 def exact_restricted_lrt(
-    est: Any,
+    estimator: Any,
     factor: str | None = None,
     effect: str | None = None,
     *,
@@ -76,7 +76,7 @@ def exact_restricted_lrt(
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
         A model fitted by ML is refitted by REML, from its cross-products.
     factor : str, optional
         Grouping factor whose variance is tested; may be left out if there is one.
@@ -134,7 +134,7 @@ def exact_restricted_lrt(
     statistic: 6.369    p-value: 0.0044
     (10,000 simulated statistics, 55.3% of them zero)
     """
-    model = model_of(est)
+    model = model_of(estimator)
     k, effects = _find_variance(model, factor, effect)
     model = with_criterion(model, reml=True)
     products, specification = without_effects(model.products, model.specification, k, set(effects))
@@ -147,7 +147,7 @@ def exact_restricted_lrt(
 
 
 def exact_lrt(
-    est: Any,
+    estimator: Any,
     *,
     fixed_effects: Sequence[str] = (),
     n_resamples: int = 10_000,
@@ -159,7 +159,7 @@ def exact_lrt(
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
         Has one variance component; a model fitted by REML is refitted by ML.
     fixed_effects : sequence of str, default=()
         Fixed effects that are zero under the hypothesis as well, "intercept" for the constant: of a
@@ -201,7 +201,7 @@ def exact_lrt(
     statistic: 167    p-value: 9.999e-05
     (10,000 simulated statistics, 0.0% of them zero)
     """
-    model = model_of(est)
+    model = model_of(estimator)
     k, effects = _find_variance(model, None, None)
     coefs = _find_coefs(model, fixed_effects)
     model = with_criterion(model, reml=False)

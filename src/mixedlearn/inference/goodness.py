@@ -75,12 +75,12 @@ def _between_rows(gram: FloatArray, columns: FloatArray, n_rows: int) -> FloatAr
     return square / weight * n_rows / max(n_rows - 1, 1)
 
 
-def r2(est: Any) -> pd.Series:
+def r2(estimator: Any) -> pd.Series:
     """Marginal and conditional R squared: shares of the variance that the model explains.
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
 
     Returns
     -------
@@ -119,18 +119,18 @@ def r2(est: Any) -> pd.Series:
     conditional    0.799
     Name: r2, dtype: float64
     """
-    parts = _variances(model_of(est))
+    parts = _variances(model_of(estimator))
     explained = np.array([parts.fixed, parts.fixed + parts.random.sum()])
     shares = _shares(explained, parts.fixed + parts.total)
     return pd.Series(shares, index=["marginal", "conditional"], name="r2")
 
 
-def intraclass_correlation(est: Any) -> pd.DataFrame:
+def intraclass_correlation(estimator: Any) -> pd.DataFrame:
     """Intraclass correlation: each factor's share of the variance.
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
 
     Returns
     -------
@@ -170,7 +170,7 @@ def intraclass_correlation(est: Any) -> pd.DataFrame:
     plate      0.151       0.151
     sample     0.785       0.785
     """
-    model = model_of(est)
+    model = model_of(estimator)
     parts = _variances(model)
     return pd.DataFrame(
         {
@@ -181,12 +181,12 @@ def intraclass_correlation(est: Any) -> pd.DataFrame:
     )
 
 
-def effect_sizes(est: Any) -> pd.DataFrame:
+def effect_sizes(estimator: Any) -> pd.DataFrame:
     """Standardised fixed effects.
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
 
     Returns
     -------
@@ -227,7 +227,7 @@ def effect_sizes(est: Any) -> pd.DataFrame:
     intercept  251.41          9.82          5.18           NaN
     Days        10.47          0.41          0.22          0.54
     """
-    model = model_of(est)
+    model = model_of(estimator)
     products, specification, coef = model.products, model.specification, model.coef
     parts = _variances(model)
     sd = np.sqrt(_between_rows(products.gram, np.eye(len(products.gram)), products.n_rows))

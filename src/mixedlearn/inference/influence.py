@@ -90,7 +90,7 @@ class Influence:
 
 
 def influence(
-    est: Any,
+    estimator: Any,
     X: Any,
     y: Any,
     groups: Any = None,
@@ -103,7 +103,7 @@ def influence(
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     by : str, default="row"
@@ -157,20 +157,20 @@ def influence(
     310              0.1105     1.612      2.819   0.256
     308             0.09242     1.612     0.4243 -0.6646
     """
-    model = model_of(est)
+    model = model_of(estimator)
     names = model.specification.factor_names
     if by != "row" and by not in names:
         known = ", ".join(map(repr, names)) or "none"
         raise ValueError(
             f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({known})."
         )
-    rows = training_rows(est, model, X, y, groups, sample_weight)
+    rows = training_rows(estimator, model, X, y, groups, sample_weight)
     cases: NDArray[np.integer]
     if by == "row":
         index = pd.RangeIndex(len(rows.response))
         cases = np.arange(len(index))
     else:
-        index = est._levels[names.index(by)]
+        index = estimator._levels[names.index(by)]
         cases = rows.codes[names.index(by)]
     components: pd.DataFrame | None = None
     if by == "row" and not refit:
