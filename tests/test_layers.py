@@ -28,13 +28,24 @@ LAYERS = [
     {"refitting"},
     {"validation"},
     {"inference"},
+    {"_fitted_state"},
+    {"_report_methods", "_sampling_methods"},
     {"estimator", "metrics"},
     {"lmer"},
 ]
 # Beside the layers: used by what a user calls, or using nothing.
 APART = {"_callbacks", "datasets", "plot"}
 ALLOWED_APART = {"estimator": APART, "inference": {"_callbacks"}}
-USES_SCIKIT_LEARN = {"estimator", "validation", "metrics", "_callbacks", "datasets", "plot"}
+USES_SCIKIT_LEARN = {
+    "_fitted_state",
+    "_report_methods",
+    "estimator",
+    "validation",
+    "metrics",
+    "_callbacks",
+    "datasets",
+    "plot",
+}
 
 
 def unit_of(path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, description
+from mixedlearn import MixedLinearRegressor, description, inference
 from mixedlearn.cross_products import accumulate, merge
 from mixedlearn.datasets import load_pastes, load_sleepstudy
 from reference.dense import spread
@@ -320,3 +320,27 @@ def test_an_update_with_the_rows_of_an_interaction():
     model.update_random_effects(more, y[:4])
     assert (X["batch"].iloc[0], "z") in model.random_effects_["batch:cask"].index
     assert model.n_groups_["batch:cask"] == 30 + more["batch"].nunique()
+
+
+def test_inference_stays_that_of_the_fit():
+    frame, y, _ = rows(150, 8)
+    more, response, _ = rows(40, 9, last=True)
+    arguments = {"groups": "a", "random_slopes": ["x0"], "fixed_effects": SLOPES}
+    untouched = MixedLinearRegressor(**arguments).fit(frame, y)
+    updated = MixedLinearRegressor(**arguments).fit(frame, y)
+    updated.update_random_effects(more, response)
+    assert updated.n_groups_["a"] > untouched.n_groups_["a"]
+    for found, expected in (
+        (inference.coefficient_table(updated), inference.coefficient_table(untouched)),
+        (inference.r2(updated), inference.r2(untouched)),
+        (inference.residuals(updated, frame, y), inference.residuals(untouched, frame, y)),
+        (
+            inference.influence(updated, frame, y, by="a").coef,
+            inference.influence(untouched, frame, y, by="a").coef,
+        ),
+    ):
+        np.testing.assert_allclose(found, expected, **CLOSE)
+    effects = inference.random_effects_table(updated)
+    np.testing.assert_allclose(effects["estimate"], updated.random_effects_["a"].to_numpy().ravel())
+    variances = np.einsum("maa->ma", updated.random_effects_covariances_["a"])
+    np.testing.assert_allclose(effects["std_error"] ** 2, variances.ravel())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -14,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
+from mixedlearn._report_methods import ReportMethods
+from mixedlearn._sampling_methods import SamplingMethods
 from mixedlearn.cross_products import accumulate
 from mixedlearn.description import ModelDescription, describe_model
 from mixedlearn.design import Design, Specification, find_group_columns, make_specification
@@ -27,17 +26,12 @@ from mixedlearn.exceptions import (
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
-from mixedlearn.fit import MAX_ITER, TOL, fit_products, objective_at
+from mixedlearn.fit import MAX_ITER, TOL, fit_products
 from mixedlearn.fitted import FittedModel
-from mixedlearn.formula import as_pandas, compile_formula, formula_of
-from mixedlearn.grouping import Labels, encode, look_up, merge_levels, shown
-from mixedlearn.inference import _criteria
-from mixedlearn.inference.summaries import Summary, summarise
+from mixedlearn.formula import compile_formula
+from mixedlearn.grouping import Labels, encode
 from mixedlearn.prediction import predict_mean, predict_std
-from mixedlearn.simulation import make_generator, sample_effects, sample_responses
-from mixedlearn.updating import with_more_rows
 from mixedlearn.validation import (
-    check_count,
     check_frame,
     check_response,
     check_weights,
@@ -69,7 +63,7 @@ _NO_RANDOM_TERMS = (
 )
 
 
-class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods, ReportMethods):
     r"""Linear mixed model for grouped data.
 
     Fits :math:`y = X\beta + \sum_k Z_k b_k + e` with fixed effects :math:`\beta`, random effects
@@ -536,58 +530,6 @@ default="full"
         mean = predict_mean(model, design)
         return (mean, predict_std(model, design)) if return_std else mean
 
-    def _fitted_model(self) -> FittedModel:
-        """The model, or scikit-learn's error before `fit`."""
-        check_is_fitted(self)
-        return self._model
-
-    def _rows(self, X: Any, groups: Any) -> tuple[NDArray[np.floating], list[Labels]]:
-        """Numeric columns of new rows, and their labels if any came."""
-        specification = self._fitted_model().specification
-        if self._formula is not None:
-            X = self._formula_frame(X, groups)
-            rows = self._formula.rows(X)
-            return numeric_columns(self, rows, specification), self._formula.labels(X)
-        X = check_frame(
-            self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
-        )
-        group_columns = [factor.columns for factor in specification.factors if factor.columns]
-        names = specification.factor_names
-        labels = find_labels(X, groups, specification.names, group_columns, names or None)
-        return numeric_columns(self, X, specification), labels
-
-    def _training_rows(
-        self, X: Any, y: Any, groups: Any, sample_weight: Any
-    ) -> tuple[Design, FloatArray, FloatArray | None]:
-        """Rows that are said to be those of `fit`: design, response and weights."""
-        columns, labels = self._rows(X, groups)
-        response = check_response(self, columns, y)
-        weights = check_weights(sample_weight, columns)
-        codes = self._codes(labels, self._model.specification.factor_names)
-        return Design(columns, codes), response, weights
-
-    def _codes(
-        self, labels: list[Labels], wanted: Sequence[str]
-    ) -> tuple[NDArray[np.int32] | None, ...]:
-        """Levels of the rows for every factor, -1 for unknown ones; None for factors left out."""
-        names = self._model.specification.factor_names
-        codes: list[NDArray[np.int32] | None] = [None] * len(names)
-        if labels and names:
-            for k, (own, known) in enumerate(zip(labels, self._levels, strict=True)):
-                if names[k] in wanted:
-                    codes[k] = found = look_up(own, known)
-                    self._check_known(names[k], own, found)
-        return tuple(codes)
-
-    def _check_known(self, name: str, labels: Labels, codes: NDArray[np.int32]) -> None:
-        if self.handle_unknown == "error" and (codes < 0).any():
-            row = int(np.argmax(codes < 0))
-            raise ValueError(
-                f"The level {shown(labels.at(row))} of {name!r} (row {row}) was not seen in fit. "
-                "Set handle_unknown='population' to predict such rows without an effect of "
-                f"{name!r}."
-            )
-
     def _wanted_factors(self, random_effects: Any) -> tuple[str, ...]:
         """Names of the factors whose BLUPs are wanted."""
         names = self._model.specification.factor_names
@@ -720,21 +662,6 @@ default="full"
                 )
         return check_frame(target, self._formula_frame(X, groups), has_groups=True, reset=True)
 
-    @staticmethod
-    def _formula_frame(X: Any, groups: Any) -> pd.DataFrame:
-        """X as a data frame of which a formula can name columns."""
-        if groups is not None:
-            raise ValueError(
-                "groups were passed, but the model is given by a formula, which names the grouping "
-                "factors itself: write (1 | column) in it, and pass X with that column."
-            )
-        X = as_pandas(X)
-        if len(set(X.columns)) < len(X.columns):
-            twice = X.columns[X.columns.duplicated()][0]
-            raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
-        check_array(np.zeros((len(X), 1)))
-        return X
-
     def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
         """What the parameters say about these columns, and the labels of every factor."""
         if self.formula is not None:
@@ -755,387 +682,6 @@ default="full"
         )
         return specification, labels
 
-    def log_likelihood(self, theta: ArrayLike | None = None) -> float:
-        """Log-likelihood, profiled over the fixed effects and the noise variance.
-
-        Parameters
-        ----------
-        theta : array-like of shape (n_parameters,), default=None
-            Where to evaluate it, in the units of ``theta_``; None: at the fit.
-
-        Returns
-        -------
-        log_likelihood : float
-            The restricted log-likelihood if ``reml``; infinite where the fixed effects reproduce
-            the response exactly.
-
-        Raises
-        ------
-        ValueError
-            If theta has another length than ``theta_``, is not finite, or is too large for the
-            likelihood to be computed.
-        """
-        check_is_fitted(self)
-        if theta is None:
-            return self.log_likelihood_
-        values = np.asarray(theta, dtype=float)
-        if values.shape != self.theta_.shape:
-            raise ValueError(
-                f"theta has shape {values.shape}, but the model has {len(self.theta_)} parameters: "
-                f"give shape {self.theta_.shape}."
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        objective = objective_at(self._model, values)
-        if objective == np.inf:
-            raise ValueError(
-                f"theta is so large ({values}) that the noise is lost in rounding error: the "
-                "likelihood cannot be computed there."
-            )
-        return -0.5 * objective
-
-    def aic(self) -> float:
-        """Akaike's information criterion of the fit.
-
-        Minus twice ``log_likelihood_`` (the restricted one if ``reml``) plus twice the number of
-        parameters: the fixed effects that are not aliased, ``theta_`` and the noise variance. As in
-        lme4, restricted likelihoods are comparable only between models of the same fixed effects.
-
-        Returns
-        -------
-        aic : float
-            Minus infinity where the fixed effects reproduce the response exactly.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-
-        See Also
-        --------
-        mixedlearn.inference.conditional_aic : For predictions of the levels that were seen.
-
-        References
-        ----------
-        Akaike, H. (1974). A new look at the statistical model identification. IEEE Transactions on
-        Automatic Control 19, 716-723.
-
-        Examples
-        --------
-        >>> from mixedlearn import MixedLinearRegressor
-        >>> from mixedlearn.datasets import load_sleepstudy
-        >>> X, y = load_sleepstudy(return_X_y=True)
-        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-        >>> round(model.aic(), 2), round(model.bic(), 2)
-        (1755.63, 1774.79)
-        """
-        return _criteria.aic(self._fitted_model())
-
-    def bic(self) -> float:
-        """Schwarz's Bayesian information criterion of the fit.
-
-        As `aic`, but a parameter costs the logarithm of the number of rows (of positive weight), as
-        in lme4, for restricted likelihoods too.
-
-        Returns
-        -------
-        bic : float
-            Minus infinity where the fixed effects reproduce the response exactly.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-
-        References
-        ----------
-        Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6, 461-464.
-        """
-        return _criteria.bic(self._fitted_model())
-
-    def summary(
-        self, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False
-    ) -> Summary:
-        """Summary of the fit, as text and as HTML in notebooks.
-
-        Parameters
-        ----------
-        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
-            Degrees of freedom of the fixed effects; see `mixedlearn.inference.coefficient_table`.
-        level : float, default=0.95
-            Level of the confidence intervals.
-        std_error : bool, default=False
-            Whether to show standard errors of the variances.
-
-        Returns
-        -------
-        summary : Summary
-            Prints the model, its criterion, numbers of rows and levels, the variances, standard
-            deviations and correlations of the random effects, and the fixed effects with tests and
-            intervals; its tables are attributes.
-
-        Raises
-        ------
-        ValueError
-            If ``ddf`` or ``level`` is not allowed.
-
-        Examples
-        --------
-        >>> from mixedlearn import lmer
-        >>> from mixedlearn.datasets import load_sleepstudy
-        >>> model = lmer("Reaction ~ Days + (1 + Days | Subject)", load_sleepstudy().frame)
-        >>> print(model.summary())
-        Linear mixed model fitted by REML
-        <BLANKLINE>
-        Formula:   Days + (1 + Days | Subject)
-        Criterion: -2 log restricted likelihood 1743.6283
-        AIC, BIC:  1755.6283, 1774.7860
-        Rows:      180
-        Levels:    Subject 18
-        <BLANKLINE>
-        Random effects
-                          variance      sd corr_1
-        Subject intercept   612.09  24.740
-                Days         35.07   5.922  0.066
-        noise               654.94  25.592
-        <BLANKLINE>
-        Fixed effects, with Satterthwaite's degrees of freedom
-                  estimate std_error     df t_value p_value lower 95% upper 95%
-        intercept   251.41     6.825  17.00  36.838  <1e-04   237.007    265.80
-        Days         10.47     1.546  17.00   6.771  <1e-04     7.206     13.73
-        """
-        return summarise(self, ddf=ddf, level=level, std_error=std_error)
-
-    def sample_y(
-        self,
-        X: Any,
-        groups: Any = None,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        random_effects: str = "new",
-        sample_weight: ArrayLike | None = None,
-    ) -> FloatArray:
-        """Draw new responses from the fitted model.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n_rows, n_features)
-            The columns that `fit` had.
-        groups : array-like of shape (n_rows,) or (n_rows, n_factors), default=None
-            Labels, as for `predict`. Rows with equal labels share their random effects, whether or
-            not `fit` saw the label.
-        n_samples : int, default=1
-            Number of responses for every row.
-        random_state : int, RandomState, Generator or None, default=None
-            Seed of the random numbers.
-        random_effects : {"new", "fitted"}, default="new"
-            Whether every level gets new random effects from their normal distribution in every
-            sample (lme4's ``simulate``), or known levels keep their BLUPs and only unknown ones get
-            new effects (lme4's ``use.u=TRUE``).
-        sample_weight : array-like of shape (n_rows,), default=None
-            Precision weights: the noise variance of row i is ``noise_variance_ / w_i``.
-
-        Returns
-        -------
-        y : ndarray of shape (n_rows, n_samples)
-            Responses, in units of y. The fixed effects and the variance components are taken as
-            known.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            As `predict`, if groups are missing although the random effects have a variance, if a
-            weight is not positive, or if a parameter is not allowed.
-
-        Examples
-        --------
-        >>> from mixedlearn import MixedLinearRegressor
-        >>> from mixedlearn.datasets import load_sleepstudy
-        >>> X, y = load_sleepstudy(return_X_y=True)
-        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-        >>> sampled = model.sample_y(X, n_samples=1000, random_state=0)
-        >>> sampled.shape
-        (180, 1000)
-        >>> bool(abs(sampled.mean() - y.mean()) < 2)
-        True
-        """
-        model = self._fitted_model()
-        if random_effects not in ("new", "fitted"):
-            raise ValueError(f"random_effects must be 'new' or 'fitted', got {random_effects!r}.")
-        check_count(n_samples, "n_samples")
-        columns, labels = self._rows(X, groups)
-        weights = check_weights(sample_weight, columns)
-        if weights is not None and not weights.all():
-            row = int(np.argmin(weights))
-            raise ValueError(
-                f"sample_weight is zero at row {row}: the noise of such a row would have an "
-                "infinite variance. Leave the row out."
-            )
-        if not labels and model.has_random_effects:
-            names = ", ".join(map(repr, model.specification.factor_names))
-            raise ValueError(
-                f"sample_y received no groups, but the model has random effects for {names}: a "
-                "draw needs to know which rows share them. Pass groups=..."
-            )
-        known, new = self._codes_to_sample(labels, keep=random_effects == "fitted")
-        generator = make_generator(random_state)
-        return sample_responses(model, Design(columns, known), new, n_samples, generator, weights)
-
-    def _codes_to_sample(
-        self, labels: list[Labels], *, keep: bool
-    ) -> tuple[tuple[NDArray[np.int32] | None, ...], list[NDArray[np.int32]]]:
-        """Codes of the levels that keep their BLUPs, and of those that get new effects."""
-        if not (labels and self._levels):
-            return (None,) * len(self._levels), []
-        known: list[NDArray[np.int32] | None] = []
-        new = []
-        for own, levels in zip(labels, self._levels, strict=True):
-            codes, _ = encode(own)
-            known.append(look_up(own, levels) if keep else None)
-            new.append(codes if known[-1] is None else np.where(known[-1] < 0, codes, -1))
-        return tuple(known), new
-
-    def sample_random_effects(
-        self, n_samples: int = 1000, random_state: Any = None
-    ) -> dict[str, FloatArray]:
-        """Draw the random effects of every level from their distribution given the data.
-
-        The distribution is normal around the BLUPs of `random_effects_`, with the covariances of
-        `random_effects_covariances_`: the fixed effects and the variance components are taken as
-        known, and levels are drawn independently of each other.
-
-        Parameters
-        ----------
-        n_samples : int, default=1000
-            Number of draws.
-        random_state : int, RandomState, Generator or None, default=None
-            Seed of the random numbers.
-
-        Returns
-        -------
-        samples : dict of str to ndarray of shape (n_samples, n_levels, q)
-            For every factor, its random effects, the levels in the order of `random_effects_`.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If a parameter is not allowed.
-
-        Examples
-        --------
-        >>> from mixedlearn import MixedLinearRegressor
-        >>> from mixedlearn.datasets import load_dyestuff
-        >>> X, y = load_dyestuff(return_X_y=True)
-        >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
-        >>> samples = model.sample_random_effects(random_state=0)["Batch"]
-        >>> samples.shape
-        (1000, 6, 1)
-        """
-        model = self._fitted_model()
-        check_count(n_samples, "n_samples")
-        sampled = sample_effects(model, n_samples, make_generator(random_state))
-        return dict(zip(model.specification.factor_names, sampled, strict=True))
-
-    def update_random_effects(
-        self,
-        X: Any,
-        y: ArrayLike,
-        groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> MixedLinearRegressor:
-        """Take further rows into the random effects, without a refit.
-
-        New levels get BLUPs from their rows; those of known levels become what they are given the
-        rows of `fit` and these together. With several factors all BLUPs change jointly. The fixed
-        effects, the variance components and the log-likelihood stay those of the fit.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
-            The columns that `fit` had, in rows that the model has not seen.
-        y : array-like of shape (n_samples,)
-            Response.
-        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
-            Labels, as for `predict`.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Precision weights; a row of weight zero counts as absent.
-
-        Returns
-        -------
-        self : MixedLinearRegressor
-            ``random_effects_``, ``random_effects_covariances_``, ``n_groups_`` and predictions with
-            their standard deviations hold the new rows.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If the model has no grouping factor, if groups are missing, or as in `fit` for columns,
-            labels, responses and weights.
-
-        Examples
-        --------
-        A subject that was not in the fit, after two days of observation:
-
-        >>> from mixedlearn import MixedLinearRegressor
-        >>> from mixedlearn.datasets import load_sleepstudy
-        >>> X, y = load_sleepstudy(return_X_y=True)
-        >>> new = X["Subject"] == 372
-        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"])
-        >>> model = model.fit(X[~new], y[~new])
-        >>> model.predict(X[new])[-1].round(1), y[new].iloc[-1].round(1)
-        (np.float64(344.3), np.float64(364.1))
-        >>> _ = model.update_random_effects(X[new].head(2), y[new].head(2))
-        >>> model.predict(X[new])[-1].round(1), model.n_groups_
-        (np.float64(356.7), {'Subject': 18})
-        """
-        model = self._fitted_model()
-        if not model.specification.factors:
-            raise ValueError(
-                "The model was fitted without groups, so it has no random effects to update."
-            )
-        columns, labels = self._rows(X, groups)
-        if not labels:
-            names = ", ".join(map(repr, model.specification.factor_names))
-            raise ValueError(
-                f"update_random_effects received no groups, but needs the labels of {names}: pass "
-                "groups=..."
-            )
-        response = check_response(self, columns, y)
-        weights = check_weights(sample_weight, columns)
-        if weights is not None and not weights.all():
-            present = weights > 0.0
-            columns, response, weights = columns[present], response[present], weights[present]
-            labels = [own.rows(present) for own in labels]
-        encoded = [encode(own) for own in labels]
-        products = accumulate(
-            columns,
-            response,
-            [codes for codes, _ in encoded],
-            [len(levels) for _, levels in encoded],
-            [factor.slopes for factor in model.specification.factors],
-            weights,
-            shift=model.products.shift,
-        )
-        merged = [
-            merge_levels(known, own) for known, (_, own) in zip(self._levels, encoded, strict=True)
-        ]
-        levels = [own for _, _, own in merged]
-        places = [(known, other) for known, other, _ in merged]
-        self._model = with_more_rows(model, products, places, [len(own) for own in levels])
-        self._levels = levels
-        self._count_groups()
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
-
     def get_metadata_routing(self) -> Any:
         """Metadata that this object requests.
 
@@ -1153,49 +699,3 @@ default="full"
                 if request.requests.get("groups") is True:
                     request.add_request(param="groups", alias=False)
         return routing
-
-    @property
-    def formula_(self) -> str:
-        """The model in lme4's notation."""
-        check_is_fitted(self)
-        return self._formula.text if self._formula else formula_of(self._model.specification)
-
-    @property
-    def coef_covariance_(self) -> pd.DataFrame:
-        """Covariance matrix of the fixed effects."""
-        check_is_fitted(self)
-        names = list(self._model.specification.coef_names)
-        return pd.DataFrame(self._model.coef_covariance, index=names, columns=names)
-
-    @property
-    def covariances_(self) -> dict[str, pd.DataFrame]:
-        """Variances and covariances of the random effects, by factor."""
-        check_is_fitted(self)
-        return {
-            factor.name: pd.DataFrame(
-                covariance, index=list(factor.effects), columns=list(factor.effects)
-            )
-            for factor, covariance in zip(
-                self._model.specification.factors, self._model.covariances, strict=True
-            )
-        }
-
-    @property
-    def random_effects_(self) -> dict[str, pd.DataFrame]:
-        """BLUPs of every level, by factor."""
-        check_is_fitted(self)
-        return {
-            factor.name: pd.DataFrame(blups, index=levels, columns=list(factor.effects))
-            for factor, blups, levels in zip(
-                self._model.specification.factors, self._model.blups, self._levels, strict=True
-            )
-        }
-
-    @property
-    def random_effects_covariances_(self) -> dict[str, FloatArray]:
-        """Conditional covariance of every level's effects, by factor."""
-        check_is_fitted(self)
-        return {
-            factor.name: self._model.conditional_covariances(k)
-            for k, factor in enumerate(self._model.specification.factors)
-        }

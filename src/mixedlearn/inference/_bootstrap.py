@@ -26,7 +26,6 @@ from mixedlearn.inference._parameters import parameter_names, parameter_values
 from mixedlearn.refitting import Refits, Refitter, make_refitter
 from mixedlearn.responses import ResponseColumns, check_same_rows
 from mixedlearn.simulation import make_generator, random_design
-from mixedlearn.updating import of_the_fit
 from mixedlearn.validation import check_count, check_weights
 
 FloatArray = NDArray[np.float64]
@@ -111,7 +110,7 @@ def parametric_bootstrap(
     statistic    14.0
     dtype: float64
     """
-    model = of_the_fit(model_of(estimator))
+    model = model_of(estimator)
     check_count(n_resamples, "n_resamples")
     worker = _make_worker(estimator, model, X, groups, sample_weight, statistic)
     names, values = _named(worker.estimate())

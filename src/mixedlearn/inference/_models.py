@@ -9,10 +9,11 @@ import numpy as np
 
 from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
+from mixedlearn.updating import of_the_fit
 
 
 def model_of(estimator: Any) -> FittedModel:
-    """The fitted model of an estimator.
+    """The fitted model of an estimator, with the random effects of the rows of the fit alone.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def model_of(estimator: Any) -> FittedModel:
             f"Expected a fitted MixedLinearRegressor, got {type(estimator).__name__}: pass the "
             "last step of a Pipeline (pipeline[-1]) or the best_estimator_ of a search."
         )
-    return estimator._fitted_model()
+    return of_the_fit(estimator._fitted_model())
 
 
 def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:

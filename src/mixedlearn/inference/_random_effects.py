@@ -48,7 +48,9 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     0  Batch     A  intercept     -17.6       19.6  -56.0   20.8
     1  Batch     B  intercept       0.4       19.6  -38.0   38.8
     """
-    model = model_of(estimator)
+    model_of(estimator)
+    # With further rows, if the random effects were updated.
+    model = estimator._fitted_model()
     quantile = norm.ppf(0.5 + check_level(level) / 2.0)
     parts = []
     for k, blups in enumerate(estimator.random_effects_.values()):

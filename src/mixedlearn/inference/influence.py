@@ -170,7 +170,7 @@ def influence(
         index = pd.RangeIndex(len(rows.response))
         cases = np.arange(len(index))
     else:
-        index = estimator._levels[names.index(by)]
+        index = estimator._fit_levels[names.index(by)]
         cases = rows.codes[names.index(by)]
     components: pd.DataFrame | None = None
     if by == "row" and not refit:
