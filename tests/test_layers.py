@@ -37,15 +37,12 @@ LAYERS = [
 APART = {"_callbacks", "datasets", "plot"}
 ALLOWED_APART = {"estimator": APART, "inference": {"_callbacks"}}
 USES_SCIKIT_LEARN = {
+    "estimator",
     "_fitted_state",
     "_report_methods",
-    "estimator",
     "validation",
     "metrics",
-    "_callbacks",
-    "datasets",
-    "plot",
-}
+} | APART
 
 
 def unit_of(path):

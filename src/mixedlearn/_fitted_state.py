@@ -67,9 +67,9 @@ class FittedState(BaseEstimator):
         columns, labels = self._rows(X, groups)
         response = check_response(self, columns, y)
         weights = check_weights(sample_weight, columns)
-        codes = [look_up(own, known) for own, known in zip(labels, self._fit_levels, strict=False)]
-        if not codes:
-            codes = [None] * len(self._fit_levels)
+        codes: list[NDArray[np.int32] | None] = [None] * len(self._fit_levels)
+        if labels:
+            codes = [look_up(*pair) for pair in zip(labels, self._fit_levels, strict=False)]
         return Design(columns, tuple(codes)), response, weights
 
     def _codes(
