@@ -1,7 +1,7 @@
 """P-values of tests of a variance under a simulated null: which are uniform, and which are not.
 
-Tests of fixed effects are in `test_degrees_of_freedom`. Of N data sets the share of p-values below a
-level a has the standard deviation sqrt(a (1 - a) / N); four of them are beyond chance.
+Tests of fixed effects are in `test_degrees_of_freedom`. Of N data sets the share of p-values below
+a level a has the standard deviation sqrt(a (1 - a) / N); four of them are beyond chance.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def shares(values):
 
 
 def test_the_chi_squared_distribution_is_conservative_for_a_variance(p_values):
-    """Half of its mass is at zero, so the statistic exceeds a quantile half as often as it should."""
+    """Half of its mass is at zero: the statistic exceeds a quantile half as often as it should."""
     plain, _, _ = p_values
     margin = 4.0 * np.sqrt(LEVELS * (1.0 - LEVELS) / N_DATA_SETS)
     assert (shares(plain) < LEVELS - 0.3 * LEVELS).all()
