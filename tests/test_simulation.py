@@ -139,16 +139,26 @@ def test_what_is_refused():
 
 
 # --- random effects given the data ---------------------------------------------------------------
-def test_sampled_random_effects_have_the_conditional_moments():
-    model, _, _ = sleepstudy()
+def test_sampled_random_effects_have_the_covariance_of_prediction_errors():
+    """Henderson's mixed model equations, with the fixed effects among the unknowns."""
+    model, X, _ = sleepstudy()
     found = model.sample_random_effects(N_SAMPLES, random_state=0)["Subject"]
     assert found.shape == (N_SAMPLES, 18, 2)
-    for level in (0, 7):
-        mean = model.random_effects_["Subject"].iloc[level]
-        covariance = model.random_effects_covariances_["Subject"][level]
-        assert_moments(found[:, level].T, mean, covariance)
-    both = found[:, :2].reshape(N_SAMPLES, 4)
-    assert np.abs(np.corrcoef(both.T)[:2, 2:]).max() < 5.0 / np.sqrt(N_SAMPLES)
+    codes = X["Subject"].map(pd.Series(range(18), model.random_effects_["Subject"].index))
+    fixed = np.column_stack([np.ones(180), X["Days"]])
+    wide = (np.eye(18)[codes][:, :, None] * fixed[:, None]).reshape(180, 36)
+    both = np.column_stack([fixed, wide])
+    equations = both.T @ both
+    relative = model.covariances_["Subject"].to_numpy() / model.noise_variance_
+    equations[2:, 2:] += np.kron(np.eye(18), np.linalg.inv(relative))
+    covariance = model.noise_variance_ * np.linalg.inv(equations)[2:, 2:]
+    means = model.random_effects_["Subject"].to_numpy().ravel()
+    chosen = [0, 1, 14, 15]  # of the first level and the eighth, with the covariances between them
+    assert_moments(
+        found.reshape(N_SAMPLES, 36)[:, chosen].T,
+        means[chosen],
+        covariance[np.ix_(chosen, chosen)],
+    )
 
 
 def test_the_table_of_random_effects():

@@ -122,9 +122,10 @@ class SamplingMethods(FittedState):
     ) -> dict[str, FloatArray]:
         """Draw the random effects of every level from their distribution given the data.
 
-        The distribution is normal around the BLUPs of `random_effects_`, with the covariances of
-        `random_effects_covariances_`: the fixed effects and the variance components are taken as
-        known, and levels are drawn independently of each other.
+        The distribution is normal around the BLUPs of `random_effects_`. Beside the covariances of
+        `random_effects_covariances_` it has what the uncertainty of the fixed effects adds, as in
+        merTools' ``REsim``; the variance components are taken as known. Given the fixed effects,
+        levels are drawn independently of each other.
 
         Parameters
         ----------

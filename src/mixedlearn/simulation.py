@@ -2,7 +2,8 @@
 
 A new response is ``X beta + sum_k Z_k b_k + e`` with ``b_k ~ N(0, s2 D_k)`` for every level and
 ``e ~ N(0, s2 / w)``. Given the data and the fixed effects, the random effects of a level are normal
-around their BLUPs, with the conditional covariance of `FittedModel.conditional_covariances`.
+around their BLUPs, with the conditional covariance of `FittedModel.conditional_covariances`; the
+BLUPs move with the fixed effects, which are normal around their estimates.
 Random effects are drawn in the engine's columns, where no digit is lost to the covariates' origins.
 """
 
@@ -98,13 +99,20 @@ def sample_responses(
 def sample_effects(
     model: FittedModel, n_samples: int, generator: np.random.Generator
 ) -> list[FloatArray]:
-    """Draws of every factor's random effects given the data: shapes (n_samples, m, q)."""
+    """Draws of every factor's random effects given the data: shapes (n_samples, m, q).
+
+    One draw of the fixed effects is shared by all levels of all factors.
+    """
     drawn = []
+    root = model.fixed_effects.inverse_root
+    coef_errors = generator.standard_normal((n_samples, len(root))) @ root.T
     for k, (blups, random) in enumerate(zip(model.blups, model.random_bases, strict=True)):
         values, vectors = np.linalg.eigh(model.posterior.covariance(k).transpose(2, 0, 1))
         # A variance that is zero may come out a rounding error below it.
         roots = random.to_user @ (vectors * np.sqrt(np.maximum(values, 0.0))[:, None])
         scores = generator.standard_normal((n_samples, len(blups), roots.shape[2]))
-        scale = np.sqrt(model.noise_variance)
-        drawn.append(blups + scale * np.einsum("mab,smb->sma", roots, scores))
+        deviations = np.einsum("mab,smb->sma", roots, scores)
+        response = np.einsum("ai,ipm->map", random.to_user, model.posterior.coef_response[k])
+        deviations -= np.einsum("map,sp->sma", response, coef_errors)
+        drawn.append(blups + np.sqrt(model.noise_variance) * deviations)
     return drawn
