@@ -304,7 +304,8 @@ def test_a_profile_of_a_model_fitted_by_reml_is_that_of_its_fit_by_ml():
         found = profile_likelihood(restricted, name, n_points=5)
         assert found.criterion == "ML"
         expected = profile_likelihood(likelihood, name, n_points=5).table
-        pd.testing.assert_frame_equal(found.table, expected, rtol=1e-6, atol=1e-9)
+        # The root of a rounding error at the estimate is not small.
+        pd.testing.assert_frame_equal(found.table, expected, rtol=1e-6, atol=2e-6)
     assert restricted.log_likelihood_ == before == restricted.log_likelihood()
 
 
