@@ -63,8 +63,9 @@ class Term:
         The variables whose interaction it is; a term contains another whose variables are among
         its own.
     marginal : ndarray of shape (df, p)
-        Its marginal (type III) hypothesis: what these combinations of the coefficients are when
-        every categorical variable has contrasts that sum to zero.
+        Combinations of the coefficients that are zero under its marginal (type III) hypothesis:
+        they span what its coefficients are if all categorical variables have contrasts that sum to
+        zero.
     """
 
     name: str

@@ -85,7 +85,7 @@ def fixed_terms(coding: Coding) -> tuple[Term, ...]:
                 name=":".join(variables),
                 coefs=coefs,
                 variables=frozenset(variables),
-                marginal=_independent(np.vstack(blocks), len(coefs)),
+                marginal=_standard_rows(np.vstack(blocks), coefs),
             )
         )
     return tuple(terms)
@@ -143,9 +143,13 @@ def _part(columns: Sequence[_Column], unit: frozenset[str], chosen: Sequence[str
     return np.column_stack([zeros if value is None else value for value in found])
 
 
-def _independent(rows: FloatArray, n_coefs: int) -> FloatArray:
-    """The rows; independent combinations of them where contrasts do not span all categories."""
-    if len(rows) == n_coefs:
-        return rows
+def _standard_rows(rows: FloatArray, coefs: tuple[int, ...]) -> FloatArray:
+    """Other rows of the same span: each has one of the term's own coefficients, with weight one.
+
+    F does not depend on that, but Satterthwaite's degrees of freedom do; these are the rows of
+    lmerTest. Where contrasts do not span all categories, they are any independent ones.
+    """
+    if len(rows) == len(coefs):
+        return np.linalg.solve(rows[:, coefs], rows)
     _, sizes, combinations = np.linalg.svd(rows, full_matrices=False)
     return combinations[sizes > 1e-10 * sizes.max(initial=0.0)]

@@ -39,7 +39,8 @@ FloatArray = NDArray[np.float64]
 
 # Random effects of several factors in one dense matrix: seconds, and a few hundred megabytes.
 MOST_EFFECTS = 4000
-# Eigenvalues below this share of the largest, with a unit diagonal, are zero.
+# Eigenvalues below this share of the largest, relative to an information without fixed effects, are
+# zero.
 SINGULAR_INFORMATION = 1e-10
 
 
@@ -115,7 +116,8 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     information[:-1, :-1] += np.einsum("abii->ab", products)
     information[:-1, -1] = information[-1, :-1] = first - np.einsum("aii->a", changes)
     information[-1, -1] = model.products.n_rows - n_fixed
-    covariance = 2.0 * _pseudo_inverse(information)
+    sizes = np.sqrt(np.append(np.diag(second), model.products.n_rows))
+    covariance = 2.0 * _pseudo_inverse(information, sizes)
     excess = np.einsum("ab,abij->ij", covariance[:-1, :-1], both - products)
     identity = np.eye(n_fixed)
     return KenwardRoger(
@@ -188,8 +190,12 @@ def _level_blocks(model: FittedModel, directions: FloatArray) -> Iterator[_Block
         yield _Block(spreads, data, moments.multiplicity[levels])
 
 
-def _pseudo_inverse(information: FloatArray) -> FloatArray:
-    sizes = np.sqrt(np.maximum(np.diag(information), 0.0))
+def _pseudo_inverse(information: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Inverse, but for directions of which the fixed effects leave no information.
+
+    The sizes are those that the entries would have without fixed effects, so that what rounding
+    leaves of an entry is seen to be nothing.
+    """
     scale = np.where(sizes > 0.0, sizes, 1.0)
     values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
     known = values > SINGULAR_INFORMATION * values.max(initial=0.0)

@@ -43,6 +43,11 @@ MAX_STEPS = 60
 MOST_LOG_STEP = 3.0
 # So near to a bound, relative to the parameter's scale, the bound itself is asked.
 NEAR_BOUND = 0.05
+# Where the profile has not risen so near to a bound, or so far out, it is flat.
+AT_BOUND = 1e-6
+FAR_OUT = 1e10
+# Effects whose variances the likelihood can do without by so little have none.
+NO_RISE = 1e-7
 # Angles of effects: what counts as none, and how exactly a value is met.
 SMALLEST_ANGLE = 1e-4
 ANGLE_TOLERANCE = 1e-11
@@ -73,12 +78,13 @@ class ProfilePoint:
 
 
 class Profiler(Protocol):
-    """The profile of one parameter."""
+    """The profile of one parameter, between two bounds; f is nowhere above ``highest``."""
 
     origin: ProfilePoint
     lower: float
     upper: float
     scale: float
+    highest: float
 
     def guess(self, root: float) -> float:
         """About where the signed root is reached."""
@@ -108,7 +114,9 @@ def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
     if parameter.kind == "coef":
         return CoefProfiler(model, parameter.effect)
     if parameter.kind == "correlation":
-        return CorrelationProfiler(model, parameter)
+        correlation = CorrelationProfiler(model, parameter)
+        is_flat = correlation.highest - model.objective < NO_RISE
+        return None if is_flat else correlation
     if parameter.kind == "sd" and parameter.effect not in model.random_bases[parameter.factor].kept:
         return None
     return DeviationProfiler(model, parameter)
@@ -141,6 +149,7 @@ class DeviationProfiler:
     """The standard deviation of a random effect, or of the noise."""
 
     lower, upper = 0.0, np.inf
+    highest = np.inf
 
     def __init__(self, model: FittedModel, parameter: Parameter):
         self._model = model
@@ -248,7 +257,7 @@ class CorrelationProfiler:
         n_levels = model.products.grouped[parameter.factor].shape[2]
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
-        self._most = min(
+        self.highest = min(
             _objective_without(model, parameter.factor, effect)
             for effect in (parameter.effect, parameter.other)
         )
@@ -272,9 +281,9 @@ class CorrelationProfiler:
         return self._bounded(self._drawn_to(angle + pull / self._weight, near))
 
     def _bounded(self, point: ProfilePoint) -> ProfilePoint:
-        if point.objective <= self._most:
+        if point.objective <= self.highest:
             return point
-        return replace(point, objective=self._most, slope=0.0)
+        return replace(point, objective=self.highest, slope=0.0)
 
     def exactly_at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
@@ -327,6 +336,7 @@ class CoefProfiler:
     """A fixed effect; of the likelihood, not the restricted one."""
 
     lower, upper = -np.inf, np.inf
+    highest = np.inf
 
     def __init__(self, model: FittedModel, coef: int):
         aliased = model.fixed_basis.aliased
@@ -397,7 +407,7 @@ def interval_end(profiler: Profiler, root: float) -> float:
     side = 1.0 if root > 0.0 else -1.0
     bound = profiler.upper if root > 0.0 else profiler.lower
     origin = profiler.origin
-    if origin.value == bound:
+    if origin.value == bound or profiler.highest - origin.objective <= root**2:
         return bound
     inside, outside = origin.value, np.inf * side
     asked_bound = False
@@ -418,10 +428,17 @@ def interval_end(profiler: Profiler, root: float) -> float:
         off = abs(root) - reached
         if off > 0.0:
             inside = near.value
+            # The noise next to a random effect of every row, the variance of a single level.
+            if abs(inside - bound) < AT_BOUND * profiler.scale or (
+                np.isinf(bound) and abs(inside - origin.value) > FAR_OUT * profiler.scale
+            ):
+                return bound
         else:
             outside = near.value
         by_value = abs(near.slope) / (2.0 * reached) if reached > 0.0 else 0.0
-        step = side * off / by_value if by_value > 0.0 else side * profiler.scale
+        # Where it has not risen at all, twice as far.
+        flat = max(profiler.scale, abs(near.value - origin.value))
+        step = side * (off / by_value if by_value > 0.0 else flat)
         value = profiler.moved(near.value, step)
         if abs(off) < ROOT_TOLERANCE or abs(step) < STEP_TOLERANCE * profiler.scale:
             # The last step squares the error.

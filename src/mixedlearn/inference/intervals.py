@@ -79,8 +79,9 @@ def confidence_intervals(
     Notes
     -----
     Intervals by profile are right at the boundary: a standard deviation whose profile at zero stays
-    below the quantile has zero as its lower end, a correlation may reach one. Wald intervals do not
-    exist there, and are NaN; so is any interval of what cannot be estimated.
+    below the quantile has zero as its lower end, a correlation may reach one. Where the profile
+    never rises, as for the variance of a factor with one level by REML, the end is infinite. Wald
+    intervals do not exist there, and are NaN; so is any interval of what cannot be estimated.
 
     References
     ----------

@@ -19,6 +19,10 @@ FloatArray = NDArray[np.float64]
 
 # Without a range, the curve covers the interval of this level.
 DEFAULT_LEVEL = 0.99
+# In the parameter's scale: how far the curve goes where the interval has no end, and how near to a
+# noise of zero, which is no model.
+FLAT_RANGE = 5.0
+NEAREST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def profile_likelihood(
         effect, ``"intercept"`` for the intercept. The rows of `confidence_intervals` list them.
     values : array-like of shape (n_values,), default=None
         Where to evaluate the profile, in the scale asked for; None: over the interval of level
-        0.99.
+        0.99, or some of it if the profile is flat and the interval infinite.
     n_points : int, default=21
         Number of equally spaced values if ``values`` is None.
     scale : {"sd", "variance"}, default="sd"
@@ -150,7 +154,7 @@ def profile_likelihood(
         )
     power = 2.0 if scale == "variance" else 1.0
     if values is None:
-        places = np.linspace(*profile_interval(profiler, DEFAULT_LEVEL), n_points)
+        places = np.linspace(*_default_range(profiler), n_points)
     else:
         places = _checked_values(values, profiler, parameter, power)
     objectives = profile_curve(profiler, places)
@@ -171,6 +175,15 @@ def profile_interval(profiler: Profiler, level: float) -> tuple[float, float]:
     """Where twice the decrease of the log-likelihood reaches the quantile of chi-squared(1)."""
     root = float(norm.ppf(0.5 + level / 2.0))
     return interval_end(profiler, -root), interval_end(profiler, root)
+
+
+def _default_range(profiler: Profiler) -> tuple[float, float]:
+    lower, upper = profile_interval(profiler, DEFAULT_LEVEL)
+    if np.isinf(upper):
+        upper = profiler.origin.value + FLAT_RANGE * profiler.scale
+    if lower == profiler.lower == 0.0 and np.isinf(profiler.objective_at_bound(lower)):
+        lower = NEAREST * profiler.scale
+    return lower, upper
 
 
 def profile_curve(profiler: Profiler, places: Sequence[float] | FloatArray) -> FloatArray:
