@@ -143,8 +143,11 @@ def test_what_cannot_be_estimated_has_no_interval():
     frame["again"] = 2.0 * frame["Days"]
     with pytest.warns(UserWarning, match="aliased"):
         model = lmer("Reaction ~ Days + again + (1 | Subject)", frame)
-    for method in ("wald", "profile"):
-        found = confidence_intervals(model, method=method)
+    rows = {"X": frame, "n_resamples": 20, "random_state": 0}
+    for method in ("wald", "profile", "bootstrap"):
+        found = confidence_intervals(
+            model, method=method, **(rows if method == "bootstrap" else {})
+        )
         assert found.loc["again"].isna().all()
         assert found.drop(index="again").notna().all(axis=None)
 
