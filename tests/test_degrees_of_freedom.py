@@ -542,7 +542,7 @@ def fitted():
 def test_unknown_methods_and_levels_are_refused(fitted):
     with pytest.raises(ValueError, match=r"ddf='kr'.*'kenward-roger'"):
         coefficient_table(fitted, "kr")
-    with pytest.raises(ValueError, match="level=95"):
+    with pytest.raises(ValueError, match="level must be a probability between 0 and 1, got 95"):
         coefficient_table(fitted, level=95)
     with pytest.raises(ValueError, match="method='robust'"):
         coefficient_covariance(fitted, "robust")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -21,7 +22,15 @@ except ImportError:
         return method
 
 
-__all__ = ["FIT_STACKLEVEL", "CallbackSupportMixin", "begin_fit", "with_callbacks"]
+__all__ = [
+    "FIT_STACKLEVEL",
+    "CallbackSupportMixin",
+    "begin_fit",
+    "run_with_progress",
+    "with_callbacks",
+]
+
+Result = TypeVar("Result")
 
 
 def begin_fit(estimator: Any, X: Any, y: Any, metadata: dict[str, Any]) -> Callable[[], None]:
@@ -37,3 +46,43 @@ def begin_fit(estimator: Any, X: Any, y: Any, metadata: dict[str, Any]) -> Calla
         )
 
     return end
+
+
+def run_with_progress(
+    estimator: Any,
+    name: str,
+    n_tasks: int,
+    work: Callable[[Callable[[int], None]], Result],
+) -> Result:
+    """Do some work of many equal tasks, and tell the estimator's callbacks of each.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Stays as it is.
+    name : str
+        What the work is called.
+    n_tasks : int
+        Number of tasks.
+    work : callable
+        Takes a function that is to be called with the number of tasks that have been done since.
+    """
+    if not getattr(estimator, "_skl_callbacks", None):
+        return work(lambda n_done: None)
+
+    def run(own: Any) -> Result:
+        context = own._init_callback_context(task_name=name, max_subtasks=n_tasks)
+        context.call_on_fit_task_begin(estimator=own)
+
+        def advance(n_done: int) -> None:
+            for _ in range(n_done):
+                task = context.subcontext(task_name="resample")
+                task.call_on_fit_task_begin(estimator=own)
+                task.call_on_fit_task_end(estimator=own)
+
+        result = work(advance)
+        context.call_on_fit_task_end(estimator=own)
+        return result
+
+    # The callbacks' state belongs to a copy, so that nothing is left on the estimator.
+    return with_callbacks(run)(copy(estimator))

@@ -95,6 +95,7 @@ def accumulate(
     slope_columns: Sequence[tuple[int, ...]],
     weights: FloatArray | None = None,
     chunk_rows: int | None = None,
+    shift: FloatArray | None = None,
 ) -> CrossProducts:
     """Form the cross-products in one pass over the rows.
 
@@ -114,6 +115,8 @@ def accumulate(
         Positive precision weights.
     chunk_rows : int, optional
         Rows per chunk; by default what keeps memory low and the cache warm.
+    shift : ndarray of shape (k + 1,), optional
+        That of other cross-products, to which these are to be added; by default pilot means.
 
     Returns
     -------
@@ -126,7 +129,7 @@ def accumulate(
     """
     # Values that are not finite are told from the sums, once and for all.
     with np.errstate(over="ignore", invalid="ignore"):
-        return _accumulate(X, y, codes, n_levels, slope_columns, weights, chunk_rows)
+        return _accumulate(X, y, codes, n_levels, slope_columns, weights, chunk_rows, shift)
 
 
 def _accumulate(
@@ -137,9 +140,12 @@ def _accumulate(
     slope_columns: Sequence[tuple[int, ...]],
     weights: FloatArray | None,
     chunk_rows: int | None,
+    shift: FloatArray | None,
 ) -> CrossProducts:
     n, k = X.shape
-    shift = np.append(X[:PILOT_ROWS].mean(axis=0, dtype=float), y[:PILOT_ROWS].mean(dtype=float))
+    if shift is None:
+        means = X[:PILOT_ROWS].mean(axis=0, dtype=float)
+        shift = np.append(means, y[:PILOT_ROWS].mean(dtype=float))
     z_columns = tuple((0, *(column + 1 for column in columns)) for columns in slope_columns)
     if chunk_rows is None:
         scattered = [0 if _is_sorted(c) else m for c, m in zip(codes, n_levels, strict=True)]
@@ -227,6 +233,65 @@ def _cross(
     first = np.repeat(np.arange(n_levels[i], dtype=np.int32), np.diff(compressed.indptr))
     shape = (len(left), len(right), len(first))
     return Crossing(first, compressed.indices, np.reshape(products, shape))
+
+
+def merge(
+    first: CrossProducts,
+    second: CrossProducts,
+    places: Sequence[tuple[NDArray[np.integer], NDArray[np.integer]]],
+    n_levels: Sequence[int],
+) -> CrossProducts:
+    """The cross-products of the rows of both, of the same columns and with the same shift.
+
+    Parameters
+    ----------
+    first, second : CrossProducts
+    places : sequence of (ndarray, ndarray) of int
+        For every factor, the level that each level of the first, and of the second, becomes.
+    n_levels : sequence of int
+        For every factor, the number of levels of both together.
+    """
+    grouped = []
+    for own, other, (own_places, other_places), m in zip(
+        first.grouped, second.grouped, places, n_levels, strict=True
+    ):
+        total = np.zeros((*own.shape[:2], m))
+        total[:, :, own_places] = own
+        total[:, :, other_places] += other
+        grouped.append(total)
+    return CrossProducts(
+        n_rows=first.n_rows + second.n_rows,
+        sum_log_weights=first.sum_log_weights + second.sum_log_weights,
+        shift=first.shift,
+        gram=first.gram + second.gram,
+        z_columns=first.z_columns,
+        grouped=tuple(grouped),
+        crossings={
+            (i, j): _merge_crossings(
+                (crossing, second.crossings[i, j]), places[i], places[j], n_levels[j]
+            )
+            for (i, j), crossing in first.crossings.items()
+        },
+    )
+
+
+def _merge_crossings(
+    crossings: tuple[Crossing, Crossing],
+    first_places: tuple[NDArray[np.integer], NDArray[np.integer]],
+    second_places: tuple[NDArray[np.integer], NDArray[np.integer]],
+    n_second: int,
+) -> Crossing:
+    keys = [
+        i[crossing.first].astype(np.int64) * n_second + j[crossing.second]
+        for crossing, i, j in zip(crossings, first_places, second_places, strict=True)
+    ]
+    pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
+    products = np.zeros((*crossings[0].products.shape[:2], len(pairs)))
+    bounds = np.split(where.ravel(), [len(keys[0])])
+    for crossing, own in zip(crossings, bounds, strict=True):
+        products[:, :, own] += crossing.products
+    first, second = np.divmod(pairs, n_second)
+    return Crossing(first.astype(np.int32), second.astype(np.int32), products)
 
 
 def _is_sorted(codes: NDArray[np.integer]) -> bool:

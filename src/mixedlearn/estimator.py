@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn._callbacks import FIT_STACKLEVEL, CallbackSupportMixin, begin_fit, with_callbacks
+from mixedlearn._report_methods import ReportMethods
+from mixedlearn._sampling_methods import SamplingMethods
 from mixedlearn.cross_products import accumulate
 from mixedlearn.description import ModelDescription, describe_model
 from mixedlearn.design import Design, Specification, find_group_columns, make_specification
@@ -26,12 +26,10 @@ from mixedlearn.exceptions import (
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
-from mixedlearn.fit import MAX_ITER, TOL, fit_products, objective_at
+from mixedlearn.fit import MAX_ITER, TOL, fit_products
 from mixedlearn.fitted import FittedModel
-from mixedlearn.formula import as_pandas, compile_formula, formula_of
-from mixedlearn.grouping import Labels, encode, look_up, shown
-from mixedlearn.inference import _criteria
-from mixedlearn.inference.summaries import Summary, summarise
+from mixedlearn.formula import compile_formula
+from mixedlearn.grouping import Labels, encode
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import (
     check_frame,
@@ -65,7 +63,7 @@ _NO_RANDOM_TERMS = (
 )
 
 
-class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods, ReportMethods):
     r"""Linear mixed model for grouped data.
 
     Fits :math:`y = X\beta + \sum_k Z_k b_k + e` with fixed effects :math:`\beta`, random effects
@@ -175,7 +173,9 @@ default="full"
     one term are correlated, those of different terms are not, whence ``(1 + x || g)`` for
     ``(1 | g) + (0 + x | g)``. As in lme4, ``(c || g)`` of a categorical column ``c`` separates
     terms, not categories: its effects have a full covariance, without one with the intercept.
-    Expressions are Python, and are run: take no formula from strangers.
+    What ``poly``, ``bs``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in ``predict``;
+    other Python, such as ``{x - x.mean()}``, is computed anew from the new rows. Expressions are
+    run: take no formula from strangers.
 
     ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ /
     w_i``, as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except
@@ -216,6 +216,12 @@ default="full"
     Days            9.60  35.07
     >>> round(model.noise_variance_, 2)
     654.94
+    >>> model.predict(X.head(2)).round(1)
+    array([253.7, 273.3])
+
+    The same by a formula:
+
+    >>> model = MixedLinearRegressor(formula="Days + (1 + Days | Subject)").fit(X, y)
     >>> model.predict(X.head(2)).round(1)
     array([253.7, 273.3])
 
@@ -296,7 +302,7 @@ default="full"
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             Columns with fixed or random effects, and the group columns if the constructor names
-            them.
+            them; a DataFrame if there is a formula.
         y : array-like of shape (n_samples,)
             Response.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
@@ -315,8 +321,9 @@ default="full"
         ------
         ValueError
             If a parameter is not allowed; if a column is missing, there twice, not numeric or not
-            finite; if a label is missing; if lengths differ; if groups are given twice; if weights
-            are negative or all zero; or if there are groups but no more rows than columns.
+            finite; if a label is missing; if lengths differ; if groups are given twice; if the
+            formula is not as it should be (the message shows where); if weights are negative or all
+            zero; or if there are groups but no more rows than columns.
         MemoryError
             If the dense block of crossed factors would not fit into memory; see `describe`.
         TypeError
@@ -387,6 +394,7 @@ default="full"
         )
         self._formula = compiled
         self._set_fitted(model, levels)
+        self._warn_of_fit()
         end_fit()
         return self
 
@@ -406,7 +414,8 @@ default="full"
 
     def _set_fitted(self, model: FittedModel, levels: list[pd.Index]) -> None:
         self._model = model
-        self._levels = levels
+        # The levels of the BLUPs, and those of the rows of the fit.
+        self._levels = self._fit_levels = levels
         coef = model.coef
         has_intercept = model.specification.fit_intercept
         self.intercept_ = float(coef[0]) if has_intercept else 0.0
@@ -417,10 +426,22 @@ default="full"
         self.n_iter_ = model.n_iterations
         self.converged_ = model.is_certified
         self.is_singular_ = model.is_singular
+        self._count_groups()
+
+    def _with_model(self, model: FittedModel) -> MixedLinearRegressor:
+        """A copy with a refit of the model to the same rows."""
+        other = copy(self)
+        other._set_fitted(model, self._fit_levels)
+        return other
+
+    def _count_groups(self) -> None:
         self.n_groups_ = {
             name: len(own)
-            for name, own in zip(model.specification.factor_names, levels, strict=True)
+            for name, own in zip(self._model.specification.factor_names, self._levels, strict=True)
         }
+
+    def _warn_of_fit(self) -> None:
+        model = self._model
         for message in model.warnings:
             warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
         if not model.is_certified:
@@ -450,7 +471,8 @@ default="full"
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
-            The columns that `fit` had.
+            The columns that `fit` had; with a formula, those that it uses, whatever others there
+            are.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
             names, others by position. A level that `fit` did not see has no effect, or is refused
@@ -477,9 +499,10 @@ default="full"
         NotFittedError
             Before `fit`.
         ValueError
-            If the columns are not those of `fit`, not numeric or not finite; if a label is missing
-            or, with ``handle_unknown="error"``, unknown; if lengths differ; or if
-            ``random_effects`` names a factor that the model does not have.
+            If the columns are not those of `fit`, not numeric or not finite; if a category of a
+            formula's fixed effect was not seen in `fit`; if a label is missing or, with
+            ``handle_unknown="error"``, unknown; if lengths differ; or if ``random_effects`` names a
+            factor that the model does not have.
 
         Warns
         -----
@@ -506,58 +529,6 @@ default="full"
         design = Design(columns, self._codes(labels, wanted))
         mean = predict_mean(model, design)
         return (mean, predict_std(model, design)) if return_std else mean
-
-    def _fitted_model(self) -> FittedModel:
-        """The model, or scikit-learn's error before `fit`."""
-        check_is_fitted(self)
-        return self._model
-
-    def _rows(self, X: Any, groups: Any) -> tuple[NDArray[np.floating], list[Labels]]:
-        """Numeric columns of new rows, and their labels if any came."""
-        specification = self._fitted_model().specification
-        if self._formula is not None:
-            X = self._formula_frame(X, groups)
-            rows = self._formula.rows(X)
-            return numeric_columns(self, rows, specification), self._formula.labels(X)
-        X = check_frame(
-            self, X, has_groups=groups is not None or self.n_features_in_ == 0, reset=False
-        )
-        group_columns = [factor.columns for factor in specification.factors if factor.columns]
-        names = specification.factor_names
-        labels = find_labels(X, groups, specification.names, group_columns, names or None)
-        return numeric_columns(self, X, specification), labels
-
-    def _training_rows(
-        self, X: Any, y: Any, groups: Any, sample_weight: Any
-    ) -> tuple[Design, FloatArray, FloatArray | None]:
-        """Rows that are said to be those of `fit`: design, response and weights."""
-        columns, labels = self._rows(X, groups)
-        response = check_response(self, columns, y)
-        weights = check_weights(sample_weight, columns)
-        codes = self._codes(labels, self._model.specification.factor_names)
-        return Design(columns, codes), response, weights
-
-    def _codes(
-        self, labels: list[Labels], wanted: Sequence[str]
-    ) -> tuple[NDArray[np.int32] | None, ...]:
-        """Levels of the rows for every factor, -1 for unknown ones; None for factors left out."""
-        names = self._model.specification.factor_names
-        codes: list[NDArray[np.int32] | None] = [None] * len(names)
-        if labels and names:
-            for k, (own, known) in enumerate(zip(labels, self._levels, strict=True)):
-                if names[k] in wanted:
-                    codes[k] = found = look_up(own, known)
-                    self._check_known(names[k], own, found)
-        return tuple(codes)
-
-    def _check_known(self, name: str, labels: Labels, codes: NDArray[np.int32]) -> None:
-        if self.handle_unknown == "error" and (codes < 0).any():
-            row = int(np.argmax(codes < 0))
-            raise ValueError(
-                f"The level {shown(labels.at(row))} of {name!r} (row {row}) was not seen in fit. "
-                "Set handle_unknown='population' to predict such rows without an effect of "
-                f"{name!r}."
-            )
 
     def _wanted_factors(self, random_effects: Any) -> tuple[str, ...]:
         """Names of the factors whose BLUPs are wanted."""
@@ -691,21 +662,6 @@ default="full"
                 )
         return check_frame(target, self._formula_frame(X, groups), has_groups=True, reset=True)
 
-    @staticmethod
-    def _formula_frame(X: Any, groups: Any) -> pd.DataFrame:
-        """X as a data frame of which a formula can name columns."""
-        if groups is not None:
-            raise ValueError(
-                "groups were passed, but the model is given by a formula, which names the grouping "
-                "factors itself: write (1 | column) in it, and pass X with that column."
-            )
-        X = as_pandas(X)
-        if len(set(X.columns)) < len(X.columns):
-            twice = X.columns[X.columns.duplicated()][0]
-            raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
-        check_array(np.zeros((len(X), 1)))
-        return X
-
     def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
         """What the parameters say about these columns, and the labels of every factor."""
         if self.formula is not None:
@@ -726,145 +682,6 @@ default="full"
         )
         return specification, labels
 
-    def log_likelihood(self, theta: ArrayLike | None = None) -> float:
-        """Log-likelihood, profiled over the fixed effects and the noise variance.
-
-        Parameters
-        ----------
-        theta : array-like of shape (n_parameters,), default=None
-            Where to evaluate it, in the units of ``theta_``; None: at the fit.
-
-        Returns
-        -------
-        log_likelihood : float
-            The restricted log-likelihood if ``reml``; infinite where the fixed effects reproduce
-            the response exactly.
-
-        Raises
-        ------
-        ValueError
-            If theta has another length than ``theta_``, is not finite, or is too large for the
-            likelihood to be computed.
-        """
-        check_is_fitted(self)
-        if theta is None:
-            return self.log_likelihood_
-        values = np.asarray(theta, dtype=float)
-        if values.shape != self.theta_.shape:
-            raise ValueError(
-                f"theta has shape {values.shape}, but the model has {len(self.theta_)} parameters: "
-                f"give shape {self.theta_.shape}."
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        objective = objective_at(self._model, values)
-        if objective == np.inf:
-            raise ValueError(
-                f"theta is so large ({values}) that the noise is lost in rounding error: the "
-                "likelihood cannot be computed there."
-            )
-        return -0.5 * objective
-
-    def aic(self) -> float:
-        """Akaike's information criterion of the fit.
-
-        Minus twice ``log_likelihood_`` (the restricted one if ``reml``) plus twice the number of
-        parameters: the fixed effects that are not aliased, ``theta_`` and the noise variance. As in
-        lme4, restricted likelihoods are comparable only between models of the same fixed effects.
-
-        Returns
-        -------
-        aic : float
-            Minus infinity where the fixed effects reproduce the response exactly.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-
-        See Also
-        --------
-        mixedlearn.inference.conditional_aic : For predictions of the levels that were seen.
-
-        References
-        ----------
-        Akaike, H. (1974). A new look at the statistical model identification. IEEE Transactions on
-        Automatic Control 19, 716-723.
-
-        Examples
-        --------
-        >>> from mixedlearn import MixedLinearRegressor
-        >>> from mixedlearn.datasets import load_sleepstudy
-        >>> X, y = load_sleepstudy(return_X_y=True)
-        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-        >>> round(model.aic(), 2), round(model.bic(), 2)
-        (1755.63, 1774.79)
-        """
-        return _criteria.aic(self._fitted_model())
-
-    def bic(self) -> float:
-        """Schwarz's Bayesian information criterion of the fit.
-
-        As `aic`, but a parameter costs the logarithm of the number of rows (of positive weight), as
-        in lme4, for restricted likelihoods too.
-
-        Returns
-        -------
-        bic : float
-            Minus infinity where the fixed effects reproduce the response exactly.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-
-        References
-        ----------
-        Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6, 461-464.
-        """
-        return _criteria.bic(self._fitted_model())
-
-    def summary(
-        self, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False
-    ) -> Summary:
-        """Summary of the fit, as text and as HTML in notebooks.
-
-        Parameters
-        ----------
-        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
-            Degrees of freedom of the fixed effects; see `mixedlearn.inference.coefficient_table`.
-        level : float, default=0.95
-            Level of the confidence intervals.
-        std_error : bool, default=False
-            Whether to show standard errors of the variances.
-
-        Returns
-        -------
-        summary : Summary
-            Prints the model, its criterion, numbers of rows and levels, the variances, standard
-            deviations and correlations of the random effects, and the fixed effects with tests and
-            intervals; its tables are attributes.
-
-        Raises
-        ------
-        ValueError
-            If ``ddf`` or ``level`` is not allowed.
-
-        Examples
-        --------
-        >>> from mixedlearn import lmer
-        >>> from mixedlearn.datasets import load_sleepstudy
-        >>> model = lmer("Reaction ~ Days + (1 + Days | Subject)", load_sleepstudy().frame)
-        >>> print(model.summary())
-        Linear mixed model fitted by REML
-        <BLANKLINE>
-        Formula:   Days + (1 + Days | Subject)
-        """
-        return summarise(self, ddf=ddf, level=level, std_error=std_error)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
-
     def get_metadata_routing(self) -> Any:
         """Metadata that this object requests.
 
@@ -882,49 +699,3 @@ default="full"
                 if request.requests.get("groups") is True:
                     request.add_request(param="groups", alias=False)
         return routing
-
-    @property
-    def formula_(self) -> str:
-        """The model in lme4's notation."""
-        check_is_fitted(self)
-        return self._formula.text if self._formula else formula_of(self._model.specification)
-
-    @property
-    def coef_covariance_(self) -> pd.DataFrame:
-        """Covariance matrix of the fixed effects."""
-        check_is_fitted(self)
-        names = list(self._model.specification.coef_names)
-        return pd.DataFrame(self._model.coef_covariance, index=names, columns=names)
-
-    @property
-    def covariances_(self) -> dict[str, pd.DataFrame]:
-        """Variances and covariances of the random effects, by factor."""
-        check_is_fitted(self)
-        return {
-            factor.name: pd.DataFrame(
-                covariance, index=list(factor.effects), columns=list(factor.effects)
-            )
-            for factor, covariance in zip(
-                self._model.specification.factors, self._model.covariances, strict=True
-            )
-        }
-
-    @property
-    def random_effects_(self) -> dict[str, pd.DataFrame]:
-        """BLUPs of every level, by factor."""
-        check_is_fitted(self)
-        return {
-            factor.name: pd.DataFrame(blups, index=levels, columns=list(factor.effects))
-            for factor, blups, levels in zip(
-                self._model.specification.factors, self._model.blups, self._levels, strict=True
-            )
-        }
-
-    @property
-    def random_effects_covariances_(self) -> dict[str, FloatArray]:
-        """Conditional covariance of every level's effects, by factor."""
-        check_is_fitted(self)
-        return {
-            factor.name: self._model.conditional_covariances(k)
-            for k, factor in enumerate(self._model.specification.factors)
-        }

@@ -21,7 +21,7 @@ from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
-from mixedlearn.fitted import FittedModel
+from mixedlearn.fitted import FittedModel, user_blups
 from mixedlearn.optimize import minimise
 from mixedlearn.problem import NOISE_FLOOR, Problem, make_problem
 
@@ -99,7 +99,6 @@ def fit_products(
         factors, fixed_effects = _count_as_noise(
             components.structures, factors, fixed_effects, k, direction
         )
-    blups = engine.random_effects(factors, fixed_effects) if factors else ()
     return FittedModel(
         specification=specification,
         products=products,
@@ -107,10 +106,7 @@ def fit_products(
         random_bases=problem.randoms,
         factors=factors,
         fixed_effects=fixed_effects,
-        blups=tuple(
-            problem.fixed.scale * (random.to_user @ own).T
-            for random, own in zip(problem.randoms, blups, strict=True)
-        ),
+        blups=user_blups(engine, problem.fixed, problem.randoms, factors, fixed_effects),
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
-from mixedlearn.engines.protocol import FixedEffects, Posterior
-from mixedlearn.problem import make_problem
+from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
+from mixedlearn.problem import engine_in_bases
 
 FloatArray = NDArray[np.float64]
 
@@ -47,6 +48,10 @@ class FittedModel:
         Whether noise was added, to bound the likelihood.
     warnings : tuple of str
         What could not be estimated, in words.
+    observed : CrossProducts, optional
+        Of the rows that the random effects are predicted from, if these are more than the rows of
+        the fit: their levels are those of ``blups``. The estimates and the likelihood are always
+        those of ``products``.
     """
 
     specification: Specification
@@ -61,6 +66,7 @@ class FittedModel:
     is_certified: bool
     is_bounded: bool
     warnings: tuple[str, ...]
+    observed: CrossProducts | None = None
 
     @property
     def noise_variance(self) -> float:
@@ -123,8 +129,9 @@ class FittedModel:
     @cached_property
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
-        problem = make_problem(self.products, self.specification, bound_noise=self.is_bounded)
-        return problem.engine.posterior(self.factors)
+        products = self.products if self.observed is None else self.observed
+        engine = engine_in_bases(products, self.specification, self.fixed_basis, self.random_bases)
+        return engine.posterior(self.factors)
 
     def conditional_covariances(self, k: int) -> FloatArray:
         """Covariance of the effects of each level of factor k given the response, (m, q, q).
@@ -138,3 +145,17 @@ class FittedModel:
     def __getstate__(self) -> dict[str, object]:
         """The state to pickle: the posterior can be computed again, and may be large."""
         return {name: value for name, value in vars(self).items() if name != "posterior"}
+
+
+def user_blups(
+    engine: Engine,
+    fixed: FixedBasis,
+    randoms: Sequence[RandomBasis],
+    factors: tuple[FloatArray, ...],
+    fixed_effects: FixedEffects,
+) -> tuple[FloatArray, ...]:
+    """BLUPs of every factor's random effects in the user's units, shapes (m, q)."""
+    blups = engine.random_effects(factors, fixed_effects) if factors else ()
+    return tuple(
+        fixed.scale * (random.to_user @ own).T for random, own in zip(randoms, blups, strict=True)
+    )

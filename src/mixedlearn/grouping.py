@@ -229,6 +229,41 @@ def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Ind
     return codes.astype(np.int32), levels
 
 
+def merge_levels(
+    known: pd.Index, others: pd.Index
+) -> tuple[NDArray[np.int32], NDArray[np.int32], pd.Index]:
+    """Levels of a factor and further ones together, in the order of `encode`.
+
+    Returns
+    -------
+    places : ndarray of int
+        The place of every known level among all.
+    other_places : ndarray of int
+        The place of every other level.
+    levels : pandas.Index
+        All levels.
+    """
+    names = tuple(map(str, known.names))
+    pairs = (
+        [(known, others)]
+        if not isinstance(known, pd.MultiIndex)
+        else [
+            (known.get_level_values(part), others.get_level_values(part))
+            for part in range(known.nlevels)
+        ]
+    )
+    joined = tuple(_join(own, other) for own, other in pairs)
+    codes, levels = encode(Labels(":".join(names), joined, names))
+    return codes[: len(known)], codes[len(known) :], levels
+
+
+def _join(first: pd.Index, second: pd.Index) -> pd.Index:
+    if first.dtype == object or second.dtype == object:
+        # Labels may be tuples, which pandas would take apart.
+        return pd.Index([*first, *second], dtype=object, tupleize_cols=False)
+    return first.append(second)
+
+
 def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     """Code of each row among known levels; -1 where the level is unknown."""
     if not isinstance(levels, pd.MultiIndex):

@@ -194,13 +194,13 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
         return _only_point(engine)
     if start is None:
         start = components.theta_from_covariances(engine.start())
-    best = _minimise_from(engine, start, max_iter, tol)
-    if not _may_be_local(engine, best):
+    best = minimise_from(engine, start, max_iter, tol)
+    if not may_be_local(engine, best):
         return best
     n_agreeing = 0
-    for covariances in _further_starts(engine):
+    for covariances in further_starts(engine):
         theta = components.theta_from_covariances(covariances)
-        optimum = _minimise_from(engine, theta, max_iter, tol)
+        optimum = minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
         least = ZERO_LOSS + optimum.evaluation.rounding
         agrees = optimum.is_certified and best.is_certified and abs(gain) <= least
@@ -211,7 +211,7 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
             break
     if not best.is_certified:
         # The end that is lowest so far may be on its way: it is one more start.
-        optimum = _minimise_from(engine, best.evaluation.theta, max_iter, tol)
+        optimum = minimise_from(engine, best.evaluation.theta, max_iter, tol)
         if optimum.evaluation.objective <= best.evaluation.objective:
             best = optimum
     return best
@@ -223,7 +223,8 @@ def _has_intercepts_only(components: VarianceComponents) -> bool:
     return len(structures) > 1 and all(structure.n_effects == 1 for structure in structures)
 
 
-def _may_be_local(engine: Engine, optimum: Optimum) -> bool:
+def may_be_local(engine: Engine, optimum: Optimum) -> bool:
+    """Whether there is a sign of several optima; see `minimise`."""
     if optimum.evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance:
         return True
     if engine.size > FEW_DATA:
@@ -241,7 +242,7 @@ def _smallest_deviation(factor: FloatArray) -> float:
     return float(np.linalg.svd(factor, compute_uv=False).min(initial=np.inf))
 
 
-def _further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
+def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
     """Beta from within levels; variances of all sizes; effects of mixed sizes and correlations."""
     structures = engine.components.structures
     identities = [np.eye(structure.n_effects) for structure in structures]
@@ -275,7 +276,8 @@ def _without_rounding(engine: Objective, evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, theta=engine.components.theta_from_factors(factors))
 
 
-def _minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
+def minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
+    """The optimum that one start leads to."""
     state, n_iterations = _em(engine, _at(engine, start), max_iter)
     return _descend(engine, state, n_iterations, max_iter, tol)
 

@@ -76,6 +76,32 @@ def make_problem(
         random_basis(products, k, factor.random_intercept, factor.structure)
         for k, factor in enumerate(specification.factors)
     )
+    return _problem(products, specification, fixed, randoms, bound_noise=bound_noise)
+
+
+def engine_in_bases(
+    products: CrossProducts,
+    specification: Specification,
+    fixed: FixedBasis,
+    randoms: tuple[RandomBasis, ...],
+) -> Engine:
+    """The engine of any rows in the columns of a fitted model.
+
+    It gives the BLUPs and the posterior of the random effects at the estimates of that model. In
+    these rows the columns need not be orthonormal, and its likelihood is not to be asked.
+    """
+    return _problem(products, specification, fixed, randoms, rotate=False).engine
+
+
+def _problem(
+    products: CrossProducts,
+    specification: Specification,
+    fixed: FixedBasis,
+    randoms: tuple[RandomBasis, ...],
+    *,
+    bound_noise: bool = False,
+    rotate: bool = True,
+) -> Problem:
     likelihood = _likelihood(products, specification, fixed)
     structures = tuple(
         engine_structure(factor.structure, random.kept)
@@ -91,7 +117,7 @@ def make_problem(
         VarianceComponents(tuple(structures[k] for k in active)),
         likelihood,
     )
-    fixed, engine, is_bounded = _make_engine(parts, fixed, bound_noise=bound_noise)
+    fixed, engine, is_bounded = _make_engine(parts, fixed, bound_noise, rotate)
     if len(active) < len(randoms):
         n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
         engine = PaddedEngine(engine, active, components, n_levels, likelihood.n_fixed)
@@ -123,9 +149,9 @@ def of_factors(products: CrossProducts, chosen: list[int]) -> CrossProducts:
 
 
 def _make_engine(
-    parts: _Parts, fixed: FixedBasis, *, bound_noise: bool
+    parts: _Parts, fixed: FixedBasis, bound_noise: bool, rotate: bool
 ) -> tuple[FixedBasis, Engine, bool]:
-    """The engine, with the fixed columns that it has rotated, and whether noise was added."""
+    """The engine, its fixed columns, rotated if they may be, and whether noise was added."""
     products, randoms, components = parts.products, parts.randoms, parts.components
     likelihood, n_rows = parts.likelihood, parts.products.n_rows
     if len(randoms) <= 1:
@@ -133,18 +159,17 @@ def _make_engine(
             moments = reduce_levels(products, 0, fixed, randoms[0])
         else:
             moments, components = no_levels(products, fixed), _NO_COMPONENTS
-        fixed, moments = separate_levels(fixed, moments)
-        moments, is_bounded = _bound_noise(moments, n_rows)
+        fixed, moments, is_bounded = _prepare(fixed, moments, n_rows, rotate)
         return fixed, OneFactorEngine(moments, components.structures[0], likelihood), is_bounded
     n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
     n_effects = [len(random.kept) for random in randoms]
     if is_joint(n_effects, n_levels):
-        fixed, moments = separate_levels(fixed, reduce_jointly(products, fixed, randoms))
-        moments, is_bounded = _bound_noise(moments, n_rows)
+        moments = reduce_jointly(products, fixed, randoms)
+        fixed, moments, is_bounded = _prepare(fixed, moments, n_rows, rotate)
         return fixed, JointEngine(moments, components, n_levels, likelihood), is_bounded
     plan = plan_elimination(products, n_effects)
     check_memory(plan, parts.factors)
-    fixed, reduced = reduce_several(products, plan, fixed, randoms)
+    fixed, reduced = reduce_several(products, plan, fixed, randoms, rotate=rotate)
     if bound_noise:
         reduced.data.gram[-1, -1] += NOISE_FLOOR * likelihood.df
     return fixed, SeveralFactorsEngine(reduced, components, n_levels, likelihood), bound_noise
@@ -162,6 +187,17 @@ def _likelihood(
     if specification.reml:
         constant += fixed.log_det_gram
     return ProfiledLikelihood(products.n_rows, n_fixed, specification.reml, float(constant))
+
+
+def _prepare(
+    fixed: FixedBasis, moments: LevelMoments, n_rows: int, rotate: bool
+) -> tuple[FixedBasis, LevelMoments, bool]:
+    """Make the moments fit for a likelihood; without it the columns stay as they are given."""
+    if not rotate:
+        return fixed, moments, False
+    fixed, moments = separate_levels(fixed, moments)
+    moments, is_bounded = _bound_noise(moments, n_rows)
+    return fixed, moments, is_bounded
 
 
 def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, bool]:

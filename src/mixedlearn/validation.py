@@ -137,6 +137,13 @@ def numeric_columns(
         raise _with_column(error, X, names) from error
 
 
+def check_count(value: Any, name: str) -> None:
+    """Refuse what is no positive integer."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and value >= 1):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
 def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float64]:
     """The response as floats, one for each row of X."""
     if y is None:

@@ -215,10 +215,17 @@ def reduce_several(
     plan: EliminationPlan,
     fixed: FixedBasis,
     randoms: Sequence[RandomBasis],
+    *,
+    rotate: bool = True,
 ) -> tuple[FixedBasis, ReducedProducts]:
-    """Reduce the cross-products of several factors; the fixed columns are rotated on the way."""
+    """Reduce the cross-products of several factors; the fixed columns are rotated on the way.
+
+    Without ``rotate`` they stay as they are: what follows is for BLUPs, not for the likelihood.
+    """
     first = plan.chain[0]
-    fixed, moments = separate_levels(fixed, reduce_levels(products, first, fixed, randoms[first]))
+    moments = reduce_levels(products, first, fixed, randoms[first])
+    if rotate:
+        fixed, moments = separate_levels(fixed, moments)
     blocks = _Blocks(products, plan, randoms, np.column_stack([fixed.columns, fixed.response]))
     patterns = [tail_pattern(products, plan, k) for k in plan.chain]
     stages = _make_stages(plan, [pattern for pattern, _ in patterns])

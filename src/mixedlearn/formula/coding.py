@@ -7,41 +7,28 @@ drop, guess or turn into a missing value is refused with the column and the row.
 
 from __future__ import annotations
 
-import ast
-import builtins
-import difflib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec, SimpleFormula
-from formulaic.errors import DataMismatchWarning, FormulaicError
+from formulaic import ModelSpec, SimpleFormula
+from formulaic.errors import DataMismatchWarning
 from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import EvaluatedFactor
 from formulaic.parser.types import Factor, Term
-from formulaic.transforms import TRANSFORMS
 from formulaic.utils.null_handling import find_nulls
 from interface_meta import override
 from numpy.typing import NDArray
 
-from mixedlearn.formula.parser import FormulaError, find_name, quoted
+from mixedlearn.formula.brackets import FormulaError
+from mixedlearn.formula.terms import message_of, variables_of
 from mixedlearn.grouping import shown
 
 FloatArray = NDArray[np.float64]
-
-# What users of R look for, and where it is.
-FROM_R = {
-    "factor": "C(x) makes a column categorical",
-    "as.factor": "C(x) makes a column categorical",
-    "ns": "cr(x, df=...) is a natural cubic spline",
-    "sqrt": "np.sqrt(x)",
-    "abs": "np.abs(x)",
-}
-LOOKUP, PYTHON = Factor.EvalMethod.LOOKUP, Factor.EvalMethod.PYTHON
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,40 +76,6 @@ class Coding:
                 return np.delete(matrix, slice(start, start + len(columns)), axis=1)
             start += len(columns)
         return matrix
-
-
-def read_terms(
-    part: str, formula: str, names: Sequence[str], others: Sequence[str]
-) -> SimpleFormula:
-    """The terms of a part of a formula, checked against the columns that there are.
-
-    Parameters
-    ----------
-    part : str
-        The part, at its place in the formula.
-    formula : str
-        The whole formula, for messages.
-    names : sequence of str
-        Columns of X.
-    others : sequence of str
-        What a dot stands for.
-
-    Raises
-    ------
-    FormulaError
-        If it cannot be parsed, or uses what is neither a column nor a function.
-    """
-    try:
-        terms = Formula(part, _context={"__formulaic_variables_available__": list(others)})
-    except (FormulaicError, AttributeError, SyntaxError, TypeError, ValueError) as error:
-        message, position = _of_formulaic(error, part)
-        raise FormulaError(f"The formula cannot be read: {message}", formula, position) from error
-    if not isinstance(terms, SimpleFormula):
-        raise FormulaError("The formula cannot be read: it has several parts.", formula, 0)
-    for term in terms:
-        for factor in term.factors:
-            _check_factor(factor, formula, names)
-    return terms
 
 
 def learn_coding(terms: SimpleFormula, X: pd.DataFrame, formula: str) -> tuple[Coding, FloatArray]:
@@ -201,7 +154,12 @@ class _Materialiser(PandasMaterializer):
     def _encode_evaled_factor(
         self, factor: EvaluatedFactor, spec: ModelSpec, drop_rows: Any, reduced_rank: bool = False
     ) -> dict[str, Any]:
-        kind, state = spec.encoder_state.get(factor.expr, (None, {}))
+        kind, state = spec.encoder_state.get(factor.expr, (factor.metadata.kind, {}))
+        if kind is not factor.metadata.kind:
+            raise _Refused(
+                f"{factor.expr!r} of the formula was {kind.value} in fit, and is "
+                f"{factor.metadata.kind.value} now: convert it as it was."
+            )
         if kind is Factor.Kind.CATEGORICAL and "categories" in state:
             values = pd.Series(np.asarray(factor.values))
             is_known = values.isin(state["categories"])
@@ -243,7 +201,7 @@ def _materialise(
         raise
     except Exception as error:
         # An expression is Python, and may raise anything.
-        message, _ = _of_formulaic(error, "")
+        message, _ = message_of(error, "")
         for term in spec.formula:
             for factor in term.factors:
                 token = factor.token
@@ -274,119 +232,3 @@ def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
             values = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan))
         columns[name] = values
     return pd.DataFrame(columns, index=pd.RangeIndex(len(X)))
-
-
-def variables_of(terms: SimpleFormula, names: Sequence[str]) -> list[str]:
-    """The columns that the terms use, in the order of ``names``."""
-    found = {
-        name
-        for term in terms
-        for factor in term.factors
-        for name, is_called in _names(factor)
-        if not is_called
-    }
-    return [name for name in names if name in found]
-
-
-def _names(factor: Factor) -> Iterator[tuple[str, bool]]:
-    """Names in a factor, and whether they are called."""
-    if factor.eval_method is LOOKUP:
-        yield factor.expr, False
-    elif factor.eval_method is PYTHON:
-        in_backticks: dict[str, str] = {}
-
-        def replaced(match: re.Match[str]) -> str:
-            return in_backticks.setdefault(match[1], f"_backticks_{len(in_backticks)}")
-
-        tree = ast.parse(re.sub(r"`([^`]+)`", replaced, factor.expr), mode="eval")
-        original = {short: name for name, short in in_backticks.items()}
-        called = set()
-        bound = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                called.add(node.func)
-                if node.func.id == "Q" and node.args and isinstance(node.args[0], ast.Constant):
-                    yield str(node.args[0].value), False
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                bound.add(node.id)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and node.id not in bound:
-                yield original.get(node.id, node.id), node in called
-
-
-def _check_factor(factor: Factor, formula: str, names: Sequence[str]) -> None:
-    start = 0 if factor.token is None else factor.token.source_start or 0
-    if factor.eval_method is PYTHON:
-        try:
-            tree = ast.parse(re.sub(r"`[^`]+`", "_", factor.expr), mode="eval")
-        except SyntaxError as error:
-            raise FormulaError(
-                f"{factor.expr!r} is no valid Python: {error.msg}.", formula, start
-            ) from error
-        if any(isinstance(node, ast.BitXor) for node in ast.walk(tree)):
-            raise FormulaError(
-                f"{factor.expr!r} has '^', which is no power in Python: write **.",
-                formula,
-                formula.find("^", start),
-            )
-    for name, is_called in _names(factor):
-        if is_called and name not in TRANSFORMS and not hasattr(builtins, name):
-            hint = FROM_R.get(name) or _nearest(name, list(TRANSFORMS))
-            message = f"{name!r} is no known function.{f' In its place: {hint}.' if hint else ''}"
-            if name in names:
-                message = f"{name!r} is a column of X, not a function: is a '+' missing?"
-            raise FormulaError(
-                message,
-                formula,
-                find_name(name, formula, start),
-            )
-        if is_called or name in names:
-            continue
-        if factor.eval_method is PYTHON and (name in TRANSFORMS or hasattr(builtins, name)):
-            continue
-        raise unknown_column(name, formula, find_name(name, formula, start), names)
-
-
-def unknown_column(name: str, formula: str, position: int, names: Sequence[str]) -> FormulaError:
-    """The error for a name that is no column, with the nearest one."""
-    texts = [str(column) for column in names]
-    nearest = _nearest(name, texts)
-    hint = f" Did you mean {nearest!r}?" if nearest else ""
-    return FormulaError(
-        f"The formula names {name!r}, which X does not have.{hint} Its columns are: "
-        f"{', '.join(map(repr, texts)) or 'none'}.",
-        formula,
-        position,
-    )
-
-
-def _nearest(name: str, others: Sequence[str]) -> str | None:
-    near = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
-    return near[0] if near else None
-
-
-def _of_formulaic(error: Exception, part: str) -> tuple[str, int]:
-    """The message of an error, and where it points: formulaic marks the place."""
-    start = len(part) - len(part.lstrip())
-    if isinstance(error, SyntaxError):
-        place = part.find((error.text or "").strip() or part, start)
-        offset = max((error.offset or 1) - 1, 0) if place >= 0 else 0
-        return f"{error.msg}.", min(max(place, start) + offset, len(part) - 1)
-    message, _, context = str(error).partition("\n\n")
-    marked = re.search("[⧛\x1b]", context)
-    position = marked.start() if marked else start
-    return re.sub("\x1b\\[[\\d;]*m|[⧛⧚]", "", message), position
-
-
-def term_text(term: Term) -> str:
-    """A term as a formula has it."""
-    return ":".join(_factor_text(factor) for factor in term.factors)
-
-
-def _factor_text(factor: Factor) -> str:
-    if factor.eval_method is LOOKUP:
-        return quoted(factor.expr)
-    if factor.eval_method is PYTHON:
-        tree = ast.parse(re.sub(r"`[^`]+`", "_", factor.expr), mode="eval").body
-        return factor.expr if isinstance(tree, (ast.Call, ast.Subscript)) else f"{{{factor.expr}}}"
-    return factor.expr

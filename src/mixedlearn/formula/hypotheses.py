@@ -149,7 +149,8 @@ def _standard_rows(rows: FloatArray, coefs: tuple[int, ...]) -> FloatArray:
     F does not depend on that, but Satterthwaite's degrees of freedom do; these are the rows of
     lmerTest. Where contrasts do not span all categories, they are any independent ones.
     """
-    if len(rows) == len(coefs):
-        return np.linalg.solve(rows[:, coefs], rows)
+    own = rows[:, coefs]
+    if len(rows) == len(coefs) and np.linalg.matrix_rank(own) == len(coefs):
+        return np.asarray(np.linalg.solve(own, rows), dtype=np.float64)
     _, sizes, combinations = np.linalg.svd(rows, full_matrices=False)
     return combinations[sizes > 1e-10 * sizes.max(initial=0.0)]

@@ -18,17 +18,10 @@ from formulaic import SimpleFormula
 from numpy.typing import NDArray
 
 from mixedlearn.design import INTERCEPT, Specification, Term, make_specification
-from mixedlearn.formula.coding import (
-    Coding,
-    learn_coding,
-    read_terms,
-    term_text,
-    unknown_column,
-    variables_of,
-)
+from mixedlearn.formula.brackets import FormulaError
+from mixedlearn.formula.coding import Coding, learn_coding
 from mixedlearn.formula.hypotheses import fixed_terms
 from mixedlearn.formula.parser import (
-    FormulaError,
     Grouping,
     ParsedFormula,
     RandomTerm,
@@ -36,6 +29,7 @@ from mixedlearn.formula.parser import (
     parse,
     quoted,
 )
+from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
 from mixedlearn.grouping import Labels, as_labels, interaction
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.formula.coding import learn_coding, read_terms
-from mixedlearn.formula.parser import FormulaError
+from mixedlearn.formula.brackets import FormulaError
+from mixedlearn.formula.coding import learn_coding
+from mixedlearn.formula.terms import read_terms
 
 
 def evaluate_response(text: str, X: pd.DataFrame) -> NDArray[np.float64]:

@@ -3,20 +3,18 @@
 Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 """
 
+from mixedlearn.inference._bootstrap import parametric_bootstrap
+from mixedlearn.inference._bootstrap_result import BootstrapResult
+from mixedlearn.inference._random_effects import random_effects_table
 from mixedlearn.inference.coefficients import (
     information_criteria,
     level_coefficients,
     model_matrix,
 )
 from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
+from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
-from mixedlearn.inference.goodness import (
-    ConditionalAIC,
-    conditional_aic,
-    effect_sizes,
-    intraclass_correlation,
-    r2,
-)
+from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, r2
 from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
 from mixedlearn.inference.influence import Influence, influence
 from mixedlearn.inference.intervals import confidence_intervals
@@ -25,6 +23,7 @@ from mixedlearn.inference.residuals import residuals
 from mixedlearn.inference.tables import coefficient_covariance, coefficient_table, variance_table
 
 __all__ = [
+    "BootstrapResult",
     "ConditionalAIC",
     "ContrastTest",
     "ExactTest",
@@ -47,8 +46,10 @@ __all__ = [
     "level_coefficients",
     "likelihood_ratio_test",
     "model_matrix",
+    "parametric_bootstrap",
     "profile_likelihood",
     "r2",
+    "random_effects_table",
     "residuals",
     "variance_table",
 ]

@@ -1,10 +1,13 @@
-"""Information criteria: minus twice the log-likelihood plus a penalty for each parameter."""
+"""Information criteria, and the likelihood-ratio statistic."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mixedlearn.fitted import FittedModel
+
+# A likelihood-ratio statistic below this is the optimiser's tolerance.
+NO_STATISTIC = 1e-7
 
 
 def n_parameters(model: FittedModel) -> int:
@@ -21,3 +24,14 @@ def aic(model: FittedModel) -> float:
 def bic(model: FittedModel) -> float:
     """Schwarz's criterion."""
     return float(model.objective + np.log(model.products.n_rows) * n_parameters(model))
+
+
+def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> float:
+    """Twice the difference of the log-likelihoods; what the optimiser leaves near zero is zero.
+
+    NaN where both models fit exactly: both likelihoods are infinite then.
+    """
+    if np.isinf(smaller.objective):
+        return np.nan
+    statistic = float(smaller.objective - larger.objective)
+    return statistic if statistic > NO_STATISTIC else 0.0

@@ -8,14 +8,17 @@ noise, then the fixed effects.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from mixedlearn.design import Specification
 from mixedlearn.fitted import FittedModel
+
+FloatArray = NDArray[np.float64]
 
 # Name of the standard deviation of the noise.
 NOISE_SD = "sd(noise)"
@@ -89,30 +92,57 @@ def find_parameter(specification: Specification, name: str) -> Parameter:
     )
 
 
+def parameter_names(specification: Specification) -> list[str]:
+    """Names of all parameters."""
+    return [parameter.name for parameter in parameters(specification)]
+
+
+def parameter_values(
+    specification: Specification,
+    covariances: Sequence[FloatArray],
+    noise_variance: FloatArray,
+    coef: FloatArray,
+) -> FloatArray:
+    """All parameters of n sets of estimates, shape (n, n_parameters).
+
+    Parameters
+    ----------
+    specification : Specification
+    covariances : sequence of ndarray of shape (n, q, q)
+        For every factor.
+    noise_variance : ndarray of shape (n,)
+    coef : ndarray of shape (n, p)
+
+    Returns
+    -------
+    values : ndarray of shape (n, n_parameters)
+        A correlation with an effect of variance zero is NaN.
+    """
+    columns = []
+    for parameter in parameters(specification):
+        i, j = parameter.effect, parameter.other
+        if parameter.kind == "noise":
+            columns.append(np.sqrt(noise_variance))
+        elif parameter.kind == "coef":
+            columns.append(coef[:, i])
+        elif parameter.kind == "sd":
+            columns.append(np.sqrt(covariances[parameter.factor][:, i, i]))
+        else:
+            own = covariances[parameter.factor]
+            size = np.sqrt(own[:, i, i] * own[:, j, j])
+            ratio = own[:, i, j] / np.where(size > 0.0, size, 1.0)
+            columns.append(np.where(size > 0.0, np.clip(ratio, -1.0, 1.0), np.nan))
+    return np.column_stack(columns)
+
+
+def estimates(model: FittedModel) -> FloatArray:
+    """The estimates of all parameters, shape (n_parameters,); aliased fixed effects are NaN."""
+    covariances = [covariance[None] for covariance in model.covariances]
+    coef = np.where(model.fixed_basis.aliased, np.nan, model.coef)
+    noise = np.array([model.noise_variance])
+    return parameter_values(model.specification, covariances, noise, coef[None])[0]
+
+
 def parameter_value(model: FittedModel, parameter: Parameter) -> float:
-    """The estimate; NaN for an aliased fixed effect and where a correlation has no meaning."""
-    if parameter.kind == "noise":
-        return float(np.sqrt(model.noise_variance))
-    if parameter.kind == "coef":
-        is_aliased = bool(model.fixed_basis.aliased[parameter.effect])
-        return np.nan if is_aliased else float(model.coef[parameter.effect])
-    covariance = model.covariances[parameter.factor]
-    i, j = parameter.effect, parameter.other
-    if parameter.kind == "sd":
-        return float(np.sqrt(covariance[i, i]))
-    product = float(covariance[i, i] * covariance[j, j])
-    if not product > 0.0:
-        return np.nan
-    return float(np.clip(covariance[i, j] / np.sqrt(product), -1.0, 1.0))
-
-
-def parameter_values(model: FittedModel) -> pd.Series:
-    """The estimates of all parameters, by name."""
-    return pd.Series(
-        {
-            parameter.name: parameter_value(model, parameter)
-            for parameter in parameters(model.specification)
-        },
-        name="estimate",
-        dtype=float,
-    )
+    """The estimate of one parameter."""
+    return float(estimates(model)[parameters(model.specification).index(parameter)])

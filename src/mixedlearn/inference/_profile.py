@@ -35,9 +35,12 @@ from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
 
-# The signed root at the end of an interval is right by this much.
-ROOT_TOLERANCE = 1e-9
+# With the signed root this near to that of the end of an interval, one more step is the last.
+ROOT_TOLERANCE = 1e-4
+STEP_TOLERANCE = 1e-12
 MAX_STEPS = 60
+# A standard deviation grows or falls by no more than this, in its logarithm, at once.
+MOST_LOG_STEP = 3.0
 # So near to a bound, relative to the parameter's scale, the bound itself is asked.
 NEAR_BOUND = 0.05
 # Where the profile has not risen so near to a bound, or so far out, it is flat.
@@ -85,6 +88,10 @@ class Profiler(Protocol):
 
     def guess(self, root: float) -> float:
         """About where the signed root is reached."""
+        ...
+
+    def moved(self, value: float, change: float) -> float:
+        """The value moved by a small change, on a scale on which the signed root is straighter."""
         ...
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
@@ -175,6 +182,10 @@ class DeviationProfiler:
             return abs(root) * self.scale if root > 0.0 else 0.0
         return self.origin.value * float(np.exp(root * self._spread))
 
+    def moved(self, value: float, change: float) -> float:
+        """The value moved by a change, on the scale of its logarithm."""
+        return value * float(np.exp(np.clip(change / value, -MOST_LOG_STEP, MOST_LOG_STEP)))
+
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
         held = HeldDeviation(self._factor, self._row, value / self._unit)
@@ -255,6 +266,12 @@ class CorrelationProfiler:
         """About where the signed root is reached."""
         centre = np.arctanh(np.clip(self.origin.value, -0.99, 0.99))
         return float(np.tanh(centre + root * self._spread))
+
+    def moved(self, value: float, change: float) -> float:
+        """The value moved by a change, on the scale of the angle."""
+        angle = np.arccos(value)
+        turned = angle - change / max(np.sin(angle), SMALLEST_ANGLE)
+        return float(np.cos(np.clip(turned, 0.0, np.pi)))
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile close to a value."""
@@ -342,6 +359,10 @@ class CoefProfiler:
         """About where the signed root is reached."""
         return self.origin.value + root * self.scale
 
+    def moved(self, value: float, change: float) -> float:
+        """The value moved by a change."""
+        return value + change
+
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
         products, specification = with_coef_held(
@@ -418,7 +439,8 @@ def interval_end(profiler: Profiler, root: float) -> float:
         # Where it has not risen at all, twice as far.
         flat = max(profiler.scale, abs(near.value - origin.value))
         step = side * (off / by_value if by_value > 0.0 else flat)
-        if abs(off) < ROOT_TOLERANCE or abs(step) < 1e-12 * profiler.scale:
-            return near.value + (step if abs(off) < 1e-3 else 0.0)
-        value = near.value + step
+        value = profiler.moved(near.value, step)
+        if abs(off) < ROOT_TOLERANCE or abs(step) < STEP_TOLERANCE * profiler.scale:
+            # The last step squares the error.
+            return value
     return near.value

@@ -20,7 +20,7 @@ from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Factor, Specification, Term
 from mixedlearn.fit import refit as refit_model
 from mixedlearn.fitted import FittedModel
-from mixedlearn.inference._criteria import aic, bic, n_parameters
+from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of
 from mixedlearn.inference._nested import what_is_missing
 from mixedlearn.submodels import without_coefs
@@ -156,7 +156,7 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     else:
         _check_comparable(smaller.specification, larger.specification)
     df = n_parameters(larger) - n_parameters(smaller)
-    statistic = _difference(smaller, larger)
+    statistic = likelihood_ratio(smaller, larger)
     p_value = float(chi2.sf(statistic, df)) if df > 0 else np.nan
     mixture = np.nan
     if df > 0 and _is_one_variance(smaller.specification, larger.specification):
@@ -181,7 +181,7 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     )
 
 
-def drop1(est: Any) -> pd.DataFrame:
+def drop1(estimator: Any) -> pd.DataFrame:
     """Likelihood-ratio tests of dropping each term of the fixed effects.
 
     A term is dropped only if no other term contains it: not x where there is an interaction of x.
@@ -189,7 +189,7 @@ def drop1(est: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
         Fitted by REML or ML.
 
     Returns
@@ -216,7 +216,7 @@ def drop1(est: Any) -> pd.DataFrame:
     <none>  <NA>  1763.939     NaN      NaN
     Days       1  1785.476  23.537      0.0
     """
-    model = by_maximum_likelihood(model_of(est))
+    model = by_maximum_likelihood(model_of(estimator))
     names, criteria, statistics = ["<none>"], [aic(model)], [np.nan]
     df: list[int | None] = [None]
     for term in _droppable(model.specification.terms):
@@ -228,7 +228,7 @@ def drop1(est: Any) -> pd.DataFrame:
         names.append(term.name)
         df.append(n_parameters(model) - n_parameters(smaller))
         criteria.append(aic(smaller))
-        statistics.append(_difference(smaller, model))
+        statistics.append(likelihood_ratio(smaller, model))
     p_values = [
         chi2.sf(statistic, own) if own else np.nan
         for own, statistic in zip(df, statistics, strict=True)
@@ -247,16 +247,6 @@ def drop1(est: Any) -> pd.DataFrame:
 def _droppable(terms: tuple[Term, ...]) -> list[Term]:
     """Terms that no other contains."""
     return [term for term in terms if not any(term.variables < other.variables for other in terms)]
-
-
-def _difference(smaller: FittedModel, larger: FittedModel) -> float:
-    """Twice the difference of the log-likelihoods; what the optimiser leaves below zero is zero.
-
-    Where both models fit exactly, both likelihoods are infinite, and their ratio is not defined.
-    """
-    if np.isinf(smaller.objective):
-        return np.nan
-    return float(max(smaller.objective - larger.objective, 0.0))
 
 
 def _criteria(model: FittedModel) -> dict[str, float]:
@@ -304,7 +294,7 @@ def _response_moments(products: CrossProducts) -> tuple[float, float]:
     """Mean of the response and sum of squares about it."""
     gram = products.gram
     mean = gram[0, -1] / gram[0, 0]
-    return float(products.shift[-1] + mean), float(gram[-1, -1] - mean * gram[0, -1])
+    return float(products.shift[-1] + mean), max(float(gram[-1, -1] - mean * gram[0, -1]), 0.0)
 
 
 def _in_order(first: FittedModel, second: FittedModel) -> tuple[FittedModel, FittedModel]:

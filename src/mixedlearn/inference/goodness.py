@@ -1,25 +1,13 @@
-"""Goodness of fit: conditional AIC, R squared, intraclass correlations, effect sizes.
+"""Goodness of fit: R squared, intraclass correlations, effect sizes.
 
-Notation
---------
-Sums over rows are weighted by the precision weights w, scaled to add up to n. With P = V^-1 - V^-1
-X H^-1 X'V^-1 in rows scaled by the roots of their weights, the fitted values X beta + sum_k Z_k b_k
-are ``(I - P) y``. So the trace of the hat matrix is
-
-    rho = n - tr(P) = p + sum_k tr(D_k sum_i Z_ki'P Z_ki)
-
-and the conditional residual sum of squares is ``y'P^2 y = y'P y - sum_k sum_i u_ki'D_k u_ki``. With
-G_k, the derivative of the restricted objective by D_k (`engines.one_factor`), and its noise
-variance s2 = y'P y / (n - p) this gives
-
-    n - rho = y'P^2 y / s2 - sum_k tr(D_k G_k)
-
-whose last term is zero where the restricted likelihood has its maximum.
+All of them compare variances of an average row: of the fixed effects between rows, of each factor's
+random effects (mean over the rows of ``z'D z``), and of the noise. Means and variances over rows
+are weighted by the precision weights, and come from the cross-products.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,158 +16,9 @@ from numpy.typing import NDArray
 
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
-from mixedlearn.problem import make_problem
+from mixedlearn.inference.conditional import response_without_fixed
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class ConditionalAIC:
-    """Conditional AIC; prints its parts.
-
-    Attributes
-    ----------
-    value : float
-        Minus twice the conditional log-likelihood plus twice the number of parameters.
-    log_likelihood : float
-        Log-likelihood of the response given the random effects, at the estimates and BLUPs.
-    effective_df : float
-        Trace of the hat matrix: effective number of fixed and random effects.
-    n_parameters : float
-        That and one for the noise variance.
-    """
-
-    value: float
-    log_likelihood: float
-    effective_df: float
-    n_parameters: float
-
-    def __str__(self) -> str:
-        return (
-            f"Conditional AIC: {self.value:.2f}\n"
-            f"conditional log-likelihood: {self.log_likelihood:.2f}\n"
-            f"effective degrees of freedom: {self.effective_df:.2f} + 1 for the noise"
-        )
-
-    def _repr_html_(self) -> str:
-        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
-
-
-def conditional_aic(est: Any) -> ConditionalAIC:
-    """Conditional AIC: of predictions for the levels that were seen.
-
-    `MixedLinearRegressor.aic` judges predictions for new levels. Where the levels themselves are of
-    interest, the likelihood is that given the random effects, and these count by the trace of the
-    hat matrix [1]_, between none and all of them.
-
-    Parameters
-    ----------
-    est : MixedLinearRegressor
-        Fitted by REML or ML.
-
-    Returns
-    -------
-    criterion : ConditionalAIC
-        Its value is minus infinity where the fixed effects reproduce the response exactly.
-
-    Raises
-    ------
-    TypeError
-        If the estimator is no `MixedLinearRegressor`.
-
-    Notes
-    -----
-    The variance components count as known but for that of the noise; a correction for their
-    estimation [2]_ is not made, so the criterion leans towards more random effects.
-
-    References
-    ----------
-    .. [1] Vaida, F. & Blanchard, S. (2005). Conditional Akaike information for mixed-effects
-       models. Biometrika 92, 351-370.
-    .. [2] Greven, S. & Kneib, T. (2010). On the behaviour of marginal and conditional AIC in linear
-       mixed models. Biometrika 97, 773-789.
-
-    Examples
-    --------
-    >>> from mixedlearn import MixedLinearRegressor
-    >>> from mixedlearn.datasets import load_sleepstudy
-    >>> from mixedlearn.inference import conditional_aic
-    >>> X, y = load_sleepstudy(return_X_y=True)
-    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-    >>> print(conditional_aic(model))
-    Conditional AIC: 1709.06
-    conditional log-likelihood: -824.51
-    effective degrees of freedom: 29.02 + 1 for the noise
-    """
-    model = model_of(est)
-    n, noise = model.products.n_rows, model.noise_variance
-    p = len(model.fixed_effects.coef)
-    if model.fixed_basis.is_exact:
-        return ConditionalAIC(-np.inf, np.inf, float(p), p + 1.0)
-    residual = conditional_residual_square(model)
-    df = effective_df(model, residual)
-    log_likelihood = -0.5 * (
-        n * np.log(2.0 * np.pi * noise) - model.products.sum_log_weights + residual / noise
-    )
-    return ConditionalAIC(
-        value=float(2.0 * (df + 1.0 - log_likelihood)),
-        log_likelihood=float(log_likelihood),
-        effective_df=df,
-        n_parameters=df + 1.0,
-    )
-
-
-def conditional_residual_square(model: FittedModel) -> float:
-    """Weighted sum of squares of the conditional residuals, from the cross-products."""
-    products, specification = model.products, model.specification
-    residual = _response_without_fixed(model)
-    square = float(residual @ products.gram @ residual)
-    # The BLUPs of every level, as coefficients of the z columns, whose shift they take up.
-    effects = []
-    for factor, z, blups in zip(
-        specification.factors, products.z_columns, model.blups, strict=True
-    ):
-        own = np.zeros((len(z), len(blups)))
-        own[int(not factor.random_intercept) :] = blups.T
-        own[0] += products.shift[np.array(z[1:], dtype=int) - 1] @ own[1:]
-        effects.append(own)
-    for k, own in enumerate(effects):
-        grouped, own_z = products.grouped[k], list(products.z_columns[k])
-        square -= 2.0 * float(np.einsum("zm,zbm,b->", own, grouped, residual, optimize=True))
-        square += float(np.einsum("zm,zwm,wm->", own, grouped[:, own_z], own, optimize=True))
-        for other in range(k + 1, len(effects)):
-            crossing = products.crossings[k, other]
-            left, right = own[:, crossing.first], effects[other][:, crossing.second]
-            square += 2.0 * float(
-                np.einsum("zm,zwm,wm->", left, crossing.products, right, optimize=True)
-            )
-    return square
-
-
-def _response_without_fixed(model: FittedModel) -> FloatArray:
-    """``y - X beta`` in terms of the basis columns, shape (k + 2,)."""
-    basis = model.fixed_basis
-    return basis.scale * (basis.response - basis.columns @ model.fixed_effects.coef)
-
-
-def effective_df(model: FittedModel, residual_square: float) -> float:
-    """Trace of the hat matrix, from the conditional residual sum of squares."""
-    n, p = model.products.n_rows, len(model.fixed_effects.coef)
-    if not model.has_random_effects:
-        return float(p)
-    problem = make_problem(
-        model.products,
-        replace(model.specification, reml=True),
-        bound_noise=model.is_bounded,
-    )
-    engine = problem.engine
-    evaluation = engine.evaluate(engine.components.theta_from_factors(model.factors), 1)
-    slack = sum(
-        float(np.einsum("ij,ik,jk->", gradient, factor, factor))
-        for gradient, factor in zip(evaluation.covariance_gradients, model.factors, strict=True)
-    )
-    noise = evaluation.fixed.noise_variance * problem.fixed.scale**2
-    return float(n - residual_square / noise + slack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +59,7 @@ def _variances(model: FittedModel) -> _Variances:
         square = user.T @ gram[np.ix_(z, z)] @ user
         random.append(float(np.einsum("ab,ab->", square, covariance)) / gram[0, 0])
     return _Variances(
-        fixed=float(
-            _between_rows(gram, response - _response_without_fixed(model), products.n_rows)
-        ),
+        fixed=float(_between_rows(gram, response - response_without_fixed(model), products.n_rows)),
         random=np.array(random),
         noise=model.noise_variance * products.n_rows / gram[0, 0],
     )
@@ -238,12 +75,12 @@ def _between_rows(gram: FloatArray, columns: FloatArray, n_rows: int) -> FloatAr
     return square / weight * n_rows / max(n_rows - 1, 1)
 
 
-def r2(est: Any) -> pd.Series:
+def r2(estimator: Any) -> pd.Series:
     """Marginal and conditional R squared: shares of the variance that the model explains.
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
 
     Returns
     -------
@@ -282,18 +119,18 @@ def r2(est: Any) -> pd.Series:
     conditional    0.799
     Name: r2, dtype: float64
     """
-    parts = _variances(model_of(est))
+    parts = _variances(model_of(estimator))
     explained = np.array([parts.fixed, parts.fixed + parts.random.sum()])
     shares = _shares(explained, parts.fixed + parts.total)
     return pd.Series(shares, index=["marginal", "conditional"], name="r2")
 
 
-def intraclass_correlation(est: Any) -> pd.DataFrame:
+def intraclass_correlation(estimator: Any) -> pd.DataFrame:
     """Intraclass correlation: each factor's share of the variance.
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
 
     Returns
     -------
@@ -333,7 +170,7 @@ def intraclass_correlation(est: Any) -> pd.DataFrame:
     plate      0.151       0.151
     sample     0.785       0.785
     """
-    model = model_of(est)
+    model = model_of(estimator)
     parts = _variances(model)
     return pd.DataFrame(
         {
@@ -344,12 +181,12 @@ def intraclass_correlation(est: Any) -> pd.DataFrame:
     )
 
 
-def effect_sizes(est: Any) -> pd.DataFrame:
+def effect_sizes(estimator: Any) -> pd.DataFrame:
     """Standardised fixed effects.
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
 
     Returns
     -------
@@ -390,7 +227,7 @@ def effect_sizes(est: Any) -> pd.DataFrame:
     intercept  251.41          9.82          5.18           NaN
     Days        10.47          0.41          0.22          0.54
     """
-    model = model_of(est)
+    model = model_of(estimator)
     products, specification, coef = model.products, model.specification, model.coef
     parts = _variances(model)
     sd = np.sqrt(_between_rows(products.gram, np.eye(len(products.gram)), products.n_rows))

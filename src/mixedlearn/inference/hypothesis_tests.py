@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import check_level, model_of
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
     joint_test,
     standard_errors,
 )
-from mixedlearn.inference.tables import check_level, estimate_table
+from mixedlearn.inference.tables import estimate_table
 
 FloatArray = NDArray[np.float64]
 

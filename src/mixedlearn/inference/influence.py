@@ -20,7 +20,7 @@ from mixedlearn.inference._deletion import (
     refit_cases,
 )
 from mixedlearn.inference._models import model_of
-from mixedlearn.inference._parameters import parameter_value, parameters
+from mixedlearn.inference._parameters import estimates, parameter_names
 from mixedlearn.inference._training import TrainingRows, training_rows
 from mixedlearn.inference.residuals import leverages
 
@@ -90,7 +90,7 @@ class Influence:
 
 
 def influence(
-    est: Any,
+    estimator: Any,
     X: Any,
     y: Any,
     groups: Any = None,
@@ -103,7 +103,7 @@ def influence(
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     by : str, default="row"
@@ -157,20 +157,20 @@ def influence(
     310              0.1105     1.612      2.819   0.256
     308             0.09242     1.612     0.4243 -0.6646
     """
-    model = model_of(est)
+    model = model_of(estimator)
     names = model.specification.factor_names
     if by != "row" and by not in names:
         known = ", ".join(map(repr, names)) or "none"
         raise ValueError(
             f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({known})."
         )
-    rows = training_rows(est, model, X, y, groups, sample_weight)
+    rows = training_rows(estimator, model, X, y, groups, sample_weight)
     cases: NDArray[np.integer]
     if by == "row":
         index = pd.RangeIndex(len(rows.response))
         cases = np.arange(len(index))
     else:
-        index = est._levels[names.index(by)]
+        index = estimator._fit_levels[names.index(by)]
         cases = rows.codes[names.index(by)]
     components: pd.DataFrame | None = None
     if by == "row" and not refit:
@@ -215,13 +215,14 @@ def _delete(
         return delete_cases(model, remainders, remaining), None
     coef = np.full((len(index), len(model.coef)), np.nan)
     std = np.full_like(coef, np.nan)
-    components = [own for own in parameters(model.specification) if own.kind != "coef"]
-    table = pd.DataFrame(np.nan, index, [own.name for own in components])
+    n_components = len(parameter_names(model.specification)) - len(model.coef)
+    names = parameter_names(model.specification)[:n_components]
+    table = pd.DataFrame(np.nan, index, names)
     for case, without in enumerate(refit_cases(model, remainders, remaining)):
         if without is not None:
             coef[case] = without.coef
             std[case] = np.sqrt(np.diag(without.coef_covariance))
-            table.iloc[case] = [parameter_value(without, own) for own in components]
+            table.iloc[case] = estimates(without)[:n_components]
     return Deletion(coef, std), table
 
 

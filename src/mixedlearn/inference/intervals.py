@@ -10,7 +10,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from mixedlearn.fitted import FittedModel
-from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.inference._bootstrap import parametric_bootstrap
+from mixedlearn.inference._models import check_level, model_of, with_criterion
 from mixedlearn.inference._parameters import (
     Parameter,
     find_parameter,
@@ -20,7 +21,7 @@ from mixedlearn.inference._parameters import (
 from mixedlearn.inference._profile import make_profiler
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
 from mixedlearn.inference.profiles import profile_interval
-from mixedlearn.inference.tables import check_level, variance_errors
+from mixedlearn.inference.tables import variance_errors
 
 Interval = tuple[float, float]
 

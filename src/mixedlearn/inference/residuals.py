@@ -29,6 +29,8 @@ from mixedlearn.prediction import predict_mean
 
 FloatArray = NDArray[np.float64]
 
+# Share of the noise variance that, left of a residual's variance, is rounding error.
+NO_VARIANCE = 1e-10
 KINDS = ("conditional", "marginal", "scaled", "studentized")
 
 
@@ -75,7 +77,7 @@ def conditional_residuals(model: FittedModel, rows: TrainingRows) -> FloatArray:
 
 
 def residuals(
-    est: Any,
+    estimator: Any,
     X: Any,
     y: Any,
     groups: Any = None,
@@ -87,7 +89,7 @@ def residuals(
 
     Parameters
     ----------
-    est : MixedLinearRegressor
+    estimator : MixedLinearRegressor
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     kind : {"conditional", "marginal", "scaled", "studentized"}, default="conditional"
@@ -115,7 +117,7 @@ def residuals(
 
     Notes
     -----
-    For other rows, conditional residuals are ``y - est.predict(X)``.
+    For other rows, conditional residuals are ``y - estimator.predict(X)``.
 
     Examples
     --------
@@ -130,10 +132,10 @@ def residuals(
     2   -1.649
     Name: scaled, dtype: float64
     """
-    model = model_of(est)
+    model = model_of(estimator)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
-    rows = training_rows(est, model, X, y, groups, sample_weight)
+    rows = training_rows(estimator, model, X, y, groups, sample_weight)
     if kind == "marginal":
         without = Design(rows.design.X, (None,) * len(rows.design.codes))
         values = rows.response - predict_mean(model, without)
@@ -149,10 +151,6 @@ def residuals(
             values = values * np.sqrt(rows.weights / variance)
         values[variance == 0.0] = np.nan
     return pd.Series(values, name=kind)
-
-
-# Share of the noise variance that, left of a residual's variance, is rounding error.
-NO_VARIANCE = 1e-10
 
 
 def leverages(model: FittedModel, rows: TrainingRows) -> FloatArray:

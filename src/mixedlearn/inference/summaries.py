@@ -153,23 +153,35 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
     index.append(("noise", ""))
     names = pd.MultiIndex.from_tuples(index, names=["factor", "effect"])
     table = pd.DataFrame(rows, index=names)
-    return table.drop(columns=[own for own in table if table[own].isna().all() and "corr" in own])
+    empty = [name for name in map(str, table) if "corr" in name and table[name].isna().all()]
+    return table.drop(columns=empty)
 
 
 def _as_text(table: pd.DataFrame) -> str:
-    shown = table.rename_axis(index=[None] * table.index.nlevels)
-    return str(shown.to_string(formatters=_formatters(table), na_rep=""))
+    shown = _formatted(table)
+    # Without the names of its index a table takes a line less.
+    shown.index.names = [None] * shown.index.nlevels
+    return shown.to_string()
 
 
 def _as_html(table: pd.DataFrame) -> str:
-    return str(table.to_html(formatters=_formatters(table), na_rep=""))
+    return _formatted(table).to_html()
 
 
-def _formatters(table: pd.DataFrame) -> dict[Any, Callable[[float], str]]:
-    return {
-        column: _p_value if column == "p_value" else _fixed(DIGITS.get(column), table[column])
-        for column in table
-    }
+def _formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, column by column."""
+    return pd.DataFrame(
+        {name: table[name].map(_formatter(str(name), table[name])) for name in table},
+        index=table.index,
+    )
+
+
+def _formatter(name: str, values: pd.Series) -> Callable[[float], str]:
+    if name == "p_value":
+        return _p_value
+    if name.startswith("corr"):
+        return _fixed(CORRELATION_DIGITS)
+    return _fixed(DIGITS[name] if name in DIGITS else _digits(values))
 
 
 def _p_value(value: float) -> str:
@@ -178,12 +190,12 @@ def _p_value(value: float) -> str:
     return "<1e-04" if value < 1e-4 else f"{value:.4f}"
 
 
-def _fixed(digits: int | None, values: pd.Series) -> Callable[[float], str]:
-    """As many digits as show the smallest entry with some significant ones."""
-    if str(values.name).startswith("corr"):
-        digits = CORRELATION_DIGITS
-    if digits is None:
-        sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
-        smallest = float(sizes.min()) if len(sizes) else 1.0
-        digits = int(np.clip(SIGNIFICANT - 1 - np.floor(np.log10(smallest)), 0, 8))
+def _fixed(digits: int) -> Callable[[float], str]:
     return lambda value: "" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _digits(values: pd.Series) -> int:
+    """As many digits after the point as show the smallest entry with some significant ones."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
+    smallest = float(sizes.min()) if len(sizes) else 1.0
+    return int(np.clip(SIGNIFICANT - 1 - np.floor(np.log10(smallest)), 0, 8))

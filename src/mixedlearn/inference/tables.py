@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.fitted import FittedModel
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import check_level, model_of
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -121,12 +120,6 @@ def estimate_table(
         },
         index=index,
     )
-
-
-def check_level(level: float) -> None:
-    """Refuse what is no confidence level."""
-    if not isinstance(level, Real) or not 0.0 < level < 1.0:
-        raise ValueError(f"level={level!r} is not a confidence level: give a number such as 0.95.")
 
 
 def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFrame:

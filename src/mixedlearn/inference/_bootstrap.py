@@ -1,0 +1,284 @@
+"""The parametric bootstrap: refits to responses that the fitted model generates.
+
+A response is drawn with new random effects of every level, as lme4's ``bootMer(use.u=FALSE)`` does.
+Each has a seed of its own, so that the draws depend neither on the number of processes nor on how
+many are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, hstack
+
+from mixedlearn._callbacks import run_with_progress
+from mixedlearn.fitted import FittedModel
+from mixedlearn.grouping import look_up, shown
+from mixedlearn.inference._bootstrap_result import BootstrapResult
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
+from mixedlearn.refitting import Refits, Refitter, make_refitter
+from mixedlearn.responses import ResponseColumns, check_same_rows
+from mixedlearn.simulation import make_generator, random_design
+from mixedlearn.validation import check_count, check_weights
+
+FloatArray = NDArray[np.float64]
+Statistic = Callable[[Any], Any]
+
+
+def parametric_bootstrap(
+    estimator: Any,
+    X: Any,
+    groups: Any = None,
+    *,
+    statistic: Statistic | None = None,
+    n_resamples: int = 1000,
+    sample_weight: Any = None,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+) -> BootstrapResult:
+    """Bootstrap distribution of the parameters, or of any statistic of a refitted model.
+
+    Every resample draws a response for the rows of the fit from the fitted model, with new random
+    effects of all levels and new noise, and refits the model to it, as carefully as `fit` does.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Fitted. If it has callbacks (``set_callbacks(ProgressBar())``), they see a task for every
+        resample.
+    X : array-like or DataFrame of shape (n_samples, n_features)
+        The rows that the model was fitted to, in any order.
+    groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+        Labels, if they came beside X in `fit`.
+    statistic : callable, default=None
+        Takes a fitted estimator and returns a number, a 1-d array, a Series or a dict of numbers:
+        ``lambda model: model.predict(new_rows)``. None: all parameters, in the order of lme4's
+        ``confint``: standard deviations and correlations of the random effects, the noise's
+        standard deviation, the coefficients.
+    n_resamples : int, default=1000
+        Number of resamples.
+    sample_weight : array-like of shape (n_samples,), default=None
+        The precision weights of the fit.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the random numbers. The samples do not depend on ``n_jobs``.
+    n_jobs : int, default=None
+        Number of processes, as in joblib. A small model with the default statistic is refitted
+        faster than processes start.
+
+    Returns
+    -------
+    result : BootstrapResult
+
+    Raises
+    ------
+    ValueError
+        If X, groups and sample_weight are not those of the fit, if the statistic returns something
+        else, or if a parameter is not allowed.
+
+    Notes
+    -----
+    A response of one's own is refitted by ``clone(estimator).fit(X, y)``.
+
+    References
+    ----------
+    .. [1] Davison, A. C. & Hinkley, D. V. (1997). Bootstrap Methods and their Application.
+       Cambridge University Press.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import parametric_bootstrap
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> result = parametric_bootstrap(model, X, n_resamples=200, random_state=0)
+    >>> result.confidence_interval().loc[["sd(noise)", "Days"]].round(1)
+               lower  upper
+    sd(noise)   22.3   28.4
+    Days         7.6   13.2
+    >>> def last_day(model):
+    ...     return model.intercept_ + 9 * model.coef_[0]
+    >>> result = parametric_bootstrap(model, X, statistic=last_day, n_resamples=50, random_state=0)
+    >>> result.standard_errors.round(0)
+    statistic    14.0
+    dtype: float64
+    """
+    model = model_of(estimator)
+    check_count(n_resamples, "n_resamples")
+    worker = _make_worker(estimator, model, X, groups, sample_weight, statistic)
+    names, values = _named(worker.estimate())
+    entropy = make_generator(random_state).integers(2**32, size=4).tolist()
+    seeds = np.random.SeedSequence(entropy).spawn(n_resamples)
+    size = worker.refitter.batch_size(worker.n_rows)
+    batches = [seeds[start : start + size] for start in range(0, n_resamples, size)]
+
+    def run(advance: Callable[[int], None]) -> list[_Batch]:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+        done = []
+        for batch in parallel(delayed(worker.batch)(own, names) for own in batches):
+            advance(len(batch.samples))
+            done.append(batch)
+        return done
+
+    done = run_with_progress(estimator, "parametric_bootstrap", n_resamples, run)
+    samples = np.concatenate([batch.samples for batch in done])
+    return BootstrapResult(
+        estimate=pd.Series(values, index=names),
+        samples=pd.DataFrame(samples, columns=names),
+        n_not_converged=n_resamples - sum(batch.n_certified for batch in done),
+        n_singular=sum(batch.n_singular for batch in done),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The statistics of some resamples, and counts of their refits."""
+
+    samples: FloatArray
+    n_certified: int
+    n_singular: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """What a process needs to make resamples.
+
+    Attributes
+    ----------
+    estimator : MixedLinearRegressor
+    model : FittedModel
+    refitter : Refitter
+    design : csr_array of shape (n_rows, n_effects)
+        Random columns of all factors times their Lambda.
+    weights : ndarray of shape (n_rows,) or None
+    statistic : callable or None
+    """
+
+    estimator: Any
+    model: FittedModel
+    refitter: Refitter
+    design: csr_array
+    weights: FloatArray | None
+    statistic: Statistic | None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of a response."""
+        return self.design.shape[0]
+
+    def estimate(self) -> Any:
+        """The statistic at the fit."""
+        model = self.model
+        if self.statistic is not None:
+            return self.statistic(self.estimator._with_model(model))
+        return dict(zip(parameter_names(model.specification), estimates(model), strict=True))
+
+    def batch(self, seeds: list[np.random.SeedSequence], names: list[str]) -> _Batch:
+        """Draw a response for each seed, and refit to all of them."""
+        n_effects = self.design.shape[1]
+        normal = np.empty((n_effects + self.n_rows, len(seeds)))
+        for column, seed in enumerate(seeds):
+            normal[:, column] = np.random.default_rng(seed).standard_normal(len(normal))
+        noises = normal[n_effects:]
+        if self.weights is not None:
+            noises /= np.sqrt(self.weights)[:, None]
+        deviations = self.design @ normal[:n_effects] + noises
+        refits = self.refitter.refit(np.sqrt(self.model.noise_variance) * deviations)
+        return _Batch(
+            self._samples(refits, len(seeds), names),
+            int(np.count_nonzero(refits.is_certified)),
+            int(np.count_nonzero(refits.is_singular)),
+        )
+
+    def _samples(self, refits: Refits, n: int, names: list[str]) -> FloatArray:
+        if self.statistic is None:
+            model = self.model
+            coef = np.where(model.fixed_basis.aliased, np.nan, refits.coef)
+            return parameter_values(
+                model.specification, refits.covariances, refits.noise_variance, coef
+            )
+        samples = np.empty((n, len(names)))
+        for number in range(n):
+            refitted = self.estimator._with_model(refits.model(number))
+            own_names, samples_of_one = _named(self.statistic(refitted))
+            if own_names != names:
+                raise ValueError(
+                    f"statistic returned {own_names} for a resample, but {names} for the fit: it "
+                    "must return the same parts for every model."
+                )
+            samples[number] = samples_of_one
+        return samples
+
+
+def _make_worker(
+    estimator: Any,
+    model: FittedModel,
+    X: Any,
+    groups: Any,
+    sample_weight: Any,
+    statistic: Statistic | None,
+) -> _Worker:
+    """Check that these are the rows of the fit, and prepare the resamples."""
+    columns, labels = estimator._rows(X, groups)
+    names = model.specification.factor_names
+    if names and not labels:
+        raise ValueError(
+            f"No groups were passed, but the model has the grouping factors "
+            f"{', '.join(map(repr, names))}: pass groups=... as in fit."
+        )
+    weights = check_weights(sample_weight, columns)
+    if weights is not None and not weights.all():
+        present = weights > 0.0
+        columns, weights = columns[present], weights[present]
+        labels = [own.rows(present) for own in labels]
+    codes = []
+    for own, levels, name in zip(labels[: len(names)], estimator._fit_levels, names, strict=True):
+        found = look_up(own, levels)
+        if (found < 0).any():
+            row = int(np.argmax(found < 0))
+            raise ValueError(
+                f"The level {shown(own.at(row))} of {name!r} was not seen in fit: pass the rows "
+                "that the model was fitted to."
+            )
+        codes.append(found)
+    check_same_rows(model.products, model.specification, columns, codes, weights)
+    parts = [
+        random_design(model, columns, code, k, grouped.shape[2])
+        for k, (code, grouped) in enumerate(zip(codes, model.products.grouped, strict=True))
+    ]
+    design = csr_array(hstack(parts)) if parts else csr_array((len(columns), 0))
+    refitter = make_refitter(model, ResponseColumns(model.products, columns, codes, weights))
+    return _Worker(estimator, model, refitter, design, weights, statistic)
+
+
+def _named(value: Any) -> tuple[list[str], FloatArray]:
+    """Names and numbers of what a statistic returned.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a number, nor a 1-d array, a Series or a dict of numbers.
+    """
+    names = None
+    if isinstance(value, (Mapping, pd.Series)):
+        names = [str(name) for name, _ in value.items()]
+        value = [own for _, own in value.items()]
+    try:
+        values = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty((0, 0))
+    if value is None or values.ndim > 1 or values.size == 0:
+        raise ValueError(
+            "statistic must return a number, a 1-d array, a Series or a dict of numbers, got "
+            f"{type(value).__name__}."
+        )
+    if names is None:
+        names = [f"statistic{j}" for j in range(values.size)] if values.ndim else ["statistic"]
+    return names, np.atleast_1d(values)

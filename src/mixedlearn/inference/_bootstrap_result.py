@@ -1,0 +1,111 @@
+"""The result of a bootstrap: a distribution, its summaries and its intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.stats import norm
+
+from mixedlearn.inference._models import check_level
+
+KINDS = ("percentile", "basic", "normal")
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapResult:
+    """A bootstrap distribution; prints as a table.
+
+    Attributes
+    ----------
+    estimate : Series of shape (k,)
+        The statistic at the fit.
+    samples : DataFrame of shape (n_resamples, k)
+        The statistic of every resample. A correlation with a random effect whose variance is zero
+        is NaN: summaries leave it out.
+    n_not_converged : int
+        Number of resamples whose refit carries no certificate.
+    n_singular : int
+        Number of resamples whose refit has a singular covariance of random effects.
+    """
+
+    estimate: pd.Series
+    samples: pd.DataFrame
+    n_not_converged: int
+    n_singular: int
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parts of the statistic."""
+        return list(self.samples.columns)
+
+    @property
+    def n_resamples(self) -> int:
+        """Number of resamples."""
+        return len(self.samples)
+
+    @property
+    def bias(self) -> pd.Series:
+        """Mean of the samples less the estimate."""
+        return self.samples.mean() - self.estimate
+
+    @property
+    def standard_errors(self) -> pd.Series:
+        """Standard deviation of the samples."""
+        return self.samples.std()
+
+    def confidence_interval(self, level: float = 0.95, kind: str = "percentile") -> pd.DataFrame:
+        """Confidence intervals (Davison & Hinkley 1997, sections 5.2 and 5.3).
+
+        Parameters
+        ----------
+        level : float, default=0.95
+            Probability that an interval holds the true value.
+        kind : {"percentile", "basic", "normal"}, default="percentile"
+            The quantiles of the samples; these mirrored in the estimate; or the estimate, less its
+            bias, with normal quantiles of the standard error.
+
+        Returns
+        -------
+        intervals : DataFrame of shape (k, 2)
+            Columns "lower" and "upper", a row for each part of the statistic.
+
+        Raises
+        ------
+        ValueError
+            If ``level`` is no probability or ``kind`` is none of the three.
+        """
+        tail = (1.0 - check_level(level)) / 2.0
+        if kind not in KINDS:
+            raise ValueError(f"kind must be 'percentile', 'basic' or 'normal', got {kind!r}.")
+        if kind == "normal":
+            middle = self.estimate - self.bias
+            margin = -norm.ppf(tail) * self.standard_errors
+            lower, upper = middle - margin, middle + margin
+        else:
+            # Of a DataFrame, quantiles leave NaN out.
+            lower, upper = self.samples.quantile(tail), self.samples.quantile(1.0 - tail)
+            if kind == "basic":
+                lower, upper = 2.0 * self.estimate - upper, 2.0 * self.estimate - lower
+        return pd.DataFrame({"lower": lower, "upper": upper}).reindex(self.names)
+
+    def summary(self) -> pd.DataFrame:
+        """Estimates, bias, standard errors and 95% percentile intervals."""
+        table = pd.DataFrame(
+            {"estimate": self.estimate, "bias": self.bias, "std_error": self.standard_errors}
+        )
+        return table.join(self.confidence_interval())
+
+    def _notes(self) -> list[str]:
+        notes = [f"{self.n_resamples} resamples"]
+        if self.n_singular:
+            notes.append(f"{self.n_singular} with a singular covariance")
+        if self.n_not_converged:
+            notes.append(f"{self.n_not_converged} without a certified optimum")
+        return notes
+
+    def __str__(self) -> str:
+        return f"Parametric bootstrap, {', '.join(self._notes())}\n{self.summary().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>Parametric bootstrap, {', '.join(self._notes())}</p>{self.summary().to_html()}"
