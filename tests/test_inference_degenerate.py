@@ -154,6 +154,8 @@ FUNCTIONS = {
     "intraclass_correlation": named("intraclass_correlation"),
     "effect_sizes": named("effect_sizes"),
     "level_coefficients": named("level_coefficients"),
+    "random_effects_table": named("random_effects_table"),
+    "sample_random_effects": lambda est, _: est.sample_random_effects(5, random_state=0),
     "model_matrix": lambda est, arguments: inference.model_matrix(est, arguments["X"]),
     **{
         f"residuals {kind}": with_rows("residuals", kind=kind)

@@ -1,7 +1,7 @@
 """Residuals, influence, simulations and goodness of fit against the R of inference.json.
 
 Tolerances. Everything is held to six digits; changes without a case, which are differences of two
-optima, also to 1e-8 of a standard error. What merTools simulates in 20,000 draws gets four standard
+optima, also to 1e-8 of a standard error. What is simulated in 20,000 draws gets some four standard
 errors: of a mean 4 / sqrt(20,000) standard deviations, of a standard deviation 2 %, of the half
 width of an interval between two quantiles 3 %.
 """
@@ -157,6 +157,11 @@ def test_simulated_effects(entry):
         close((blups - means[name]) / exact[name], np.zeros(blups.shape), 0.0, 4.0 / np.sqrt(n))
         given_coef = np.diagonal(fit.random_effects_covariances_[name], axis1=1, axis2=2)
         assert (np.sqrt(given_coef) < exact[name]).all()
+    samples = fit.sample_random_effects(n, random_state=0)
+    for name, own in samples.items():
+        close(own.std(axis=0), exact[name], rtol=4.5 / np.sqrt(2.0 * n))
+        error = (own.mean(axis=0) - means[name]) / exact[name]
+        close(error, np.zeros(error.shape), 0.0, 4.5 * np.sqrt(2.0 / n))
     fixed = entry["fixed_effects"]
     assert fixed["effect"] == list(fit.coef_covariance_.index)
     errors = np.sqrt(np.diag(fit.coef_covariance_))
