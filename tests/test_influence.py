@@ -119,7 +119,7 @@ def test_refits_are_fits_of_the_other_rows(model, by, reml):
     rows = draw(3)
     est = fit(rows, model, reml=reml)
     result = influence(est, **again(rows), by=by, refit=True)
-    for level in result.coef.index:
+    for level in result.coef.index[:3]:
         _check_refit(result, level, fit(rows[rows[by] != level], model, reml=reml))
 
 
