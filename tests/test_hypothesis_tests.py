@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import f as f_distribution
 
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.design import Term
 from mixedlearn.inference import anova, coefficient_table, contrast_test
 
@@ -50,10 +50,10 @@ def terms():
     rows = np.eye(7)
     interaction = rows[5:]
     return (
-        Term("A", (1,), frozenset("A"), rows[[1]] + interaction.sum(axis=0) / 3.0),
-        Term("B", (2, 3), frozenset("B"), rows[2:4] + interaction / 2.0),
-        Term("x", (4,), frozenset("x"), rows[[4]]),
-        Term("A:B", (5, 6), frozenset("AB"), interaction),
+        Term("A", (1,), frozenset("A"), frozenset(), rows[[1]] + interaction.sum(axis=0) / 3.0),
+        Term("B", (2, 3), frozenset("B"), frozenset(), rows[2:4] + interaction / 2.0),
+        Term("x", (4,), frozenset("x"), frozenset("x"), rows[[4]]),
+        Term("A:B", (5, 6), frozenset("AB"), frozenset(), interaction),
     )
 
 
@@ -113,6 +113,35 @@ def test_types_compare_regressions(kind, weighted):
         tail = f_distribution.sf(expected, row["num_df"], df)
         np.testing.assert_allclose(row["p_value"], tail, rtol=1e-6)
     pd.testing.assert_frame_equal(table, anova(model, "I" * kind))
+
+
+@pytest.mark.filterwarnings(NO_GROUPS)
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("A", ["x", "z", "B", "A:x", "x:z"]),  # not A:B, but its slopes
+        ("x", ["A", "z", "B", "A:B", "x:z"]),  # not A:x, but the product with z
+        ("z", ["A", "x", "B", "A:B", "A:x", "x:z"]),
+        ("A:x", ["A", "x", "z", "B", "A:B", "x:z"]),
+    ],
+)
+def test_type_two_with_covariates(name, others):
+    """SAS's rule: a term contains those with the same covariates and fewer categorical variables.
+
+    Everything else is adjusted for, the slopes within the levels of A before A itself.
+    """
+    A, B, x, y, *_ = layout(cells=(5, 7, 3, 6, 4, 8))
+    z = np.random.default_rng(5).standard_normal(len(y)) + 1.0
+    y = y + 0.3 * A * x + 0.2 * x * z
+    frame = pd.DataFrame({"y": y, "x": x, "z": z, "A": A.astype(str), "B": B.astype(str)})
+    table = anova(lmer("y ~ A*B + A*x + x*z", frame), 2)
+    a, b, ab = sum_to_zero(A, B)
+    # In these columns A without its interaction with x is the difference at x = 0.
+    columns = {"A": a, "B": b, "A:B": ab, "x": x, "z": z, "A:x": a[:, 0] * x, "x:z": x * z}
+    ones = np.ones(len(y))
+    small = residual_square(y, [columns[other] for other in others], ones)
+    large = residual_square(y, [columns[other] for other in [*others, name]], ones)
+    np.testing.assert_allclose(table.loc[name, "sum_sq"], small - large, rtol=1e-7)
 
 
 @pytest.mark.filterwarnings(NO_GROUPS)
