@@ -226,6 +226,39 @@ def test_terms_of_a_mixed_model_are_contrasts(ddf):
             assert row["mean_sq"] == pytest.approx(row["f_value"] * noise)
 
 
+def by_formula(formula):
+    """Two factors and a covariate in unbalanced cells, with random slopes of the covariate."""
+    A, B, x, y, groups, _ = layout(cells=(5, 7, 3, 6, 4, 8), seed=4)
+    effects = np.random.default_rng(5).standard_normal((6, 2))[groups]
+    y = y + effects[:, 0] + effects[:, 1] * (x - 10.0)
+    columns = {"y": y, "x": x, "A": A.astype(str), "B": B.astype(str), "g": groups}
+    return lmer(formula, pd.DataFrame(columns))
+
+
+def test_rows_of_type_three_have_one_own_coefficient_each():
+    """Which rows say the hypothesis matters to Satterthwaite's method: these are lmerTest's."""
+    model = by_formula("y ~ A*B + x + (1 + x | g)")
+    names = list(model.coef_covariance_.index)
+    interaction = "A[T.1]:B[T.1]", "A[T.1]:B[T.2]"
+    half = dict.fromkeys(names, 0.0)
+    B = pd.DataFrame(
+        [half | {f"B[T.{b}]": 1.0, f"A[T.1]:B[T.{b}]": 0.5} for b in (1, 2)], columns=names
+    )
+    AB = pd.DataFrame([half | {name: 1.0} for name in interaction], columns=names)
+    table = anova(model, 3)
+    for name, rows in (("B", B), ("A:B", AB)):
+        test = contrast_test(model, rows)
+        found = table.loc[name, ["f_value", "den_df"]].astype(float)
+        np.testing.assert_allclose(found, (test.f_value, test.den_df), rtol=1e-9)
+
+
+def test_a_single_term_is_tested_alike_by_all_types():
+    model = by_formula("y ~ B + (1 + x | g)")
+    first = anova(model, 1)
+    for kind in (2, 3):
+        pd.testing.assert_frame_equal(anova(model, kind), first)
+
+
 def test_types_have_names(fitted):
     for kind in (0, 4, "IV", "2", None):
         with pytest.raises(ValueError, match="is not a type of hypotheses"):

@@ -86,7 +86,7 @@ def fixed_terms(coding: Coding) -> tuple[Term, ...]:
                 coefs=coefs,
                 variables=frozenset(variables),
                 numeric=numeric,
-                marginal=_independent(np.vstack(blocks), len(coefs)),
+                marginal=_in_own_coefs(_independent(np.vstack(blocks), len(coefs)), coefs),
             )
         )
     return tuple(terms)
@@ -150,3 +150,14 @@ def _independent(rows: FloatArray, n_coefs: int) -> FloatArray:
         return rows
     _, sizes, combinations = np.linalg.svd(rows, full_matrices=False)
     return combinations[sizes > 1e-10 * sizes.max(initial=0.0)]
+
+
+def _in_own_coefs(rows: FloatArray, coefs: Sequence[int]) -> FloatArray:
+    """The same hypothesis by rows that have one of the term's own coefficients each, as lmerTest's.
+
+    Satterthwaite's degrees of freedom depend on which rows say it.
+    """
+    own = rows[:, list(coefs)]
+    if len(own) != len(coefs) or np.linalg.matrix_rank(own) < len(coefs):
+        return rows
+    return np.linalg.solve(own, rows)

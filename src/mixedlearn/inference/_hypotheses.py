@@ -38,12 +38,13 @@ def term_rows(model: FittedModel, kind: int) -> list[FloatArray]:
     """The hypothesis of every term, shapes (r, p_user); no rows where nothing can be tested."""
     specification, aliased = model.specification, model.fixed_basis.aliased
     terms = specification.terms
-    if kind == 3:
+    # A single term is tested alike by all types.
+    if kind == 3 and len(terms) > 1:
         null = _aliased_combinations(model)
         return [_estimable_part(term.marginal, aliased, null) for term in terms]
     gram = _user_gram(model)
     order = np.flatnonzero(~aliased)
-    if kind == 1:
+    if kind == 1 or len(terms) == 1:
         root = _unit_root(gram, order)
         return [root[np.isin(order, term.coefs)] for term in terms]
     return [_type_two(gram, order, terms, term) for term in terms]
