@@ -228,7 +228,7 @@ def test_drop1_without_terms_or_intercept():
 
 def test_terms_that_others_contain_are_not_dropped():
     def term(*variables):
-        return Term(":".join(variables), (0,), frozenset(variables), np.eye(1))
+        return Term(":".join(variables), (0,), frozenset(variables), frozenset(), np.eye(1))
 
     terms = (term("a"), term("b"), term("c"), term("a", "b"))
     assert [own.name for own in _droppable(terms)] == ["c", "a:b"]

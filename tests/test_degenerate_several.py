@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from mixedlearn import MixedLinearRegressor, description
+from mixedlearn import MixedLinearRegressor, description, lmer
 from mixedlearn.exceptions import DegenerateModelWarning
+from reference.dense import Dense
 
 CRITERION = 2e-8
 ESTIMATES = 1e-4
@@ -385,3 +386,24 @@ def test_single_precision_of_a_covariate_far_from_zero(engine):
     )
     assert single.log_likelihood_ == pytest.approx(double.log_likelihood_, abs=1e-6)
     np.testing.assert_allclose(single.noise_variance_, double.noise_variance_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_categories_that_levels_do_not_have(seed):
+    """The column of such a category and level is zero, but for what rounding leaves."""
+    rng = np.random.default_rng(seed)
+    n, sizes = 70, (12, 4)
+    g, h, a = rng.integers(0, sizes[0], n), rng.integers(0, sizes[1], n), rng.integers(0, 3, n)
+    own = (a[:, None] == np.arange(3)).astype(float)
+    assert len(np.unique(g * 3 + a)) < 3 * len(np.unique(g))
+    y = rng.standard_normal(sizes[0])[g] + rng.standard_normal(sizes[1])[h] + rng.normal(size=n)
+    frame = pd.DataFrame({"y": y, "g": g, "h": h, "a": np.array(["p", "q", "r"])[a]})
+    model = lmer("y ~ 1 + (0 + a | g) + (1 | h)", frame)
+    assert model.converged_
+    g, h = np.unique(g, return_inverse=True)[1], np.unique(h, return_inverse=True)[1]
+    rows = Dense(np.ones((n, 1)), y, [own, np.ones((n, 1))], [g, h], [g.max() + 1, h.max() + 1])
+    theta = np.array([0.8, 0.3, -0.4, 0.6, 0.2, 0.5, 0.7])
+    lower = np.zeros((3, 3))
+    lower[np.tril_indices(3)] = theta[[0, 1, 3, 2, 4, 5]]
+    expected = rows.at([lower @ lower.T, np.array([[theta[-1] ** 2]])]).objective
+    np.testing.assert_allclose(-2.0 * model.log_likelihood(theta), expected, rtol=1e-10)

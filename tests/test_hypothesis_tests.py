@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import f as f_distribution
 
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.design import Term
 from mixedlearn.inference import anova, coefficient_table, contrast_test
 
@@ -50,10 +50,10 @@ def terms():
     rows = np.eye(7)
     interaction = rows[5:]
     return (
-        Term("A", (1,), frozenset("A"), rows[[1]] + interaction.sum(axis=0) / 3.0),
-        Term("B", (2, 3), frozenset("B"), rows[2:4] + interaction / 2.0),
-        Term("x", (4,), frozenset("x"), rows[[4]]),
-        Term("A:B", (5, 6), frozenset("AB"), interaction),
+        Term("A", (1,), frozenset("A"), frozenset(), rows[[1]] + interaction.sum(axis=0) / 3.0),
+        Term("B", (2, 3), frozenset("B"), frozenset(), rows[2:4] + interaction / 2.0),
+        Term("x", (4,), frozenset("x"), frozenset("x"), rows[[4]]),
+        Term("A:B", (5, 6), frozenset("AB"), frozenset(), interaction),
     )
 
 
@@ -113,6 +113,35 @@ def test_types_compare_regressions(kind, weighted):
         tail = f_distribution.sf(expected, row["num_df"], df)
         np.testing.assert_allclose(row["p_value"], tail, rtol=1e-6)
     pd.testing.assert_frame_equal(table, anova(model, "I" * kind))
+
+
+@pytest.mark.filterwarnings(NO_GROUPS)
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("A", ["x", "z", "B", "A:x", "x:z"]),  # not A:B, but its slopes
+        ("x", ["A", "z", "B", "A:B", "x:z"]),  # not A:x, but the product with z
+        ("z", ["A", "x", "B", "A:B", "A:x", "x:z"]),
+        ("A:x", ["A", "x", "z", "B", "A:B", "x:z"]),
+    ],
+)
+def test_type_two_with_covariates(name, others):
+    """SAS's rule: a term contains those with the same covariates and fewer categorical variables.
+
+    Everything else is adjusted for, the slopes within the levels of A before A itself.
+    """
+    A, B, x, y, *_ = layout(cells=(5, 7, 3, 6, 4, 8))
+    z = np.random.default_rng(5).standard_normal(len(y)) + 1.0
+    y = y + 0.3 * A * x + 0.2 * x * z
+    frame = pd.DataFrame({"y": y, "x": x, "z": z, "A": A.astype(str), "B": B.astype(str)})
+    table = anova(lmer("y ~ A*B + A*x + x*z", frame), 2)
+    a, b, ab = sum_to_zero(A, B)
+    # In these columns A without its interaction with x is the difference at x = 0.
+    columns = {"A": a, "B": b, "A:B": ab, "x": x, "z": z, "A:x": a[:, 0] * x, "x:z": x * z}
+    ones = np.ones(len(y))
+    small = residual_square(y, [columns[other] for other in others], ones)
+    large = residual_square(y, [columns[other] for other in [*others, name]], ones)
+    np.testing.assert_allclose(table.loc[name, "sum_sq"], small - large, rtol=1e-7)
 
 
 @pytest.mark.filterwarnings(NO_GROUPS)
@@ -195,6 +224,39 @@ def test_terms_of_a_mixed_model_are_contrasts(ddf):
         if ddf != "kenward-roger":
             noise = model.noise_variance_
             assert row["mean_sq"] == pytest.approx(row["f_value"] * noise)
+
+
+def by_formula(formula):
+    """Two factors and a covariate in unbalanced cells, with random slopes of the covariate."""
+    A, B, x, y, groups, _ = layout(cells=(5, 7, 3, 6, 4, 8), seed=4)
+    effects = np.random.default_rng(5).standard_normal((6, 2))[groups]
+    y = y + effects[:, 0] + effects[:, 1] * (x - 10.0)
+    columns = {"y": y, "x": x, "A": A.astype(str), "B": B.astype(str), "g": groups}
+    return lmer(formula, pd.DataFrame(columns))
+
+
+def test_rows_of_type_three_have_one_own_coefficient_each():
+    """Which rows say the hypothesis matters to Satterthwaite's method: these are lmerTest's."""
+    model = by_formula("y ~ A*B + x + (1 + x | g)")
+    names = list(model.coef_covariance_.index)
+    interaction = "A[T.1]:B[T.1]", "A[T.1]:B[T.2]"
+    half = dict.fromkeys(names, 0.0)
+    B = pd.DataFrame(
+        [half | {f"B[T.{b}]": 1.0, f"A[T.1]:B[T.{b}]": 0.5} for b in (1, 2)], columns=names
+    )
+    AB = pd.DataFrame([half | {name: 1.0} for name in interaction], columns=names)
+    table = anova(model, 3)
+    for name, rows in (("B", B), ("A:B", AB)):
+        test = contrast_test(model, rows)
+        found = table.loc[name, ["f_value", "den_df"]].astype(float)
+        np.testing.assert_allclose(found, (test.f_value, test.den_df), rtol=1e-9)
+
+
+def test_a_single_term_is_tested_alike_by_all_types():
+    model = by_formula("y ~ B + (1 + x | g)")
+    first = anova(model, 1)
+    for kind in (2, 3):
+        pd.testing.assert_frame_equal(anova(model, kind), first)
 
 
 def test_types_have_names(fitted):

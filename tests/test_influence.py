@@ -224,6 +224,7 @@ def test_a_row_that_alone_determines_a_coefficient_cannot_be_left_out(refit):
     result = influence(est, **again(rows), refit=refit)
     assert result.coef.isna().all(axis=1).tolist() == [row == 4 for row in rows.index]
     assert result.leverage[4] == pytest.approx(1.0)
+    assert result.cooks_distance.isna().tolist() == [row == 4 for row in rows.index]
     studentized = residuals(est, **again(rows), kind="studentized")
     assert studentized.isna().tolist() == [row == 4 for row in rows.index]
 

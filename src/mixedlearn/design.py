@@ -62,6 +62,8 @@ class Term:
     variables : frozenset of str
         The variables whose interaction it is; a term contains another whose variables are among
         its own.
+    numeric : frozenset of str
+        Those that are not categorical.
     marginal : ndarray of shape (df, p)
         Combinations of the coefficients that are zero under its marginal (type III) hypothesis:
         they span what its coefficients are if all categorical variables have contrasts that sum to
@@ -71,6 +73,7 @@ class Term:
     name: str
     coefs: tuple[int, ...]
     variables: frozenset[str]
+    numeric: frozenset[str]
     marginal: NDArray[np.float64]
 
 
@@ -261,7 +264,7 @@ def _column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]
     """Every column a term of its own."""
     rows = np.eye(len(names) + fit_intercept)[int(fit_intercept) :]
     return tuple(
-        Term(name, (position + fit_intercept,), frozenset([name]), row[None])
+        Term(name, (position + fit_intercept,), frozenset([name]), frozenset([name]), row[None])
         for position, (name, row) in enumerate(zip(names, rows, strict=True))
     )
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.covariance import PIVOT_TOLERANCE
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
 from mixedlearn.engines.likelihood import ProfiledLikelihood
@@ -62,13 +63,17 @@ def reduce_jointly(
     n_effects = int(bounds[-1])
     gram = np.zeros((n_effects, n_effects))
     response = np.empty((n_effects, columns.shape[1]))
+    magnitudes = np.empty(n_effects)
     for k, (random, grouped) in enumerate(zip(randoms, products.grouped, strict=True)):
         own = slice(bounds[k], bounds[k + 1])
         q, m = shapes[k]
         turned = np.einsum("za,zbm->abm", random.columns, grouped)
         response[own] = np.einsum("bc,abm->amc", columns, turned).reshape(q * m, -1)
         block = np.zeros((q, m, q, m))
-        square = np.einsum("abm,bc->acm", turned[:, list(products.z_columns[k])], random.columns)
+        z = list(products.z_columns[k])
+        square = np.einsum("abm,bc->acm", turned[:, z], random.columns)
+        sizes = np.abs(random.columns)
+        magnitudes[own] = np.einsum("za,zbm,ba->am", sizes, np.abs(grouped[:, z]), sizes).ravel()
         block[:, np.arange(m), :, np.arange(m)] = square.transpose(2, 0, 1)
         gram[own, own] = block.reshape(q * m, q * m)
         for other in range(k + 1, len(randoms)):
@@ -79,8 +84,11 @@ def reduce_jointly(
             there = slice(bounds[other], bounds[other + 1])
             gram[own, there] = block.reshape(q * m, -1)
             gram[there, own] = gram[own, there].T
-    sizes = np.sqrt(np.diag(gram))
-    sizes = np.where(sizes > 0.0, sizes, 1.0)
+    # A column that a level does not have, of a category say, is zero but for rounding.
+    is_absent = np.diag(gram) <= PIVOT_TOLERANCE * magnitudes
+    gram[is_absent] = gram[:, is_absent] = 0.0
+    response[is_absent] = 0.0
+    sizes = np.where(is_absent, 1.0, np.sqrt(np.diag(gram)))
     values, vectors = np.linalg.eigh(gram / np.outer(sizes, sizes))
     spanned = values > RANK_TOLERANCE * max(values[-1], 1.0)
     roots, vectors = np.sqrt(values[spanned]), vectors[:, spanned]

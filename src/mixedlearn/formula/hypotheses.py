@@ -85,6 +85,7 @@ def fixed_terms(coding: Coding) -> tuple[Term, ...]:
                 name=":".join(variables),
                 coefs=coefs,
                 variables=frozenset(variables),
+                numeric=numeric,
                 marginal=_standard_rows(np.vstack(blocks), coefs),
             )
         )

@@ -5,7 +5,9 @@ Notation
 Types I and II come from the Cholesky root R of ``X'X = R'R`` (the forward Doolittle method of
 Goodnight 1979): the rows of a term's columns, scaled to a unit diagonal, are that term adjusted for
 all columns before it and not for those after it. Type I takes the columns in their order; type II
-puts the terms that contain the term last; type III is `design.Term.marginal`.
+puts the terms that contain the term last; type III is `design.Term.marginal`. A term contains
+another if it has all of its variables and more, of which none is numeric: a line within each
+category does not contain the categories' effects, which are the lines' heights at zero.
 
 The coefficients of aliased columns are zero: the model is that without them. A row with weight on
 such a column makes sense only if it does not depend on which columns were left out. With ``X N =
@@ -36,12 +38,13 @@ def term_rows(model: FittedModel, kind: int) -> list[FloatArray]:
     """The hypothesis of every term, shapes (r, p_user); no rows where nothing can be tested."""
     specification, aliased = model.specification, model.fixed_basis.aliased
     terms = specification.terms
-    if kind == 3:
+    # A single term is tested alike by all types.
+    if kind == 3 and len(terms) > 1:
         null = _aliased_combinations(model)
         return [_estimable_part(term.marginal, aliased, null) for term in terms]
     gram = _user_gram(model)
     order = np.flatnonzero(~aliased)
-    if kind == 1:
+    if kind == 1 or len(terms) == 1:
         root = _unit_root(gram, order)
         return [root[np.isin(order, term.coefs)] for term in terms]
     return [_type_two(gram, order, terms, term) for term in terms]
@@ -51,7 +54,10 @@ def _type_two(
     gram: FloatArray, order: NDArray[np.intp], terms: tuple[Term, ...], term: Term
 ) -> FloatArray:
     containing = [
-        coef for other in terms if term.variables < other.variables for coef in other.coefs
+        coef
+        for other in terms
+        if term.variables < other.variables and term.numeric == other.numeric
+        for coef in other.coefs
     ]
     if not containing:
         # Adjusted for all others: its coefficients themselves.

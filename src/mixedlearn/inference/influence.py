@@ -184,6 +184,8 @@ def influence(
         leverage = np.bincount(cases.clip(0), weights=leverage, minlength=len(index)).astype(float)
     elif not refit:
         distance = _distance_of_fit(model, leverage, residual)
+        # The residual of a row that alone determines a coefficient is zero but for rounding.
+        distance[np.isnan(deletion.coef).any(axis=1)] = np.nan
     coef_names = list(model.specification.coef_names)
     # Where nothing is uncertain, changes are rounding error.
     dfbetas = change / np.where(deletion.std > 0.0, deletion.std, np.nan)
