@@ -267,4 +267,4 @@ def test_it_prints():
     test = exact_restricted_lrt(MixedLinearRegressor(groups="Batch").fit(X, y), random_state=0)
     assert "var(intercept|Batch) = 0" in str(test)
     assert f"{test.statistic:.4g}" in str(test)
-    assert f"{test.p_value:.4g}" in test._repr_html_()
+    assert f"p-value: {test.p_value:.4f}" in test._repr_html_()

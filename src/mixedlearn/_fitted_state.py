@@ -67,9 +67,10 @@ class FittedState(BaseEstimator):
         columns, labels = self._rows(X, groups)
         response = check_response(self, columns, y)
         weights = check_weights(sample_weight, columns)
-        codes = [look_up(own, known) for own, known in zip(labels, self._fit_levels, strict=False)]
-        if not codes:
-            codes = [None] * len(self._fit_levels)
+        codes: list[NDArray[np.int32] | None] = [None] * len(self._fit_levels)
+        if labels:
+            pairs = zip(labels, self._fit_levels, strict=False)
+            codes = [look_up(own, known) for own, known in pairs]
         return Design(columns, tuple(codes)), response, weights
 
     def _codes(

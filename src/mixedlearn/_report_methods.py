@@ -160,8 +160,8 @@ class ReportMethods(FittedState):
         noise               654.94  25.592
         <BLANKLINE>
         Fixed effects, with Satterthwaite's degrees of freedom
-                  estimate std_error     df t_value p_value lower 95% upper 95%
-        intercept   251.41     6.825  17.00  36.838  <1e-04   237.007    265.80
-        Days         10.47     1.546  17.00   6.771  <1e-04     7.206     13.73
+                  estimate std_error     df t_value  p_value lower 95% upper 95%
+        intercept   251.41     6.825  17.00  36.838  1.2e-17    237.01    265.80
+        Days         10.47     1.546  17.00   6.771  3.3e-06      7.21     13.73
         """
         return summarise(self, ddf=ddf, level=level, std_error=std_error)

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from mixedlearn.inference._models import check_level
+from mixedlearn.inference._text import lines_html, table_html, table_text
 
 KINDS = ("percentile", "basic", "normal")
 
@@ -96,16 +97,19 @@ class BootstrapResult:
         )
         return table.join(self.confidence_interval())
 
-    def _notes(self) -> list[str]:
+    def _title(self) -> str:
         notes = [f"{self.n_resamples} resamples"]
         if self.n_singular:
             notes.append(f"{self.n_singular} with a singular covariance")
         if self.n_not_converged:
             notes.append(f"{self.n_not_converged} without a certified optimum")
-        return notes
+        return f"Parametric bootstrap, {', '.join(notes)}"
 
-    def __str__(self) -> str:
-        return f"Parametric bootstrap, {', '.join(self._notes())}\n{self.summary().to_string()}"
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{table_text(self._labelled())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>Parametric bootstrap, {', '.join(self._notes())}</p>{self.summary().to_html()}"
+        return lines_html(self._title()) + table_html(self._labelled())
+
+    def _labelled(self) -> pd.DataFrame:
+        return self.summary().rename(columns={"lower": "lower 95%", "upper": "upper 95%"})

@@ -18,6 +18,7 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
 from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.inference._text import lines_html, p_text
 from mixedlearn.submodels import without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
@@ -52,16 +53,16 @@ class ExactTest:
     n_resamples: int
     is_restricted: bool
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         kind = "restricted likelihood-ratio" if self.is_restricted else "likelihood-ratio"
         return (
             f"Exact {kind} test of {self.hypothesis}\n"
-            f"statistic: {self.statistic:.4g}    p-value: {self.p_value:.4g}\n"
+            f"statistic: {self.statistic:.4g}    p-value: {p_text(self.p_value)}\n"
             f"({self.n_resamples:,} simulated statistics, {self.zero_share:.1%} of them zero)"
         )
 
     def _repr_html_(self) -> str:
-        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
+        return lines_html(str(self))
 
 
 def exact_restricted_lrt(
@@ -198,7 +199,7 @@ def exact_lrt(
     >>> model = MixedLinearRegressor(groups="Subject").fit(X, y)
     >>> print(exact_lrt(model, fixed_effects=["Days"], random_state=0))
     Exact likelihood-ratio test of var(intercept|Subject) = 0, Days = 0
-    statistic: 167    p-value: 9.999e-05
+    statistic: 167    p-value: 1.0e-04
     (10,000 simulated statistics, 0.0% of them zero)
     """
     model = model_of(estimator)

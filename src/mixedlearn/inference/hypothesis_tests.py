@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
 from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.inference._text import lines_html, p_text, table_html, table_text
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -64,16 +65,16 @@ class ContrastTest:
         """Their t statistics, shape (r,)."""
         return self.rows["t_value"].to_numpy()
 
-    def __str__(self) -> str:
-        return f"{self.rows.to_string()}\n{self._conclusion()}"
+    def __repr__(self) -> str:
+        return f"{table_text(self.rows)}\n{self._conclusion()}"
 
     def _repr_html_(self) -> str:
-        return f"{self.rows.to_html()}<p>{self._conclusion()}</p>"
+        return table_html(self.rows) + lines_html(self._conclusion())
 
     def _conclusion(self) -> str:
         return (
-            f"F({self.num_df}, {self.den_df:.5g}) = {self.f_value:.5g}, p = {self.p_value:.4g} "
-            f"({self.ddf})"
+            f"F({self.num_df}, {self.den_df:.5g}) = {self.f_value:.5g}, "
+            f"p = {p_text(self.p_value)} ({self.ddf})"
         )
 
 

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from mixedlearn.inference._models import model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
 from mixedlearn.inference._profile import Profiler, interval_end, make_profiler, signed_root
+from mixedlearn.inference._text import lines_html
 
 FloatArray = NDArray[np.float64]
 
@@ -47,16 +48,15 @@ class ProfileLikelihood:
     criterion: Literal["ML", "REML"]
     table: pd.DataFrame
 
-    def __str__(self) -> str:
-        what = f"the variance of {self.parameter}" if self.scale == "variance" else self.parameter
-        return (
-            f"Profile {self.criterion} likelihood of {what}, estimate {self.estimate:.6g}\n"
-            f"{self.table.to_string(index=False)}"
-        )
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{self.table.to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        head = str(self).split("\n", 1)[0]
-        return f"<p>{head}</p>{self.table.to_html(index=False)}"
+        return lines_html(self._title()) + self.table.to_html(index=False)
+
+    def _title(self) -> str:
+        what = f"the variance of {self.parameter}" if self.scale == "variance" else self.parameter
+        return f"Profile {self.criterion} likelihood of {what}, estimate {self.estimate:.6g}"
 
 
 def profile_likelihood(
