@@ -208,7 +208,7 @@ def test_random_state_and_number_of_draws():
     assert first.zero_share != other.zero_share
     assert first.n_resamples == 500
     assert first.p_value >= 1.0 / 501.0
-    with pytest.raises(ValueError, match="n_resamples must be at least 1"):
+    with pytest.raises(ValueError, match="n_resamples must be a positive integer"):
         exact_lrt(est, n_resamples=0)
 
 

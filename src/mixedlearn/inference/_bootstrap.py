@@ -112,6 +112,11 @@ def parametric_bootstrap(
     """
     model = model_of(estimator)
     check_count(n_resamples, "n_resamples")
+    if statistic is not None and not callable(statistic):
+        raise ValueError(
+            "statistic must be a function that takes a fitted estimator, or None for all "
+            f"parameters, got {statistic!r}."
+        )
     worker = _make_worker(estimator, model, X, groups, sample_weight, statistic)
     names, values = _named(worker.estimate())
     entropy = make_generator(random_state).integers(2**32, size=4).tolist()

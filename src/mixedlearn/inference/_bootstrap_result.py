@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import norm
 
-from mixedlearn.inference._models import check_level
+from mixedlearn.inference._models import check_level, normal_quantile
 from mixedlearn.inference._text import lines_html, table_html, table_text
 
 KINDS = ("percentile", "basic", "normal")
@@ -81,7 +80,7 @@ class BootstrapResult:
             raise ValueError(f"kind must be 'percentile', 'basic' or 'normal', got {kind!r}.")
         if kind == "normal":
             middle = self.estimate - self.bias
-            margin = -norm.ppf(tail) * self.standard_errors
+            margin = normal_quantile(level) * self.standard_errors
             lower, upper = middle - margin, middle + margin
         else:
             # Of a DataFrame, quantiles leave NaN out.

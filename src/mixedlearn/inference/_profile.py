@@ -102,7 +102,18 @@ class Profiler(Protocol):
 
 
 def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
-    """The profiler of a parameter; None where it cannot be estimated."""
+    """The profiler of a parameter; None where it cannot be estimated.
+
+    Raises
+    ------
+    ValueError
+        If it is a fixed effect and the criterion the restricted likelihood.
+    """
+    if model.specification.reml and parameter.kind == "coef":
+        raise ValueError(
+            f"The restricted likelihood has no profile over the fixed effect {parameter.name!r}: "
+            "restricted likelihoods with different fixed effects do not compare. Set reml=False."
+        )
     if model.fixed_basis.is_exact or np.isnan(parameter_value(model, parameter)):
         return None
     if parameter.kind == "coef":

@@ -19,7 +19,9 @@ from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
 from mixedlearn.inference._models import model_of, with_criterion
 from mixedlearn.inference._text import lines_html, p_text
+from mixedlearn.simulation import make_generator
 from mixedlearn.submodels import without_coefs, without_effects
+from mixedlearn.validation import check_count
 
 FloatArray = NDArray[np.float64]
 
@@ -87,8 +89,8 @@ def exact_restricted_lrt(
         with others: fit the model with ``covariance="diagonal"``.
     n_resamples : int, default=10000
         Number of statistics that are simulated.
-    random_state : int, numpy.random.Generator or None, default=None
-        Source of the simulation; an integer makes it repeatable.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the random numbers.
 
     Returns
     -------
@@ -136,6 +138,8 @@ def exact_restricted_lrt(
     (10,000 simulated statistics, 55.3% of them zero)
     """
     model = model_of(estimator)
+    check_count(n_resamples, "n_resamples")
+    generator = make_generator(random_state)
     k, effects = _find_variance(model, factor, effect)
     model = with_criterion(model, reml=True)
     products, specification = without_effects(model.products, model.specification, k, set(effects))
@@ -143,7 +147,7 @@ def exact_restricted_lrt(
     mu, multiplicity, _ = spectrum(model, k, effects)
     df = model.products.n_rows - len(model.fixed_effects.coef)
     draw = NullDistribution(df, df, mu, multiplicity, mu, multiplicity, 0)
-    simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
+    simulated = draw.statistics(n_resamples, generator)
     return _result(null, model, simulated, _hypothesis(model, k, effects, ()))
 
 
@@ -167,8 +171,8 @@ def exact_lrt(
         spline, say, whose random effects are the departures from a polynomial.
     n_resamples : int, default=10000
         Number of statistics that are simulated.
-    random_state : int, numpy.random.Generator or None, default=None
-        Source of the simulation; an integer makes it repeatable.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the random numbers.
 
     Returns
     -------
@@ -203,6 +207,8 @@ def exact_lrt(
     (10,000 simulated statistics, 0.0% of them zero)
     """
     model = model_of(estimator)
+    check_count(n_resamples, "n_resamples")
+    generator = make_generator(random_state)
     k, effects = _find_variance(model, None, None)
     coefs = _find_coefs(model, fixed_effects)
     model = with_criterion(model, reml=False)
@@ -215,7 +221,7 @@ def exact_lrt(
     n_tested = p - len(null.fixed_effects.coef)
     sizes, counts = np.unique(xi, return_counts=True)
     draw = NullDistribution(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)
-    simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
+    simulated = draw.statistics(n_resamples, generator)
     return _result(null, model, simulated, _hypothesis(model, k, effects, fixed_effects))
 
 
@@ -233,12 +239,6 @@ def _result(
         n_resamples=len(simulated),
         is_restricted=model.specification.reml,
     )
-
-
-def _positive(n_resamples: int) -> int:
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
-    return int(n_resamples)
 
 
 def _hypothesis(

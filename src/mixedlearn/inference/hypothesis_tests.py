@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
-from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.inference._models import as_numbers, check_level, model_of
 from mixedlearn.inference._text import lines_html, p_text, table_html, table_text
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
@@ -168,7 +168,7 @@ def contrast_test(
 
 
 def _hypothesis(rhs: ArrayLike, n_rows: int) -> FloatArray:
-    values = np.asarray(rhs, dtype=float)
+    values = as_numbers(rhs, "rhs")
     if values.ndim > 1 or (values.ndim == 1 and len(values) != n_rows):
         raise ValueError(
             f"rhs has shape {values.shape}, but L has {n_rows} rows: give a number, or one for "
@@ -231,6 +231,10 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     Days  30031.01  30031.01       1    17.0    45.85      0.0
     """
     model = model_of(estimator)
+    if hasattr(type, "fit"):
+        raise ValueError(
+            "anova takes one model: likelihood_ratio_test compares two, as R's anova(m0, m1) does."
+        )
     if type not in TYPES:
         raise ValueError(f"type={type!r} is not a type of hypotheses: use 1, 2 or 3.")
     uncertainty = coef_uncertainty(model, ddf)
