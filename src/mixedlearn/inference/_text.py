@@ -24,14 +24,16 @@ SIGNIFICANT = 4
 SMALL_SHARE = 1e-2
 # Below this a p-value is shown by its size.
 SMALL_P = 1e-4
+# Below this it is lost in underflow.
+LEAST_P = 1e-300
 
 
 def p_text(p_value: float) -> str:
     """A p-value: four digits after the point, or two significant ones where it is small."""
     if np.isnan(p_value):
         return "nan"
-    if p_value == 0.0:
-        return "<1e-300"
+    if p_value < LEAST_P:
+        return f"<{LEAST_P:.0e}"
     return f"{p_value:.4f}" if p_value >= SMALL_P else f"{p_value:.1e}"
 
 
