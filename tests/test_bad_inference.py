@@ -75,6 +75,12 @@ def test_the_second_model_of_a_comparison(estimator, error, message):
     refused(lambda: test(MODELS["slopes"], estimator), message, error)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_raised_is_documented(name):
+    raised = inspect.getdoc(getattr(inference, name)).partition("Raises\n------\n")[2]
+    assert {"TypeError", "NotFittedError"} <= set(raised.split("\n\n")[0].split())
+
+
 LEVEL = "level must be a probability between 0 and 1, got"
 
 

@@ -22,7 +22,7 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.grouping import look_up, shown
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._models import model_of
-from mixedlearn.inference._parameters import parameter_names, parameter_values
+from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
 from mixedlearn.refitting import Refits, Refitter, make_refitter
 from mixedlearn.responses import ResponseColumns, check_same_rows
 from mixedlearn.simulation import make_generator, random_design
@@ -81,6 +81,10 @@ def parametric_bootstrap(
     ValueError
         If X, groups and sample_weight are not those of the fit, if the statistic returns something
         else, or if a parameter is not allowed.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -183,12 +187,7 @@ class _Worker:
         model = self.model
         if self.statistic is not None:
             return self.statistic(self.estimator._with_model(model))
-        covariances = [covariance[None] for covariance in model.covariances]
-        noise_variance = np.array([model.noise_variance])
-        values = parameter_values(
-            model.specification, covariances, noise_variance, model.coef[None]
-        )
-        return dict(zip(parameter_names(model.specification), values[0], strict=True))
+        return dict(zip(parameter_names(model.specification), estimates(model), strict=True))
 
     def batch(self, seeds: list[np.random.SeedSequence], names: list[str]) -> _Batch:
         """Draw a response for each seed, and refit to all of them."""
@@ -209,8 +208,9 @@ class _Worker:
 
     def _samples(self, refits: Refits, n: int, names: list[str]) -> FloatArray:
         if self.statistic is None:
+            coef = np.where(self.model.fixed_basis.aliased, np.nan, refits.coef)
             return parameter_values(
-                self.model.specification, refits.covariances, refits.noise_variance, refits.coef
+                self.model.specification, refits.covariances, refits.noise_variance, coef
             )
         samples = np.empty((n, len(names)))
         for number in range(n):

@@ -22,7 +22,7 @@ class BootstrapResult:
         The statistic at the fit.
     samples : DataFrame of shape (n_resamples, k)
         The statistic of every resample. A correlation with a random effect whose variance is zero
-        is NaN: summaries leave it out.
+        is NaN: summaries leave it out. Aliased fixed effects are NaN in all.
     n_not_converged : int
         Number of resamples whose refit carries no certificate.
     n_singular : int

@@ -34,6 +34,10 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     ------
     ValueError
         If ``level`` is not between zero and one.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------

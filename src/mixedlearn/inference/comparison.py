@@ -117,6 +117,8 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
         the same model, or if restricted likelihoods cannot be compared.
     TypeError
         If an estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -208,6 +210,8 @@ def drop1(estimator: Any) -> pd.DataFrame:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------

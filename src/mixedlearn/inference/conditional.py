@@ -85,6 +85,8 @@ def conditional_aic(estimator: Any) -> ConditionalAIC:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----

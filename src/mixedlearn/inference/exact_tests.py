@@ -104,6 +104,8 @@ def exact_restricted_lrt(
         is named, or if the effect has covariances with others.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -145,7 +147,7 @@ def exact_restricted_lrt(
     products, specification = without_effects(model.products, model.specification, k, set(effects))
     null = refit(model, products=products, specification=specification)
     mu, multiplicity, _ = spectrum(model, k, effects)
-    df = model.products.n_rows - len(model.fixed_effects.coef)
+    df = model.likelihood_df
     draw = NullDistribution(df, df, mu, multiplicity, mu, multiplicity, 0)
     simulated = draw.statistics(n_resamples, generator)
     return _result(null, model, simulated, _hypothesis(model, k, effects, ()))
@@ -184,6 +186,8 @@ def exact_lrt(
         If the model has not exactly one variance component, or no such fixed effect.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     See Also
     --------

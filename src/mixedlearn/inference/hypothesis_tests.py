@@ -115,6 +115,10 @@ def contrast_test(
         If L has the wrong length or names an unknown coefficient, if a combination has weight on
         aliased coefficients and cannot be estimated, if rows that depend on each other have
         contradictory values, or for the reasons of `coefficient_table`.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -206,6 +210,10 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     ------
     ValueError
         If ``type`` or ``ddf`` is not allowed, or for the reasons of `coefficient_table`.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----

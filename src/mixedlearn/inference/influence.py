@@ -106,6 +106,7 @@ def influence(
     Parameters
     ----------
     estimator : MixedLinearRegressor
+        Fitted.
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     by : str, default="row"
@@ -125,6 +126,8 @@ def influence(
         If the rows are not those of the fit, or ``by`` names no grouping factor.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----

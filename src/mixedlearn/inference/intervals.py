@@ -81,6 +81,10 @@ def confidence_intervals(
     ValueError
         If a parameter is unknown; if ``method`` or ``level`` is not allowed; if ``reml`` and a
         fixed effect is asked for by name; or if arguments are given that are not for the method.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----

@@ -105,6 +105,10 @@ def profile_likelihood(
         (a negative standard deviation, a correlation beyond one); if ``reml`` with a fixed effect;
         if ``scale="variance"`` with a parameter that is no standard deviation; or if ``n_points``
         is no positive integer.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
