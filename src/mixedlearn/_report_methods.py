@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from mixedlearn._fitted_state import FittedState
 from mixedlearn.fit import objective_at
 from mixedlearn.inference import _criteria
+from mixedlearn.inference._models import as_numbers
 from mixedlearn.inference.summaries import Summary, summarise
 
 
@@ -31,14 +32,16 @@ class ReportMethods(FittedState):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         ValueError
-            If theta has another length than ``theta_``, is not finite, or is too large for the
-            likelihood to be computed.
+            If theta holds no numbers, has another length than ``theta_``, is not finite, or is too
+            large for the likelihood to be computed.
         """
         check_is_fitted(self)
         if theta is None:
             return self.log_likelihood_
-        values = np.asarray(theta, dtype=float)
+        values = as_numbers(theta, "theta")
         if values.shape != self.theta_.shape:
             raise ValueError(
                 f"theta has shape {values.shape}, but the model has {len(self.theta_)} parameters: "
@@ -136,6 +139,8 @@ class ReportMethods(FittedState):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         ValueError
             If ``ddf`` or ``level`` is not allowed.
 
