@@ -86,6 +86,11 @@ WRONG = [
     ("⌃factor(a) + (1 | Pig)", r"'factor' is no known function.*C\(x\)"),
     ("Time + ⌃ns(dose) + (1 | Pig)", "'ns' is no known function.*cr"),
     ("⌃pol(Time, 2)", "no known function. In its place: poly"),
+    ("dose + ⌃as.factor(a) + (1 | Pig)", r"'as.factor' is no known function.*C\(x\)"),
+    ("⌃sqrt(Time) + (1 | Pig)", r"no known function. In its place: np\.sqrt\."),
+    ("Time + ⌃s(dose)", "no known function. Known are .*poly.*into a column of X"),
+    ("(⌃diag(Time) | Pig)", r"no known function. In its place: \(x \|\| g\)"),
+    ("⌃body weight + (1 | Pig)", "Missing operator.*need backticks"),
     ("Time:dose + ⌃dos", "Did you mean 'dose'"),
     # Habits of R
     ("I(Time⌃^2) + (1 | Pig)", r"no power in Python: write \*\*"),
@@ -131,7 +136,36 @@ def test_the_error_can_be_pickled():
     assert str(pickle.loads(pickle.dumps(error))) == str(error) == "Wrong\n    a + b\n        ^"
 
 
+def test_no_error_of_the_parser_comes_along():
+    X, y = made_up()
+    for formula in ["Time +", "Time $ dose", "I(dose +)", "as.factor(a)"]:
+        with pytest.raises(FormulaError) as caught:
+            MixedLinearRegressor(formula=formula).fit(X, y)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+
 # lmer
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("REML", "lmer has no parameter 'REML'. Did you mean 'reml'"),
+        ("weights", "lmer has no parameter 'weights'. Did you mean 'sample_weight'"),
+        ("control", "lmer has no parameter 'control'"),
+    ],
+)
+def test_a_parameter_of_r(name, message):
+    X, y = made_up()
+    with pytest.raises(TypeError, match=message):
+        lmer("y ~ Time + (1 | Pig)", X.assign(y=y), **{name: None})
+
+
+def test_data_before_the_formula():
+    X, y = made_up()
+    with pytest.raises(TypeError, match=r"the formula, a string .*: got DataFrame for the formula"):
+        lmer(X.assign(y=y), "y ~ Time + (1 | Pig)")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +306,7 @@ def test_expressions_that_are_not_finite():
     X["zero"] = np.arange(60.0)
     with np.errstate(all="ignore"):
         refused("np.log(zero) + (1 | Pig)", X, y, r"infinity in column 'np.log\(zero\)'.* row 0")
-        refused("np.sqrt(zero - 2) + (1 | Pig)", X, y, "missing value.* row 0")
+        refused("np.sqrt(zero - 2) + (1 | Pig)", X, y, "is NaN, first at row 0")
 
 
 def test_columns_that_are_not_numeric():

@@ -16,9 +16,10 @@ from mixedlearn.datasets import (
     load_penicillin,
     load_sleepstudy,
 )
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.fit import objective_at
 from mixedlearn.grouping import look_up
-from mixedlearn.inference import BootstrapResult, parametric_bootstrap
+from mixedlearn.inference import BootstrapResult, confidence_intervals, parametric_bootstrap
 from mixedlearn.inference._parameters import parameter_names
 from mixedlearn.refitting import OneFactorRefitter, Refitter, make_refitter
 from mixedlearn.responses import ResponseColumns
@@ -359,6 +360,23 @@ def test_a_model_without_noise():
     model = MixedLinearRegressor(groups="Subject").fit(X, 1.0 + 3.0 * X["Days"])
     result = parametric_bootstrap(model, X, n_resamples=3, random_state=0)
     np.testing.assert_allclose(result.samples, [[0.0, 0.0, 1.0, 3.0]] * 3, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_aliased_coefficients_have_no_distribution():
+    X, y = load_sleepstudy(return_X_y=True)
+    X["again"] = 2.0 * X["Days"]
+    with pytest.warns(DegenerateModelWarning, match="again"):
+        model = MixedLinearRegressor(groups="Subject").fit(X, y)
+    result = parametric_bootstrap(model, X, n_resamples=4, random_state=0)
+    assert np.isnan(result.estimate["again"])
+    assert result.samples["again"].isna().all()
+    assert result.samples.drop(columns="again").notna().all(axis=None)
+    options = {"method": "bootstrap", "X": X, "n_resamples": 4, "random_state": 0}
+    intervals = confidence_intervals(model, **options)
+    assert intervals.loc["again"].isna().all()
+    assert intervals.drop(index="again").notna().all(axis=None)
+    assert str(result).split("\n")[-1].split() == ["again"]
 
 
 @pytest.mark.filterwarnings("error")

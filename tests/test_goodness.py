@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_dyestuff
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference import conditional_aic, effect_sizes, intraclass_correlation, r2
 from reference.two_factors import FIXED, MODELS, dense_at, draw, fit
 
@@ -178,3 +179,14 @@ def test_it_prints():
     criterion = conditional_aic(MixedLinearRegressor(groups="Batch").fit(X, y))
     assert f"{criterion.value:.2f}" in str(criterion)
     assert f"{criterion.effective_df:.2f}" in criterion._repr_html_()
+
+
+def test_aliased_columns_have_no_effect_size():
+    X, y = load_dyestuff(return_X_y=True)
+    X["order"] = np.arange(len(X))
+    X["again"] = 2.0 * X["order"]
+    with pytest.warns(DegenerateModelWarning, match="again"):
+        sizes = effect_sizes(MixedLinearRegressor(groups="Batch").fit(X, y))
+    assert sizes.loc["again"].isna().all()
+    expected = effect_sizes(MixedLinearRegressor(groups="Batch").fit(X.drop(columns="again"), y))
+    pd.testing.assert_frame_equal(sizes.drop(index="again"), expected, rtol=1e-8)

@@ -69,7 +69,8 @@ class FittedState(BaseEstimator):
         weights = check_weights(sample_weight, columns)
         codes: list[NDArray[np.int32] | None] = [None] * len(self._fit_levels)
         if labels:
-            codes = [look_up(*pair) for pair in zip(labels, self._fit_levels, strict=False)]
+            pairs = zip(labels, self._fit_levels, strict=False)
+            codes = [look_up(own, known) for own, known in pairs]
         return Design(columns, tuple(codes)), response, weights
 
     def _codes(

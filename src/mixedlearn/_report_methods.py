@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from mixedlearn._fitted_state import FittedState
 from mixedlearn.fit import objective_at
 from mixedlearn.inference import _criteria
+from mixedlearn.inference._models import as_numbers
 from mixedlearn.inference.summaries import Summary, summarise
 
 
@@ -31,14 +32,16 @@ class ReportMethods(FittedState):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         ValueError
-            If theta has another length than ``theta_``, is not finite, or is too large for the
-            likelihood to be computed.
+            If theta holds no numbers, has another length than ``theta_``, is not finite, or is too
+            large for the likelihood to be computed.
         """
         check_is_fitted(self)
         if theta is None:
             return self.log_likelihood_
-        values = np.asarray(theta, dtype=float)
+        values = as_numbers(theta, "theta")
         if values.shape != self.theta_.shape:
             raise ValueError(
                 f"theta has shape {values.shape}, but the model has {len(self.theta_)} parameters: "
@@ -136,6 +139,8 @@ class ReportMethods(FittedState):
 
         Raises
         ------
+        NotFittedError
+            Before `fit`.
         ValueError
             If ``ddf`` or ``level`` is not allowed.
 
@@ -160,8 +165,8 @@ class ReportMethods(FittedState):
         noise               654.94  25.592
         <BLANKLINE>
         Fixed effects, with Satterthwaite's degrees of freedom
-                  estimate std_error     df t_value p_value lower 95% upper 95%
-        intercept   251.41     6.825  17.00  36.838  <1e-04   237.007    265.80
-        Days         10.47     1.546  17.00   6.771  <1e-04     7.206     13.73
+                  estimate std_error     df t_value  p_value lower 95% upper 95%
+        intercept   251.41     6.825  17.00  36.838  1.2e-17    237.01    265.80
+        Days         10.47     1.546  17.00   6.771  3.3e-06      7.21     13.73
         """
         return summarise(self, ddf=ddf, level=level, std_error=std_error)

@@ -7,7 +7,6 @@ numeric columns and a level for each row.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance import CovarianceStructure, make_structure
+from mixedlearn.exceptions import did_you_mean
 
 INTERCEPT = "intercept"
 
@@ -312,11 +312,9 @@ def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
     if isinstance(column, str):
         if column in names:
             return list(names).index(column)
-        near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"{parameter} names the column {column!r}, which X does not have.{hint} "
-            f"Its columns are: {', '.join(map(repr, names))}."
+            f"{parameter} names the column {column!r}, which X does not have."
+            f"{did_you_mean(column, names)} Its columns are: {', '.join(map(repr, names))}."
         )
     raise ValueError(
         f"{parameter} must name columns of X by name (str) or position (int), got {column!r}."

@@ -1,4 +1,7 @@
-"""Warnings of mixedlearn."""
+"""Warnings of mixedlearn, and what its errors suggest."""
+
+import difflib
+from collections.abc import Sequence
 
 
 class NoGroupsWarning(UserWarning):
@@ -18,3 +21,10 @@ class PopulationPredictionWarning(UserWarning):
 
 class DegenerateModelWarning(UserWarning):
     """Some part of the model cannot be estimated from these data; the message says which."""
+
+
+def did_you_mean(name: object, names: Sequence[str]) -> str:
+    """A hint at the nearest of some names, for the end of a sentence; empty where none is near."""
+    near = [other for other in names if other.lower() == str(name).lower()]
+    near += difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

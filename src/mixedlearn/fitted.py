@@ -76,6 +76,12 @@ class FittedModel:
         return self.fixed_effects.noise_variance * self.fixed_basis.scale**2
 
     @property
+    def likelihood_df(self) -> int:
+        """Rows; of the restricted likelihood those less the fixed effects that are not aliased."""
+        n_fixed = len(self.fixed_effects.coef) if self.specification.reml else 0
+        return self.products.n_rows - n_fixed
+
+    @property
     def coef(self) -> FloatArray:
         """Coefficients, the intercept first if there is one; aliased ones are zero."""
         basis = self.fixed_basis

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator import MixedLinearRegressor
+from mixedlearn.exceptions import did_you_mean
 from mixedlearn.formula import as_pandas, columns_used, evaluate_response, split_response
 
 
@@ -43,6 +44,8 @@ def lmer(
 
     Raises
     ------
+    TypeError
+        If the formula is no text, or there is no such parameter.
     ValueError
         If the formula is not as it should be (the message shows where), if data is no data frame,
         or as for `MixedLinearRegressor.fit`.
@@ -67,8 +70,22 @@ def lmer(
     >>> model.predict(pigs.head(2)).round(1)
     array([22. , 28.8])
     """
+    _check_arguments(formula, parameters)
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
     X = frame[columns_used(predictors, frame, response)]
     return estimator.fit(X, evaluate_response(response, frame), sample_weight=sample_weight)
+
+
+def _check_arguments(formula: Any, parameters: dict[str, Any]) -> None:
+    """Refuse what R's lmer would take otherwise."""
+    if not isinstance(formula, str):
+        raise TypeError(
+            "lmer takes the formula, a string such as 'y ~ x + (1 | g)', and then the data: got "
+            f"{type(formula).__name__} for the formula."
+        )
+    known = [*MixedLinearRegressor().get_params(), "sample_weight"]
+    for name in parameters:
+        if name not in known:
+            raise TypeError(f"lmer has no parameter {name!r}.{did_you_mean(name, known)}")

@@ -35,11 +35,11 @@ def make_generator(random_state: Any) -> np.random.Generator:
         random_state = random_state.randint(2**32, size=4, dtype=np.uint32)
     try:
         return np.random.default_rng(random_state)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError):
         raise ValueError(
             f"random_state must be None, a non-negative integer or a numpy generator, got "
             f"{random_state!r}."
-        ) from error
+        ) from None
 
 
 def random_design(

@@ -134,7 +134,7 @@ def numeric_columns(
             ensure_all_finite=check_finite,
         )
     except (ValueError, TypeError) as error:
-        raise _with_column(error, X, names) from error
+        raise _with_column(error, X, names) from None
 
 
 def check_count(value: Any, name: str) -> None:
@@ -217,7 +217,7 @@ def _as_floats(values: NDArray, name: str) -> NDArray[np.float64]:
     try:
         return values.astype(np.float64, copy=False)
     except (ValueError, TypeError) as error:
-        raise _same_kind(error, f"{name} is not numeric: {error}") from error
+        raise _same_kind(error, f"{name} is not numeric: {error}") from None
 
 
 def _refuse_text_and_dates(X: Any, names: list[str]) -> None:

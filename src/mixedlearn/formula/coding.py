@@ -117,10 +117,16 @@ class _Materialiser(PandasMaterializer):
     def _check_for_nulls(self, name: str, values: Any, na_action: Any, drop_rows: Any) -> None:
         rows = find_nulls(values)
         if rows:
-            column = "column" if name in self.data.columns else "term"
+            row = min(rows)
+            if name in self.data.columns:
+                raise _Refused(
+                    f"The column {name!r} of the formula has a missing value (NaN or None), the "
+                    f"first at row {row}: drop or impute such rows."
+                )
             raise _Refused(
-                f"The {column} {name!r} of the formula has a missing value (NaN or None), the "
-                f"first at row {min(rows)}: drop or impute such rows."
+                f"The term {name!r} of the formula is NaN, first at row {row}: a column that it "
+                "uses has a missing value there (drop or impute such rows), or there is no such "
+                "number, as the logarithm of a negative one."
             )
 
     @override

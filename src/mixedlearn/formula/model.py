@@ -167,9 +167,9 @@ def as_pandas(X: Any, what: str = "X") -> pd.DataFrame:
             return X.to_pandas()
         except ImportError:  # without pyarrow
             return pd.DataFrame(X.to_dict(as_series=False))
+    hint = " In a Pipeline, set_output(transform='pandas') keeps the names." if what == "X" else ""
     raise ValueError(
-        f"A formula names columns, so {what} must be a DataFrame, got {type(X).__name__}. In a "
-        "Pipeline, set_output(transform='pandas') keeps the names."
+        f"A formula names columns, so {what} must be a DataFrame, got {type(X).__name__}.{hint}"
     )
 
 

@@ -8,11 +8,13 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term
 from formulaic.transforms import TRANSFORMS
 
+from mixedlearn.exceptions import did_you_mean
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.parser import find_name, quoted
 
@@ -21,9 +23,13 @@ FROM_R = {
     "factor": "C(x) makes a column categorical",
     "as.factor": "C(x) makes a column categorical",
     "ns": "cr(x, df=...) is a natural cubic spline",
-    "sqrt": "np.sqrt(x)",
-    "abs": "np.abs(x)",
+    "relevel": "C(x, Treatment('first'))",
+    "ifelse": "np.where(condition, yes, no)",
+    "diag": "(x || g) for effects without covariances",
+    "us": "(x | g), whose covariances are free",
 }
+# Functions are suggested for names that are at least so similar.
+LIKELY_TYPO = 0.8
 LOOKUP, PYTHON = Factor.EvalMethod.LOOKUP, Factor.EvalMethod.PYTHON
 
 
@@ -51,8 +57,13 @@ def read_terms(
     try:
         terms = Formula(part, _context={"__formulaic_variables_available__": list(others)})
     except (FormulaicError, AttributeError, SyntaxError, TypeError, ValueError) as error:
+        if of_r := re.search(r"\bas\.\w+(?=\()", part):  # "as" cannot be parsed as Python
+            message = f"{of_r[0]!r} is no known function. {_instead(of_r[0])}"
+            raise FormulaError(message, formula, of_r.start()) from None
         message, position = message_of(error, part)
-        raise FormulaError(f"The formula cannot be read: {message}", formula, position) from error
+        if message.startswith("Missing operator"):
+            message += " Names that are no identifiers need backticks."
+        raise FormulaError(f"The formula cannot be read: {message}", formula, position) from None
     if not isinstance(terms, SimpleFormula):
         raise FormulaError("The formula cannot be read: it has several parts.", formula, 0)
     for term in terms:
@@ -107,7 +118,7 @@ def _check_factor(factor: Factor, formula: str, names: Sequence[str]) -> None:
         except SyntaxError as error:
             raise FormulaError(
                 f"{factor.expr!r} is no valid Python: {error.msg}.", formula, start
-            ) from error
+            ) from None
         if any(isinstance(node, ast.BitXor) for node in ast.walk(tree)):
             raise FormulaError(
                 f"{factor.expr!r} has '^', which is no power in Python: write **.",
@@ -116,8 +127,7 @@ def _check_factor(factor: Factor, formula: str, names: Sequence[str]) -> None:
             )
     for name, is_called in names_in(factor):
         if is_called and name not in TRANSFORMS and not hasattr(builtins, name):
-            hint = FROM_R.get(name) or _nearest(name, list(TRANSFORMS))
-            message = f"{name!r} is no known function.{f' In its place: {hint}.' if hint else ''}"
+            message = f"{name!r} is no known function. {_instead(name)}"
             if name in names:
                 message = f"{name!r} is a column of X, not a function: is a '+' missing?"
             raise FormulaError(
@@ -132,23 +142,28 @@ def _check_factor(factor: Factor, formula: str, names: Sequence[str]) -> None:
         raise unknown_column(name, formula, find_name(name, formula, start), names)
 
 
+def _instead(name: str) -> str:
+    """What to write in place of an unknown function."""
+    if name in FROM_R:
+        return f"In its place: {FROM_R[name]}."
+    if isinstance(getattr(np, name, None), np.ufunc):
+        return f"In its place: np.{name}."
+    near = difflib.get_close_matches(name, list(TRANSFORMS), n=1, cutoff=LIKELY_TYPO)
+    if near:
+        return f"In its place: {near[0]}."
+    return f"Known are {', '.join(TRANSFORMS)}: put what else is computed into a column of X."
+
+
 def unknown_column(name: str, formula: str, position: int, names: Sequence[str]) -> FormulaError:
     """The error for a name that is no column, with the nearest one."""
     texts = [str(column) for column in names]
-    nearest = _nearest(name, texts)
-    hint = f" Did you mean {nearest!r}?" if nearest else ""
     return FormulaError(
-        f"The formula names {name!r}, which X does not have.{hint} Its columns are: "
+        f"The formula names {name!r}, which X does not have.{did_you_mean(name, texts)} Its "
+        "columns are: "
         f"{', '.join(map(repr, texts)) or 'none'}.",
         formula,
         position,
     )
-
-
-def _nearest(name: str, others: Sequence[str]) -> str | None:
-    near = [other for other in others if other.lower() == name.lower()]
-    near += difflib.get_close_matches(name, others, n=1, cutoff=0.5)
-    return near[0] if near else None
 
 
 def message_of(error: Exception, part: str) -> tuple[str, int]:

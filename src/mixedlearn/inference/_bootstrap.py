@@ -81,6 +81,10 @@ def parametric_bootstrap(
     ValueError
         If X, groups and sample_weight are not those of the fit, if the statistic returns something
         else, or if a parameter is not allowed.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -112,6 +116,11 @@ def parametric_bootstrap(
     """
     model = model_of(estimator)
     check_count(n_resamples, "n_resamples")
+    if statistic is not None and not callable(statistic):
+        raise ValueError(
+            "statistic must be a function that takes a fitted estimator, or None for all "
+            f"parameters, got {statistic!r}."
+        )
     worker = _make_worker(estimator, model, X, groups, sample_weight, statistic)
     names, values = _named(worker.estimate())
     entropy = make_generator(random_state).integers(2**32, size=4).tolist()
@@ -199,10 +208,9 @@ class _Worker:
 
     def _samples(self, refits: Refits, n: int, names: list[str]) -> FloatArray:
         if self.statistic is None:
-            model = self.model
-            coef = np.where(model.fixed_basis.aliased, np.nan, refits.coef)
+            coef = np.where(self.model.fixed_basis.aliased, np.nan, refits.coef)
             return parameter_values(
-                model.specification, refits.covariances, refits.noise_variance, coef
+                self.model.specification, refits.covariances, refits.noise_variance, coef
             )
         samples = np.empty((n, len(names)))
         for number in range(n):

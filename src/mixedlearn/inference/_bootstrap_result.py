@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import norm
 
-from mixedlearn.inference._models import check_level
+from mixedlearn.inference._models import check_level, normal_quantile
+from mixedlearn.inference._text import lines_html, table_html, table_text
 
 KINDS = ("percentile", "basic", "normal")
 
@@ -22,7 +22,7 @@ class BootstrapResult:
         The statistic at the fit.
     samples : DataFrame of shape (n_resamples, k)
         The statistic of every resample. A correlation with a random effect whose variance is zero
-        is NaN: summaries leave it out.
+        is NaN: summaries leave it out. Aliased fixed effects are NaN in all.
     n_not_converged : int
         Number of resamples whose refit carries no certificate.
     n_singular : int
@@ -80,7 +80,7 @@ class BootstrapResult:
             raise ValueError(f"kind must be 'percentile', 'basic' or 'normal', got {kind!r}.")
         if kind == "normal":
             middle = self.estimate - self.bias
-            margin = -norm.ppf(tail) * self.standard_errors
+            margin = normal_quantile(level) * self.standard_errors
             lower, upper = middle - margin, middle + margin
         else:
             # Of a DataFrame, quantiles leave NaN out.
@@ -96,16 +96,19 @@ class BootstrapResult:
         )
         return table.join(self.confidence_interval())
 
-    def _notes(self) -> list[str]:
+    def _title(self) -> str:
         notes = [f"{self.n_resamples} resamples"]
         if self.n_singular:
             notes.append(f"{self.n_singular} with a singular covariance")
         if self.n_not_converged:
             notes.append(f"{self.n_not_converged} without a certified optimum")
-        return notes
+        return f"Parametric bootstrap, {', '.join(notes)}"
 
-    def __str__(self) -> str:
-        return f"Parametric bootstrap, {', '.join(self._notes())}\n{self.summary().to_string()}"
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{table_text(self._labelled())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>Parametric bootstrap, {', '.join(self._notes())}</p>{self.summary().to_html()}"
+        return lines_html(self._title()) + table_html(self._labelled())
+
+    def _labelled(self) -> pd.DataFrame:
+        return self.summary().rename(columns={"lower": "lower 95%", "upper": "upper 95%"})

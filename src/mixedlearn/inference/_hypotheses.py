@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from mixedlearn.bases import fixed_columns
 from mixedlearn.design import Specification, Term
+from mixedlearn.exceptions import did_you_mean
 from mixedlearn.fitted import FittedModel
+from mixedlearn.inference._models import as_numbers
 
 FloatArray = NDArray[np.float64]
 
@@ -134,6 +136,8 @@ def contrast_rows(model: FittedModel, contrasts: Any) -> tuple[FloatArray, list[
     """
     specification = model.specification
     if isinstance(contrasts, Mapping):
+        if not contrasts:
+            raise ValueError("L names no coefficient: give a weight to one at least.")
         contrasts = pd.DataFrame([dict(contrasts)], index=["contrast"])
     elif isinstance(contrasts, pd.Series):
         contrasts = contrasts.to_frame("contrast").T
@@ -167,13 +171,14 @@ def _named_rows(specification: Specification, contrasts: pd.DataFrame) -> FloatA
     unknown = [name for name in contrasts.columns if name not in names]
     if unknown:
         raise ValueError(
-            f"L names the coefficient {unknown[0]!r}, which the model does not have. Its "
-            f"coefficients are: {', '.join(map(repr, names))}."
+            f"L names the coefficient {unknown[0]!r}, which the model does not have."
+            f"{did_you_mean(unknown[0], names)} Its coefficients are: "
+            f"{', '.join(map(repr, names))}."
         )
     if contrasts.columns.has_duplicates:
         twice = contrasts.columns[contrasts.columns.duplicated()][0]
         raise ValueError(f"L names the coefficient {twice!r} twice: name it once.")
-    return contrasts.reindex(columns=list(names), fill_value=0.0).to_numpy(dtype=float)
+    return as_numbers(contrasts.reindex(columns=list(names), fill_value=0.0), "L")
 
 
 def _plain_rows(specification: Specification, contrasts: Any) -> FloatArray:
@@ -184,7 +189,7 @@ def _plain_rows(specification: Specification, contrasts: Any) -> FloatArray:
         raise ValueError(
             "L must hold numbers: an array of shape (p,) or (r, p), a dict or a DataFrame by "
             f"coefficients. ({error})"
-        ) from error
+        ) from None
     if rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows):
         raise ValueError(
             f"L has shape {np.shape(contrasts)}, but there are {len(names)} coefficients "

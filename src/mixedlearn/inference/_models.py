@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
 
 from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
@@ -22,10 +24,12 @@ def model_of(estimator: Any) -> FittedModel:
     NotFittedError
         Before `fit`.
     """
-    if not hasattr(estimator, "_fitted_model"):
+    is_class = isinstance(estimator, type)
+    if is_class or not hasattr(estimator, "_fitted_model"):
+        got = f"the class {estimator.__name__}" if is_class else type(estimator).__name__
         raise TypeError(
-            f"Expected a fitted MixedLinearRegressor, got {type(estimator).__name__}: pass the "
-            "last step of a Pipeline (pipeline[-1]) or the best_estimator_ of a search."
+            f"Expected a fitted MixedLinearRegressor, got {got}: pass the last step of a Pipeline "
+            "(pipeline[-1]) or the best_estimator_ of a search."
         )
     return of_the_fit(estimator._fitted_model())
 
@@ -53,3 +57,22 @@ def check_level(level: Any) -> float:
     if isinstance(level, (int, float, np.floating)) and 0.0 < level < 1.0:
         return float(level)
     raise ValueError(f"level must be a probability between 0 and 1, got {level!r}.")
+
+
+def normal_quantile(level: float) -> float:
+    """Half the width of the interval of that level of the standard normal distribution."""
+    return float(norm.ppf(0.5 + check_level(level) / 2.0))
+
+
+def as_numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """An array of numbers.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers: {error}.") from None

@@ -7,7 +7,6 @@ noise, then the fixed effects.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.design import Specification
+from mixedlearn.exceptions import did_you_mean
 from mixedlearn.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -84,10 +84,8 @@ def find_parameter(specification: Specification, name: str) -> Parameter:
         if parameter.name == name:
             return parameter
     names = [parameter.name for parameter in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"The model has no parameter {name!r}.{hint} Its parameters are: "
+        f"The model has no parameter {name!r}.{did_you_mean(name, names)} Its parameters are: "
         f"{', '.join(map(repr, names))}."
     )
 

@@ -108,7 +108,18 @@ class Profiler(Protocol):
 
 
 def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
-    """The profiler of a parameter; None where it cannot be estimated."""
+    """The profiler of a parameter; None where it cannot be estimated.
+
+    Raises
+    ------
+    ValueError
+        If it is a fixed effect and the criterion the restricted likelihood.
+    """
+    if model.specification.reml and parameter.kind == "coef":
+        raise ValueError(
+            f"The restricted likelihood has no profile over the fixed effect {parameter.name!r}: "
+            "restricted likelihoods with different fixed effects do not compare. Set reml=False."
+        )
     if model.fixed_basis.is_exact or np.isnan(parameter_value(model, parameter)):
         return None
     if parameter.kind == "coef":
@@ -131,11 +142,6 @@ def _theta(model: FittedModel, engine: Engine) -> FloatArray:
     return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)
 
 
-def _df(model: FittedModel) -> int:
-    n_fixed = model.fixed_basis.columns.shape[1] if model.specification.reml else 0
-    return model.products.n_rows - n_fixed
-
-
 def _objective_without(model: FittedModel, k: int, effect: int) -> float:
     """F of the model without a random effect; effects with a common variance go together."""
     factor = model.specification.factors[k]
@@ -155,7 +161,7 @@ class DeviationProfiler:
         self._model = model
         problem = _problem(model)
         self._engine: Engine = problem.engine
-        self._df = _df(model)
+        self._df = model.likelihood_df
         self._parameter = parameter
         self._unit = problem.fixed.scale
         theta = _theta(model, self._engine)
@@ -245,7 +251,7 @@ class CorrelationProfiler:
     def __init__(self, model: FittedModel, parameter: Parameter):
         problem = _problem(model)
         self._engine: Engine = problem.engine
-        self._df = _df(model)
+        self._df = model.likelihood_df
         self._factor = parameter.factor
         random = problem.randoms[parameter.factor]
         self._to_user, self._from_user = random.to_user, random.from_user

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
-from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.inference._models import model_of, normal_quantile
 
 
 def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame:
@@ -35,6 +34,10 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     ------
     ValueError
         If ``level`` is not between zero and one.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------
@@ -49,9 +52,9 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     1  Batch     B  intercept       0.4       19.6  -38.0   38.8
     """
     model_of(estimator)
+    quantile = normal_quantile(level)
     # With further rows, if the random effects were updated.
     model = estimator._fitted_model()
-    quantile = norm.ppf(0.5 + check_level(level) / 2.0)
     parts = []
     for k, blups in enumerate(estimator.random_effects_.values()):
         factor = model.specification.factors[k]

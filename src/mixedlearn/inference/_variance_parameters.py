@@ -94,10 +94,9 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
             log_noise[a] += share * np.log(there.fixed.noise_variance)
             coef_changes[a] += share * _relative_covariance(there, optimum)
     coef_changes[-1] = np.eye(n_fixed)
-    df = model.products.n_rows - (n_fixed if specification.reml else 0)
     covariance = np.zeros((n_free + 1, n_free + 1))
     covariance[:-1, :-1], flat = _inverse_information(hessian, local.lengths)
-    covariance[-1, -1] = 2.0 / df
+    covariance[-1, -1] = 2.0 / model.likelihood_df
     return VarianceParameters(
         covariance,
         np.vstack([flat, np.zeros((1, flat.shape[1]))]),

@@ -33,6 +33,10 @@ def model_matrix(estimator: Any, X: Any, groups: Any = None) -> pd.DataFrame:
     ------
     ValueError
         If the columns are not those of `fit`, not numeric or not finite.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------
@@ -68,6 +72,13 @@ def level_coefficients(estimator: Any) -> dict[str, pd.DataFrame]:
     coefficients : dict of str to DataFrame of shape (n_levels, p)
         For every factor, the coefficients of its levels, those of other factors' random effects
         left out. A random effect without a fixed one has a column of its own at the end.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------
@@ -106,6 +117,13 @@ def information_criteria(estimator: Any) -> pd.Series:
         ``log_likelihood``, the restricted one if ``reml``; ``deviance``, minus twice that;
         ``n_rows`` of positive weight; ``n_parameters``: fixed effects that are not aliased, theta
         and the noise; ``df_residual``, rows less parameters; ``aic`` and ``bic``.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------

@@ -23,6 +23,7 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of
 from mixedlearn.inference._nested import what_is_missing
+from mixedlearn.inference._text import lines_html, p_text, table_html, table_text
 from mixedlearn.submodels import without_coefs
 
 # Means and sums of squares of the response that differ by less than this share are the same.
@@ -66,25 +67,29 @@ class LikelihoodRatioTest:
     is_refitted: bool
     is_converged: bool
 
-    def __str__(self) -> str:
-        kind = "restricted likelihoods" if self.likelihood == "REML" else "likelihoods"
-        lines = [f"Likelihood-ratio test of nested models ({kind})"]
-        if self.is_refitted:
-            lines.append("Models fitted by REML were refitted by ML.")
-        lines.append(_text(self.table))
-        if not np.isnan(self.p_value_mixture):
-            lines.append(
-                "One variance is tested at zero; the even mixture of chi-squared gives "
-                f"p = {self.p_value_mixture:.4g}."
-            )
-        if not self.is_converged:
-            lines.append("Not every optimum carries its certificate: the test may be off.")
-        return "\n".join(lines)
+    def __repr__(self) -> str:
+        above, below = self._words()
+        return "\n".join(part for part in (above, table_text(self.table), below) if part)
 
     def _repr_html_(self) -> str:
-        first, *notes = str(self).replace(_text(self.table), "").split("\n")
-        below = "".join(f"<p>{note}</p>" for note in notes if note)
-        return f"<p>{first}</p>{self.table.to_html(na_rep='')}{below}"
+        above, below = self._words()
+        return lines_html(above) + table_html(self.table) + (lines_html(below) if below else "")
+
+    def _words(self) -> tuple[str, str]:
+        """What stands above and below the table."""
+        kind = "restricted likelihoods" if self.likelihood == "REML" else "likelihoods"
+        above = [f"Likelihood-ratio test of nested models ({kind})"]
+        if self.is_refitted:
+            above.append("Models fitted by REML were refitted by ML.")
+        below = []
+        if not np.isnan(self.p_value_mixture):
+            below.append(
+                "One variance is tested at zero; the even mixture of chi-squared gives "
+                f"p = {p_text(self.p_value_mixture)}."
+            )
+        if not self.is_converged:
+            below.append("Not every optimum carries its certificate: the test may be off.")
+        return "\n".join(above), "\n".join(below)
 
 
 def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> LikelihoodRatioTest:
@@ -112,6 +117,8 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
         the same model, or if restricted likelihoods cannot be compared.
     TypeError
         If an estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -142,10 +149,10 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     >>> print(likelihood_ratio_test(intercepts, slopes))
     Likelihood-ratio test of nested models (likelihoods)
     Models fitted by REML were refitted by ML.
-             n_parameters      aic      bic log_likelihood deviance     chi2 df      p_value
-    smaller             4  1802.08  1814.85       -897.039  1794.08
-    larger              6  1763.94   1783.1        -875.97  1751.94  42.1393  2  7.07241e-10
-    One variance is tested at zero; the even mixture of chi-squared gives p = 3.961e-10.
+            n_parameters      aic      bic log_likelihood deviance    chi2 df  p_value
+    smaller            4  1802.08  1814.85        -897.04  1794.08
+    larger             6  1763.94  1783.10        -875.97  1751.94  42.139  2  7.1e-10
+    One variance is tested at zero; the even mixture of chi-squared gives p = 4.0e-10.
     """
     models = [model_of(est0), model_of(est1)]
     _check_same_data(*(model.products for model in models))
@@ -203,6 +210,8 @@ def drop1(estimator: Any) -> pd.DataFrame:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Examples
     --------
@@ -257,12 +266,6 @@ def _criteria(model: FittedModel) -> dict[str, float]:
         "log_likelihood": -model.objective / 2.0,
         "deviance": model.objective,
     }
-
-
-def _text(table: pd.DataFrame) -> str:
-    """The table in plain text, with empty cells where there is nothing."""
-    shown = table.astype(object).where(table.notna(), "")
-    return shown.map(lambda cell: f"{cell:.6g}" if isinstance(cell, float) else cell).to_string()
 
 
 def _check_same_data(first: CrossProducts, second: CrossProducts) -> None:

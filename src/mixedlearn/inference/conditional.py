@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
+from mixedlearn.inference._text import lines_html
 from mixedlearn.problem import make_problem
 
 FloatArray = NDArray[np.float64]
@@ -52,7 +53,7 @@ class ConditionalAIC:
     effective_df: float
     n_parameters: float
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"Conditional AIC: {self.value:.2f}\n"
             f"conditional log-likelihood: {self.log_likelihood:.2f}\n"
@@ -60,7 +61,7 @@ class ConditionalAIC:
         )
 
     def _repr_html_(self) -> str:
-        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
+        return lines_html(str(self))
 
 
 def conditional_aic(estimator: Any) -> ConditionalAIC:
@@ -84,6 +85,8 @@ def conditional_aic(estimator: Any) -> ConditionalAIC:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----

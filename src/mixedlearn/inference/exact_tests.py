@@ -18,7 +18,10 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
 from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.inference._text import lines_html, p_text
+from mixedlearn.simulation import make_generator
 from mixedlearn.submodels import without_coefs, without_effects
+from mixedlearn.validation import check_count
 
 FloatArray = NDArray[np.float64]
 
@@ -52,16 +55,16 @@ class ExactTest:
     n_resamples: int
     is_restricted: bool
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         kind = "restricted likelihood-ratio" if self.is_restricted else "likelihood-ratio"
         return (
             f"Exact {kind} test of {self.hypothesis}\n"
-            f"statistic: {self.statistic:.4g}    p-value: {self.p_value:.4g}\n"
+            f"statistic: {self.statistic:.4g}    p-value: {p_text(self.p_value)}\n"
             f"({self.n_resamples:,} simulated statistics, {self.zero_share:.1%} of them zero)"
         )
 
     def _repr_html_(self) -> str:
-        return "<p>" + str(self).replace("\n", "<br>") + "</p>"
+        return lines_html(str(self))
 
 
 def exact_restricted_lrt(
@@ -86,8 +89,8 @@ def exact_restricted_lrt(
         with others: fit the model with ``covariance="diagonal"``.
     n_resamples : int, default=10000
         Number of statistics that are simulated.
-    random_state : int, numpy.random.Generator or None, default=None
-        Source of the simulation; an integer makes it repeatable.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the random numbers.
 
     Returns
     -------
@@ -101,6 +104,8 @@ def exact_restricted_lrt(
         is named, or if the effect has covariances with others.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -135,14 +140,16 @@ def exact_restricted_lrt(
     (10,000 simulated statistics, 55.3% of them zero)
     """
     model = model_of(estimator)
+    check_count(n_resamples, "n_resamples")
+    generator = make_generator(random_state)
     k, effects = _find_variance(model, factor, effect)
     model = with_criterion(model, reml=True)
     products, specification = without_effects(model.products, model.specification, k, set(effects))
     null = refit(model, products=products, specification=specification)
     mu, multiplicity, _ = spectrum(model, k, effects)
-    df = model.products.n_rows - len(model.fixed_effects.coef)
+    df = model.likelihood_df
     draw = NullDistribution(df, df, mu, multiplicity, mu, multiplicity, 0)
-    simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
+    simulated = draw.statistics(n_resamples, generator)
     return _result(null, model, simulated, _hypothesis(model, k, effects, ()))
 
 
@@ -166,8 +173,8 @@ def exact_lrt(
         spline, say, whose random effects are the departures from a polynomial.
     n_resamples : int, default=10000
         Number of statistics that are simulated.
-    random_state : int, numpy.random.Generator or None, default=None
-        Source of the simulation; an integer makes it repeatable.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the random numbers.
 
     Returns
     -------
@@ -179,6 +186,8 @@ def exact_lrt(
         If the model has not exactly one variance component, or no such fixed effect.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     See Also
     --------
@@ -198,10 +207,12 @@ def exact_lrt(
     >>> model = MixedLinearRegressor(groups="Subject").fit(X, y)
     >>> print(exact_lrt(model, fixed_effects=["Days"], random_state=0))
     Exact likelihood-ratio test of var(intercept|Subject) = 0, Days = 0
-    statistic: 167    p-value: 9.999e-05
+    statistic: 167    p-value: 1.0e-04
     (10,000 simulated statistics, 0.0% of them zero)
     """
     model = model_of(estimator)
+    check_count(n_resamples, "n_resamples")
+    generator = make_generator(random_state)
     k, effects = _find_variance(model, None, None)
     coefs = _find_coefs(model, fixed_effects)
     model = with_criterion(model, reml=False)
@@ -214,7 +225,7 @@ def exact_lrt(
     n_tested = p - len(null.fixed_effects.coef)
     sizes, counts = np.unique(xi, return_counts=True)
     draw = NullDistribution(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)
-    simulated = draw.statistics(_positive(n_resamples), np.random.default_rng(random_state))
+    simulated = draw.statistics(n_resamples, generator)
     return _result(null, model, simulated, _hypothesis(model, k, effects, fixed_effects))
 
 
@@ -232,12 +243,6 @@ def _result(
         n_resamples=len(simulated),
         is_restricted=model.specification.reml,
     )
-
-
-def _positive(n_resamples: int) -> int:
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
-    return int(n_resamples)
 
 
 def _hypothesis(

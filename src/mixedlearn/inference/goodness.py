@@ -81,6 +81,7 @@ def r2(estimator: Any) -> pd.Series:
     Parameters
     ----------
     estimator : MixedLinearRegressor
+        Fitted.
 
     Returns
     -------
@@ -93,6 +94,8 @@ def r2(estimator: Any) -> pd.Series:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -131,6 +134,7 @@ def intraclass_correlation(estimator: Any) -> pd.DataFrame:
     Parameters
     ----------
     estimator : MixedLinearRegressor
+        Fitted.
 
     Returns
     -------
@@ -145,6 +149,8 @@ def intraclass_correlation(estimator: Any) -> pd.DataFrame:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -187,13 +193,14 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     Parameters
     ----------
     estimator : MixedLinearRegressor
+        Fitted.
 
     Returns
     -------
     sizes : DataFrame
         A row for each fixed effect, with columns
 
-        - ``coef``: the coefficient;
+        - ``coef``: the coefficient; the row of an aliased one is NaN;
         - ``per_noise_sd``: over the standard deviation of the noise: a difference within levels;
         - ``per_total_sd``: over the root of the variances of noise and random effects together [1]_
           (with random slopes their mean over the rows): Cohen's d for a column of zeros and ones;
@@ -204,6 +211,8 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     ------
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -228,7 +237,8 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     Days        10.47          0.41          0.22          0.54
     """
     model = model_of(estimator)
-    products, specification, coef = model.products, model.specification, model.coef
+    products, specification = model.products, model.specification
+    coef = np.where(model.fixed_basis.aliased, np.nan, model.coef)
     parts = _variances(model)
     sd = np.sqrt(_between_rows(products.gram, np.eye(len(products.gram)), products.n_rows))
     columns = sd[1:-1][list(specification.fixed)]

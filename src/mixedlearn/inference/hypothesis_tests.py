@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
-from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.inference._models import as_numbers, check_level, model_of
+from mixedlearn.inference._text import lines_html, p_text, table_html, table_text
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -64,16 +65,16 @@ class ContrastTest:
         """Their t statistics, shape (r,)."""
         return self.rows["t_value"].to_numpy()
 
-    def __str__(self) -> str:
-        return f"{self.rows.to_string()}\n{self._conclusion()}"
+    def __repr__(self) -> str:
+        return f"{table_text(self.rows)}\n{self._conclusion()}"
 
     def _repr_html_(self) -> str:
-        return f"{self.rows.to_html()}<p>{self._conclusion()}</p>"
+        return table_html(self.rows) + lines_html(self._conclusion())
 
     def _conclusion(self) -> str:
         return (
-            f"F({self.num_df}, {self.den_df:.5g}) = {self.f_value:.5g}, p = {self.p_value:.4g} "
-            f"({self.ddf})"
+            f"F({self.num_df}, {self.den_df:.5g}) = {self.f_value:.5g}, "
+            f"p = {p_text(self.p_value)} ({self.ddf})"
         )
 
 
@@ -114,6 +115,10 @@ def contrast_test(
         If L has the wrong length or names an unknown coefficient, if a combination has weight on
         aliased coefficients and cannot be estimated, if rows that depend on each other have
         contradictory values, or for the reasons of `coefficient_table`.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -167,7 +172,7 @@ def contrast_test(
 
 
 def _hypothesis(rhs: ArrayLike, n_rows: int) -> FloatArray:
-    values = np.asarray(rhs, dtype=float)
+    values = as_numbers(rhs, "rhs")
     if values.ndim > 1 or (values.ndim == 1 and len(values) != n_rows):
         raise ValueError(
             f"rhs has shape {values.shape}, but L has {n_rows} rows: give a number, or one for "
@@ -205,6 +210,10 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     ------
     ValueError
         If ``type`` or ``ddf`` is not allowed, or for the reasons of `coefficient_table`.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -233,6 +242,10 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     Days  30031.01  30031.01       1    17.0    45.85      0.0
     """
     model = model_of(estimator)
+    if hasattr(type, "fit"):
+        raise ValueError(
+            "anova takes one model: likelihood_ratio_test compares two, as R's anova(m0, m1) does."
+        )
     if type not in TYPES:
         raise ValueError(f"type={type!r} is not a type of hypotheses: use 1, 2 or 3.")
     uncertainty = coef_uncertainty(model, ddf)

@@ -21,6 +21,7 @@ from mixedlearn.inference._deletion import (
 )
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._parameters import estimates, parameter_names
+from mixedlearn.inference._text import lines_html, table_html, table_text
 from mixedlearn.inference._training import TrainingRows, training_rows
 from mixedlearn.inference.residuals import leverages
 
@@ -75,18 +76,19 @@ class Influence:
             [self.cooks_distance[top], self.leverage[top], self.coef_change.loc[top]], axis=1
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{table_text(self._most())}"
+
+    def _repr_html_(self) -> str:
+        return lines_html(self._title()) + table_html(self._most())
+
+    def _title(self) -> str:
         how = "refitted without each case" if self.variance_components is not None else "of the fit"
         cases = "rows" if self.by == "row" else f"levels of {self.by!r}"
         return (
             f"Influence of {len(self.leverage)} {cases}, variance components {how}\n"
-            f"Largest distances, and the changes of the fixed effects without these cases:\n"
-            f"{self._most().to_string(float_format='{:.4g}'.format)}"
+            "Largest distances, and the changes of the fixed effects without these cases:"
         )
-
-    def _repr_html_(self) -> str:
-        first, second, *_ = str(self).split("\n")
-        return f"<p>{first}<br>{second}</p>{self._most().to_html(float_format='{:.4g}'.format)}"
 
 
 def influence(
@@ -104,6 +106,7 @@ def influence(
     Parameters
     ----------
     estimator : MixedLinearRegressor
+        Fitted.
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     by : str, default="row"
@@ -123,6 +126,8 @@ def influence(
         If the rows are not those of the fit, or ``by`` names no grouping factor.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -149,13 +154,12 @@ def influence(
     >>> print(influence(model, X, y, by="Subject"))
     Influence of 18 levels of 'Subject', variance components of the fit
     Largest distances, and the changes of the fixed effects without these cases:
-             cooks_distance  leverage  intercept    Days
-    Subject
-    309              0.1485     1.612      2.726  0.4827
-    335              0.1295     1.612    -0.6841  0.7852
-    337               0.126     1.612     -2.276 -0.5035
-    310              0.1105     1.612      2.819   0.256
-    308             0.09242     1.612     0.4243 -0.6646
+        cooks_distance leverage intercept     Days
+    309        0.14852    1.612    2.7265   0.4827
+    335        0.12948    1.612   -0.6841   0.7852
+    337        0.12600    1.612   -2.2764  -0.5035
+    310        0.11052    1.612    2.8189   0.2560
+    308        0.09242    1.612    0.4243  -0.6646
     """
     model = model_of(estimator)
     names = model.specification.factor_names

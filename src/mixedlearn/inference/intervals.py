@@ -7,11 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._bootstrap import parametric_bootstrap
-from mixedlearn.inference._models import check_level, model_of, with_criterion
+from mixedlearn.inference._models import (
+    check_level,
+    model_of,
+    normal_quantile,
+    with_criterion,
+)
 from mixedlearn.inference._parameters import (
     Parameter,
     find_parameter,
@@ -24,6 +28,8 @@ from mixedlearn.inference.profiles import profile_interval
 from mixedlearn.inference.tables import variance_errors
 
 Interval = tuple[float, float]
+
+METHODS = ("wald", "profile", "bootstrap")
 
 
 def confidence_intervals(
@@ -61,7 +67,7 @@ def confidence_intervals(
     groups : array-like, default=None
         With ``method="bootstrap"``: their labels, if they came beside X.
     **bootstrap
-        With ``method="bootstrap"``: other arguments of `parametric_bootstrap`.
+        With ``method="bootstrap"``: other arguments of `parametric_bootstrap` but ``statistic``.
 
     Returns
     -------
@@ -75,6 +81,10 @@ def confidence_intervals(
     ValueError
         If a parameter is unknown; if ``method`` or ``level`` is not allowed; if ``reml`` and a
         fixed effect is asked for by name; or if arguments are given that are not for the method.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -110,12 +120,14 @@ def confidence_intervals(
     model = model_of(estimator)
     check_level(level)
     wanted = _wanted(model, names)
+    if method not in METHODS:
+        raise ValueError(f"method must be 'wald', 'profile' or 'bootstrap', got {method!r}.")
     if method != "bootstrap" and (bootstrap or X is not None or groups is not None):
         given = ", ".join(
             [name for name, value in (("X", X), ("groups", groups)) if value is not None]
             + list(bootstrap)
         )
-        raise ValueError(f"{given}: these arguments are for method='bootstrap', not {method!r}.")
+        raise ValueError(f"{given}: for method='bootstrap' only, not for {method!r}. Leave it out.")
     if method != "profile" and reml:
         raise ValueError(f"reml=True is for method='profile', not {method!r}: leave it out.")
     if method == "wald":
@@ -124,15 +136,18 @@ def confidence_intervals(
         model = with_criterion(model, reml=reml)
         if reml and names is None:
             wanted = [parameter for parameter in wanted if parameter.kind != "coef"]
-        intervals = [_profile(model, parameter, level, reml=reml) for parameter in wanted]
-    elif method == "bootstrap":
+        intervals = [_profile(model, parameter, level) for parameter in wanted]
+    else:
         if X is None:
             raise ValueError("method='bootstrap' needs the rows of the fit: pass X=...")
+        if bootstrap.get("statistic") is not None:
+            raise ValueError(
+                "The intervals are those of the parameters, so statistic must be left out: use "
+                "parametric_bootstrap(...).confidence_interval() for a statistic of your own."
+            )
         found = parametric_bootstrap(estimator, X, groups, **bootstrap).confidence_interval(level)
         rows = found.loc[[parameter.name for parameter in wanted], ["lower", "upper"]]
         intervals = list(rows.itertuples(index=False, name=None))
-    else:
-        raise ValueError(f"method must be 'wald', 'profile' or 'bootstrap', got {method!r}.")
     lower, upper = zip(*intervals, strict=True)
     return pd.DataFrame(
         {
@@ -150,23 +165,20 @@ def _wanted(model: FittedModel, names: str | Sequence[str] | None) -> list[Param
         return parameters(model.specification)
     if isinstance(names, str):
         names = [names]
+    if not isinstance(names, (Sequence, np.ndarray, pd.Index)):
+        raise ValueError(f"names must be a name or a list of names, got {names!r}.")
     if not len(names):
         raise ValueError("names is empty: name a parameter, or leave it out for all of them.")
     return [find_parameter(model.specification, name) for name in names]
 
 
-def _profile(model: FittedModel, parameter: Parameter, level: float, *, reml: bool) -> Interval:
-    if reml and parameter.kind == "coef":
-        raise ValueError(
-            f"The restricted likelihood has no profile over the fixed effect {parameter.name!r}: "
-            "restricted likelihoods with different fixed effects do not compare. Set reml=False."
-        )
+def _profile(model: FittedModel, parameter: Parameter, level: float) -> Interval:
     profiler = make_profiler(model, parameter)
     return (np.nan, np.nan) if profiler is None else profile_interval(profiler, level)
 
 
 def _wald(model: FittedModel, wanted: list[Parameter], level: float) -> list[Interval]:
-    quantile = float(norm.ppf(0.5 + level / 2.0))
+    quantile = normal_quantile(level)
     needs_variances = any(parameter.kind in ("sd", "correlation") for parameter in wanted)
     local = None
     if needs_variances and not model.fixed_basis.is_exact and model.has_random_effects:

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
-from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.inference._models import as_numbers, model_of, normal_quantile, with_criterion
 from mixedlearn.inference._parameters import find_parameter
 from mixedlearn.inference._profile import Profiler, interval_end, make_profiler, signed_root
+from mixedlearn.inference._text import lines_html
+from mixedlearn.validation import check_count
 
 FloatArray = NDArray[np.float64]
 
@@ -51,16 +52,15 @@ class ProfileLikelihood:
     criterion: Literal["ML", "REML"]
     table: pd.DataFrame
 
-    def __str__(self) -> str:
-        what = f"the variance of {self.parameter}" if self.scale == "variance" else self.parameter
-        return (
-            f"Profile {self.criterion} likelihood of {what}, estimate {self.estimate:.6g}\n"
-            f"{self.table.to_string(index=False)}"
-        )
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{self.table.to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        head = str(self).split("\n", 1)[0]
-        return f"<p>{head}</p>{self.table.to_html(index=False)}"
+        return lines_html(self._title()) + self.table.to_html(index=False)
+
+    def _title(self) -> str:
+        what = f"the variance of {self.parameter}" if self.scale == "variance" else self.parameter
+        return f"Profile {self.criterion} likelihood of {what}, estimate {self.estimate:.6g}"
 
 
 def profile_likelihood(
@@ -107,7 +107,12 @@ def profile_likelihood(
     ValueError
         If there is no such parameter; if it cannot be estimated; if a value is outside its bounds
         (a negative standard deviation, a correlation beyond one); if ``reml`` with a fixed effect;
-        or if ``scale="variance"`` with a parameter that is no standard deviation.
+        if ``scale="variance"`` with a parameter that is no standard deviation; or if ``n_points``
+        is no positive integer.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -141,11 +146,7 @@ def profile_likelihood(
         raise ValueError(
             f"scale='variance' is for standard deviations, and {parameter!r} is none: leave it out."
         )
-    if reml and found.kind == "coef":
-        raise ValueError(
-            f"The restricted likelihood has no profile over the fixed effect {parameter!r}: "
-            "restricted likelihoods with different fixed effects do not compare. Set reml=False."
-        )
+    check_count(n_points, "n_points")
     profiler = make_profiler(model, found)
     if profiler is None:
         raise ValueError(
@@ -173,7 +174,7 @@ def profile_likelihood(
 
 def profile_interval(profiler: Profiler, level: float) -> tuple[float, float]:
     """Where twice the decrease of the log-likelihood reaches the quantile of chi-squared(1)."""
-    root = float(norm.ppf(0.5 + level / 2.0))
+    root = normal_quantile(level)
     return interval_end(profiler, -root), interval_end(profiler, root)
 
 
@@ -208,7 +209,7 @@ def profile_curve(profiler: Profiler, places: Sequence[float] | FloatArray) -> F
 def _checked_values(
     values: ArrayLike, profiler: Profiler, parameter: str, power: float
 ) -> FloatArray:
-    places = np.atleast_1d(np.asarray(values, dtype=float))
+    places = np.atleast_1d(as_numbers(values, "values"))
     if places.ndim != 1 or not places.size:
         raise ValueError(f"values must be one-dimensional and not empty, got shape {places.shape}.")
     outside = ~np.isfinite(places) | (places < profiler.lower) | (places > profiler.upper)

@@ -90,6 +90,7 @@ def residuals(
     Parameters
     ----------
     estimator : MixedLinearRegressor
+        Fitted.
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
     kind : {"conditional", "marginal", "scaled", "studentized"}, default="conditional"
@@ -114,6 +115,8 @@ def residuals(
         If the rows are not those of the fit, or there is no such kind.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----

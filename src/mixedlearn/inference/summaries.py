@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
+from mixedlearn.inference._text import table_html, table_text
 from mixedlearn.inference.tables import coefficient_table, variance_errors
 
 DDF_NAMES = {
@@ -20,10 +20,6 @@ DDF_NAMES = {
     "residual": "residual degrees of freedom",
     "normal": "the normal distribution",
 }
-# Digits after the point of the columns that are no estimates.
-DIGITS = {"df": 2, "t_value": 3, "p_value": 4}
-CORRELATION_DIGITS = 3
-SIGNIFICANT = 4
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,12 @@ class Summary:
     tests: str
     notes: tuple[str, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         width = max(len(name) for name in self.facts) + 1
         lines = [self.title, ""]
         lines += [f"{name + ':':{width}} {value}" for name, value in self.facts.items()]
-        lines += ["", "Random effects", _as_text(self.random_effects)]
-        lines += ["", f"Fixed effects, with {self.tests}", _as_text(self.fixed_effects)]
+        lines += ["", "Random effects", table_text(self.random_effects)]
+        lines += ["", f"Fixed effects, with {self.tests}", table_text(self.fixed_effects)]
         for note in self.notes:
             lines += ["", note]
         return "\n".join(lines)
@@ -74,9 +70,9 @@ class Summary:
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return (
             f"<h3>{escape(self.title)}</h3><table>{facts}</table>"
-            f"<h4>Random effects</h4>{_as_html(self.random_effects)}"
+            f"<h4>Random effects</h4>{table_html(self.random_effects)}"
             f"<h4>Fixed effects, with {escape(self.tests)}</h4>"
-            f"{_as_html(self.fixed_effects)}{notes}"
+            f"{table_html(self.fixed_effects)}{notes}"
         )
 
 
@@ -155,47 +151,3 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
     table = pd.DataFrame(rows, index=names)
     empty = [name for name in map(str, table) if "corr" in name and table[name].isna().all()]
     return table.drop(columns=empty)
-
-
-def _as_text(table: pd.DataFrame) -> str:
-    shown = _formatted(table)
-    # Without the names of its index a table takes a line less.
-    shown.index.names = [None] * shown.index.nlevels
-    return shown.to_string()
-
-
-def _as_html(table: pd.DataFrame) -> str:
-    return _formatted(table).to_html()
-
-
-def _formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, column by column."""
-    return pd.DataFrame(
-        {name: table[name].map(_formatter(str(name), table[name])) for name in table},
-        index=table.index,
-    )
-
-
-def _formatter(name: str, values: pd.Series) -> Callable[[float], str]:
-    if name == "p_value":
-        return _p_value
-    if name.startswith("corr"):
-        return _fixed(CORRELATION_DIGITS)
-    return _fixed(DIGITS[name] if name in DIGITS else _digits(values))
-
-
-def _p_value(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return "<1e-04" if value < 1e-4 else f"{value:.4f}"
-
-
-def _fixed(digits: int) -> Callable[[float], str]:
-    return lambda value: "" if np.isnan(value) else f"{value:.{digits}f}"
-
-
-def _digits(values: pd.Series) -> int:
-    """As many digits after the point as show the smallest entry with some significant ones."""
-    sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
-    smallest = float(sizes.min()) if len(sizes) else 1.0
-    return int(np.clip(SIGNIFICANT - 1 - np.floor(np.log10(smallest)), 0, 8))

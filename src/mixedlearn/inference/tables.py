@@ -55,6 +55,10 @@ def coefficient_table(
     ValueError
         If ``ddf`` or ``level`` is not allowed, the model was fitted by maximum likelihood and
         ``ddf="kenward-roger"``, or there are too many random effects for that method.
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -142,6 +146,10 @@ def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFram
     ------
     ValueError
         If the method is unknown, or cannot be used for this model (see `coefficient_table`).
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     References
     ----------
@@ -189,6 +197,13 @@ def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
         and one for the noise: ``factor``; ``effects``, a name for a variance and two for a
         covariance; ``variance``, which holds the covariance there; ``sd``, of variances;
         ``correlation``, of covariances; ``std_error`` of the variance or covariance.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is no `MixedLinearRegressor`.
+    NotFittedError
+        Before `fit`.
 
     Notes
     -----
@@ -259,10 +274,8 @@ def variance_errors(model: FittedModel) -> list[FloatArray]:
     if model.fixed_basis.is_exact:
         return [np.full(own.shape, np.nan) for own in model.covariances] + [np.array(np.nan)]
     if not any(len(random.kept) for random in model.random_bases):
-        n_fixed = len(model.fixed_effects.coef)
-        df = model.products.n_rows - (n_fixed if model.specification.reml else 0)
         nothing = [np.full(own.shape, np.nan) for own in model.covariances]
-        return [*nothing, np.array(noise * np.sqrt(2.0 / df))]
+        return [*nothing, np.array(noise * np.sqrt(2.0 / model.likelihood_df))]
     parameters = variance_parameters(model)
     found = []
     for changes in (*parameters.covariance_changes, parameters.noise_changes):
