@@ -160,8 +160,8 @@ def test_what_cannot_be_estimated_has_no_interval():
         ({"method": "exact"}, "method must be 'wald', 'profile' or 'bootstrap', got 'exact'"),
         ({"level": 95}, "level must be a probability between 0 and 1, got 95"),
         ({"method": "bootstrap"}, "needs the rows of the fit: pass X="),
-        ({"method": "profile", "X": [[1.0]]}, "X: these arguments are for method='bootstrap'"),
-        ({"n_resamples": 10}, "n_resamples: these arguments are for method='bootstrap'"),
+        ({"method": "profile", "X": [[1.0]]}, "X: for method='bootstrap' only, not for 'profile'"),
+        ({"n_resamples": 10}, "n_resamples: for method='bootstrap' only, not for 'wald'"),
         ({"reml": True}, "reml=True is for method='profile'"),
         (
             {"method": "profile", "reml": True, "names": "Days"},
