@@ -395,3 +395,13 @@ def test_it_prints_the_most_influential_cases():
     assert "<table" in result._repr_html_()
     assert str(top) in result._repr_html_()
     assert "refitted" in str(influence(est, X, y, by="Subject", refit=True))
+
+
+def test_an_interaction_is_named_by_its_columns_too():
+    rows = draw(5)
+    est = MixedLinearRegressor(groups=["g", ("g", "h")], fixed_effects=FIXED)
+    est.fit(rows, rows["y"])
+    found = influence(est, rows, rows["y"], by=("g", "h"))
+    expected = influence(est, rows, rows["y"], by="g:h")
+    assert found.by == "g:h"
+    pd.testing.assert_frame_equal(found.coef, expected.coef)

@@ -182,6 +182,11 @@ def factor_name(columns: Sequence[int], names: Sequence[str]) -> str:
     return ":".join(names[column] for column in columns)
 
 
+def plain_name(factor: Any) -> Any:
+    """The name of a factor, of an interaction that is given as the tuple of its columns too."""
+    return ":".join(map(str, factor)) if isinstance(factor, tuple) else factor
+
+
 def make_specification(
     names: Sequence[str],
     factors: Sequence[tuple[str, tuple[int, ...]]],
@@ -353,7 +358,7 @@ def _by_factor(value: Any, factor_names: Sequence[str], parameter: str, default:
         return []
     given: dict[Any, Any] = {}
     for own_key, entry in value.items():
-        key = ":".join(map(str, own_key)) if isinstance(own_key, tuple) else own_key
+        key = plain_name(own_key)
         if key in given:
             raise ValueError(f"{parameter} has two entries for {key!r}: give one.")
         given[key] = entry

@@ -20,7 +20,13 @@ from mixedlearn._report_methods import ReportMethods
 from mixedlearn._sampling_methods import SamplingMethods
 from mixedlearn.cross_products import accumulate
 from mixedlearn.description import ModelDescription, describe_model
-from mixedlearn.design import Design, Specification, find_group_columns, make_specification
+from mixedlearn.design import (
+    Design,
+    Specification,
+    find_group_columns,
+    make_specification,
+    plain_name,
+)
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
@@ -544,9 +550,7 @@ default="full"
                 "random_effects must be 'all', 'none' or a list of factors, got "
                 f"{random_effects!r}."
             )
-        wanted = tuple(
-            ":".join(map(str, name)) if isinstance(name, tuple) else name for name in random_effects
-        )
+        wanted = tuple(plain_name(name) for name in random_effects)
         for name in wanted:
             if name not in names:
                 known = ", ".join(map(repr, names)) or "none: it was fitted without groups"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.design import plain_name
 from mixedlearn.fit import refit
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
@@ -69,7 +70,7 @@ class ExactTest:
 
 def exact_restricted_lrt(
     estimator: Any,
-    factor: str | None = None,
+    factor: str | tuple[str, ...] | None = None,
     effect: str | None = None,
     *,
     n_resamples: int = 10_000,
@@ -81,8 +82,9 @@ def exact_restricted_lrt(
     ----------
     estimator : MixedLinearRegressor
         A model fitted by ML is refitted by REML, from its cross-products.
-    factor : str, optional
-        Grouping factor whose variance is tested; may be left out if there is one.
+    factor : str or tuple of str, optional
+        Grouping factor whose variance is tested, an interaction also as the tuple of its columns;
+        may be left out if there is one.
     effect : str, optional
         Random effect whose variance is tested; may be left out if the factor has one, or a
         ``covariance="scalar"``, whose only variance is tested. The effect may not have covariances
@@ -255,7 +257,7 @@ def _hypothesis(
 
 
 def _find_variance(
-    model: FittedModel, factor: str | None, effect: str | None
+    model: FittedModel, factor: str | tuple[str, ...] | None, effect: str | None
 ) -> tuple[int, list[int]]:
     """Position of the factor, and of the effects that share the tested variance."""
     factors = model.specification.factors
@@ -267,6 +269,7 @@ def _find_variance(
             f"The model has the grouping factors {', '.join(map(repr, names))}: one variance is "
             "tested at a time, by exact_restricted_lrt(model, factor=...)."
         )
+    factor = plain_name(factor)
     if factor is not None and factor not in names:
         raise ValueError(
             f"The model has no grouping factor {factor!r}: its factors are "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.design import plain_name
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._deletion import (
     Deletion,
@@ -97,7 +98,7 @@ def influence(
     y: Any,
     groups: Any = None,
     *,
-    by: str = "row",
+    by: str | tuple[str, ...] = "row",
     sample_weight: Any = None,
     refit: bool = False,
 ) -> Influence:
@@ -109,9 +110,9 @@ def influence(
         Fitted.
     X, y, groups, sample_weight
         The rows that `fit` had; the fit does not keep them.
-    by : str, default="row"
-        "row" (whatever factors are called), or the name of a grouping factor, whose levels are left
-        out with all their rows.
+    by : str or tuple of str, default="row"
+        "row" (whatever factors are called), or the name of a grouping factor, of an interaction
+        also the tuple of its columns: its levels are left out with all their rows.
     refit : bool, default=False
         Whether to estimate the variance components again without each case. Otherwise they stay
         those of the fit, which takes one pass and no refits.
@@ -162,7 +163,7 @@ def influence(
     308        0.09242    1.612    0.4243  -0.6646
     """
     model = model_of(estimator)
-    names = model.specification.factor_names
+    names, by = model.specification.factor_names, str(plain_name(by))
     if by != "row" and by not in names:
         known = ", ".join(map(repr, names)) or "none"
         raise ValueError(
