@@ -21,7 +21,8 @@ from mixedlearn.datasets import (
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import profile_likelihood
 from mixedlearn.inference._parameters import parameters
-from mixedlearn.inference._profile import interval_end, make_profiler
+from mixedlearn.inference._profile_curve import interval_end
+from mixedlearn.inference._profilers import make_profiler
 
 ROOT = np.sqrt(chi2.ppf(0.95, 1))
 

@@ -22,9 +22,9 @@ from mixedlearn.inference._parameters import (
     parameter_value,
     parameters,
 )
-from mixedlearn.inference._profile import make_profiler
+from mixedlearn.inference._profile_curve import profile_interval
+from mixedlearn.inference._profilers import make_profiler
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
-from mixedlearn.inference.profiles import profile_interval
 from mixedlearn.inference.tables import variance_errors
 
 Interval = tuple[float, float]

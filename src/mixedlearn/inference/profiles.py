@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mixedlearn.inference._models import as_numbers, model_of, normal_quantile, with_criterion
+from mixedlearn.inference._models import as_numbers, model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
-from mixedlearn.inference._profile import Profiler, interval_end, make_profiler, signed_root
+from mixedlearn.inference._profile_curve import profile_curve, profile_interval, signed_root
+from mixedlearn.inference._profilers import Profiler, make_profiler
 from mixedlearn.inference._text import lines_html
 from mixedlearn.validation import check_count
 
@@ -172,12 +172,6 @@ def profile_likelihood(
     return ProfileLikelihood(parameter, profiler.origin.value**power, scale, criterion, table)
 
 
-def profile_interval(profiler: Profiler, level: float) -> tuple[float, float]:
-    """Where twice the decrease of the log-likelihood reaches the quantile of chi-squared(1)."""
-    root = normal_quantile(level)
-    return interval_end(profiler, -root), interval_end(profiler, root)
-
-
 def _default_range(profiler: Profiler) -> tuple[float, float]:
     lower, upper = profile_interval(profiler, DEFAULT_LEVEL)
     if np.isinf(upper):
@@ -185,25 +179,6 @@ def _default_range(profiler: Profiler) -> tuple[float, float]:
     if lower == profiler.lower == 0.0 and np.isinf(profiler.objective_at_bound(lower)):
         lower = NEAREST * profiler.scale
     return lower, upper
-
-
-def profile_curve(profiler: Profiler, places: Sequence[float] | FloatArray) -> FloatArray:
-    """F at every place, each found from its neighbour on the way from the estimate."""
-    origin = profiler.origin
-    places = np.asarray(places, dtype=float)
-    objectives = np.full(len(places), np.nan)
-    for side in (-1.0, 1.0):
-        near = origin
-        of_side = np.flatnonzero((places - origin.value) * side > 0.0)
-        for position in of_side[np.argsort(side * places[of_side])]:
-            value = float(places[position])
-            if value in (profiler.lower, profiler.upper):
-                objectives[position] = profiler.objective_at_bound(value)
-            else:
-                near = profiler.exactly_at(value, near)
-                objectives[position] = near.objective
-    objectives[places == origin.value] = origin.objective
-    return objectives
 
 
 def _checked_values(

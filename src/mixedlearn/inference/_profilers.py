@@ -35,17 +35,12 @@ from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
 
-# With the signed root this near to that of the end of an interval, one more step is the last.
-ROOT_TOLERANCE = 1e-4
-STEP_TOLERANCE = 1e-12
-MAX_STEPS = 60
 # A standard deviation grows or falls by no more than this, in its logarithm, at once.
 MOST_LOG_STEP = 3.0
-# So near to a bound, relative to the parameter's scale, the bound itself is asked.
-NEAR_BOUND = 0.05
-# Where the profile has not risen so near to a bound, or so far out, it is flat.
-AT_BOUND = 1e-6
-FAR_OUT = 1e10
+# An estimate below this share of its scale tells nothing about where an interval may end.
+NEARLY_ZERO = 0.05
+# A target of the penalty is corrected at most so often.
+MAX_CORRECTIONS = 60
 # Effects whose variances the likelihood can do without by so little have none.
 NO_RISE = 1e-7
 # Angles of effects: what counts as none, and how exactly a value is met.
@@ -184,7 +179,7 @@ class DeviationProfiler:
 
     def guess(self, root: float) -> float:
         """About where the signed root is reached."""
-        if self.origin.value < NEAR_BOUND * self.scale:
+        if self.origin.value < NEARLY_ZERO * self.scale:
             return abs(root) * self.scale if root > 0.0 else 0.0
         return self.origin.value * float(np.exp(root * self._spread))
 
@@ -295,7 +290,7 @@ class CorrelationProfiler:
         """The profile at a value."""
         angle = float(np.arccos(value))
         target = angle - near.slope * np.sin(np.arccos(near.value)) / self._weight
-        for _ in range(MAX_STEPS):
+        for _ in range(MAX_CORRECTIONS):
             near = self._drawn_to(target, near)
             off = angle - float(np.arccos(near.value))
             if abs(off) < ANGLE_TOLERANCE:
@@ -400,53 +395,3 @@ def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
     """Where the descent got stuck, go on from where it stopped; keep the better end."""
     again = descend(engine, optimum.evaluation.theta, max_iter=MAX_ITER, tol=TOL)
     return again if again.evaluation.objective <= optimum.evaluation.objective else optimum
-
-
-def signed_root(profiler: Profiler, value: float, objective: float) -> float:
-    """The signed root of the profile deviance."""
-    deviance = max(objective - profiler.origin.objective, 0.0)
-    return float(np.copysign(np.sqrt(deviance), value - profiler.origin.value))
-
-
-def interval_end(profiler: Profiler, root: float) -> float:
-    """Where the signed root of the profile reaches ``root``; a bound if it never does."""
-    side = 1.0 if root > 0.0 else -1.0
-    bound = profiler.upper if root > 0.0 else profiler.lower
-    origin = profiler.origin
-    if origin.value == bound or profiler.highest - origin.objective <= root**2:
-        return bound
-    inside, outside = origin.value, np.inf * side
-    asked_bound = False
-    value, near = profiler.guess(root), origin
-    for _ in range(MAX_STEPS):
-        is_near_bound = (value - bound) * side > -NEAR_BOUND * profiler.scale
-        if is_near_bound and not asked_bound:
-            asked_bound = True
-            if profiler.objective_at_bound(bound) - origin.objective <= root**2:
-                return bound
-            outside = bound
-        if not (value - inside) * side > 0.0 or not (outside - value) * side > 0.0:
-            value = (
-                (inside + outside) / 2.0 if np.isfinite(outside) else 2.0 * inside - origin.value
-            )
-        near = profiler.at(value, near)
-        reached = abs(signed_root(profiler, near.value, near.objective))
-        off = abs(root) - reached
-        if off > 0.0:
-            inside = near.value
-            # The noise next to a random effect of every row, the variance of a single level.
-            if abs(inside - bound) < AT_BOUND * profiler.scale or (
-                np.isinf(bound) and abs(inside - origin.value) > FAR_OUT * profiler.scale
-            ):
-                return bound
-        else:
-            outside = near.value
-        by_value = abs(near.slope) / (2.0 * reached) if reached > 0.0 else 0.0
-        # Where it has not risen at all, twice as far.
-        flat = max(profiler.scale, abs(near.value - origin.value))
-        step = side * (off / by_value if by_value > 0.0 else flat)
-        value = profiler.moved(near.value, step)
-        if abs(off) < ROOT_TOLERANCE or abs(step) < STEP_TOLERANCE * profiler.scale:
-            # The last step squares the error.
-            return value
-    return near.value
