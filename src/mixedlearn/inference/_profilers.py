@@ -29,6 +29,7 @@ from mixedlearn.engines.protocol import Engine, Objective
 from mixedlearn.fit import MAX_ITER, TOL, refit
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._parameters import Parameter, parameter_value
+from mixedlearn.inference._profile_starts import other_starts
 from mixedlearn.optimize import Optimum, descend
 from mixedlearn.problem import Problem, make_problem
 from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
@@ -43,9 +44,11 @@ NEARLY_ZERO = 0.05
 MAX_CORRECTIONS = 60
 # Effects whose variances the likelihood can do without by so little have none.
 NO_RISE = 1e-7
-# Angles of effects: what counts as none, and how exactly a value is met.
+# Angles of effects: what counts as none, and how exactly a value is met; the slope does the rest.
 SMALLEST_ANGLE = 1e-4
-ANGLE_TOLERANCE = 1e-11
+ANGLE_TOLERANCE = 1e-7
+# An effect with a smaller standard deviation, relative to the noise, has none.
+NO_DEVIATION = 1e-7
 # How much stiffer than the likelihood the penalty on an angle is.
 STIFFNESS = 1e3
 
@@ -101,6 +104,10 @@ class Profiler(Protocol):
         """F at a bound of the parameter; infinite where that is no model."""
         ...
 
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by, where there may be several optima."""
+        ...
+
 
 def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
     """The profiler of a parameter; None where it cannot be estimated.
@@ -137,6 +144,14 @@ def _theta(model: FittedModel, engine: Engine) -> FloatArray:
     return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)
 
 
+def _other_points(
+    problem: Problem, origin: ProfilePoint, near: ProfilePoint, held: tuple[int, int] | None
+) -> list[ProfilePoint]:
+    """Where else to start: at the fit, and where `other_starts` says."""
+    starts = [replace(near, theta=theta) for theta in other_starts(problem, near.theta, held)]
+    return [*([] if near is origin else [origin]), *starts] if starts else []
+
+
 def _objective_without(model: FittedModel, k: int, effect: int) -> float:
     """F of the model without a random effect; effects with a common variance go together."""
     factor = model.specification.factors[k]
@@ -154,7 +169,7 @@ class DeviationProfiler:
 
     def __init__(self, model: FittedModel, parameter: Parameter):
         self._model = model
-        problem = _problem(model)
+        self._problem = problem = _problem(model)
         self._engine: Engine = problem.engine
         self._df = model.likelihood_df
         self._parameter = parameter
@@ -209,6 +224,11 @@ class DeviationProfiler:
             return np.inf
         return _objective_without(self._model, self._factor, self._parameter.effect)
 
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by."""
+        held = None if self._factor is None else (self._factor, self._parameter.effect)
+        return _other_points(self._problem, self.origin, near, held)
+
     def _start(self, value: float, near: ProfilePoint) -> FloatArray:
         """Theta near by, with this effect's deviation scaled as the value is."""
         if self._factor is None:
@@ -244,7 +264,7 @@ class CorrelationProfiler:
     scale = 1.0
 
     def __init__(self, model: FittedModel, parameter: Parameter):
-        problem = _problem(model)
+        self._problem = problem = _problem(model)
         self._engine: Engine = problem.engine
         self._df = model.likelihood_df
         self._factor = parameter.factor
@@ -304,12 +324,20 @@ class CorrelationProfiler:
         angle = SMALLEST_ANGLE if bound > 0.0 else np.pi - SMALLEST_ANGLE
         return self.exactly_at(float(np.cos(angle)), self.origin).objective
 
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by."""
+        held = self._factor, self._effects[0]
+        return _other_points(self._problem, self.origin, near, held)
+
     def _drawn_to(self, target: float, near: ProfilePoint) -> ProfilePoint:
         drawn = DrawnAngle(self._factor, self._row, self._other, target, self._weight)
         constrained = ConstrainedEngine(self._engine, self._df, drawn)
         optimum = descend(constrained, self._start(near, target), max_iter=MAX_ITER, tol=TOL)
         evaluation = optimum.evaluation
         own = self._engine.components.factors_from_theta(evaluation.theta)[self._factor]
+        if min(np.linalg.norm(row @ own) for row in (self._row, self._other)) < NO_DEVIATION:
+            # The angle is rounding error: this is the model without one of the effects.
+            return ProfilePoint(float(np.cos(target)), self.highest, 0.0, evaluation.theta)
         angle = effects_angle(own, self._row, self._other)
         off = angle - target
         objective = evaluation.objective - 0.5 * self._weight * off**2
@@ -348,7 +376,7 @@ class CoefProfiler:
         self._products = model.products
         self._coef = int((~aliased[:coef]).sum())
         self._is_bounded = model.is_bounded
-        problem = _problem(model)
+        self._problem = problem = _problem(model)
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
         self._row = coef
@@ -389,6 +417,10 @@ class CoefProfiler:
     def objective_at_bound(self, bound: float) -> float:
         """A fixed effect has no bounds."""
         return np.inf
+
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by."""
+        return _other_points(self._problem, self.origin, near, None)
 
 
 def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
