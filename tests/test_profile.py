@@ -19,7 +19,7 @@ from mixedlearn.datasets import (
     load_sleepstudy,
 )
 from mixedlearn.exceptions import NoGroupsWarning
-from mixedlearn.inference import profile_likelihood
+from mixedlearn.inference import confidence_intervals, profile_likelihood
 from mixedlearn.inference._parameters import parameters
 from mixedlearn.inference._profile import interval_end, make_profiler
 
@@ -306,6 +306,39 @@ def test_a_profile_of_a_model_fitted_by_reml_is_that_of_its_fit_by_ml():
         expected = profile_likelihood(likelihood, name, n_points=5).table
         pd.testing.assert_frame_equal(found.table, expected, rtol=1e-6, atol=1e-9)
     assert restricted.log_likelihood_ == before == restricted.log_likelihood()
+
+
+def few_levels(seed, slopes):
+    """Five to twelve levels, and effects that are nearly multiples of each other or vanish."""
+    rng = np.random.default_rng(seed)
+    m, n = int(rng.choice([5, 7, 12])), int(rng.choice([40, 70, 120]))
+    codes, others, x = rng.integers(0, m, n), rng.integers(0, 5, n), rng.normal(size=n)
+    x += rng.choice([0.0, 2.0])
+    z, sizes = rng.normal(size=n), rng.choice([0.0, 0.1, 0.5, 1.5], 3)
+    correlation = rng.choice([0.0, 0.95, -0.95])
+    effects = rng.normal(size=(m, 3))
+    rest = np.sqrt(1.0 - correlation**2) * effects[:, 1]
+    effects[:, 1] = correlation * effects[:, 0] + rest
+    own = (effects * sizes)[codes]
+    y = 1.0 + 0.5 * x + own[:, 0] + own[:, 1] * x + own[:, 2] * z * ("z" in slopes)
+    y += rng.choice([0.0, 0.6]) * rng.normal(size=5)[others] + rng.normal(size=n)
+    X = pd.DataFrame({"x": x, "z": z, "g": codes})
+    model = MixedLinearRegressor(groups="g", fixed_effects=["x"], random_slopes=slopes, reml=False)
+    return model.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("seed", "slopes", "name", "side"),
+    [(30, ["x"], "sd(intercept|g)", "upper"), (13, ["x", "z"], "cor(x,z|g)", "lower")],
+)
+def test_an_end_is_one_of_the_lowest_optimum_of_the_others(seed, slopes, name, side):
+    """With correlations of one the others have several optima; a path of small steps finds it."""
+    model = few_levels(seed, slopes)
+    row = confidence_intervals(model, method="profile", names=name).loc[name]
+    path = np.linspace(row["estimate"], row[side], 15)
+    assert deviance(model, name, path)[-1] == pytest.approx(chi2.ppf(0.95, 1), abs=1e-3)
+    # Asked for alone, without a path, the value is the same.
+    assert deviance(model, name, path[-1:])[0] == pytest.approx(chi2.ppf(0.95, 1), abs=1e-3)
 
 
 def test_an_aliased_coefficient_leaves_the_profiles_of_others_as_they_are():

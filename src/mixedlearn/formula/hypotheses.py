@@ -160,4 +160,4 @@ def _in_own_coefs(rows: FloatArray, coefs: Sequence[int]) -> FloatArray:
     own = rows[:, list(coefs)]
     if len(own) != len(coefs) or np.linalg.matrix_rank(own) < len(coefs):
         return rows
-    return np.linalg.solve(own, rows)
+    return np.asarray(np.linalg.solve(own, rows))

@@ -43,9 +43,17 @@ MAX_STEPS = 60
 MOST_LOG_STEP = 3.0
 # So near to a bound, relative to the parameter's scale, the bound itself is asked.
 NEAR_BOUND = 0.05
-# Angles of effects: what counts as none, and how exactly a value is met.
+# Angles of effects: what counts as none, and how exactly a value is met: the slope does the rest.
 SMALLEST_ANGLE = 1e-4
-ANGLE_TOLERANCE = 1e-11
+# An effect with a smaller standard deviation, relative to the noise, has none.
+NO_DEVIATION = 1e-7
+ANGLE_TOLERANCE = 1e-7
+# Further starts are tried for up to this many numbers in the reduced data.
+FEW_NUMBERS = 20_000
+# Sizes of effects, relative to those near by, of further starts.
+OTHER_SIZES = (1.0 / 3.0, 3.0)
+# An objective that is lower by less than this is the same.
+LOSS = 1e-3
 # How much stiffer than the likelihood the penalty on an angle is.
 STIFFNESS = 1e3
 
@@ -79,6 +87,7 @@ class Profiler(Protocol):
     lower: float
     upper: float
     scale: float
+    most: float  # what f never exceeds
 
     def guess(self, root: float) -> float:
         """About where the signed root is reached."""
@@ -98,6 +107,10 @@ class Profiler(Protocol):
 
     def objective_at_bound(self, bound: float) -> float:
         """F at a bound of the parameter; infinite where that is no model."""
+        ...
+
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by, where there may be several optima."""
         ...
 
 
@@ -123,6 +136,51 @@ def _theta(model: FittedModel, engine: Engine) -> FloatArray:
     return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)
 
 
+def _other_starts(
+    problem: Problem, origin: ProfilePoint, near: ProfilePoint, held: tuple[int, int] | None
+) -> list[ProfilePoint]:
+    """The fit itself; the point near by without correlations; and its other effects in other sizes.
+
+    A start near by may stay with an optimum of the other parameters that is not the lowest. Where
+    correlations are one, there may be several beside each other.
+    """
+    if problem.engine.size > FEW_NUMBERS or not len(near.theta):
+        return []
+    scales = [
+        np.ones((len(OTHER_SIZES), len(random.to_user))) * np.array(OTHER_SIZES)[:, None]
+        for random in problem.randoms
+    ]
+    if held is not None:
+        scales[held[0]][:, held[1]] = 1.0
+    moved = [
+        _moved_start(problem, near.theta, [own[j] for own in scales], keep=True)
+        for j in range(len(OTHER_SIZES))
+    ]
+    if len(near.theta) > 1:
+        ones = [np.ones(own.shape[1]) for own in scales]
+        moved.append(_moved_start(problem, near.theta, ones, keep=False))
+    return [*([] if near is origin else [origin]), *(replace(near, theta=own) for own in moved)]
+
+
+def _moved_start(
+    problem: Problem, theta: FloatArray, scales: list[FloatArray], *, keep: bool
+) -> FloatArray:
+    """Theta with the user's effects scaled, and with or without their correlations."""
+    components = problem.engine.components
+    covariances = []
+    for random, structure, factor, scale in zip(
+        problem.randoms,
+        components.structures,
+        components.factors_from_theta(theta),
+        scales,
+        strict=False,
+    ):
+        root = scale[:, None] * (random.to_user @ factor)
+        covariance = root @ root.T if keep else np.diag(np.square(root).sum(axis=1))
+        covariances.append(structure.project(random.from_user @ covariance @ random.from_user.T))
+    return components.theta_from_covariances(covariances)
+
+
 def _df(model: FittedModel) -> int:
     n_fixed = model.fixed_basis.columns.shape[1] if model.specification.reml else 0
     return model.products.n_rows - n_fixed
@@ -140,11 +198,11 @@ def _objective_without(model: FittedModel, k: int, effect: int) -> float:
 class DeviationProfiler:
     """The standard deviation of a random effect, or of the noise."""
 
-    lower, upper = 0.0, np.inf
+    lower, upper, most = 0.0, np.inf, np.inf
 
     def __init__(self, model: FittedModel, parameter: Parameter):
         self._model = model
-        problem = _problem(model)
+        self._problem = problem = _problem(model)
         self._engine: Engine = problem.engine
         self._df = _df(model)
         self._parameter = parameter
@@ -199,6 +257,11 @@ class DeviationProfiler:
             return np.inf
         return _objective_without(self._model, self._factor, self._parameter.effect)
 
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by."""
+        held = None if self._factor is None else (self._factor, self._parameter.effect)
+        return _other_starts(self._problem, self.origin, near, held)
+
     def _start(self, value: float, near: ProfilePoint) -> FloatArray:
         """Theta near by, with this effect's deviation scaled as the value is."""
         if self._factor is None:
@@ -234,7 +297,7 @@ class CorrelationProfiler:
     scale = 1.0
 
     def __init__(self, model: FittedModel, parameter: Parameter):
-        problem = _problem(model)
+        self._problem = problem = _problem(model)
         self._engine: Engine = problem.engine
         self._df = _df(model)
         self._factor = parameter.factor
@@ -248,7 +311,7 @@ class CorrelationProfiler:
         n_levels = model.products.grouped[parameter.factor].shape[2]
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
-        self._most = min(
+        self.most = min(
             _objective_without(model, parameter.factor, effect)
             for effect in (parameter.effect, parameter.other)
         )
@@ -272,9 +335,9 @@ class CorrelationProfiler:
         return self._bounded(self._drawn_to(angle + pull / self._weight, near))
 
     def _bounded(self, point: ProfilePoint) -> ProfilePoint:
-        if point.objective <= self._most:
+        if point.objective <= self.most:
             return point
-        return replace(point, objective=self._most, slope=0.0)
+        return replace(point, objective=self.most, slope=0.0)
 
     def exactly_at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
@@ -294,12 +357,19 @@ class CorrelationProfiler:
         angle = SMALLEST_ANGLE if bound > 0.0 else np.pi - SMALLEST_ANGLE
         return self.exactly_at(float(np.cos(angle)), self.origin).objective
 
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by."""
+        return _other_starts(self._problem, self.origin, near, (self._factor, self._effects[0]))
+
     def _drawn_to(self, target: float, near: ProfilePoint) -> ProfilePoint:
         drawn = DrawnAngle(self._factor, self._row, self._other, target, self._weight)
         constrained = ConstrainedEngine(self._engine, self._df, drawn)
         optimum = descend(constrained, self._start(near, target), max_iter=MAX_ITER, tol=TOL)
         evaluation = optimum.evaluation
         own = self._engine.components.factors_from_theta(evaluation.theta)[self._factor]
+        if min(np.linalg.norm(row @ own) for row in (self._row, self._other)) < NO_DEVIATION:
+            # The angle is rounding error: this is the model without one of the effects.
+            return ProfilePoint(float(np.cos(target)), self.most, 0.0, evaluation.theta)
         angle = effects_angle(own, self._row, self._other)
         off = angle - target
         objective = evaluation.objective - 0.5 * self._weight * off**2
@@ -326,7 +396,7 @@ class CorrelationProfiler:
 class CoefProfiler:
     """A fixed effect; of the likelihood, not the restricted one."""
 
-    lower, upper = -np.inf, np.inf
+    lower, upper, most = -np.inf, np.inf, np.inf
 
     def __init__(self, model: FittedModel, coef: int):
         aliased = model.fixed_basis.aliased
@@ -337,7 +407,7 @@ class CoefProfiler:
         self._products = model.products
         self._coef = int((~aliased[:coef]).sum())
         self._is_bounded = model.is_bounded
-        problem = _problem(model)
+        self._problem = problem = _problem(model)
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
         self._row = coef
@@ -379,6 +449,10 @@ class CoefProfiler:
         """A fixed effect has no bounds."""
         return np.inf
 
+    def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
+        """Points to start from, beside the one near by."""
+        return _other_starts(self._problem, self.origin, near, None)
+
 
 def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
     """Where the descent got stuck, go on from where it stopped; keep the better end."""
@@ -397,9 +471,9 @@ def interval_end(profiler: Profiler, root: float) -> float:
     side = 1.0 if root > 0.0 else -1.0
     bound = profiler.upper if root > 0.0 else profiler.lower
     origin = profiler.origin
-    if origin.value == bound:
+    if origin.value == bound or profiler.most - origin.objective <= root**2:
         return bound
-    inside, outside = origin.value, np.inf * side
+    inside, outside = origin, np.inf * side
     asked_bound = False
     value, near = profiler.guess(root), origin
     for _ in range(MAX_STEPS):
@@ -409,21 +483,46 @@ def interval_end(profiler: Profiler, root: float) -> float:
             if profiler.objective_at_bound(bound) - origin.objective <= root**2:
                 return bound
             outside = bound
-        if not (value - inside) * side > 0.0 or not (outside - value) * side > 0.0:
+        if not (value - inside.value) * side > 0.0 or not (outside - value) * side > 0.0:
             value = (
-                (inside + outside) / 2.0 if np.isfinite(outside) else 2.0 * inside - origin.value
+                (inside.value + outside) / 2.0
+                if np.isfinite(outside)
+                else 2.0 * inside.value - origin.value
             )
-        near = profiler.at(value, near)
-        reached = abs(signed_root(profiler, near.value, near.objective))
-        off = abs(root) - reached
-        if off > 0.0:
-            inside = near.value
+        start, near = near, profiler.at(value, near)
+        off = abs(root) - abs(signed_root(profiler, near.value, near.objective))
+        if off < 0.0 and start is not inside:
+            # It may be outside only for the optimum of the others that the start led to.
+            near = lower_of(near, profiler.at(value, inside))
+        next_value, is_last = _newton(profiler, near, root)
+        if is_last:
+            best = near
+            for other in profiler.other_starts(near):
+                best = lower_of(best, profiler.at(near.value, other))
+            if best is near:
+                # The last step squares the error.
+                return next_value
+            near, outside = best, bound if asked_bound else np.inf * side
+            next_value, _ = _newton(profiler, near, root)
+        if abs(signed_root(profiler, near.value, near.objective)) < abs(root):
+            inside = near
         else:
             outside = near.value
-        by_value = abs(near.slope) / (2.0 * reached) if reached > 0.0 else 0.0
-        step = side * off / by_value if by_value > 0.0 else side * profiler.scale
-        value = profiler.moved(near.value, step)
-        if abs(off) < ROOT_TOLERANCE or abs(step) < STEP_TOLERANCE * profiler.scale:
-            # The last step squares the error.
-            return value
+        value = next_value
     return near.value
+
+
+def _newton(profiler: Profiler, point: ProfilePoint, root: float) -> tuple[float, bool]:
+    """Where a Newton step on the signed root leads, and whether it is the last."""
+    reached = abs(signed_root(profiler, point.value, point.objective))
+    off = abs(root) - reached
+    by_value = abs(point.slope) / (2.0 * reached) if reached > 0.0 else 0.0
+    step = np.sign(root) * (off / by_value if by_value > 0.0 else profiler.scale)
+    is_last = abs(off) < ROOT_TOLERANCE or abs(step) < STEP_TOLERANCE * profiler.scale
+    return profiler.moved(point.value, step), is_last
+
+
+def lower_of(first: ProfilePoint, second: ProfilePoint) -> ProfilePoint:
+    """The second if its objective, at the value of the first, is lower by more than rounding."""
+    objective = second.objective + second.slope * (first.value - second.value)
+    return second if objective < first.objective - LOSS else first

@@ -13,7 +13,13 @@ from scipy.stats import norm
 
 from mixedlearn.inference._models import model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
-from mixedlearn.inference._profile import Profiler, interval_end, make_profiler, signed_root
+from mixedlearn.inference._profile import (
+    Profiler,
+    interval_end,
+    lower_of,
+    make_profiler,
+    signed_root,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -186,7 +192,10 @@ def profile_curve(profiler: Profiler, places: Sequence[float] | FloatArray) -> F
             if value in (profiler.lower, profiler.upper):
                 objectives[position] = profiler.objective_at_bound(value)
             else:
+                starts = profiler.other_starts(near)
                 near = profiler.exactly_at(value, near)
+                for start in starts:
+                    near = lower_of(near, profiler.exactly_at(value, start))
                 objectives[position] = near.objective
     objectives[places == origin.value] = origin.objective
     return objectives
