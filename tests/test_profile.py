@@ -21,7 +21,8 @@ from mixedlearn.datasets import (
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import confidence_intervals, profile_likelihood
 from mixedlearn.inference._parameters import parameters
-from mixedlearn.inference._profile import interval_end, make_profiler
+from mixedlearn.inference._profile import make_profiler
+from mixedlearn.inference._profile_ends import interval_end
 
 ROOT = np.sqrt(chi2.ppf(0.95, 1))
 

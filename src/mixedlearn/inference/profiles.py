@@ -13,13 +13,8 @@ from scipy.stats import norm
 
 from mixedlearn.inference._models import model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
-from mixedlearn.inference._profile import (
-    Profiler,
-    interval_end,
-    lower_of,
-    make_profiler,
-    signed_root,
-)
+from mixedlearn.inference._profile import Profiler, make_profiler
+from mixedlearn.inference._profile_ends import interval_end, lower_of, signed_root
 
 FloatArray = NDArray[np.float64]
 
