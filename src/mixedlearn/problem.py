@@ -64,18 +64,24 @@ class Problem:
 
 
 def make_problem(
-    products: CrossProducts, specification: Specification, *, bound_noise: bool = False
+    products: CrossProducts,
+    specification: Specification,
+    *,
+    bound_noise: bool = False,
+    randoms: tuple[RandomBasis, ...] | None = None,
 ) -> Problem:
     """Choose the engine's columns and the engine, and reduce the cross-products to them.
 
     Where elimination cannot tell beforehand that the random effects reproduce the response, and the
-    likelihood is unbounded, ``bound_noise`` says that it was found to be so.
+    likelihood is unbounded, ``bound_noise`` says that it was found to be so. ``randoms`` are those
+    of a problem with the same random effects, if there is one.
     """
     fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
-    randoms = tuple(
-        random_basis(products, k, factor.random_intercept, factor.structure)
-        for k, factor in enumerate(specification.factors)
-    )
+    if randoms is None:
+        randoms = tuple(
+            random_basis(products, k, factor.random_intercept, factor.structure)
+            for k, factor in enumerate(specification.factors)
+        )
     return _problem(products, specification, fixed, randoms, bound_noise=bound_noise)
 
 

@@ -26,7 +26,7 @@ from mixedlearn.engines.constrained import (
     noise_log_variance,
 )
 from mixedlearn.engines.protocol import Engine, Objective
-from mixedlearn.fit import MAX_ITER, TOL, refit
+from mixedlearn.fit import MAX_ITER, refit
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._parameters import Parameter, parameter_value
 from mixedlearn.inference._profile_starts import other_starts
@@ -36,6 +36,8 @@ from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
 
+# The last step of a descent squares what is left of it.
+NEAR_OPTIMUM = 1e-6
 # A standard deviation grows or falls by no more than this, in its logarithm, at once.
 MOST_LOG_STEP = 3.0
 # An estimate below this share of its scale tells nothing about where an interval may end.
@@ -109,7 +111,7 @@ class Profiler(Protocol):
         ...
 
 
-def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
+def make_profiler(model: FittedModel, parameter: Parameter, problem: Problem) -> Profiler | None:
     """The profiler of a parameter; None where it cannot be estimated.
 
     Raises
@@ -125,17 +127,18 @@ def make_profiler(model: FittedModel, parameter: Parameter) -> Profiler | None:
     if model.fixed_basis.is_exact or np.isnan(parameter_value(model, parameter)):
         return None
     if parameter.kind == "coef":
-        return CoefProfiler(model, parameter.effect)
+        return CoefProfiler(model, parameter.effect, problem)
     if parameter.kind == "correlation":
-        correlation = CorrelationProfiler(model, parameter)
+        correlation = CorrelationProfiler(model, parameter, problem)
         is_flat = correlation.highest - model.objective < NO_RISE
         return None if is_flat else correlation
     if parameter.kind == "sd" and parameter.effect not in model.random_bases[parameter.factor].kept:
         return None
-    return DeviationProfiler(model, parameter)
+    return DeviationProfiler(model, parameter, problem)
 
 
-def _problem(model: FittedModel) -> Problem:
+def problem_of(model: FittedModel) -> Problem:
+    """The problem of a model, for the profilers of all its parameters."""
     return make_problem(model.products, model.specification, bound_noise=model.is_bounded)
 
 
@@ -167,9 +170,9 @@ class DeviationProfiler:
     lower, upper = 0.0, np.inf
     highest = np.inf
 
-    def __init__(self, model: FittedModel, parameter: Parameter):
+    def __init__(self, model: FittedModel, parameter: Parameter, problem: Problem):
         self._model = model
-        self._problem = problem = _problem(model)
+        self._problem = problem
         self._engine: Engine = problem.engine
         self._df = model.likelihood_df
         self._parameter = parameter
@@ -207,7 +210,7 @@ class DeviationProfiler:
         held = HeldDeviation(self._factor, self._row, value / self._unit)
         constrained = ConstrainedEngine(self._engine, self._df, held)
         start = self._start(value, near)
-        optimum = descend(constrained, start, max_iter=MAX_ITER, tol=TOL)
+        optimum = descend(constrained, start, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
         if not optimum.is_certified:
             optimum = _other_end(constrained, optimum)
         evaluation = optimum.evaluation
@@ -263,8 +266,8 @@ class CorrelationProfiler:
     lower, upper = -1.0, 1.0
     scale = 1.0
 
-    def __init__(self, model: FittedModel, parameter: Parameter):
-        self._problem = problem = _problem(model)
+    def __init__(self, model: FittedModel, parameter: Parameter, problem: Problem):
+        self._problem = problem
         self._engine: Engine = problem.engine
         self._df = model.likelihood_df
         self._factor = parameter.factor
@@ -332,7 +335,8 @@ class CorrelationProfiler:
     def _drawn_to(self, target: float, near: ProfilePoint) -> ProfilePoint:
         drawn = DrawnAngle(self._factor, self._row, self._other, target, self._weight)
         constrained = ConstrainedEngine(self._engine, self._df, drawn)
-        optimum = descend(constrained, self._start(near, target), max_iter=MAX_ITER, tol=TOL)
+        start = self._start(near, target)
+        optimum = descend(constrained, start, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
         evaluation = optimum.evaluation
         own = self._engine.components.factors_from_theta(evaluation.theta)[self._factor]
         if min(np.linalg.norm(row @ own) for row in (self._row, self._other)) < NO_DEVIATION:
@@ -367,7 +371,7 @@ class CoefProfiler:
     lower, upper = -np.inf, np.inf
     highest = np.inf
 
-    def __init__(self, model: FittedModel, coef: int):
+    def __init__(self, model: FittedModel, coef: int, problem: Problem):
         aliased = model.fixed_basis.aliased
         # An aliased column would take the place of the one that is held.
         self._specification = without_coefs(
@@ -376,7 +380,7 @@ class CoefProfiler:
         self._products = model.products
         self._coef = int((~aliased[:coef]).sum())
         self._is_bounded = model.is_bounded
-        self._problem = problem = _problem(model)
+        self._problem = problem
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
         self._row = coef
@@ -397,8 +401,13 @@ class CoefProfiler:
         products, specification = with_coef_held(
             self._products, self._specification, self._coef, value
         )
-        problem = make_problem(products, specification, bound_noise=self._is_bounded)
-        optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=TOL)
+        problem = make_problem(
+            products,
+            specification,
+            bound_noise=self._is_bounded,
+            randoms=self._problem.randoms,
+        )
+        optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
         if not optimum.is_certified:
             optimum = _other_end(problem.engine, optimum)
         evaluation = optimum.evaluation
@@ -425,5 +434,5 @@ class CoefProfiler:
 
 def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
     """Where the descent got stuck, go on from where it stopped; keep the better end."""
-    again = descend(engine, optimum.evaluation.theta, max_iter=MAX_ITER, tol=TOL)
+    again = descend(engine, optimum.evaluation.theta, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
     return again if again.evaluation.objective <= optimum.evaluation.objective else optimum

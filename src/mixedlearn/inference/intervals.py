@@ -23,9 +23,10 @@ from mixedlearn.inference._parameters import (
     parameters,
 )
 from mixedlearn.inference._profile_curve import profile_interval
-from mixedlearn.inference._profilers import make_profiler
+from mixedlearn.inference._profilers import make_profiler, problem_of
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
 from mixedlearn.inference.tables import variance_errors
+from mixedlearn.problem import Problem
 
 Interval = tuple[float, float]
 
@@ -136,7 +137,8 @@ def confidence_intervals(
         model = with_criterion(model, reml=reml)
         if reml and names is None:
             wanted = [parameter for parameter in wanted if parameter.kind != "coef"]
-        intervals = [_profile(model, parameter, level) for parameter in wanted]
+        problem = problem_of(model)
+        intervals = [_profile(model, parameter, problem, level) for parameter in wanted]
     else:
         if X is None:
             raise ValueError("method='bootstrap' needs the rows of the fit: pass X=...")
@@ -172,8 +174,8 @@ def _wanted(model: FittedModel, names: str | Sequence[str] | None) -> list[Param
     return [find_parameter(model.specification, name) for name in names]
 
 
-def _profile(model: FittedModel, parameter: Parameter, level: float) -> Interval:
-    profiler = make_profiler(model, parameter)
+def _profile(model: FittedModel, parameter: Parameter, problem: Problem, level: float) -> Interval:
+    profiler = make_profiler(model, parameter, problem)
     return (np.nan, np.nan) if profiler is None else profile_interval(profiler, level)
 
 
