@@ -18,6 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.cross_products import CrossProducts
+from mixedlearn.design import Specification
 from mixedlearn.engines.constrained import (
     ConstrainedEngine,
     DrawnAngle,
@@ -26,16 +28,19 @@ from mixedlearn.engines.constrained import (
     noise_log_variance,
 )
 from mixedlearn.engines.protocol import Engine, Objective
-from mixedlearn.fit import MAX_ITER, refit
+from mixedlearn.fit import MAX_ITER, TOL, refit
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._parameters import Parameter, parameter_value
 from mixedlearn.inference._profile_starts import other_starts
-from mixedlearn.optimize import Optimum, descend
+from mixedlearn.optimize import Optimum, descend, minimise_from
 from mixedlearn.problem import Problem, make_problem
 from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
 
 FloatArray = NDArray[np.float64]
 
+# A model without an effect whose objective is above that of the fit by more than this bounds no
+# interval, so that it need not be the lowest optimum.
+FAR_ABOVE = 20.0
 # The last step of a descent squares what is left of it.
 NEAR_OPTIMUM = 1e-6
 # A standard deviation grows or falls by no more than this, in its logarithm, at once.
@@ -155,13 +160,29 @@ def _other_points(
     return [*([] if near is origin else [origin]), *starts] if starts else []
 
 
-def _objective_without(model: FittedModel, k: int, effect: int) -> float:
-    """F of the model without a random effect; effects with a common variance go together."""
+def _without(model: FittedModel, k: int, effect: int) -> tuple[CrossProducts, Specification]:
+    """The model without a random effect; effects with a common variance go together."""
     factor = model.specification.factors[k]
     is_common = factor.structure.kind == "scalar"
     effects = set(range(len(factor.effects))) if is_common else {effect}
-    products, specification = without_effects(model.products, model.specification, k, effects)
+    return without_effects(model.products, model.specification, k, effects)
+
+
+def _objective_without(model: FittedModel, k: int, effect: int) -> float:
+    """F of the model without a random effect."""
+    products, specification = _without(model, k, effect)
     return refit(model, products=products, specification=specification).objective
+
+
+def _bound_without(model: FittedModel, k: int, effect: int) -> float:
+    """The same, or that of another optimum where both are too high to bound an interval."""
+    engine = make_problem(*_without(model, k, effect), bound_noise=model.is_bounded).engine
+    if engine.components.n_parameters:
+        start = engine.components.theta_from_covariances(engine.start())
+        first = minimise_from(engine, start, MAX_ITER, TOL).evaluation.objective
+        if first - model.objective > FAR_ABOVE:
+            return first
+    return _objective_without(model, k, effect)
 
 
 class DeviationProfiler:
@@ -282,7 +303,7 @@ class CorrelationProfiler:
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
         self.highest = min(
-            _objective_without(model, parameter.factor, effect)
+            _bound_without(model, parameter.factor, effect)
             for effect in (parameter.effect, parameter.other)
         )
 
