@@ -120,3 +120,12 @@ def test_html_is_escaped():
     ):
         assert "<i>" in str(result)
         assert "<i>" not in result._repr_html_()
+
+
+def test_printing_leaves_tables_as_they_are():
+    result = models()[1].summary()
+    before = result.random_effects.copy()
+    str(result), result._repr_html_()
+    pd.testing.assert_frame_equal(result.random_effects, before)
+    assert result.random_effects.index.names == ["factor", "effect"]
+    assert "<th>factor</th>" not in table_html(before)

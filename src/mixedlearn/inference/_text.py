@@ -40,13 +40,11 @@ def p_text(p_value: float) -> str:
 def table_text(table: pd.DataFrame) -> str:
     """The table as text, column by column, without the names of its index."""
     shown = _formatted(table)
-    # They would take a line of their own.
-    shown.index.names = [None] * shown.index.nlevels
     return "\n".join(line.rstrip() for line in shown.to_string().split("\n"))
 
 
 def table_html(table: pd.DataFrame) -> str:
-    """The table as HTML."""
+    """The table as HTML, without the names of its index."""
     return _formatted(table).to_html()
 
 
@@ -62,7 +60,10 @@ def _formatted(table: pd.DataFrame) -> pd.DataFrame:
         is_end = str(name).startswith(("lower", "upper")) and "estimate" in table
         formatter = _formatter(str(name), table["estimate" if is_end else name])
         columns[name] = table[name].map(formatter)
-    return pd.DataFrame(columns, index=table.index)
+    # The names of the index would take a line of their own.
+    return pd.DataFrame(columns, index=table.index).set_axis(
+        table.index.set_names([None] * table.index.nlevels), axis=0
+    )
 
 
 def _formatter(name: str, values: pd.Series) -> Callable[[float], str]:
