@@ -22,7 +22,7 @@ from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import confidence_intervals, profile_likelihood
 from mixedlearn.inference._parameters import parameters
 from mixedlearn.inference._profile_curve import interval_end
-from mixedlearn.inference._profilers import make_profiler, problem_of
+from mixedlearn.inference._profilers import make_profiler
 
 ROOT = np.sqrt(chi2.ppf(0.95, 1))
 
@@ -49,7 +49,7 @@ def penicillin(**changes):
 def ends(model, name):
     specification = model._model.specification
     (parameter,) = [own for own in parameters(specification) if own.name == name]
-    profiler = make_profiler(model._model, parameter, problem_of(model._model))
+    profiler = make_profiler(model._model, parameter, model._model.problem())
     return interval_end(profiler, -ROOT), interval_end(profiler, ROOT)
 
 

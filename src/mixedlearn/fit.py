@@ -152,8 +152,7 @@ def refit(
 
 def objective_at(model: FittedModel, theta: FloatArray) -> float:
     """Minus twice the profiled log-likelihood of a model at a theta in the user's units."""
-    specification = model.specification
-    problem = make_problem(model.products, specification, bound_noise=model.is_bounded)
+    specification, problem = model.specification, model.problem()
     if problem.fixed.is_exact:
         return -np.inf
     engine = problem.engine

@@ -13,7 +13,7 @@ from mixedlearn.bases import FixedBasis, RandomBasis
 from mixedlearn.cross_products import CrossProducts
 from mixedlearn.design import Specification
 from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
-from mixedlearn.problem import engine_in_bases
+from mixedlearn.problem import Problem, engine_in_bases, make_problem
 
 FloatArray = NDArray[np.float64]
 
@@ -131,6 +131,10 @@ class FittedModel:
     def has_random_effects(self) -> bool:
         """Whether the random effects have any variance."""
         return any(bool(factor.any()) for factor in self.factors)
+
+    def problem(self) -> Problem:
+        """The likelihood of the fit, made from its cross-products."""
+        return make_problem(self.products, self.specification, bound_noise=self.is_bounded)
 
     @cached_property
     def posterior(self) -> Posterior:

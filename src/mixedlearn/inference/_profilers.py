@@ -142,11 +142,6 @@ def make_profiler(model: FittedModel, parameter: Parameter, problem: Problem) ->
     return DeviationProfiler(model, parameter, problem)
 
 
-def problem_of(model: FittedModel) -> Problem:
-    """The problem of a model, for the profilers of all its parameters."""
-    return make_problem(model.products, model.specification, bound_noise=model.is_bounded)
-
-
 def _theta(model: FittedModel, engine: Engine) -> FloatArray:
     """Theta of the fit, in the engine's columns."""
     return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)

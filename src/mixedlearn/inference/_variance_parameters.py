@@ -35,7 +35,6 @@ from mixedlearn.components import VarianceComponents
 from mixedlearn.engines.protocol import Evaluation
 from mixedlearn.fitted import FittedModel
 from mixedlearn.optimize import FLAT_CURVATURE, ROUNDING_CURVATURE, local_model
-from mixedlearn.problem import make_problem
 
 FloatArray = NDArray[np.float64]
 
@@ -74,9 +73,8 @@ class VarianceParameters:
 
 def variance_parameters(model: FittedModel) -> VarianceParameters:
     """The variance parameters of a model with random effects and noise, at its optimum."""
-    specification = model.specification
-    problem = make_problem(model.products, specification, bound_noise=model.is_bounded)
-    engine, components = problem.engine, problem.engine.components
+    engine = model.problem().engine
+    components = engine.components
     optimum = engine.evaluate(components.theta_from_factors(model.factors), 2)
     local = local_model(components, optimum)
     entries = np.flatnonzero(local.free)

@@ -23,7 +23,7 @@ from mixedlearn.inference._parameters import (
     parameters,
 )
 from mixedlearn.inference._profile_curve import profile_interval
-from mixedlearn.inference._profilers import make_profiler, problem_of
+from mixedlearn.inference._profilers import make_profiler
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
 from mixedlearn.inference.tables import variance_errors
 from mixedlearn.problem import Problem
@@ -137,7 +137,7 @@ def confidence_intervals(
         model = with_criterion(model, reml=reml)
         if reml and names is None:
             wanted = [parameter for parameter in wanted if parameter.kind != "coef"]
-        problem = problem_of(model)
+        problem = model.problem()
         intervals = [_profile(model, parameter, problem, level) for parameter in wanted]
     else:
         if X is None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mixedlearn.inference._models import as_numbers, model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
 from mixedlearn.inference._profile_curve import profile_curve, profile_interval, signed_root
-from mixedlearn.inference._profilers import Profiler, make_profiler, problem_of
+from mixedlearn.inference._profilers import Profiler, make_profiler
 from mixedlearn.inference._text import lines_html
 from mixedlearn.validation import check_count
 
@@ -147,7 +147,7 @@ def profile_likelihood(
             f"scale='variance' is for standard deviations, and {parameter!r} is none: leave it out."
         )
     check_count(n_points, "n_points")
-    profiler = make_profiler(model, found, problem_of(model))
+    profiler = make_profiler(model, found, model.problem())
     if profiler is None:
         raise ValueError(
             f"{parameter!r} cannot be estimated (its column is aliased, a variance that it needs "
