@@ -1,0 +1,74 @@
+"""What all pictures share: axes to draw on and a style that survives grey printing.
+
+The two colours are from the palette of Okabe and Ito, which people with any of the common colour
+vision deficiencies can tell apart. They differ in lightness too, and nothing is told by colour alone:
+lines differ in dashes or width, points in shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_matplotlib_support
+
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+INK = "black"
+GREY = "0.45"
+
+# Width and height, in inches, of one of several panels.
+_PANEL_WIDTH, _PANEL_HEIGHT = 3.2, 2.6
+
+
+def single_axes(ax: Any, caller: str) -> Any:
+    """The axes to draw on: those given, or new ones in a new figure."""
+    check_matplotlib_support(caller)
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    return ax
+
+
+def panel_axes(
+    ax: Any, n_panels: int, caller: str, *, n_columns: int = 3, **subplots: Any
+) -> NDArray[np.object_]:
+    """One-dimensional array of the axes of ``n_panels`` panels.
+
+    They are taken from ``ax``, if it is an array of as many axes; fill the place of ``ax``, if it is one
+    axes; or are in a new figure. ``subplots`` are what `matplotlib.figure.Figure.subplots` takes.
+    """
+    check_matplotlib_support(caller)
+    import matplotlib.pyplot as plt
+
+    if ax is not None and not hasattr(ax, "plot"):
+        axes = np.asarray(ax, dtype=object).ravel()
+        if len(axes) != n_panels:
+            raise ValueError(f"{caller} draws {n_panels} panels, but ax holds {len(axes)} axes.")
+        return axes
+    if ax is not None and n_panels == 1:
+        return np.array([ax], dtype=object)
+    n_columns = min(n_columns, n_panels)
+    n_rows = -(-n_panels // n_columns)
+    if ax is None:
+        size = (max(_PANEL_WIDTH * n_columns, 4.8), max(_PANEL_HEIGHT * n_rows, 3.4))
+        grid = plt.figure(figsize=size, layout="constrained").subplots(
+            n_rows, n_columns, squeeze=False, **subplots
+        )
+    else:
+        ax.set_axis_off()
+        place = ax.get_subplotspec().subgridspec(n_rows, n_columns)
+        grid = place.subplots(squeeze=False, **subplots)
+    axes = grid.ravel()
+    for spare in axes[n_panels:]:
+        spare.remove()
+    return np.asarray(axes[:n_panels])
+
+
+def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -> dict[str, Any]:
+    """Properties of a matplotlib artist class: the defaults, overridden by those given."""
+    from matplotlib.cbook import normalize_kwargs
+
+    return {**defaults, **normalize_kwargs(given or {}, artist)}
