@@ -1,6 +1,6 @@
 """
-Pupils in classrooms: five ways to regress, one that is right
-=============================================================
+Pupils in classrooms, by every method
+=====================================
 
 Pupils sit in classrooms. Does the education of their parents show in their scores, and by how much?
 This page answers with every method that a tutorial would try in turn: one regression of all pupils,
@@ -8,10 +8,9 @@ dummy variables for the classrooms, a regression of classroom means, a regressio
 whose slopes are then averaged, and mixed models. All end in one table. The pupils are generated, so
 the right answer is known, and a simulation shows where each method finds it and where it does not.
 
-The plan is that of the chapter on linear mixed models of E. Duchesnay's *Statistics and Machine
-Learning in Python* [1]_, which has 60 pupils in three classrooms. The data here are our own, more
-classrooms of unequal size, so the numbers differ from those of the chapter; and some of its verdicts
-do, too.
+The plan is that of the chapter on linear mixed models in the course *Statistics and Machine Learning
+in Python* [1]_, which has 60 pupils in three classrooms. The data here are our own, more classrooms
+and of unequal size, so the numbers cannot agree with those of the chapter; some verdicts differ, too.
 """
 
 # %%
@@ -21,10 +20,11 @@ do, too.
 # from 0 to 10, ``score`` a mark out of 20. In half of the classrooms there is a homework ``club``.
 # Four things happen that happen in schools:
 #
-# - within a classroom a step of ``edu`` is worth 0.5 points on average: this is the slope to be found;
+# - within a classroom a step of ``edu`` is worth 0.5 points on average: this is the slope to be
+#   found;
 # - classrooms differ in level, teachers being what they are;
-# - where parents are better educated on average, so is the classroom better equipped: each step of the
-#   classroom's mean adds another 0.8 points for everyone;
+# - where parents are better educated on average, so is the classroom better equipped: each step of
+#   the classroom's mean adds another 0.8 points for everyone;
 # - the slope differs between classrooms, and a homework club lowers it by 0.3.
 
 import warnings
@@ -74,8 +74,8 @@ pupils.head()
 # %%
 # Two helpers: least squares are a mixed model without random terms, and of every regression we note
 # what the chapter notes, the root mean squared error (residual sum of squares over residual degrees
-# of freedom), the coefficient, its statistic and its p-value. The error is that of the rows which the
-# regression sees: pupils, classrooms or slopes.
+# of freedom), the coefficient, its statistic and its p-value. The error is that of the rows which
+# the regression sees: pupils, classrooms or slopes.
 
 
 def least_squares(formula, data):
@@ -116,10 +116,10 @@ inference.coefficient_table(pooled, ddf="residual").round(4)
 # Dummy variables for the classrooms: ANCOVA
 # ------------------------------------------
 # With a dummy variable for every classroom, pupils are compared within classrooms only. Whatever
-# the classrooms differ in is taken out, so the slope is not biased. With a single slope the standard
-# error takes that slope to be the same everywhere. With a slope of its own for every classroom
-# (coded so that the coefficient of ``edu`` is their mean) it holds for these 24 classrooms, and says
-# nothing of others.
+# the classrooms differ in is taken out, so the slope is not biased. With a single slope the
+# standard error takes that slope to be the same everywhere. With a slope of its own for every
+# classroom (coded so that the coefficient of ``edu`` is their mean) it holds for these 24
+# classrooms, and says nothing of others.
 
 ancova = least_squares("score ~ edu + classroom", pupils)
 ancova_slopes = least_squares("score ~ edu * C(classroom, contr.sum)", pupils)
@@ -130,9 +130,9 @@ inference.anova(ancova_slopes, ddf="residual").round(4)
 # %%
 # Aggregation: classroom means
 # ----------------------------
-# Means of classrooms are independent of each other, so their regression is a valid one. It
-# answers another question, though: how much better *classrooms* do whose parents are better educated.
-# To read it as the effect of a pupil's own parents is the ecological fallacy. Of the pupils, only 24
+# Means of classrooms are independent of each other, so their regression is a valid one. It answers
+# another question, though: how much better *classrooms* do whose parents are better educated. To
+# read it as the effect of a pupil's own parents is the ecological fallacy. Of the pupils, only 24
 # rows are left.
 
 means = pupils.groupby("classroom", as_index=False)[["edu", "score", "club"]].mean()
@@ -178,8 +178,7 @@ _ = ax.legend(frameon=False)
 # -------------------------------------------
 # First a regression in every classroom, then a test of its slopes: is their mean zero? The slopes
 # are independent numbers, one for each classroom, so the t-test is valid, and its standard error
-# includes that slopes differ. But a slope from five pupils counts as much as one from
-# twenty-five.
+# includes that slopes differ. But a slope from five pupils counts as much as one from twenty-five.
 
 lines = pd.DataFrame(
     [
@@ -198,9 +197,9 @@ lines.round(2).head()
 # Mixed models
 # ------------
 # A mixed model estimates all at once: the slope of the population, how much classrooms vary around
-# it, and each classroom's own line. Classrooms with few pupils count for less and borrow from
-# the others. The random intercept is lme4's ``(1 | classroom)``, with a random slope
-# ``(1 + edu | classroom)``.
+# it, and each classroom's own line. Classrooms with few pupils count for less and borrow from the
+# others. The random intercept is lme4's ``(1 | classroom)``, with a random slope ``(1 + edu |
+# classroom)``.
 
 intercepts = lmer("score ~ edu + (1 | classroom)", pupils)
 slopes = lmer("score ~ edu + (1 + edu | classroom)", pupils)
@@ -211,9 +210,8 @@ inference.likelihood_ratio_test(intercepts, slopes)
 # %%
 # A random intercept is supposed to be unrelated to the covariate. Here it is not: classrooms of
 # better educated parents are better equipped. The remedy is to tell the model, by the mean of the
-# classroom as a further covariate [2]_. The coefficient of ``edu`` is then the slope within classrooms,
-# that of ``classroom_edu`` what the classroom's mean adds to it. (It is estimated below the generating
-# 0.8, since the mean of the pupils who happen to be there is not that of the neighbourhood.)
+# classroom as a further covariate [2]_. The coefficient of ``edu`` is then the slope within
+# classrooms, that of ``classroom_edu`` what the classroom's mean adds to it.
 
 within = lmer("score ~ edu + classroom_edu + (1 + edu | classroom)", pupils)
 results["edu", "mixed: slope and classroom mean"] = note(within, pupils, "score")
@@ -222,10 +220,10 @@ print(within.summary())
 # %%
 # What makes slopes differ: the homework club
 # -------------------------------------------
-# The club is the same for all pupils of a classroom. Whether it changes the slope can be asked of all
-# three methods that have slopes. ANCOVA takes every pupil for an independent witness of the club;
-# the two stages (slopes regressed on the club) and the mixed model (the product of ``edu`` and ``club``)
-# know that only 24 classrooms bear witness.
+# The club is the same for all pupils of a classroom. Whether it changes the slope can be asked of
+# all three methods that have slopes. ANCOVA takes every pupil for an independent witness of the
+# club; the two stages (slopes regressed on the club) and the mixed model (the product of ``edu``
+# and ``club``) know that only 24 classrooms bear witness.
 
 by_club = least_squares("score ~ edu + edu:club + classroom", pupils)
 slopes_on_club = least_squares("slope ~ club", lines)
@@ -251,28 +249,28 @@ table.round(3).assign(p_value=table["p_value"].map("{:.1e}".format))
 # %%
 # For the slope of ``edu``, whose true mean is 0.5:
 #
-# - *Pooled regression* is far off and sure of itself: it credits the parents with the equipment of the
-#   classroom, and its standard error counts pupils as if they sat anywhere.
+# - *Pooled regression* is far off and sure of itself: it credits the parents with the equipment of
+#   the classroom, and its standard error counts pupils as if they sat anywhere.
 # - *ANCOVA* compares within classrooms and finds the slope. Its standard error is too small
 #   wherever slopes differ, with one slope or with many: it speaks of these 24 classrooms only.
 # - *Aggregation* is further off than pooled regression, since it sees nothing but the differences
-#   between classrooms. Its error is the smallest of the tables's first rows only because means vary less
-#   than pupils do.
+#   between classrooms. Its RMSE is small only because means vary less than pupils do.
 # - *Two stages* find the slope with an honest standard error.
-# - The *random intercept* is pulled a little towards the line of the means, and its
-#   standard error is that of ANCOVA. With a *random slope* the standard error is honest; with the
-#   *mean of the classroom* as a covariate the pull is gone, too. This is the model that generated the data.
+# - The *random intercept* is pulled a little towards the line of the means, and its standard error
+#   is that of ANCOVA. With a *random slope* the standard error is honest; with the *mean of the
+#   classroom* as a covariate the pull is gone, too. So the data were generated, but for the club.
 #
 # For the effect of the club on the slope, ANCOVA's statistic is again the largest and the least
-# trustworthy. The mixed model has a smaller standard error than the two stages, because it knows which
-# slopes are known well.
+# trustworthy. The mixed model has a smaller standard error than the two stages, because it knows
+# which slopes are known well.
 
 # %%
 # The mixed model in pictures
 # ---------------------------
 # Six classrooms: pupils, the line that the mixed model predicts for the classroom, the line of the
-# population, and, dotted, the classroom's own regression. In a large classroom the two agree. In a small one,
-# such as c08, c19 or c23, the mixed model trusts its few pupils less and stays closer to the population.
+# population, and, dotted, the classroom's own regression. In a large classroom the two agree. In a
+# small one, such as c08, c19 or c23, the mixed model trusts its few pupils less and stays closer to
+# the population.
 
 chosen = ["c03", "c17", "c04", "c19", "c08", "c23"]
 display = GroupLinesDisplay.from_estimator(
@@ -283,8 +281,8 @@ for name, ax in zip(chosen, display.axes_, strict=True):
     ax.axline((0.0, own["intercept"]), slope=own["slope"], color="black", linestyle=":")
 
 # %%
-# The slopes of all classrooms, from their own regressions and from the mixed model. The arrows are called
-# shrinkage: the fewer the pupils and the less their ``edu`` varies, the longer.
+# The slopes of all classrooms, from their own regressions and from the mixed model. The arrows are
+# called shrinkage: the fewer the pupils and the less their ``edu`` varies, the longer.
 
 by_classroom = lines.set_index("classroom")
 predicted = inference.level_coefficients(slopes)["classroom"].loc[by_classroom.index, "edu"]
@@ -309,8 +307,8 @@ _ = ax.legend(frameon=False)
 # Known and new classrooms
 # ------------------------
 # The errors of the table above are those of different rows, and of rows that the regression has
-# seen. What can be compared are errors of prediction: of pupils left out from classrooms
-# that the model knows, and of whole classrooms left out.
+# seen. What can be compared are errors of prediction: of pupils left out from classrooms that the
+# model knows, and of whole classrooms left out.
 
 
 def predict_pooled(train, test):
@@ -375,19 +373,20 @@ errors.round(2)
 
 # %%
 # In classrooms that it knows, the mixed model with a slope predicts best, ANCOVA and the two stages
-# follow closely. For a new classroom ANCOVA has no dummy variable and so no prediction at all. A mixed
-# model predicts from the population, and its ``return_std`` counts that the new classroom's line is not known.
-# Without the classroom's mean of ``edu`` it does no better than pooled regression, which for new
-# classrooms is not a bad method: the bias of its slope stands for the equipment that the parents
-# come with. The mean as a covariate says the same openly, and gains most here.
+# follow closely. For a new classroom ANCOVA has no dummy variable and so no prediction at all. A
+# mixed model predicts from the population, and its ``return_std`` counts that the new classroom's
+# line is not known. Without the classroom's mean of ``edu`` it does no better than pooled
+# regression, which for new classrooms is not a bad method: the bias of its slope stands for the
+# equipment that the parents come with. The mean as a covariate says the same openly, and gains most
+# here.
 
 # %%
 # Which method is right, and when
 # -------------------------------
 # One data set proves little. Four kinds of schools, 80 data sets each, and the estimates of six
 # methods: where are they centred, how widely do they scatter, and how often does the claimed 95 %
-# interval hold the true 0.5? (ANCOVA is computed from deviations from the classroom's mean, which is
-# the same. Intervals of the mixed model with a slope use the classrooms as degrees of freedom,
+# interval hold the true 0.5? (ANCOVA is computed from deviations from the classroom's mean, which
+# is the same. Intervals of the mixed model with a slope use the classrooms as degrees of freedom,
 # like those of the two stages.)
 
 METHODS = (
@@ -486,27 +485,28 @@ handles, labels = ax.get_legend_handles_labels()
 _ = figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 # %%
-# - *Levels differ*, and nothing else: every method is centred at the truth. Pooled regression scatters
-#   more than it admits, because part of ``edu`` is common to a classroom. The two stages scatter more than
-#   they need to.
-# - *Levels follow the mean of edu*: pooled regression and classroom means are biased. The mixed model
-#   with a random intercept is, too, though little; the classroom's mean as a covariate cures it.
+# - *Levels differ*, and nothing else: every method is centred at the truth. Pooled regression
+#   scatters more than it admits, because part of ``edu`` is common to a classroom. The two stages
+#   scatter more than they need to.
+# - *Levels follow the mean of edu*: pooled regression and classroom means are biased. The mixed
+#   model with a random intercept is, too, though little; the classroom's mean as a covariate cures
+#   it.
 # - *Slopes differ*: all methods with a single slope claim intervals that are too narrow. Two stages
 #   and the random slope are right.
-# - *Small classrooms*: the same, and now the mean of slopes scatters clearly more than the mixed model's
-#   slope, because badly known slopes count in full.
+# - *Small classrooms*: the same, and now the mean of slopes scatters clearly more than the mixed
+#   model's slope, because badly known slopes count in full.
 #
 # Conclusion
 # ----------
-# Pooled regression is for data without groups. ANCOVA gives the slope within the classrooms at hand,
-# if it is the same in all of them, and nothing for others. Aggregation answers a question about classrooms, not about
-# pupils. Two stages are sound where every classroom is large. The mixed model does what each of
-# them does well, provided that it is given the structure there is: a random slope where slopes
-# differ, and the classroom's mean where classrooms differ with the covariate.
+# Pooled regression is for data without groups. ANCOVA gives the slope within the classrooms at
+# hand, if it is the same in all of them, and nothing for others. Aggregation answers a question
+# about classrooms, not about pupils. Two stages are sound where every classroom is large. The mixed
+# model does what each of them does well, provided that it is given the structure there is: a random
+# slope where slopes differ, and the classroom's mean where classrooms differ with the covariate.
 #
 # .. rubric:: References
 #
-# .. [1] Duchesnay, E., Lofstedt, T. & Younes, F. *Statistics and Machine Learning in Python*, chapter
-#    Linear Mixed Models. https://duchesnay.github.io/pystatsml/
-# .. [2] Mundlak, Y. (1978). On the pooling of time series and cross section data. *Econometrica* 46,
-#    69-85.
+# .. [1] Duchesnay, E., Lofstedt, T. & Younes, F. *Statistics and Machine Learning in Python*,
+#    chapter Linear Mixed Models. https://duchesnay.github.io/pystatsml/
+# .. [2] Mundlak, Y. (1978). On the pooling of time series and cross section data. *Econometrica*
+#    46, 69-85.
