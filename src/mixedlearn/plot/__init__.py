@@ -5,4 +5,8 @@ of a display hold the numbers, so that a picture can be checked, or drawn again 
 is imported when something is drawn.
 """
 
-__all__: list[str] = []
+from mixedlearn.plot.profile_likelihood import ProfileLikelihoodDisplay
+from mixedlearn.plot.qq import QQDisplay
+from mixedlearn.plot.residuals import ResidualsDisplay
+
+__all__ = ["ProfileLikelihoodDisplay", "QQDisplay", "ResidualsDisplay"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_matplotlib_support
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
