@@ -14,6 +14,7 @@ from mixedlearn.inference import ProfileLikelihood, confidence_intervals, profil
 from mixedlearn.inference._models import check_level, model_of, normal_quantile
 from mixedlearn.inference.profiles import DEFAULT_LEVEL
 from mixedlearn.plot._style import BLUE, GREY, INK, panel_axes, style
+from mixedlearn.validation import check_count
 
 FloatArray = NDArray[np.float64]
 
@@ -21,6 +22,8 @@ LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 KINDS = ("log_likelihood", "deviance", "signed_root")
 # Points of a curve.
 CURVE_POINTS = 201
+# So near to the estimate, as a share of their range, values of the profile are passed over.
+NEXT = 1e-3
 # A curve that ends so near below a cut-off ends on it.
 REACHED = 1e-6
 
@@ -38,7 +41,7 @@ class ProfileLikelihoodDisplay:
         The height of the curve: the log-likelihood less its maximum; minus twice that; or the root
         of the latter with the sign of value minus estimate, which is a straight line where the
         interval is that of Wald.
-    levels : sequence of float, default=(0.5, 0.8, 0.9, 0.95, 0.99)
+    levels : float or sequence of float, default=(0.5, 0.8, 0.9, 0.95, 0.99)
         Levels of the intervals.
 
     Attributes
@@ -74,10 +77,10 @@ class ProfileLikelihoodDisplay:
     >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
     >>> display = ProfileLikelihoodDisplay.from_estimator(model, "sd(intercept|Batch)")
     >>> display.intervals[0].loc[[0.5, 0.95]].round(1)
-          lower  upper
+           lower  upper
     level
-    0.50   27.5   52.7
-    0.95   12.2   84.1
+    0.50    28.3   48.6
+    0.95    12.2   84.1
     """
 
     def __init__(
@@ -85,11 +88,13 @@ class ProfileLikelihoodDisplay:
         *,
         profiles: ProfileLikelihood | Sequence[ProfileLikelihood],
         kind: Literal["log_likelihood", "deviance", "signed_root"] = "log_likelihood",
-        levels: Sequence[float] = LEVELS,
+        levels: ArrayLike = LEVELS,
     ):
         self.profiles = [profiles] if isinstance(profiles, ProfileLikelihood) else list(profiles)
+        if not self.profiles:
+            raise ValueError("profiles is empty: pass a profile.")
         self.kind = kind
-        self.levels = sorted(check_level(level) for level in levels)
+        self.levels = _check_levels(levels)
         self.intervals = [_intervals(profile, self.levels) for profile in self.profiles]
 
     @classmethod
@@ -99,7 +104,7 @@ class ProfileLikelihoodDisplay:
         parameters: str | Sequence[str],
         *,
         kind: Literal["log_likelihood", "deviance", "signed_root"] = "log_likelihood",
-        levels: Sequence[float] = LEVELS,
+        levels: ArrayLike = LEVELS,
         scale: Literal["sd", "variance"] = "sd",
         reml: bool = False,
         values: ArrayLike | None = None,
@@ -122,7 +127,7 @@ class ProfileLikelihoodDisplay:
         kind : {"log_likelihood", "deviance", "signed_root"}, default="log_likelihood"
             The height of the curve: the log-likelihood less its maximum; minus twice that; or the
             root of the latter with the sign of value minus estimate.
-        levels : sequence of float, default=(0.5, 0.8, 0.9, 0.95, 0.99)
+        levels : float or sequence of float, default=(0.5, 0.8, 0.9, 0.95, 0.99)
             Levels of the intervals.
         scale : {"sd", "variance"}, default="sd"
             Whether the values of a standard deviation are standard deviations or variances.
@@ -168,15 +173,16 @@ class ProfileLikelihoodDisplay:
         """
         model_of(estimator)
         _check_kind(kind)
-        levels = [check_level(level) for level in levels]
+        check_count(n_points, "n_points")
+        highest = max(_check_levels(levels), default=0.0)
         names = [parameters] if isinstance(parameters, str) else list(parameters)
         if not names:
             raise ValueError("parameters is empty: name a parameter.")
         profiles = []
         for name in names:
             own = values
-            if values is None and max(levels, default=0.0) > DEFAULT_LEVEL:
-                own = _range(estimator, name, max(levels), n_points, scale, reml)
+            if values is None and highest > DEFAULT_LEVEL:
+                own = _wide_range(estimator, name, highest, n_points, scale, reml)
             profiles.append(
                 profile_likelihood(
                     estimator, name, values=own, n_points=n_points, scale=scale, reml=reml
@@ -236,44 +242,38 @@ class ProfileLikelihoodDisplay:
         from matplotlib.lines import Line2D
 
         places, roots = _curve(profile)
+        is_signed = self.kind == "signed_root"
         defaults = {"color": BLUE, "linewidth": 1.8, "zorder": 3}
-        (line,) = ax.plot(places, self._height(roots), **style(defaults, line_kwargs, Line2D))
-        (estimate,) = ax.plot(profile.estimate, 0.0, "o", color=INK, markersize=5, zorder=4)
+        self.lines_ += ax.plot(places, self._height(roots), **style(defaults, line_kwargs, Line2D))
+        self.estimates_ += ax.plot(profile.estimate, 0.0, "o", color=INK, markersize=5, zorder=4)
         cutoffs = [normal_quantile(level) for level in self.levels]
         floor = 0.0
         if self.kind == "log_likelihood":
             floor = 1.05 * self._height(max([*cutoffs, *np.abs(roots)]))
             ax.set_ylim(floor, -0.05 * floor)
-        horizontal, vertical = [], []
-        ends = intervals.to_numpy()
-        for root, level, own in zip(cutoffs, self.levels, ends, strict=True):
-            sides = ((-root, own[0]), (root, own[1]))
-            vertical += [
-                [(end, floor), (end, self._height(side))] for side, end in sides if end == end
-            ]
-            first, last = np.where(np.isnan(own), places[[0, -1]], own)
-            heights = {self._height(-root), self._height(root)}
-            if len(heights) > 1:
-                first, last = places[[0, -1]]
+        if is_signed:
+            ax.axhline(0.0, color=INK, linewidth=0.8)
+        across, drops = [], []
+        for level, root, (lower, upper) in zip(
+            self.levels, cutoffs, intervals.to_numpy(), strict=True
+        ):
+            sides = ((-root, lower), (root, upper))
+            reached = [(side, end) for side, end in sides if np.isfinite(end)]
+            drops += [[(end, floor), (end, self._height(side))] for side, end in reached]
+            heights = [self._height(root)]
+            first = places[0] if np.isnan(lower) else lower
+            last = places[-1] if np.isnan(upper) else upper
+            if is_signed:
+                heights = [side for side, _ in reached]
+                first, last = places[0], places[-1]
             for height in heights:
-                horizontal.append([(first, height), (last, height)])
-                ax.annotate(
-                    f"{100.0 * level:g}%",
-                    (1.0, height),
-                    xycoords=ax.get_yaxis_transform(),
-                    xytext=(3.0, 0.0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize="x-small",
-                    annotation_clip=False,
-                )
+                across.append([(first, height), (last, height)])
+                _write_level(ax, level, height)
         defaults = {"colors": GREY, "linewidths": 0.8}
         properties = style(defaults, cutoff_kwargs, LineCollection)
-        self.cutoffs_.append(ax.add_collection(LineCollection(horizontal, **properties)))
-        self.drops_.append(ax.add_collection(LineCollection(vertical, **properties)))
-        self.lines_.append(line)
-        self.estimates_.append(estimate)
-        ax.set(xlabel=_name(profile), ylabel=_label(self.kind, profile.criterion))
+        self.cutoffs_.append(ax.add_collection(LineCollection(across, **properties)))
+        self.drops_.append(ax.add_collection(LineCollection(drops, **properties)))
+        ax.set(xlabel=_name(profile), ylabel=_what(self.kind, profile.criterion))
 
     def _height(self, root: Any) -> Any:
         """Height of the curve where the signed root of the deviance is ``root``."""
@@ -282,25 +282,39 @@ class ProfileLikelihoodDisplay:
         return root**2 if self.kind == "deviance" else -0.5 * root**2
 
 
+def _write_level(ax: Any, level: float, height: float) -> None:
+    """A level in percent, to the right of the axes."""
+    ax.annotate(
+        f"{100.0 * level:g}%",
+        (1.0, height),
+        xycoords=ax.get_yaxis_transform(),
+        xytext=(3.0, 0.0),
+        textcoords="offset points",
+        va="center",
+        fontsize="x-small",
+        annotation_clip=False,
+    )
+
+
+def _check_levels(levels: Any) -> list[float]:
+    """Levels in ascending order."""
+    return sorted(check_level(level) for level in np.atleast_1d(levels))
+
+
 def _check_kind(kind: Any) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
 
 
-def _range(
-    estimator: Any,
-    parameter: str,
-    level: float,
-    n_points: int,
-    scale: str,
-    reml: bool,
+def _wide_range(
+    estimator: Any, parameter: str, level: float, n_points: int, scale: str, reml: bool
 ) -> FloatArray | None:
     """Values over the interval of that level; None if it is infinite."""
     table = confidence_intervals(estimator, parameter, method="profile", level=level, reml=reml)
-    ends = table.loc[parameter, ["lower", "upper"]].to_numpy(dtype=float)
-    if not np.isfinite(ends).all():
+    lower, upper = float(table["lower"].iloc[0]), float(table["upper"].iloc[0])
+    if not np.isfinite([lower, upper]).all():
         return None
-    return np.linspace(*ends, n_points) ** (2.0 if scale == "variance" else 1.0)
+    return np.linspace(lower, upper, n_points) ** (2.0 if scale == "variance" else 1.0)
 
 
 def _interpolator(profile: ProfileLikelihood) -> tuple[PchipInterpolator, float]:
@@ -309,15 +323,22 @@ def _interpolator(profile: ProfileLikelihood) -> tuple[PchipInterpolator, float]
     In standard deviations it is smooth at zero, in variances it is not.
     """
     power = 2.0 if profile.scale == "variance" else 1.0
-    known = profile.table[["value", "signed_root"]]
-    known = known[np.isfinite(known["signed_root"])]
-    if known["value"].min() < profile.estimate < known["value"].max():
-        known = pd.concat(
-            [known, pd.DataFrame({"value": [profile.estimate], "signed_root": [0.0]})]
+    known = profile.table.loc[np.isfinite(profile.table["signed_root"])]
+    values, first = np.unique(known["value"].to_numpy(), return_index=True)
+    if len(values) < 2:
+        raise ValueError(
+            f"The profile of {profile.parameter!r} has fewer than two values of finite likelihood: "
+            "a curve needs more."
         )
-    known = known.drop_duplicates("value").sort_values("value")
-    places = known["value"].to_numpy() ** (1.0 / power)
-    return PchipInterpolator(places, known["signed_root"].to_numpy()), power
+    roots = known["signed_root"].to_numpy()[first]
+    estimate = profile.estimate
+    if values[0] < estimate < values[-1]:
+        # The root is known there, and next to it lost in rounding.
+        far = np.abs(values - estimate) > NEXT * (values[-1] - values[0])
+        place = np.searchsorted(values[far], estimate)
+        values = np.insert(values[far], place, estimate)
+        roots = np.insert(roots[far], place, 0.0)
+    return PchipInterpolator(values ** (1.0 / power), roots), power
 
 
 def _curve(profile: ProfileLikelihood) -> tuple[FloatArray, FloatArray]:
@@ -351,9 +372,10 @@ def _name(profile: ProfileLikelihood) -> str:
     return profile.parameter.replace("sd(", "var(", 1) if is_variance else profile.parameter
 
 
-def _label(kind: str, criterion: str) -> str:
-    restricted = "restricted " if criterion == "REML" else ""
-    if kind == "log_likelihood":
-        return f"{restricted}log-likelihood below maximum".capitalize()
-    what = "deviance" if kind == "deviance" else "signed root of deviance"
-    return f"{what} (REML)".capitalize() if restricted else what.capitalize()
+def _what(kind: str, criterion: str) -> str:
+    what = {
+        "log_likelihood": "Relative log-likelihood",
+        "deviance": "Profile deviance",
+        "signed_root": "Signed root of deviance",
+    }[kind]
+    return f"{what}\n(REML)" if criterion == "REML" else what

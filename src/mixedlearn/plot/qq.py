@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, norm
 
-from mixedlearn.fitted import FittedModel
 from mixedlearn.design import plain_name
+from mixedlearn.fitted import FittedModel
 from mixedlearn.inference import residuals
 from mixedlearn.inference._models import check_level, model_of
 from mixedlearn.plot._style import BLUE, INK, panel_axes, style
@@ -33,9 +34,10 @@ class QQDisplay:
 
     Parameters
     ----------
-    values : dict of {str: array-like of shape (n_values,)}
+    values : dict of {str: Series or array-like of shape (n_values,)}
         Standardised values of each panel by its title. NaN are left out; a panel without values
-        says that the variance is zero.
+        says that the variance is zero. `from_estimator` makes Series indexed by the levels of the
+        factor, or for the noise by the positions of the rows.
     kind : {"noise", "random_effects"}, default="noise"
         What the values are of.
     level : float, default=0.95
@@ -74,11 +76,13 @@ class QQDisplay:
     def __init__(
         self,
         *,
-        values: Mapping[str, ArrayLike],
+        values: Mapping[str, pd.Series | ArrayLike],
         kind: Literal["noise", "random_effects"] = "noise",
         level: float = 0.95,
     ):
-        self.values = {name: np.asarray(own, dtype=float) for name, own in values.items()}
+        self.values = {name: pd.Series(own, dtype=float) for name, own in values.items()}
+        if not self.values:
+            raise ValueError("values is empty: pass the values of a panel.")
         self.kind = kind
         self.level = level
 
@@ -147,9 +151,9 @@ class QQDisplay:
 
         where the prediction error on the right counts the estimation of the fixed effects (Lange &
         Ryan 1989). Given the variance components, under the model all are then standard normal,
-        whatever the numbers of rows. With few rows in a level its BLUP is mostly a mean of noise and
-        looks normal whatever the distribution of the random effects: the plot finds outliers, but
-        is weak evidence for normality (Verbeke & Lesaffre 1996).
+        whatever the numbers of rows. Where a level has few rows, its BLUP is mostly a mean of noise
+        and looks normal whatever the distribution of the random effects: the plot finds outliers,
+        but is weak evidence for normality (Verbeke & Lesaffre 1996).
 
         *Positions.* The i-th smallest of n values is drawn at the normal quantile of
         ``(i - 3/8) / (n + 1/4)`` (Blom 1958). The band is pointwise: the i-th smallest of n
@@ -170,13 +174,20 @@ class QQDisplay:
         """
         model = model_of(estimator)
         check_level(level)
-        values: dict[str, ArrayLike]
-        if X is None and y is None:
+        kind: Literal["noise", "random_effects"] = "noise"
+        if X is None and y is None and groups is None and sample_weight is None:
+            kind = "random_effects"
             values = {
-                f"{name} | {model.specification.factors[k].name}": standardised_blups(model, k)[:, j]
-                for k, j, name in _wanted(model, factor, effect)
+                f"{name} | {table.columns.name}": table[name]
+                for table in _standardised(estimator, model, factor, effect)
+                for name in table
             }
         else:
+            if X is None or y is None:
+                raise ValueError(
+                    "The plot of the noise needs X and y, and groups and sample_weight if fit had "
+                    "them: pass the rows of the fit, or nothing for the plot of the random effects."
+                )
             if factor is not None or effect is not None:
                 raise ValueError(
                     "factor and effect are for the plot of the random effects, but X and y ask for "
@@ -185,10 +196,8 @@ class QQDisplay:
             noise = residuals(
                 estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
             )
-            values = {"noise": noise.to_numpy()}
-        display = cls(
-            values=values, kind="noise" if "noise" in values else "random_effects", level=level
-        )
+            values = {"noise": noise}
+        display = cls(values=values, kind=kind, level=level)
         return display.plot(
             ax=ax, scatter_kwargs=scatter_kwargs, line_kwargs=line_kwargs, band_kwargs=band_kwargs
         )
@@ -230,35 +239,36 @@ class QQDisplay:
         self.lines_: list[Any] = []
         self.bands_: list[Any] = []
         what = "Studentized residual" if self.kind == "noise" else "Standardised BLUP"
-        for own_ax, (name, own) in zip(axes, self.values.items(), strict=True):
-            if self.kind == "random_effects":
-                own_ax.set_title(name)
-            own = np.sort(own[np.isfinite(own)])
-            if not len(own):
-                _say_zero(own_ax, name)
+        for own_ax, (name, panel) in zip(axes, self.values.items(), strict=True):
+            own_ax.set_title(name)
+            ordered = np.sort(panel.dropna().to_numpy())
+            if not len(ordered):
+                own_ax.set(xticks=[], yticks=[])
+                middle = {"ha": "center", "va": "center", "transform": own_ax.transAxes}
+                own_ax.text(0.5, 0.5, "The variance is zero.", **middle)
                 self.scatter_.append(None)
                 self.lines_.append(None)
                 self.bands_.append(None)
                 continue
-            quantiles = plotting_positions(len(own))
-            ranks, lower, upper = _band(len(own), self.level)
-            defaults = {"color": "0.85", "linewidth": 0, "zorder": 0}
-            self.bands_.append(
-                own_ax.fill_between(
-                    quantiles[ranks - 1],
-                    lower,
-                    upper,
-                    **style(defaults, band_kwargs, PolyCollection),
-                )
-            )
-            defaults = {"color": INK, "linewidth": 1.0, "zorder": 1}
+            quantiles = plotting_positions(len(ordered))
+            ranks, lower, upper = _band(len(ordered), self.level)
+            properties = style({"color": "0.85", "linewidth": 0}, band_kwargs, PolyCollection)
+            band = own_ax.fill_between(quantiles[ranks - 1], lower, upper, **properties)
             reach = quantiles[[0, -1]] + [-0.2, 0.2]
-            self.lines_ += own_ax.plot(reach, reach, **style(defaults, line_kwargs, Line2D))
-            defaults = {"s": 14, "color": BLUE, "linewidths": 0, "zorder": 2}
-            defaults["rasterized"] = len(own) > VECTOR_POINTS
-            self.scatter_.append(
-                own_ax.scatter(quantiles, own, **style(defaults, scatter_kwargs, PathCollection))
-            )
+            properties = style({"color": INK, "linewidth": 1.0}, line_kwargs, Line2D)
+            (line,) = own_ax.plot(reach, reach, **properties)
+            is_many = len(ordered) > VECTOR_POINTS
+            defaults = {
+                "s": 5 if is_many else 14,
+                "color": BLUE,
+                "linewidths": 0,
+                "zorder": line.get_zorder() + 1,
+                "rasterized": is_many,
+            }
+            properties = style(defaults, scatter_kwargs, PathCollection)
+            self.scatter_.append(own_ax.scatter(quantiles, ordered, **properties))
+            self.lines_.append(line)
+            self.bands_.append(band)
             own_ax.set(xlabel="Standard normal quantile", ylabel=what)
         self.axes_, self.figure_ = axes, axes[0].figure
         return self
@@ -266,30 +276,25 @@ class QQDisplay:
 
 def plotting_positions(n: int) -> FloatArray:
     """Standard normal quantiles at which n ordered values are drawn, shape (n,)."""
-    return norm.ppf((np.arange(1, n + 1) - 0.375) / (n + 0.25))
+    return np.asarray(norm.ppf((np.arange(1, n + 1) - 0.375) / (n + 0.25)))
 
 
 def _band(n: int, level: float) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Some ranks from 1 to n, and the bounds of the order statistics of a normal sample there."""
-    ends = plotting_positions(n)[[0, -1]]
-    ranks = np.round(n * norm.cdf(np.linspace(*ends, BAND_POINTS)) + 0.5).astype(int)
-    ranks = np.unique(np.clip(ranks, 1, n))
+    positions = plotting_positions(n)
+    spread = norm.cdf(np.linspace(positions[0], positions[-1], BAND_POINTS))
+    ranks = np.unique(np.clip(np.round(n * spread + 0.5), 1, n).astype(int))
     tail = (1.0 - level) / 2.0
     lower, upper = (
-        norm.ppf(beta.ppf(share, ranks, n + 1 - ranks)) for share in (tail, 1.0 - tail)
+        np.asarray(norm.ppf(beta.ppf(share, ranks, n + 1 - ranks))) for share in (tail, 1.0 - tail)
     )
     return ranks, lower, upper
 
 
-def _say_zero(ax: Any, name: str) -> None:
-    """Text in the place of points."""
-    ax.set(xticks=[], yticks=[])
-    text = f"The variance of {name}\nis zero."
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
-
-
-def _wanted(model: FittedModel, factor: Any, effect: Any) -> list[tuple[int, int, str]]:
-    """Position of the factor and of the effect, and the effect's name, of each panel.
+def _standardised(
+    estimator: Any, model: FittedModel, factor: Any, effect: Any
+) -> list[pd.DataFrame]:
+    """Standardised BLUPs of the effects that are wanted, a table for each factor.
 
     Raises
     ------
@@ -308,20 +313,23 @@ def _wanted(model: FittedModel, factor: Any, effect: Any) -> list[tuple[int, int
         raise ValueError(
             f"The model has no grouping factor {name!r}: they are {', '.join(map(repr, names))}."
         )
-    found = [
-        (k, j, own_effect)
-        for k, own in enumerate(factors)
-        for j, own_effect in enumerate(own.effects)
-        if name in (None, own.name) and effect in (None, own_effect)
-    ]
-    if not found:
-        known = dict.fromkeys(e for own in factors if name in (None, own.name) for e in own.effects)
+    of_factors = [k for k in range(len(factors)) if name in (None, names[k])]
+    known = list(dict.fromkeys(own for k in of_factors for own in factors[k].effects))
+    if effect is not None and effect not in known:
         of_factor = "The model" if name is None else f"The factor {name!r}"
         raise ValueError(
-            f"{of_factor} has no random effect {effect!r}: they are "
-            f"{', '.join(map(repr, known))}."
+            f"{of_factor} has no random effect {effect!r}: they are {', '.join(map(repr, known))}."
         )
-    return found
+    tables = []
+    for k in of_factors:
+        if effect in (None, *factors[k].effects):
+            table = pd.DataFrame(
+                standardised_blups(model, k),
+                index=estimator._fit_levels[k],
+                columns=pd.Index(factors[k].effects, name=names[k]),
+            )
+            tables.append(table if effect is None else table[[effect]])
+    return tables
 
 
 def standardised_blups(model: FittedModel, k: int) -> FloatArray:

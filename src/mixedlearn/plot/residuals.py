@@ -245,7 +245,7 @@ class ResidualsDisplay:
             self.hexbin_ = ax.hexbin(
                 self.fitted_values, heights, **style(defaults, hexbin_kwargs, PolyCollection)
             )
-            ax.figure.colorbar(self.hexbin_, ax=ax, label="rows")
+            ax.figure.colorbar(self.hexbin_, ax=ax, label="Rows in a hexagon")
         else:
             defaults = {
                 "s": 14,
@@ -258,12 +258,12 @@ class ResidualsDisplay:
                 self.fitted_values, heights, **style(defaults, scatter_kwargs, PathCollection)
             )
         expected = EXPECTED_ROOT if is_located else 0.0
-        defaults = {"color": GREY, "linestyle": "--", "linewidth": 1.2}
+        defaults = {"color": GREY, "linestyle": "--", "linewidth": 1.2, "label": "expected"}
         self.line_ = ax.axhline(expected, **style(defaults, line_kwargs, Line2D))
         places, trend = _local_regression(self.fitted_values, heights)
         self.trend_ = None
         if len(places) > 1:
-            outline = [withStroke(linewidth=4.0, foreground="white")]
+            outline = [withStroke(linewidth=3.2, foreground="white")]
             defaults = {"color": INK, "linewidth": 1.8, "path_effects": outline, "label": "trend"}
             (self.trend_,) = ax.plot(places, trend, **style(defaults, trend_kwargs, Line2D))
         ax.set(xlabel="Fitted value", ylabel=self._what())
