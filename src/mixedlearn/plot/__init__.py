@@ -6,6 +6,15 @@ is imported when something is drawn.
 """
 
 from mixedlearn.plot.group_lines import GroupLinesDisplay
+from mixedlearn.plot.profile_likelihood import ProfileLikelihoodDisplay
+from mixedlearn.plot.qq import QQDisplay
+from mixedlearn.plot.residuals import ResidualsDisplay
 from mixedlearn.plot.simulated_predictions import SimulatedPredictionsDisplay
 
-__all__ = ["GroupLinesDisplay", "SimulatedPredictionsDisplay"]
+__all__ = [
+    "GroupLinesDisplay",
+    "ProfileLikelihoodDisplay",
+    "QQDisplay",
+    "ResidualsDisplay",
+    "SimulatedPredictionsDisplay",
+]
