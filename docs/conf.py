@@ -35,7 +35,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "auto_examples/**.ipynb", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "auto_examples/**.ipynb"]
 templates_path = ["_templates"]
 
 # Single backticks link to the object of that name where there is one, and are code where there is
@@ -56,11 +56,12 @@ copybutton_prompt_is_regexp = True
 # -- API reference ---------------------------------------------------------------------------------
 
 autosummary_generate = True
-autosummary_ignore_module_all = False
+# On a file system that ignores case, a function and a class of the same name need two files.
+autosummary_filename_map = {
+    "mixedlearn.inference.Influence": "mixedlearn.inference.Influence-class"
+}
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "inherited-members": True, "member-order": "groupwise"}
 numpydoc_class_members_toctree = False
-numpydoc_show_class_members = False
 numpydoc_use_plots = True
 
 plot_formats = [("png", 100)]
@@ -73,7 +74,7 @@ plot_include_source = True
 def without_foreign_references(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Keep the text of references in docstrings inherited from scikit-learn: they lead to its site."""
+    """Keep the text alone of references in inherited docstrings: they lead to scikit-learn's site."""
     if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
         role = r":[a-z:]+:`~?([^<`]+?)\s*(?:<[^>]*>)?`"
         lines[:] = [re.sub(role, r"\1", line) for line in lines]
@@ -96,6 +97,7 @@ sphinx_gallery_conf = {
     "doc_module": ("mixedlearn",),
     "reference_url": {"mixedlearn": None},
     "image_srcset": ["2x"],
+    "write_computation_times": False,
     "min_reported_time": 1e9,
     "show_memory": False,
     "show_signature": False,
@@ -118,6 +120,7 @@ html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
 html_sidebars = {"index": [], "install": [], "changelog": [], "tour": []}
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "mixedlearn", "alt_text": "mixedlearn: front page"},
     "header_links_before_dropdown": 6,
