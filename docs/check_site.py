@@ -1,14 +1,15 @@
-"""Check a built site: its links, and every page in a browser at the width of a desk and of a phone.
+"""Check a built site: its links, and every page in a browser as wide as a desk's and a phone's.
 
     python docs/check_site.py docs/_build/html
 
-Two checks. The first reads the HTML files: every link and picture inside the site leads to a file, and
-every fragment to an element that has that id. The second opens every page in Chromium, through a server
-of its own, and wants no message of a warning or an error in the console, no exception, no failed
-request, none to another host, no formula that MathJax cannot read, and no page wider than the window.
+Two checks. The first reads the HTML files: every link and picture inside the site leads to a file,
+and every fragment to an element that has that id. The second opens every page in Chromium, through
+a server of its own, and wants no message of a warning or an error in the console, no exception, no
+failed request, none to another host, no formula that MathJax cannot read, and no page wider than
+the window.
 
-The second needs the package playwright and a Chromium or Chrome on the PATH. Without them the script
-fails; ``--no-browser`` leaves that check out.
+The second needs the package playwright and a Chromium or Chrome on the PATH. Without them the
+script fails; ``--no-browser`` leaves that check out.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Page(HTMLParser):
 
 
 def pages_of(site: Path) -> list[Path]:
-    """The HTML pages of the site, without the theme's templates in its directory of static files."""
+    """The HTML pages of the site; in its directory of static files are templates of the theme."""
     return [path for path in sorted(site.rglob("*.html")) if path.parent != site / "_static"]
 
 
