@@ -7,6 +7,7 @@ lines differ in dashes or width, points in shape.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ GREY = "0.45"
 
 # Width and height, in inches, of one of several panels.
 PANEL_SIZE = (3.2, 2.6)
+# Of tick labels, at matplotlib's usual size.
+_LETTERS_PER_INCH = 11
 
 
 def single_axes(ax: Any, caller: str) -> Any:
@@ -78,3 +81,27 @@ def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -
     from matplotlib.cbook import normalize_kwargs
 
     return {**defaults, **normalize_kwargs(given or {}, artist)}
+
+
+def name_places(axes: Any, names: Sequence[str], **text: Any) -> None:
+    """Name the places 0, 1, ... of the x axis, upright where the names would overlap.
+
+    ``text`` are properties of `matplotlib.text.Text`.
+    """
+    width = axes.get_window_extent().width / axes.figure.dpi
+    is_tight = sum(len(name) + 1 for name in names) > _LETTERS_PER_INCH * width
+    axes.set_xticks(range(len(names)), names, rotation=90 if is_tight else 0, **text)
+
+
+def population_line(linewidth: float) -> dict[str, Any]:
+    """Properties of the line of the population: dashed, with a white edge on top of the others."""
+    from matplotlib.patheffects import withStroke
+
+    return {
+        "color": INK,
+        "linewidth": linewidth,
+        "linestyle": "--",
+        "label": "population",
+        "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
+        "zorder": 3,
+    }
