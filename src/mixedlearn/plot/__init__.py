@@ -5,4 +5,7 @@ of a display hold the numbers, so that a picture can be checked, or drawn again 
 is imported when something is drawn.
 """
 
-__all__: list[str] = []
+from mixedlearn.plot.covariances import CovarianceDisplay
+from mixedlearn.plot.random_effects import RandomEffectsDisplay
+
+__all__ = ["CovarianceDisplay", "RandomEffectsDisplay"]

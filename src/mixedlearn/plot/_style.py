@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_matplotlib_support
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -72,3 +72,32 @@ def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -
     from matplotlib.cbook import normalize_kwargs
 
     return {**defaults, **normalize_kwargs(given or {}, artist)}
+
+
+def grid_axes(
+    ax: Any,
+    places: list[tuple[int, int]],
+    caller: str,
+    *,
+    figsize: tuple[float, float],
+    **ratios: list[float],
+) -> NDArray[np.object_]:
+    """One-dimensional array of the axes of panels at (row, column) of a grid of unequal cells.
+
+    ``ax`` is as for `panel_axes`, ``figsize`` the size of a new figure in inches, ``ratios`` are
+    ``width_ratios`` and ``height_ratios`` of the grid.
+    """
+    if ax is not None and (len(places) == 1 or not hasattr(ax, "plot")):
+        return panel_axes(ax, len(places), caller)
+    check_matplotlib_support(caller)
+    import matplotlib.pyplot as plt
+
+    shape = (1 + max(row for row, _ in places), 1 + max(column for _, column in places))
+    if ax is None:
+        figure = plt.figure(figsize=figsize, layout="constrained")
+        grid = figure.add_gridspec(*shape, **ratios)
+    else:
+        figure = ax.figure
+        ax.set_axis_off()
+        grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
+    return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
