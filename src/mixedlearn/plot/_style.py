@@ -105,3 +105,32 @@ def population_line(linewidth: float) -> dict[str, Any]:
         "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
         "zorder": 3,
     }
+
+
+def grid_axes(
+    ax: Any,
+    places: list[tuple[int, int]],
+    caller: str,
+    *,
+    figsize: tuple[float, float],
+    **ratios: list[float],
+) -> NDArray[np.object_]:
+    """One-dimensional array of the axes of panels at (row, column) of a grid of unequal cells.
+
+    ``ax`` is as for `panel_axes`, ``figsize`` the size of a new figure in inches, ``ratios`` are
+    ``width_ratios`` and ``height_ratios`` of the grid.
+    """
+    if ax is not None and (len(places) == 1 or not hasattr(ax, "plot")):
+        return panel_axes(ax, len(places), caller)
+    check_matplotlib_support(caller)
+    import matplotlib.pyplot as plt
+
+    shape = (1 + max(row for row, _ in places), 1 + max(column for _, column in places))
+    if ax is None:
+        figure = plt.figure(figsize=figsize, layout="constrained")
+        grid = figure.add_gridspec(*shape, **ratios)
+    else:
+        figure = ax.figure
+        ax.set_axis_off()
+        grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
+    return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
