@@ -18,6 +18,9 @@ ORANGE = "#E69F00"
 INK = "black"
 GREY = "0.45"
 
+# More points than this are one image in a vector file.
+_VECTOR_POINTS = 2_000
+
 # Width and height, in inches, of one of several panels.
 _PANEL_WIDTH, _PANEL_HEIGHT = 3.2, 2.6
 
@@ -72,3 +75,19 @@ def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -
     from matplotlib.cbook import normalize_kwargs
 
     return {**defaults, **normalize_kwargs(given or {}, artist)}
+
+
+def points_style(
+    n_points: int, sizes: tuple[float, float], given: dict[str, Any] | None, **defaults: Any
+) -> dict[str, Any]:
+    """Properties for `matplotlib.axes.Axes.scatter`.
+
+    ``sizes`` are those of few and of many points; many are one image in a vector file.
+    """
+    from matplotlib.collections import PathCollection
+
+    is_many = n_points > _VECTOR_POINTS
+    defaults |= {"s": sizes[is_many], "linewidth": 0, "rasterized": is_many}
+    if "c" not in (given or {}):
+        defaults["color"] = BLUE
+    return style(defaults, given, PathCollection)
