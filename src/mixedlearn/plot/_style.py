@@ -19,6 +19,9 @@ ORANGE = "#E69F00"
 INK = "black"
 GREY = "0.45"
 
+# More points than this are one image in a vector file.
+_VECTOR_POINTS = 2_000
+
 # Width and height, in inches, of one of several panels.
 PANEL_SIZE = (3.2, 2.6)
 # Of tick labels, at matplotlib's usual size.
@@ -134,3 +137,19 @@ def grid_axes(
         ax.set_axis_off()
         grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
     return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
+
+
+def points_style(
+    n_points: int, sizes: tuple[float, float], given: dict[str, Any] | None, **defaults: Any
+) -> dict[str, Any]:
+    """Properties for `matplotlib.axes.Axes.scatter`.
+
+    ``sizes`` are those of few and of many points; many are one image in a vector file.
+    """
+    from matplotlib.collections import PathCollection
+
+    is_many = n_points > _VECTOR_POINTS
+    defaults |= {"s": sizes[is_many], "linewidth": 0, "rasterized": is_many}
+    if "c" not in (given or {}):
+        defaults["color"] = BLUE
+    return style(defaults, given, PathCollection)
