@@ -15,6 +15,7 @@ from typing import Any
 for _library in ("OPENBLAS", "OMP", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
+from docutils import nodes  # noqa: E402
 from sphinx_gallery.sorting import ExplicitOrder  # noqa: E402
 
 import mixedlearn  # noqa: E402
@@ -35,8 +36,11 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "auto_examples/**.ipynb", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "auto_examples/**.ipynb"]
 templates_path = ["_templates"]
+
+smartquotes = False
+toc_object_entries_show_parents = "hide"
 
 # Single backticks link to the object of that name where there is one, and are code where there is
 # none. Roles that say what they link to (class, func, ...) are held to it.
@@ -56,12 +60,12 @@ copybutton_prompt_is_regexp = True
 # -- API reference ---------------------------------------------------------------------------------
 
 autosummary_generate = True
-autosummary_ignore_module_all = False
+# On a file system that ignores case, a function and a class of the same name need two files.
+autosummary_filename_map = {
+    "mixedlearn.inference.Influence": "mixedlearn.inference.Influence-class"
+}
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "inherited-members": True, "member-order": "groupwise"}
 numpydoc_class_members_toctree = False
-numpydoc_show_class_members = False
-numpydoc_use_plots = True
 
 plot_formats = [("png", 100)]
 plot_srcset = ["2x"]
@@ -73,17 +77,39 @@ plot_include_source = True
 def without_foreign_references(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Keep the text of references in docstrings inherited from scikit-learn: they lead to its site."""
+    """Of references in docstrings of scikit-learn, which lead to its site, keep the text alone."""
     if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
         role = r":[a-z:]+:`~?([^<`]+?)\s*(?:<[^>]*>)?`"
         lines[:] = [re.sub(role, r"\1", line) for line in lines]
+
+
+def with_pictures(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Show what the examples of displays draw. Examples are the last section of a docstring."""
+    if name.startswith("mixedlearn.plot.") and "Examples" in lines:
+        start = lines.index("Examples") + 2
+        lines[start:] = [".. plot::", "", *("    " + line for line in lines[start:])]
+
+
+def without_last_blank_lines(app: Any, doctree: nodes.document) -> None:
+    """Show examples without the empty line that ends them for doctest."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.rawsource == block.astext():
+            block.rawsource = block.rawsource.rstrip()
+            block[:] = [nodes.Text(block.rawsource)]
 
 
 # -- Gallery ---------------------------------------------------------------------------------------
 
 gallery_order = [
     "growth_curves.py",
-    "several_factors.py",
+    "sleepstudy.py",
+    "pupils_in_classrooms.py",
+    "penicillin.py",
+    "pastes.py",
+    "insteval.py",
+    "cross_validation.py",
+    "pipeline_features.py",
+    "sitka.py",
     "*",
 ]
 sphinx_gallery_conf = {
@@ -96,6 +122,7 @@ sphinx_gallery_conf = {
     "doc_module": ("mixedlearn",),
     "reference_url": {"mixedlearn": None},
     "image_srcset": ["2x"],
+    "write_computation_times": False,
     "min_reported_time": 1e9,
     "show_memory": False,
     "show_signature": False,
@@ -118,6 +145,7 @@ html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
 html_sidebars = {"index": [], "install": [], "changelog": [], "tour": []}
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "mixedlearn", "alt_text": "mixedlearn: front page"},
     "header_links_before_dropdown": 6,
@@ -133,4 +161,7 @@ html_theme_options = {
 
 def setup(app: Any) -> None:
     """Connect the hooks of this file."""
+    app.connect("doctree-read", without_last_blank_lines)
+    # Before numpydoc, whose priority is 500, makes sections of the headings.
     app.connect("autodoc-process-docstring", without_foreign_references, priority=400)
+    app.connect("autodoc-process-docstring", with_pictures, priority=400)
