@@ -203,7 +203,9 @@ print(f"picture saved to {path.name} beside this script")
 from mixedlearn.plot import ResidualsDisplay
 
 model = models["uncorrelated"]
-ResidualsDisplay.from_estimator(model, X, y)
+residuals = ResidualsDisplay.from_estimator(model, X, y)
+residuals.ax_.set(xlabel="fitted weight (kg)", ylabel="residual (kg)")
+
 scaled = inference.residuals(model, X, y, kind="scaled")
 print("mean residual by week, in standard deviations of the noise")
 print(scaled.groupby(X["Time"]).mean().round(2).to_string())

@@ -3,10 +3,10 @@ Sitka spruces: an optimum that is easy to miss
 ==============================================
 
 The size of 79 Sitka spruces was measured five times in the summer of 1988; 54 of them grew in air
-enriched with ozone [1]_ [2]_. The statsmodels notebook *Linear Mixed Effects Models* [3]_ takes these
-data for its second example, with a model that two well-known programs do not agree on: lme4 stops at a
-restricted likelihood that is far from the best, and statsmodels warns of a boundary that is not there.
-The optimum, why the programs differ, and what the data say about the trees.
+enriched with ozone [1]_ [2]_. The statsmodels notebook *Linear Mixed Effects Models* [3]_ takes
+these data for its second example, with a model that two well-known programs do not agree on: lme4
+stops at a restricted likelihood that is far from the best, and statsmodels warns of a boundary that
+is not there. The optimum, why the programs differ, and what the data say about the trees.
 """
 
 # %%
@@ -22,7 +22,9 @@ from mixedlearn import lmer
 from mixedlearn.datasets import load_sitka
 
 sitka = load_sitka().frame
-sitka.groupby(["treat", "Time"])["size"].agg(["size", "mean", "std"]).round(3).unstack("treat")
+sitka.pivot_table(
+    values="size", index="Time", columns="treat", aggfunc=["count", "mean", "std"]
+).round(3)
 
 # %%
 # A random intercept
@@ -135,13 +137,14 @@ import matplotlib.pyplot as plt
 
 figure, ax = plt.subplots(layout="constrained")
 ax.plot(steps, way, color="black")
-for step, marker, label in ((0.0, "s", "lme4 stopped here"), (1.0, "o", "the optimum")):
+for step, marker, label, offset in (
+    (0.0, "s", "lme4 stopped here", (10, 8)),
+    (1.0, "o", "the optimum", (-50, -18)),
+):
     height = np.interp(step, steps, way)
     ax.plot(step, height, marker, color="black", markersize=7)
-    ax.annotate(
-        f"{label}: {height:.2f}", (step, height), xytext=(10, 8), textcoords="offset points"
-    )
-ax.set(xlabel="share of the way between the two", ylabel="REML criterion", ylim=(120, 158))
+    ax.annotate(f"{label}: {height:.2f}", (step, height), xytext=offset, textcoords="offset points")
+_ = ax.set(xlabel="share of the way between the two", ylabel="REML criterion", ylim=(120, 158))
 
 # %%
 # Is the variance of the slopes nearly zero?
@@ -209,10 +212,11 @@ PROFILE_RE = {
         (1.2041804669889011e-05, -64.93527961134214),
     ],
 }
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 display = ProfileLikelihoodDisplay.from_estimator(
-    slope, list(PROFILE_RE), scale="variance", reml=True
+    slope, list(PROFILE_RE), scale="variance", reml=True, ax=axes
 )
-for ax, points in zip(display.axes_, PROFILE_RE.values(), strict=True):
+for ax, points in zip(axes, PROFILE_RE.values(), strict=True):
     variances, log_likelihoods = np.transpose(points)
     ax.plot(variances, log_likelihoods - slope.log_likelihood_, "x", color="black", zorder=5)
 
@@ -243,7 +247,8 @@ pd.concat(
 
 intervals = inference.confidence_intervals(slope, method="profile", reml=True)
 deviations = intervals.drop(index="cor(intercept,Time|tree)")
-deviations.div(deviations["estimate"], axis=0).round(2).add_prefix("relative ").join(intervals)
+relative = deviations[["lower", "upper"]].div(deviations["estimate"], axis=0)
+pd.concat({"interval": deviations, "relative to the estimate": relative.round(2)}, axis=1)
 
 # %%
 # Relative to their estimates the standard deviations of intercepts and slopes are known about
@@ -264,7 +269,10 @@ inference.coefficient_table(ozone, ddf="kenward-roger")
 # less, or 15 per cent, with a p-value of 0.007. Over the 106 days from the first measurement to the
 # last that is a factor of 0.80 in size.
 
-GroupLinesDisplay.from_estimator(ozone, sitka, sitka["size"], feature="Time")
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+for ax, (treat, rows) in zip(axes, sitka.groupby("treat"), strict=True):
+    GroupLinesDisplay.from_estimator(ozone, rows, rows["size"], feature="Time", facets=False, ax=ax)
+    ax.set(xlabel="days since 1 January 1988", ylabel="log size", title=treat)
 
 # %%
 # What we have learned
