@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_matplotlib_support
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -19,7 +19,7 @@ INK = "black"
 GREY = "0.45"
 
 # Width and height, in inches, of one of several panels.
-_PANEL_WIDTH, _PANEL_HEIGHT = 3.2, 2.6
+PANEL_SIZE = (3.2, 2.6)
 
 
 def single_axes(ax: Any, caller: str) -> Any:
@@ -33,7 +33,13 @@ def single_axes(ax: Any, caller: str) -> Any:
 
 
 def panel_axes(
-    ax: Any, n_panels: int, caller: str, *, n_columns: int = 3, **subplots: Any
+    ax: Any,
+    n_panels: int,
+    caller: str,
+    *,
+    n_columns: int = 3,
+    panel_size: tuple[float, float] = PANEL_SIZE,
+    **subplots: Any,
 ) -> NDArray[np.object_]:
     """One-dimensional array of the axes of ``n_panels`` panels.
 
@@ -53,7 +59,7 @@ def panel_axes(
     n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
     if ax is None:
-        size = (max(_PANEL_WIDTH * n_columns, 4.8), max(_PANEL_HEIGHT * n_rows, 3.4))
+        size = (max(panel_size[0] * n_columns, 4.8), max(panel_size[1] * n_rows, 3.4))
         grid = plt.figure(figsize=size, layout="constrained").subplots(
             n_rows, n_columns, squeeze=False, **subplots
         )
