@@ -187,12 +187,17 @@ print(slopes)
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+
 from mixedlearn.plot import GroupLinesDisplay
 
-display = GroupLinesDisplay.from_estimator(models["intercept and slope"], X, y, feature="Time")
-display.ax_.set(xlabel="time (weeks)", ylabel="weight (kg)", title="Growth curves of 72 pigs")
+figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
+display = GroupLinesDisplay.from_estimator(
+    models["intercept and slope"], X, y, feature="Time", facets=False, ax=ax
+)
+ax.set(xlabel="time (weeks)", ylabel="weight (kg)", title="Growth curves of 72 pigs")
 path = Path(sys.argv[0]).with_suffix(".png")
-display.figure_.savefig(path, dpi=110)
+figure.savefig(path, dpi=110)
 print(f"picture saved to {path.name} beside this script")
 
 # %%
