@@ -1,4 +1,6 @@
-"""Growth curves of pigs: three mixed models, cross-validated, searched and drawn.
+"""
+Growth curves of pigs: three mixed models, cross-validated, searched and drawn
+==============================================================================
 
 The data are weekly weights of 72 pigs (`mixedlearn.datasets.load_dietox`). The models are those of
 the usual tutorials: every pig has its own level; its own level and its own growth; the same without
@@ -6,7 +8,7 @@ a covariance between the two. Run it with
 
     python examples/growth_curves.py
 
-It prints the fits and saves ``growth_curves.png`` beside this file.
+It prints the fits and saves ``growth_curves.png``.
 """
 
 from __future__ import annotations
@@ -115,9 +117,9 @@ def main() -> None:
     print(cross_validate(X, y, pigs).round(3).to_string())
     found = search(X, y)
     print(f"\nbest structure for known pigs: {found.best_params_}")
-    path = Path(__file__).with_suffix(".png")
+    path = Path("growth_curves.png")
     draw(MODELS["random intercept and slope"], X, y, path)
-    print(f"picture saved to {path.name} beside this script")
+    print(f"picture saved to {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Several grouping factors: crossed, nested, and a rating table of 73,421 lectures.
+"""
+Several grouping factors: crossed, nested, and a rating table of 73,421 lectures
+================================================================================
 
 Three classic data sets: samples of penicillin on plates (crossed), casks of paste in batches
 (nested), and students' evaluations of lectures (crossed, with departments). Run it with

@@ -100,14 +100,13 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Columns of X whose coefficient differs between levels. They need no fixed effect. A list
         holds for every factor; a dict gives the list by the factors' names, and none to a factor
         that it leaves out.
-    covariance : {"full", "diagonal", "scalar"}, array-like of bool of shape (q, q), or dict, \
-default="full"
+    covariance : {"full", "diagonal", "scalar"}, array-like of bool, or dict, default="full"
         Structure of the covariance of the q random effects of a level (the intercept first, then
         the slopes in their order): all variances and covariances free; no covariances; one variance
-        for all effects and no covariances; or, with a mask, covariances zero wherever the mask is
-        False. The zeros of a mask hold exactly; a mask whose covariances form a cycle of four or
-        more effects without a chord is refused. A dict gives it by the factors' names; a factor
-        that it leaves out has a full covariance.
+        for all effects and no covariances; or, with a mask of shape (q, q), covariances zero
+        wherever the mask is False. The zeros of a mask hold exactly; a mask whose covariances form
+        a cycle of four or more effects without a chord is refused. A dict gives it by the factors'
+        names; a factor that it leaves out has a full covariance.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True
@@ -162,7 +161,7 @@ default="full"
         Number of levels of every factor.
     n_features_in_ : int
         Number of columns of X, the group columns among them.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns of X, if it had names.
     formula_ : str
         The model in lme4's notation, whichever way it was given. What lme4 cannot write is noted:

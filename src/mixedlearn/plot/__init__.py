@@ -5,8 +5,16 @@ of a display hold the numbers, so that a picture can be checked, or drawn again 
 is imported when something is drawn.
 """
 
+from mixedlearn.plot.group_lines import GroupLinesDisplay
 from mixedlearn.plot.profile_likelihood import ProfileLikelihoodDisplay
 from mixedlearn.plot.qq import QQDisplay
 from mixedlearn.plot.residuals import ResidualsDisplay
+from mixedlearn.plot.simulated_predictions import SimulatedPredictionsDisplay
 
-__all__ = ["ProfileLikelihoodDisplay", "QQDisplay", "ResidualsDisplay"]
+__all__ = [
+    "GroupLinesDisplay",
+    "ProfileLikelihoodDisplay",
+    "QQDisplay",
+    "ResidualsDisplay",
+    "SimulatedPredictionsDisplay",
+]

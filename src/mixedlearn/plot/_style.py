@@ -7,6 +7,7 @@ lines differ in dashes or width, points in shape.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ GREY = "0.45"
 _VECTOR_POINTS = 2_000
 
 # Width and height, in inches, of one of several panels.
-_PANEL_WIDTH, _PANEL_HEIGHT = 3.2, 2.6
+PANEL_SIZE = (3.2, 2.6)
+# Of tick labels, at matplotlib's usual size.
+_LETTERS_PER_INCH = 11
 
 
 def single_axes(ax: Any, caller: str) -> Any:
@@ -36,7 +39,13 @@ def single_axes(ax: Any, caller: str) -> Any:
 
 
 def panel_axes(
-    ax: Any, n_panels: int, caller: str, *, n_columns: int = 3, **subplots: Any
+    ax: Any,
+    n_panels: int,
+    caller: str,
+    *,
+    n_columns: int = 3,
+    panel_size: tuple[float, float] = PANEL_SIZE,
+    **subplots: Any,
 ) -> NDArray[np.object_]:
     """One-dimensional array of the axes of ``n_panels`` panels.
 
@@ -56,7 +65,7 @@ def panel_axes(
     n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
     if ax is None:
-        size = (max(_PANEL_WIDTH * n_columns, 4.8), max(_PANEL_HEIGHT * n_rows, 3.4))
+        size = (max(panel_size[0] * n_columns, 4.8), max(panel_size[1] * n_rows, 3.4))
         grid = plt.figure(figsize=size, layout="constrained").subplots(
             n_rows, n_columns, squeeze=False, **subplots
         )
@@ -91,3 +100,27 @@ def points_style(
     if "c" not in (given or {}):
         defaults["color"] = BLUE
     return style(defaults, given, PathCollection)
+
+
+def name_places(axes: Any, names: Sequence[str], **text: Any) -> None:
+    """Name the places 0, 1, ... of the x axis, upright where the names would overlap.
+
+    ``text`` are properties of `matplotlib.text.Text`.
+    """
+    width = axes.get_window_extent().width / axes.figure.dpi
+    is_tight = sum(len(name) + 1 for name in names) > _LETTERS_PER_INCH * width
+    axes.set_xticks(range(len(names)), names, rotation=90 if is_tight else 0, **text)
+
+
+def population_line(linewidth: float) -> dict[str, Any]:
+    """Properties of the line of the population: dashed, with a white edge on top of the others."""
+    from matplotlib.patheffects import withStroke
+
+    return {
+        "color": INK,
+        "linewidth": linewidth,
+        "linestyle": "--",
+        "label": "population",
+        "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
+        "zorder": 3,
+    }

@@ -1,0 +1,243 @@
+"""What predictions of made-up rows need: factors, covariates and their typical values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic.parser.types import Factor as FormulaFactor
+from numpy.typing import NDArray
+
+from mixedlearn.design import Specification, plain_name
+from mixedlearn.exceptions import did_you_mean
+from mixedlearn.fitted import FittedModel
+from mixedlearn.formula import as_pandas
+from mixedlearn.formula.terms import names_in
+from mixedlearn.inference._models import model_of
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Covariate:
+    """A column of X with an effect.
+
+    Attributes
+    ----------
+    name : str
+    is_categorical : bool
+        Whether the model takes its values as categories, so that it knows no others.
+    is_straight : bool
+        Whether predictions are linear in it, the other columns being fixed.
+    """
+
+    name: str
+    is_categorical: bool
+    is_straight: bool
+
+
+def fitted_model(estimator: Any) -> FittedModel:
+    """The model of a fitted estimator, further rows of `update_random_effects` included."""
+    model_of(estimator)
+    return estimator._fitted_model()
+
+
+def choose_factor(specification: Specification, factor: Any) -> int:
+    """Position of the factor that is named, or of the only one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such factor, none at all, or several and none is named.
+    """
+    names = specification.factor_names
+    if not names:
+        raise ValueError(
+            "The model was fitted without grouping factors, so it has no levels to draw: fit it "
+            "with groups=... or a random term in its formula."
+        )
+    listed = ", ".join(map(repr, names))
+    if factor is None:
+        if len(names) > 1:
+            raise ValueError(
+                f"The model has {len(names)} grouping factors: choose one by factor=..., from "
+                f"{listed}."
+            )
+        return 0
+    name = plain_name(factor)
+    if name not in names:
+        raise ValueError(
+            f"factor names {name!r}, but the model's grouping factors are {listed}."
+            f"{did_you_mean(name, names)}"
+        )
+    return names.index(name)
+
+
+def covariates(estimator: Any) -> list[Covariate]:
+    """The columns of X that have a fixed or random effect."""
+    specification, compiled = estimator._fitted_model().specification, estimator._formula
+    if compiled is None:
+        return [
+            Covariate(specification.names[column], False, True) for column in specification.columns
+        ]
+    found: dict[str, Covariate] = {}
+    for coding in compiled.codings:
+        for term in coding.terms:
+            for factor in term.factors:
+                kind, _ = coding.spec.encoder_state[factor.expr]
+                is_categorical = kind is FormulaFactor.Kind.CATEGORICAL
+                is_straight = factor.eval_method is FormulaFactor.EvalMethod.LOOKUP
+                for name, _ in names_in(factor):
+                    if name in coding.variables:
+                        known = found.get(name, Covariate(name, False, True))
+                        found[name] = Covariate(
+                            name,
+                            known.is_categorical or is_categorical,
+                            known.is_straight and is_straight,
+                        )
+    return list(found.values())
+
+
+def slope_covariates(estimator: Any, k: int) -> list[str]:
+    """The columns of X that the random slopes of factor k are made of."""
+    specification, compiled = estimator._fitted_model().specification, estimator._formula
+    slopes = {
+        specification.names[specification.columns[slope]]
+        for slope in specification.factors[k].slopes
+    }
+    if compiled is None:
+        return sorted(slopes, key=specification.names.index)
+    found = [
+        name
+        for coding in compiled.codings
+        if slopes >= {*coding.names}
+        for name in coding.variables
+    ]
+    return list(dict.fromkeys(found))
+
+
+def covariate_frame(estimator: Any, X: Any, columns: NDArray[np.floating]) -> pd.DataFrame:
+    """The columns of X that `design_columns` needs.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+    X : array-like or DataFrame of shape (n, n_features)
+    columns : ndarray of shape (n, k)
+        The numeric columns of X, as `FittedState._rows` gives them.
+    """
+    compiled = estimator._formula
+    if compiled is None:
+        specification = estimator._fitted_model().specification
+        names = [specification.names[column] for column in specification.columns]
+        return pd.DataFrame(columns, columns=names)
+    used = [name for coding in compiled.codings for name in coding.variables]
+    used += [name for factor in compiled.factors for name in factor.columns]
+    return as_pandas(X)[list(dict.fromkeys(used))].reset_index(drop=True)
+
+
+def design_columns(estimator: Any, frame: pd.DataFrame) -> NDArray[np.floating]:
+    """The numeric columns of a `Design`, from the columns of `covariate_frame`."""
+    if estimator._formula is None:
+        return frame.to_numpy(dtype=np.float64)
+    return estimator._formula.rows(frame)
+
+
+def typical_rows(
+    frame: pd.DataFrame, columns: Sequence[Covariate], codes: NDArray[np.integer], n_levels: int
+) -> pd.DataFrame:
+    """A row for every level: means of numbers, the most frequent of categories.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n, n_columns)
+    columns : sequence of Covariate
+        The columns that get typical values. Others have those of the level's first row.
+    codes : ndarray of shape (n,), int
+        Level of each row, -1 for none; every level has rows.
+    n_levels : int
+    """
+    present = np.flatnonzero(codes >= 0)
+    own = codes[present]
+    counts = np.bincount(own, minlength=n_levels)
+    rows = frame.iloc[present[first_rows(own, n_levels)]].reset_index(drop=True)
+    for column in columns:
+        values = frame[column.name].iloc[present]
+        if column.is_categorical or not is_number(values):
+            rows[column.name] = values.iloc[_most_frequent(values, own)].array
+        else:
+            weights = values.to_numpy(dtype=np.float64)
+            rows[column.name] = np.bincount(own, weights, n_levels) / counts
+    return rows
+
+
+def first_rows(codes: NDArray[np.integer], n_levels: int) -> NDArray[np.intp]:
+    """The first row of every level."""
+    first = np.empty(n_levels, dtype=np.intp)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first
+
+
+def is_number(values: pd.Series) -> bool:
+    """Whether a column holds numbers that have a mean."""
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def _most_frequent(values: pd.Series, codes: NDArray[np.integer]) -> NDArray[np.intp]:
+    """For every level a row with its most frequent value, the earlier one of ties."""
+    distinct, categories = pd.factorize(values)
+    pairs, first, counts = np.unique(
+        codes.astype(np.int64) * len(categories) + distinct, return_index=True, return_counts=True
+    )
+    levels = pairs // len(categories)
+    order = np.lexsort((first, -counts, levels))
+    starts = np.flatnonzero(np.diff(levels[order], prepend=-1))
+    return first[order[starts]]
+
+
+def constant_codes(
+    codes: NDArray[np.integer], others: NDArray[np.integer], n_levels: int
+) -> NDArray[np.int32]:
+    """For every level the one level of another factor that its rows have; -1 where they differ."""
+    found = others[first_rows(codes, n_levels)].astype(np.int32)
+    found[codes[others != found[codes]]] = -1
+    return found
+
+
+def level_text(level: Any) -> str:
+    """A level as text: that of an interaction with colons."""
+    return ":".join(map(str, level)) if isinstance(level, tuple) else str(level)
+
+
+def level_categories(levels: pd.Index) -> pd.Index:
+    """Levels as the categories of a column; those of an interaction are tuples."""
+    return pd.Index(levels.tolist(), tupleize_cols=False) if levels.nlevels > 1 else levels
+
+
+def group_columns(estimator: Any) -> list[tuple[str, ...]]:
+    """For every factor the columns of X that hold its labels; none where they come beside X."""
+    specification, compiled = estimator._fitted_model().specification, estimator._formula
+    if compiled is not None:
+        return [factor.columns for factor in compiled.factors]
+    return [
+        tuple(specification.names[column] for column in factor.columns)
+        for factor in specification.factors
+    ]
+
+
+def parent_codes(model: FittedModel, k: int, j: int) -> NDArray[np.int32] | None:
+    """For every level of factor k the level of factor j that it is nested in; None if it is not."""
+    products = model.products if model.observed is None else model.observed
+    crossing = products.crossings[min(k, j), max(k, j)]
+    inner, outer = crossing.first, crossing.second
+    if k > j:
+        inner, outer = outer, inner
+    n_levels = len(model.blups[k])
+    if len(inner) != n_levels:
+        return None
+    parents = np.empty(n_levels, dtype=np.int32)
+    parents[inner] = outer
+    return parents
