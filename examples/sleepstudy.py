@@ -155,10 +155,10 @@ zeta = ProfileLikelihoodDisplay.from_estimator(model, list(intervals.index), kin
 intervals.round(4)
 
 # %%
-# lme4 1.1.31 gives the same to the four digits to which it interpolates its profiles (``confint``:
-# 14.3815 to 37.7160, -0.4815 to 0.6850, 3.8012 to 8.7534, 22.8983 to 28.8580, 237.6807 to 265.1295,
-# 7.3587 to 13.5759). The paper compares two intervals of the correlation, {-0.48, 0.68} by the
-# profile and {-0.54, 0.97} by 500 bootstrap samples. With 2,000:
+# lme4 1.1.31 gives the same but for the fourth decimal, because it interpolates its profiles
+# (``confint``: 14.3815 to 37.7160, -0.4815 to 0.6850, 3.8012 to 8.7534, 22.8983 to 28.8580,
+# 237.6807 to 265.1295, 7.3587 to 13.5759). The paper compares two intervals of the correlation,
+# {-0.48, 0.68} by the profile and {-0.54, 0.97} by a parametric bootstrap. With 2,000 resamples:
 
 bootstrap = inference.confidence_intervals(
     model, method="bootstrap", X=X, n_resamples=2000, random_state=0

@@ -237,7 +237,7 @@ def test_sleepstudy_profile_intervals_are_those_of_lme4(sleepstudy):
 
 
 def test_sleepstudy_bootstrap_interval_of_the_correlation_is_as_wide_as_the_papers(sleepstudy):
-    """The paper's is -0.54 to 0.97, from 500 samples."""
+    """The paper prints -0.54 to 0.97, of a bootstrap whose seed it does not tell."""
     lower, upper = sleepstudy["bootstrap"].loc["cor(intercept,Days|Subject)", ["lower", "upper"]]
     assert -0.6 < lower < -0.42
     assert upper > 0.9
