@@ -100,14 +100,13 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Columns of X whose coefficient differs between levels. They need no fixed effect. A list
         holds for every factor; a dict gives the list by the factors' names, and none to a factor
         that it leaves out.
-    covariance : {"full", "diagonal", "scalar"}, array-like of bool of shape (q, q), or dict, \
-default="full"
+    covariance : {"full", "diagonal", "scalar"}, array-like of bool, or dict, default="full"
         Structure of the covariance of the q random effects of a level (the intercept first, then
         the slopes in their order): all variances and covariances free; no covariances; one variance
-        for all effects and no covariances; or, with a mask, covariances zero wherever the mask is
-        False. The zeros of a mask hold exactly; a mask whose covariances form a cycle of four or
-        more effects without a chord is refused. A dict gives it by the factors' names; a factor
-        that it leaves out has a full covariance.
+        for all effects and no covariances; or, with a mask of shape (q, q), covariances zero
+        wherever the mask is False. The zeros of a mask hold exactly; a mask whose covariances form
+        a cycle of four or more effects without a chord is refused. A dict gives it by the factors'
+        names; a factor that it leaves out has a full covariance.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True
@@ -162,7 +161,7 @@ default="full"
         Number of levels of every factor.
     n_features_in_ : int
         Number of columns of X, the group columns among them.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns of X, if it had names.
     formula_ : str
         The model in lme4's notation, whichever way it was given. What lme4 cannot write is noted:
@@ -322,6 +321,7 @@ default="full"
         Returns
         -------
         self : MixedLinearRegressor
+            Fitted.
 
         Raises
         ------
@@ -343,6 +343,15 @@ default="full"
             If some part of the model cannot be estimated.
         ConvergenceWarning
             If the optimum does not carry its certificate.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> model.converged_, model.n_groups_
+        (True, {'Subject': 18})
         """
         frame = self._check_fit_frame(self, X, groups)
         if self.formula is None:
@@ -514,6 +523,20 @@ default="full"
         -----
         PopulationPredictionWarning
             If groups are missing although the random effects have a variance.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> model.predict(X.head(2)).round(1)
+        array([253.7, 273.3])
+        >>> model.predict(X.head(2), random_effects="none").round(1)
+        array([251.4, 261.9])
+        >>> mean, std = model.predict(X.head(2).assign(Subject="somebody new"), return_std=True)
+        >>> mean.round(1), std.round(1)
+        (array([251.4, 261.9]), array([36.2, 37. ]))
         """
         return self._predict(X, groups, random_effects, return_std, stacklevel=3)
 
@@ -594,6 +617,15 @@ default="full"
         -----
         PopulationPredictionWarning
             If groups are missing although the random effects have a variance.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.score(X, y), 3)
+        0.826
         """
         mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
         truth = check_response(self, mean, y)
@@ -695,6 +727,7 @@ default="full"
         Returns
         -------
         routing : MetadataRequest
+            What `fit`, `predict` and `score` ask for.
         """
         routing = super().get_metadata_routing()
         if self.groups is not None or self.formula is not None:

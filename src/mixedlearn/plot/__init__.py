@@ -5,7 +5,20 @@ of a display hold the numbers, so that a picture can be checked, or drawn again 
 is imported when something is drawn.
 """
 
+from mixedlearn.plot.covariances import CovarianceDisplay
 from mixedlearn.plot.group_lines import GroupLinesDisplay
+from mixedlearn.plot.profile_likelihood import ProfileLikelihoodDisplay
+from mixedlearn.plot.qq import QQDisplay
+from mixedlearn.plot.random_effects import RandomEffectsDisplay
+from mixedlearn.plot.residuals import ResidualsDisplay
 from mixedlearn.plot.simulated_predictions import SimulatedPredictionsDisplay
 
-__all__ = ["GroupLinesDisplay", "SimulatedPredictionsDisplay"]
+__all__ = [
+    "CovarianceDisplay",
+    "GroupLinesDisplay",
+    "ProfileLikelihoodDisplay",
+    "QQDisplay",
+    "RandomEffectsDisplay",
+    "ResidualsDisplay",
+    "SimulatedPredictionsDisplay",
+]

@@ -19,6 +19,9 @@ ORANGE = "#E69F00"
 INK = "black"
 GREY = "0.45"
 
+# More points than this are one image in a vector file.
+_VECTOR_POINTS = 2_000
+
 # Width and height, in inches, of one of several panels.
 PANEL_SIZE = (3.2, 2.6)
 # Of tick labels, at matplotlib's usual size.
@@ -105,3 +108,48 @@ def population_line(linewidth: float) -> dict[str, Any]:
         "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
         "zorder": 3,
     }
+
+
+def grid_axes(
+    ax: Any,
+    places: list[tuple[int, int]],
+    caller: str,
+    *,
+    figsize: tuple[float, float],
+    **ratios: list[float],
+) -> NDArray[np.object_]:
+    """One-dimensional array of the axes of panels at (row, column) of a grid of unequal cells.
+
+    ``ax`` is as for `panel_axes`, ``figsize`` the size of a new figure in inches, ``ratios`` are
+    ``width_ratios`` and ``height_ratios`` of the grid.
+    """
+    if ax is not None and (len(places) == 1 or not hasattr(ax, "plot")):
+        return panel_axes(ax, len(places), caller)
+    check_matplotlib_support(caller)
+    import matplotlib.pyplot as plt
+
+    shape = (1 + max(row for row, _ in places), 1 + max(column for _, column in places))
+    if ax is None:
+        figure = plt.figure(figsize=figsize, layout="constrained")
+        grid = figure.add_gridspec(*shape, **ratios)
+    else:
+        figure = ax.figure
+        ax.set_axis_off()
+        grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
+    return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
+
+
+def points_style(
+    n_points: int, sizes: tuple[float, float], given: dict[str, Any] | None, **defaults: Any
+) -> dict[str, Any]:
+    """Properties for `matplotlib.axes.Axes.scatter`.
+
+    ``sizes`` are those of few and of many points; many are one image in a vector file.
+    """
+    from matplotlib.collections import PathCollection
+
+    is_many = n_points > _VECTOR_POINTS
+    defaults |= {"s": sizes[is_many], "linewidth": 0, "rasterized": is_many}
+    if "c" not in (given or {}):
+        defaults["color"] = BLUE
+    return style(defaults, given, PathCollection)

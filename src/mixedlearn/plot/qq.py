@@ -1,0 +1,342 @@
+"""Normal quantile-quantile plots of the noise and of the random effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta, norm
+
+from mixedlearn.design import plain_name
+from mixedlearn.fitted import FittedModel
+from mixedlearn.inference import residuals
+from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.plot._style import INK, panel_axes, points_style, style
+
+FloatArray = NDArray[np.float64]
+
+# Below this share of an effect's variance, the variance of a BLUP is rounding error.
+NO_VARIANCE = 1e-10
+# The band is drawn at so many order statistics at most.
+BAND_POINTS = 400
+
+
+class QQDisplay:
+    """Normal quantile-quantile plot of the noise or of the random effects.
+
+    Use `from_estimator` to make one. Values are standardised to a variance of one, so that under
+    the model they lie around the line through the origin with slope one.
+
+    Parameters
+    ----------
+    values : dict of {str: Series or array-like of shape (n_values,)}
+        Standardised values of each panel by its title. NaN are left out; a panel without values
+        says that the variance is zero. `from_estimator` makes Series indexed by the levels of the
+        factor, or for the noise by the positions of the rows.
+    kind : {"noise", "random_effects"}, default="noise"
+        What the values are of.
+    level : float, default=0.95
+        Probability of the band.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes
+        One for each panel.
+    scatter_ : list of matplotlib PathCollection or None
+        The points of each panel; None where the variance is zero.
+    lines_ : list of matplotlib Line2D or None
+        The line through the origin with slope one.
+    bands_ : list of matplotlib PolyCollection or None
+        The confidence bands.
+
+    See Also
+    --------
+    ResidualsDisplay : Residuals against fitted values.
+    RandomEffectsDisplay : Random effects with their intervals, in their units.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.plot import QQDisplay
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> noise = QQDisplay.from_estimator(model, X, y)
+    >>> effects = QQDisplay.from_estimator(model)
+    >>> list(effects.values)
+    ['intercept | Subject', 'Days | Subject']
+    """
+
+    def __init__(
+        self,
+        *,
+        values: Mapping[str, pd.Series | ArrayLike],
+        kind: Literal["noise", "random_effects"] = "noise",
+        level: float = 0.95,
+    ):
+        self.values = {name: pd.Series(own, dtype=float) for name, own in values.items()}
+        if not self.values:
+            raise ValueError("values is empty: pass the values of a panel.")
+        self.kind = kind
+        self.level = level
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        y: Any = None,
+        groups: Any = None,
+        *,
+        sample_weight: Any = None,
+        factor: Any = None,
+        effect: str | None = None,
+        level: float = 0.95,
+        ax: Any = None,
+        scatter_kwargs: dict[str, Any] | None = None,
+        line_kwargs: dict[str, Any] | None = None,
+        band_kwargs: dict[str, Any] | None = None,
+    ) -> QQDisplay:
+        """Compute standardised values and draw them.
+
+        Parameters
+        ----------
+        estimator : MixedLinearRegressor
+            Fitted.
+        X, y, groups, sample_weight
+            The rows of the fit: the plot is that of the noise. Without them it is that of the
+            random effects, a panel for each factor and effect.
+        factor : str or tuple of str, default=None
+            Draw this grouping factor only.
+        effect : str, default=None
+            Draw this random effect only, ``"intercept"`` for the intercept.
+        level : float, default=0.95
+            Probability with which the band holds each point.
+        ax : matplotlib Axes or array of these, default=None
+            Axes to draw on: an array with one for each panel, or one whose place the panels fill;
+            None: those of a new figure.
+        scatter_kwargs, line_kwargs, band_kwargs : dict, default=None
+            Properties of the points, of the line, and of the band.
+
+        Returns
+        -------
+        display : QQDisplay
+
+        Raises
+        ------
+        ValueError
+            If rows are passed that are not those of the fit; if there is no such factor or effect,
+            or no random effects at all; if one is named for a plot of the noise; or if ``level`` is
+            not between zero and one.
+        TypeError
+            If the estimator is no `MixedLinearRegressor`.
+        NotFittedError
+            Before `fit`.
+
+        Notes
+        -----
+        *Noise.* Conditional residuals over their standard errors (``kind="studentized"`` of
+        `mixedlearn.inference.residuals`).
+
+        *Random effects.* BLUPs vary less than the random effects, and less in levels with few
+        rows. Each is divided by its own standard deviation, the root of
+
+            var(BLUP) = var(random effect) - var(BLUP - random effect)
+
+        where the prediction error on the right counts the estimation of the fixed effects (Lange &
+        Ryan 1989). Given the variance components, under the model all are then standard normal,
+        whatever the numbers of rows. Where a level has few rows, its BLUP is mostly a mean of noise
+        and looks normal whatever the distribution of the random effects: the plot finds outliers,
+        but is weak evidence for normality (Verbeke & Lesaffre 1996).
+
+        *Positions.* The i-th smallest of n values is drawn at the normal quantile of
+        ``(i - 3/8) / (n + 1/4)`` (Blom 1958). The band is pointwise: the i-th smallest of n
+        independent uniform numbers has the beta distribution with parameters i and n + 1 - i. It
+        takes the values as independent, which is nearly true where there are many more levels or
+        rows than fixed effects.
+
+        References
+        ----------
+        Blom, G. (1958). Statistical Estimates and Transformed Beta-Variables. Wiley.
+
+        Lange, N. & Ryan, L. (1989). Assessing normality in random effects models. Annals of
+        Statistics 17(2), 624-642.
+
+        Verbeke, G. & Lesaffre, E. (1996). A linear mixed-effects model with heterogeneity in the
+        random-effects population. Journal of the American Statistical Association 91(433),
+        217-221.
+        """
+        model = model_of(estimator)
+        check_level(level)
+        kind: Literal["noise", "random_effects"] = "noise"
+        if X is None and y is None and groups is None and sample_weight is None:
+            kind = "random_effects"
+            values = {
+                f"{name} | {table.columns.name}": table[name]
+                for table in _standardised(estimator, model, factor, effect)
+                for name in table
+            }
+        else:
+            if X is None or y is None:
+                raise ValueError(
+                    "The plot of the noise needs X and y, and groups and sample_weight if fit had "
+                    "them: pass the rows of the fit, or nothing for the plot of the random effects."
+                )
+            if factor is not None or effect is not None:
+                raise ValueError(
+                    "factor and effect are for the plot of the random effects, but X and y ask for "
+                    "that of the noise: leave one or the other out."
+                )
+            noise = residuals(
+                estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
+            )
+            values = {"noise": noise}
+        display = cls(values=values, kind=kind, level=level)
+        return display.plot(
+            ax=ax, scatter_kwargs=scatter_kwargs, line_kwargs=line_kwargs, band_kwargs=band_kwargs
+        )
+
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        scatter_kwargs: dict[str, Any] | None = None,
+        line_kwargs: dict[str, Any] | None = None,
+        band_kwargs: dict[str, Any] | None = None,
+    ) -> QQDisplay:
+        """Draw the values.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of these, default=None
+            Axes to draw on: an array with one for each panel, or one whose place the panels fill;
+            None: those of a new figure.
+        scatter_kwargs, line_kwargs, band_kwargs : dict, default=None
+            Properties of the points, of the line, and of the band.
+
+        Returns
+        -------
+        display : QQDisplay
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If ``level`` is not between zero and one.
+        """
+        check_level(self.level)
+        axes = panel_axes(ax, len(self.values), f"{type(self).__name__}.plot")
+        from matplotlib.collections import PolyCollection
+        from matplotlib.lines import Line2D
+
+        self.scatter_: list[Any] = []
+        self.lines_: list[Any] = []
+        self.bands_: list[Any] = []
+        what = "Studentized residual" if self.kind == "noise" else "Standardised BLUP"
+        for own_ax, (name, panel) in zip(axes, self.values.items(), strict=True):
+            own_ax.set_title(name)
+            ordered = np.sort(panel.dropna().to_numpy())
+            if not len(ordered):
+                own_ax.set(xticks=[], yticks=[])
+                middle = {"ha": "center", "va": "center", "transform": own_ax.transAxes}
+                own_ax.text(0.5, 0.5, "The variance is zero.", **middle)
+                self.scatter_.append(None)
+                self.lines_.append(None)
+                self.bands_.append(None)
+                continue
+            quantiles = plotting_positions(len(ordered))
+            ranks, lower, upper = _band(len(ordered), self.level)
+            properties = style({"color": "0.85", "linewidth": 0}, band_kwargs, PolyCollection)
+            band = own_ax.fill_between(quantiles[ranks - 1], lower, upper, **properties)
+            reach = quantiles[[0, -1]] + [-0.2, 0.2]
+            properties = style({"color": INK, "linewidth": 1.0}, line_kwargs, Line2D)
+            (line,) = own_ax.plot(reach, reach, **properties)
+            above = line.get_zorder() + 1
+            properties = points_style(len(ordered), (14.0, 5.0), scatter_kwargs, zorder=above)
+            self.scatter_.append(own_ax.scatter(quantiles, ordered, **properties))
+            self.lines_.append(line)
+            self.bands_.append(band)
+            own_ax.set(xlabel="Standard normal quantile", ylabel=what)
+        self.axes_, self.figure_ = axes, axes[0].figure
+        return self
+
+
+def plotting_positions(n: int) -> FloatArray:
+    """Standard normal quantiles at which n ordered values are drawn, shape (n,)."""
+    return np.asarray(norm.ppf((np.arange(1, n + 1) - 0.375) / (n + 0.25)))
+
+
+def _band(n: int, level: float) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Some ranks from 1 to n, and the bounds of the order statistics of a normal sample there."""
+    positions = plotting_positions(n)
+    spread = norm.cdf(np.linspace(positions[0], positions[-1], BAND_POINTS))
+    ranks = np.unique(np.clip(np.round(n * spread + 0.5), 1, n).astype(int))
+    tail = (1.0 - level) / 2.0
+    lower, upper = (
+        np.asarray(norm.ppf(beta.ppf(share, ranks, n + 1 - ranks))) for share in (tail, 1.0 - tail)
+    )
+    return ranks, lower, upper
+
+
+def _standardised(
+    estimator: Any, model: FittedModel, factor: Any, effect: Any
+) -> list[pd.DataFrame]:
+    """Standardised BLUPs of the effects that are wanted, a table for each factor.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    factors = model.specification.factors
+    if not factors:
+        raise ValueError(
+            "The model was fitted without groups, so it has no random effects: pass X and y for "
+            "the plot of the noise."
+        )
+    names = [own.name for own in factors]
+    name = None if factor is None else plain_name(factor)
+    if name is not None and name not in names:
+        raise ValueError(
+            f"The model has no grouping factor {name!r}: they are {', '.join(map(repr, names))}."
+        )
+    of_factors = [k for k in range(len(factors)) if name in (None, names[k])]
+    known = list(dict.fromkeys(own for k in of_factors for own in factors[k].effects))
+    if effect is not None and effect not in known:
+        of_factor = "The model" if name is None else f"The factor {name!r}"
+        raise ValueError(
+            f"{of_factor} has no random effect {effect!r}: they are {', '.join(map(repr, known))}."
+        )
+    tables = []
+    for k in of_factors:
+        if effect in (None, *factors[k].effects):
+            table = pd.DataFrame(
+                standardised_blups(model, k),
+                index=estimator._fit_levels[k],
+                columns=pd.Index(factors[k].effects, name=names[k]),
+            )
+            tables.append(table if effect is None else table[[effect]])
+    return tables
+
+
+def standardised_blups(model: FittedModel, k: int) -> FloatArray:
+    """BLUPs of factor k over their standard deviations, shape (m, q); NaN where these are zero."""
+    covariance = np.diag(model.covariances[k])
+    conditional = np.einsum("maa->ma", model.conditional_covariances(k))
+    # The BLUP moves with the estimated coefficients.
+    response = np.einsum(
+        "ai,ipm,pj->maj",
+        model.random_bases[k].to_user,
+        model.posterior.coef_response[k],
+        model.fixed_effects.inverse_root,
+        optimize=True,
+    )
+    by_coef = model.noise_variance * np.einsum("maj,maj->ma", response, response)
+    variance = covariance - conditional - by_coef
+    has_variance = variance > NO_VARIANCE * covariance
+    deviation = np.sqrt(np.where(has_variance, variance, np.nan))
+    return model.blups[k] / deviation
