@@ -21,6 +21,7 @@ with a standard deviation of 0.025 between classes; agreeableness is worth nothi
 # ----------
 # **R**: ``read.table(...)``, ``head(lmm.data)``, ``table(lmm.data$class, lmm.data$school)``
 
+import textwrap
 import warnings
 
 import matplotlib.pyplot as plt
@@ -106,11 +107,11 @@ _ = figure.legend(
 FIXED = "extro ~ open + agree + social"
 
 
-def least_squares(formula):
-    """Least squares by maximum likelihood, as R's `glm` fits them."""
+def least_squares(formula, reml=False):
+    """Least squares; the AIC of R's `glm` is that of maximum likelihood, without `reml`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoGroupsWarning)
-        return lmer(formula, pupils, reml=False)
+        return lmer(formula, pupils, reml=reml)
 
 
 by_least_squares = {
@@ -130,9 +131,11 @@ pd.DataFrame(
 ).T.round(3)
 
 # %%
-# The F test of all schools at once:
+# The F test of all schools at once. Its noise variance is over the residual degrees of freedom,
+# which is that of REML:
 
-inference.anova(by_least_squares[" + school"], ddf="residual").round(4)
+f_tests = inference.anova(least_squares(FIXED + " + school", reml=True), ddf="residual")
+f_tests.round(4)
 
 # %%
 # **R**: ``dlply(lmm.data, .(school, class), function(x) glm(extro ~ open + agree + social, data =
@@ -210,8 +213,9 @@ inference.likelihood_ratio_test(by_school, nested)
 # them all.
 
 print(by_school.formula_)
-print([name for name in dir(by_school) if name.endswith("_") and not name.startswith("_")])
-print(inference.__all__)
+attributes = [name for name in dir(by_school) if name.endswith("_") and not name.startswith("_")]
+print(textwrap.fill(", ".join(attributes), 90))
+print(textwrap.fill(", ".join(inference.__all__), 90))
 
 # %%
 # **R**: ``fixef(MLexamp1)``, ``vcov(MLexamp1)``
@@ -299,7 +303,8 @@ simulated.round(3)
 #
 # The tutorial calls this the more conservative view. It is, of the distance of a school from the
 # population. That uncertainty is common to all schools: it moves them together, and the difference
-# between two schools is known far better than either of them.
+# between two schools is known far better than either of them. The conditional intervals are so
+# short that the points hide them.
 
 difference = draws[:, 1] - draws[:, 0]
 print(f"sd of school I {draws[:, 0].std():.2f}, of school II minus school I {difference.std():.2f}")

@@ -246,7 +246,8 @@ results["edu:club", "mixed: slope and classroom mean"] = note(
 # The generating coefficients are 0.5 for ``edu`` and -0.3 for ``edu:club``.
 
 table = pd.DataFrame(results).T.rename_axis(["effect", "method"])
-table.round(3).assign(p_value=table["p_value"].map("{:.1e}".format))
+decimals = {"RMSE": 2, "coef": 3, "std_error": 3, "stat": 2, "df": 1}
+table.round(decimals).assign(p_value=table["p_value"].map("{:.1e}".format))
 
 # %%
 # For the slope of ``edu``, whose true mean is 0.5:
@@ -260,7 +261,8 @@ table.round(3).assign(p_value=table["p_value"].map("{:.1e}".format))
 # - *Two stages* find the slope with an honest standard error.
 # - The *random intercept* is pulled a little towards the line of the means, and its standard error
 #   is that of ANCOVA. With a *random slope* the standard error is honest; with the *mean of the
-#   classroom* as a covariate the pull is gone, too. So the data were generated, but for the club.
+#   classroom* as a covariate the pull is gone, too. This is how the data were generated, but for
+#   the club.
 #
 # For the effect of the club on the slope, ANCOVA's statistic is again the largest and the least
 # trustworthy. The mixed model has a smaller standard error than the two stages, because it knows

@@ -51,6 +51,12 @@ def test_least_squares(extroversion):
     np.testing.assert_allclose(found, SCHOOLS["least_squares_aic"], rtol=1e-10)
 
 
+def test_f_test_of_schools(extroversion):
+    row, expected = extroversion["f_tests"].loc["school"], SCHOOLS["school_f_test"]
+    assert row["f_value"] == pytest.approx(expected["f"], rel=1e-9)
+    assert (row["num_df"], row["den_df"]) == (expected["num_df"], expected["den_df"])
+
+
 @pytest.mark.parametrize("name", SCHOOLS["models"])
 def test_mixed_models(extroversion, name):
     model, expected = extroversion[name], SCHOOLS["models"][name]
