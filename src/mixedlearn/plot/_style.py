@@ -64,13 +64,24 @@ def panel_axes(
             n_rows, n_columns, squeeze=False, **subplots
         )
     else:
-        ax.set_axis_off()
-        place = ax.get_subplotspec().subgridspec(n_rows, n_columns)
+        place = _place_of(ax, n_panels, caller).subgridspec(n_rows, n_columns)
         grid = place.subplots(squeeze=False, **subplots)
     axes = grid.ravel()
     for spare in axes[n_panels:]:
         spare.remove()
     return np.asarray(axes[:n_panels])
+
+
+def _place_of(ax: Any, n_panels: int, caller: str) -> Any:
+    """The cell of a grid that an axes fills, which is emptied for panels."""
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError(
+            f"{caller} draws {n_panels} panels, and ax is one axes that is not in a grid: pass an "
+            f"array of {n_panels} axes, or one that plt.subplots made."
+        )
+    ax.set_axis_off()
+    return place
 
 
 def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -> dict[str, Any]:
@@ -104,6 +115,5 @@ def grid_axes(
         grid = figure.add_gridspec(*shape, **ratios)
     else:
         figure = ax.figure
-        ax.set_axis_off()
-        grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
+        grid = _place_of(ax, len(places), caller).subgridspec(*shape, **ratios)
     return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
