@@ -435,3 +435,15 @@ def test_what_is_no_fitted_model(study):
         RandomEffectsDisplay.from_estimator(pipeline)
     with pytest.raises(NotFittedError):
         RandomEffectsDisplay.from_estimator(MixedLinearRegressor())
+
+
+def test_long_labels_leave_room_for_the_panel():
+    table = table_of(8)
+    short = RandomEffectsDisplay(table=table, level=0.95).plot()
+    names = [f"a school with a name of forty letters, {i}" for i in range(8)]
+    long = RandomEffectsDisplay(table=table.assign(level=names), level=0.95).plot()
+    widths = []
+    for display in (short, long):
+        display.figure_.canvas.draw()
+        widths.append(display.axes_[0].get_window_extent().width)
+    assert widths[1] > 0.85 * widths[0]

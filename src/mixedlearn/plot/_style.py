@@ -97,7 +97,7 @@ def grid_axes(
     caller: str,
     *,
     figsize: tuple[float, float],
-    **ratios: list[float],
+    **ratios: Any,
 ) -> NDArray[np.object_]:
     """One-dimensional array of the axes of panels at (row, column) of a grid of unequal cells.
 

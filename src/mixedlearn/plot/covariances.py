@@ -337,7 +337,7 @@ def _draw_matrix(
     numbers = []
     for i, j in np.ndindex(q, q):
         color = "white" if not is_hidden[i, j] and values[i, j] > _DARK else INK
-        text = _correlation(values[i, j], is_diagonal=i == j, is_free=bool(is_free[i, j]))
+        text = _correlation(float(values[i, j]), is_diagonal=i == j, is_free=bool(is_free[i, j]))
         numbers.append(ax.text(j, i, text, **{"color": color, **text_style}))
     ax.set_xticks(range(q), list(matrix.columns), rotation=90 if q > 2 else 0, parse_math=False)
     ax.set_yticks(range(q), list(matrix.index), parse_math=False)
@@ -346,7 +346,7 @@ def _draw_matrix(
     if not is_free.all():
         notes.append("hatched: fixed at zero")
     if np.isnan(values).any():
-        notes.append("\u2013: undefined, a variance is zero")
+        notes.append("\u2013: zero variance")
     ax.set_xlabel("\n".join(notes))
     return image, numbers
 

@@ -27,8 +27,10 @@ MOST_COLUMNS = 6
 _ROW, _LEAST_ROWS, _RANKS, _FRAME = 0.17, 0.5, 2.6, 0.75
 # Widths of a panel: of up to three side by side, and of more.
 _WIDTH, _NARROW = 2.6, 1.9
-# Size of the levels' labels in points, and the least that can be read.
+# Size of the levels' labels in points, and the least that can be read; about the width of a letter
+# in inches, and so many letters widen the figure.
 _FONT, _LEAST_FONT = 9.0, 5.0
+_LETTER, _MOST_LETTERS = 0.075, 40
 # Lines of intervals that hold zero.
 _PALE = "0.7"
 
@@ -210,7 +212,10 @@ class RandomEffectsDisplay:
             ax,
             [panel.place for panel in panels],
             type(self).__name__,
-            figsize=(1.2 + max(width * n_columns, 3.8), sum(heights.values()) + 0.5),
+            figsize=(
+                _labels_width(panels) + max(width * n_columns, 3.8),
+                sum(heights.values()) + 0.5,
+            ),
             height_ratios=list(heights.values()),
         )
         self.figure_ = self.axes_[0].figure
@@ -257,6 +262,8 @@ class _Panel:
         Of the table.
     positions : ndarray of int, shape (n_levels,)
         Where each level is; 1 is the bottom row.
+    names : list of str or None
+        Labels of the levels, if there are not too many.
     has_own_order : bool
         Whether the levels need not be where they are in the factor's other panels.
     place : (int, int)
@@ -267,6 +274,7 @@ class _Panel:
     effect: str
     rows: pd.DataFrame
     positions: NDArray[np.intp]
+    names: list[str] | None
     has_own_order: bool
     place: tuple[int, int]
 
@@ -281,6 +289,8 @@ def _panels(table: pd.DataFrame, effects: list[str], sort: bool | str) -> Iterat
         n_levels = len(own) // len(parts)
         # Levels without labels cannot be followed from panel to panel.
         has_own_order = sort == "panel" or (sort is True and n_levels > MOST_LABELS)
+        levels = next(iter(parts.values()))["level"]
+        names = [_name(level) for level in levels] if n_levels <= MOST_LABELS else None
         for (effect, rows), column in zip(parts.items(), columns, strict=True):
             by = effect if has_own_order else sort if sort in parts else next(iter(parts))
             positions = np.arange(n_levels, 0, -1)
@@ -288,7 +298,7 @@ def _panels(table: pd.DataFrame, effects: list[str], sort: bool | str) -> Iterat
                 order = np.argsort(parts[by]["estimate"].to_numpy(), kind="stable")
                 positions[order] = np.arange(1, n_levels + 1)
             place = (top + lines.index(column // MOST_COLUMNS), column % MOST_COLUMNS)
-            yield _Panel(str(factor), effect, rows, positions, has_own_order, place)
+            yield _Panel(str(factor), effect, rows, positions, names, has_own_order, place)
         top += len(lines)
 
 
@@ -299,6 +309,17 @@ def _check_sort(sort: bool | str, effects: list[str]) -> None:
         f"sort={sort!r} is no order: use True, False, 'panel' or an effect that is drawn, one of "
         f"{', '.join(map(repr, effects))}.{did_you_mean(sort, effects)}"
     )
+
+
+def _name(level: Any) -> str:
+    """A level, of an interaction too, as text."""
+    return ":".join(map(str, level)) if isinstance(level, tuple) else str(level)
+
+
+def _labels_width(panels: list[_Panel]) -> float:
+    """What the labels left of the first panel take of the figure, in inches."""
+    longest = max((len(name) for panel in panels for name in panel.names or ()), default=6)
+    return 0.7 + _LETTER * min(longest, _MOST_LETTERS)
 
 
 def _panel_height(n_levels: int) -> float:
@@ -312,7 +333,7 @@ def _draw(
     from matplotlib.collections import LineCollection
 
     rows = panel.rows
-    is_rank = len(rows) > MOST_LABELS
+    is_rank = panel.names is None
     is_raster = len(rows) > MOST_VECTORS
     excludes = ((rows["lower"] > 0.0) | (rows["upper"] < 0.0)).to_numpy()
     drawn = []
@@ -350,13 +371,11 @@ def _font_that_fits(ax: Any, n_levels: int) -> float:
 
 def _label_levels(ax: Any, panel: _Panel, font_size: float) -> None:
     """Labels of the levels if they can be read, else ranks."""
-    levels = panel.rows["level"]
-    if len(levels) > MOST_LABELS or font_size < _LEAST_FONT:
-        ax.set_ylabel(f"{panel.factor} ({len(levels):,} levels)", parse_math=False)
+    if panel.names is None or font_size < _LEAST_FONT:
+        ax.set_ylabel(f"{panel.factor} ({len(panel.rows):,} levels)", parse_math=False)
         ax.yaxis.set_major_formatter("{x:,.0f}")
         return
-    names = [":".join(map(str, own)) if isinstance(own, tuple) else str(own) for own in levels]
-    ax.set_yticks(panel.positions, names, parse_math=False, fontsize=font_size)
+    ax.set_yticks(panel.positions, panel.names, parse_math=False, fontsize=font_size)
     ax.set_ylabel(panel.factor, parse_math=False)
 
 
