@@ -30,6 +30,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "matplotlib.sphinxext.plot_directive",
+    "matplotlib.sphinxext.figmpl_directive",
     "numpydoc",
     "myst_parser",
     "sphinx_copybutton",
@@ -102,15 +103,16 @@ def without_last_blank_lines(app: Any, doctree: nodes.document) -> None:
 
 gallery_order = [
     "growth_curves.py",
+    "sitka.py",
     "sleepstudy.py",
-    "pupils_in_classrooms.py",
+    "dyestuff.py",
     "penicillin.py",
     "pastes.py",
     "insteval.py",
+    "pupils_in_classrooms.py",
+    "extroversion.py",
     "cross_validation.py",
     "pipeline_features.py",
-    "sitka.py",
-    "*",
 ]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -122,6 +124,8 @@ sphinx_gallery_conf = {
     "doc_module": ("mixedlearn",),
     "reference_url": {"mixedlearn": None},
     "image_srcset": ["2x"],
+    # What a call of matplotlib returns is no result to show.
+    "ignore_repr_types": r"matplotlib\.",
     "write_computation_times": False,
     "min_reported_time": 1e9,
     "show_memory": False,
@@ -143,7 +147,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
-html_sidebars = {"index": [], "install": [], "changelog": [], "tour": []}
+html_sidebars = {"*": []}  # pages beside index.md have no section to navigate in
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {

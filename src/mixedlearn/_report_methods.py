@@ -37,6 +37,15 @@ class ReportMethods(FittedState):
         ValueError
             If theta holds no numbers, has another length than ``theta_``, is not finite, or is too
             large for the likelihood to be computed.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.log_likelihood(), 4), round(model.log_likelihood([1.0, 0.0, 0.2]), 4)
+        (-871.8141, -872.1221)
         """
         check_is_fitted(self)
         if theta is None:
@@ -110,9 +119,22 @@ class ReportMethods(FittedState):
         NotFittedError
             Before `fit`.
 
+        See Also
+        --------
+        aic : Which parameters count.
+
         References
         ----------
         Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6, 461-464.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.bic(), 2)
+        1774.79
         """
         return _criteria.bic(self._fitted_model())
 

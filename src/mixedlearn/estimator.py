@@ -321,6 +321,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Returns
         -------
         self : MixedLinearRegressor
+            Fitted.
 
         Raises
         ------
@@ -342,6 +343,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             If some part of the model cannot be estimated.
         ConvergenceWarning
             If the optimum does not carry its certificate.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> model.converged_, model.n_groups_
+        (True, {'Subject': 18})
         """
         frame = self._check_fit_frame(self, X, groups)
         if self.formula is None:
@@ -513,6 +523,20 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         -----
         PopulationPredictionWarning
             If groups are missing although the random effects have a variance.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> model.predict(X.head(2)).round(1)
+        array([253.7, 273.3])
+        >>> model.predict(X.head(2), random_effects="none").round(1)
+        array([251.4, 261.9])
+        >>> mean, std = model.predict(X.head(2).assign(Subject="somebody new"), return_std=True)
+        >>> mean.round(1), std.round(1)
+        (array([251.4, 261.9]), array([36.2, 37. ]))
         """
         return self._predict(X, groups, random_effects, return_std, stacklevel=3)
 
@@ -593,6 +617,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         -----
         PopulationPredictionWarning
             If groups are missing although the random effects have a variance.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.score(X, y), 3)
+        0.826
         """
         mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
         truth = check_response(self, mean, y)
@@ -694,6 +727,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Returns
         -------
         routing : MetadataRequest
+            What `fit`, `predict` and `score` ask for.
         """
         routing = super().get_metadata_routing()
         if self.groups is not None or self.formula is not None:

@@ -3,12 +3,26 @@
 import difflib
 from collections.abc import Sequence
 
+__all__ = ["DegenerateModelWarning", "NoGroupsWarning", "PopulationPredictionWarning"]
+
 
 class NoGroupsWarning(UserWarning):
     """`fit` received no groups, so the model has no random effects.
 
     scikit-learn hands groups to `fit` only if it is told to: see the user guide of metadata
     routing, or name the group column in the constructor.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.exceptions import NoGroupsWarning
+    >>> study = load_sleepstudy()
+    >>> with warnings.catch_warnings(category=NoGroupsWarning, action="ignore"):
+    ...     least_squares = MixedLinearRegressor().fit(study.data[["Days"]], study.target)
+    >>> least_squares.n_groups_
+    {}
     """
 
 
@@ -16,11 +30,39 @@ class PopulationPredictionWarning(UserWarning):
     """A model with random effects was asked to predict without groups.
 
     The prediction is that of the population: the fixed effects alone.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.exceptions import PopulationPredictionWarning
+    >>> study = load_sleepstudy()
+    >>> X = study.data[["Days"]]
+    >>> model = MixedLinearRegressor().fit(X, study.target, groups=study.groups)
+    >>> with warnings.catch_warnings(category=PopulationPredictionWarning, action="ignore"):
+    ...     mean = model.predict(X.head(2))
+    >>> mean.round(1)
+    array([251.4, 261.9])
     """
 
 
 class DegenerateModelWarning(UserWarning):
-    """Some part of the model cannot be estimated from these data; the message says which."""
+    """Some part of the model cannot be estimated from these data; the message says which.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.exceptions import DegenerateModelWarning
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> X["hours"] = 24 * X["Days"]
+    >>> with warnings.catch_warnings(category=DegenerateModelWarning, action="ignore"):
+    ...     model = MixedLinearRegressor(groups="Subject").fit(X, y)
+    >>> model.coef_.round(1)
+    array([10.5,  0. ])
+    """
 
 
 def did_you_mean(name: object, names: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils.metadata_routing import UNUSED
 
+__all__ = ["GroupsScorer"]
+
 
 class GroupsScorer(BaseEstimator):
     """Scorer that passes groups to `predict`.
@@ -75,6 +77,18 @@ class GroupsScorer(BaseEstimator):
         Returns
         -------
         score : float
+            What the scorer named by ``scoring`` makes of the predictions.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> from mixedlearn.metrics import GroupsScorer
+        >>> study = load_sleepstudy()
+        >>> X, y, subjects = study.data[["Days"]], study.target, study.groups
+        >>> model = MixedLinearRegressor(random_slopes=["Days"]).fit(X, y, groups=subjects)
+        >>> round(GroupsScorer("r2").score(model, X, y, subjects), 3)
+        0.826
         """
         # The predict of a search takes no groups; that of its best estimator does.
         estimator = getattr(estimator, "best_estimator_", estimator)

@@ -75,6 +75,7 @@ def parametric_bootstrap(
     Returns
     -------
     result : BootstrapResult
+        The statistic of the fit and those of the resamples.
 
     Raises
     ------

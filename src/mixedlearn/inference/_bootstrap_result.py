@@ -27,6 +27,25 @@ class BootstrapResult:
         Number of resamples whose refit carries no certificate.
     n_singular : int
         Number of resamples whose refit has a singular covariance of random effects.
+
+    See Also
+    --------
+    parametric_bootstrap : Makes it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import parametric_bootstrap
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> result = parametric_bootstrap(model, X, n_resamples=50, random_state=0)
+    >>> result.n_resamples, result.n_not_converged
+    (50, 0)
+    >>> result.standard_errors[["intercept", "Days"]].round(1)
+    intercept    7.2
+    Days         1.4
+    dtype: float64
     """
 
     estimate: pd.Series
@@ -74,6 +93,18 @@ class BootstrapResult:
         ------
         ValueError
             If ``level`` is no probability or ``kind`` is none of the three.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> from mixedlearn.inference import parametric_bootstrap
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> result = parametric_bootstrap(model, X, n_resamples=50, random_state=0)
+        >>> result.confidence_interval(level=0.8, kind="basic").loc[["Days"]].round(1)
+              lower  upper
+        Days    8.8   12.1
         """
         tail = (1.0 - check_level(level)) / 2.0
         if kind not in KINDS:
@@ -90,7 +121,27 @@ class BootstrapResult:
         return pd.DataFrame({"lower": lower, "upper": upper}).reindex(self.names)
 
     def summary(self) -> pd.DataFrame:
-        """Estimates, bias, standard errors and 95% percentile intervals."""
+        """Estimates, bias, standard errors and 95% percentile intervals.
+
+        Returns
+        -------
+        table : DataFrame of shape (k, 5)
+            Columns "estimate", "bias", "std_error", "lower" and "upper", a row for each part of the
+            statistic.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> from mixedlearn.inference import parametric_bootstrap
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> result = parametric_bootstrap(model, X, n_resamples=50, random_state=0)
+        >>> result.summary().loc[["sd(noise)", "Days"]].round(1)
+                   estimate  bias  std_error  lower  upper
+        sd(noise)      25.6  -0.3        1.6   22.4   28.4
+        Days           10.5   0.1        1.4    8.4   13.5
+        """
         table = pd.DataFrame(
             {"estimate": self.estimate, "bias": self.bias, "std_error": self.standard_errors}
         )

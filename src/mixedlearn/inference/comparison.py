@@ -56,6 +56,22 @@ class LikelihoodRatioTest:
         Whether a model was fitted by REML and has been refitted by ML.
     is_converged : bool
         Whether the optima of both models carry their certificates.
+
+    See Also
+    --------
+    likelihood_ratio_test : Computes it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import likelihood_ratio_test
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> intercepts = MixedLinearRegressor(groups="Subject").fit(X, y)
+    >>> slopes = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> test = likelihood_ratio_test(intercepts, slopes)
+    >>> round(test.statistic, 3), test.df, test.is_refitted
+    (42.139, 2, True)
     """
 
     statistic: float

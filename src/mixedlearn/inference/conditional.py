@@ -46,6 +46,21 @@ class ConditionalAIC:
         Trace of the hat matrix: effective number of fixed and random effects.
     n_parameters : float
         That and one for the noise variance.
+
+    See Also
+    --------
+    conditional_aic : Computes it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import conditional_aic
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> criterion = conditional_aic(model)
+    >>> round(criterion.effective_df, 2), round(criterion.value, 2)
+    (29.02, 1709.06)
     """
 
     value: float

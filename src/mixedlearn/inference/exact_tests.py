@@ -47,6 +47,21 @@ class ExactTest:
         Number of simulated statistics.
     is_restricted : bool
         Whether restricted likelihoods were compared.
+
+    See Also
+    --------
+    exact_restricted_lrt, exact_lrt : Compute it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_dyestuff
+    >>> from mixedlearn.inference import exact_restricted_lrt
+    >>> X, y = load_dyestuff(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
+    >>> test = exact_restricted_lrt(model, random_state=0)
+    >>> test.hypothesis, round(test.statistic, 3), round(test.zero_share, 2)
+    ('var(intercept|Batch) = 0', 6.369, 0.55)
     """
 
     hypothesis: str
@@ -181,6 +196,7 @@ def exact_lrt(
     Returns
     -------
     test : ExactTest
+        The hypothesis, the statistic and its p-value.
 
     Raises
     ------

@@ -49,20 +49,32 @@ def _variances(model: FittedModel) -> _Variances:
     gram = products.gram
     response = np.zeros(len(gram))
     response[-1] = 1.0
-    random = []
-    for factor, z, covariance in zip(
-        model.specification.factors, products.z_columns, model.covariances, strict=True
-    ):
+    random = [
+        np.einsum("ab,ab->", square, covariance)
+        for square, covariance in zip(column_products(model), model.covariances, strict=True)
+    ]
+    return _Variances(
+        fixed=float(_between_rows(gram, response - response_without_fixed(model), products.n_rows)),
+        random=np.array(random, dtype=float),
+        noise=average_noise(model),
+    )
+
+
+def column_products(model: FittedModel) -> list[FloatArray]:
+    """Means over the rows of the products of every factor's columns, shapes (q, q)."""
+    products = model.products
+    found = []
+    for factor, z in zip(model.specification.factors, products.z_columns, strict=True):
         user = np.eye(len(z))
         user[0, 1:] = products.shift[np.array(z[1:], dtype=int) - 1]
         user = user[:, int(not factor.random_intercept) :]
-        square = user.T @ gram[np.ix_(z, z)] @ user
-        random.append(float(np.einsum("ab,ab->", square, covariance)) / gram[0, 0])
-    return _Variances(
-        fixed=float(_between_rows(gram, response - response_without_fixed(model), products.n_rows)),
-        random=np.array(random),
-        noise=model.noise_variance * products.n_rows / gram[0, 0],
-    )
+        found.append(user.T @ products.gram[np.ix_(z, z)] @ user / products.gram[0, 0])
+    return found
+
+
+def average_noise(model: FittedModel) -> float:
+    """Noise variance of a row of average weight."""
+    return float(model.noise_variance * model.products.n_rows / model.products.gram[0, 0])
 
 
 def _between_rows(gram: FloatArray, columns: FloatArray, n_rows: int) -> FloatArray:

@@ -39,8 +39,24 @@ class ContrastTest:
     den_df : float
         Degrees of freedom of the denominator.
     p_value : float
+        Of that F test.
     ddf : str
         The method for the degrees of freedom.
+
+    See Also
+    --------
+    contrast_test : Computes it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import contrast_test
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> test = contrast_test(model, {"intercept": 1, "Days": 5}, rhs=300.0)
+    >>> test.t_value.round(3), round(test.den_df, 1), round(test.p_value, 3)
+    (array([0.391]), 17.0, 0.701)
     """
 
     rows: pd.DataFrame
@@ -107,7 +123,8 @@ def contrast_test(
 
     Returns
     -------
-    ContrastTest
+    test : ContrastTest
+        Every combination on its own, and the F test of all of them together.
 
     Raises
     ------

@@ -60,6 +60,24 @@ class Influence:
     variance_components : DataFrame or None
         Standard deviations and correlations of the random effects, and the standard deviation of
         the noise, without the case; only if models were refitted.
+
+    See Also
+    --------
+    influence : Computes it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import influence
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> by_subject = influence(model, X, y, by="Subject")
+    >>> by_subject.cooks_distance.nlargest(2).round(3)
+    Subject
+    309    0.149
+    335    0.129
+    Name: cooks_distance, dtype: float64
     """
 
     by: str
@@ -108,11 +126,17 @@ def influence(
     ----------
     estimator : MixedLinearRegressor
         Fitted.
-    X, y, groups, sample_weight
+    X : array-like or DataFrame of shape (n_samples, n_features)
         The rows that `fit` had; the fit does not keep them.
+    y : array-like of shape (n_samples,)
+        Their responses.
+    groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+        Their labels, if `fit` had them beside X.
     by : str or tuple of str, default="row"
         "row" (whatever factors are called), or the name of a grouping factor, of an interaction
         also the tuple of its columns: its levels are left out with all their rows.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Their weights, if `fit` had weights.
     refit : bool, default=False
         Whether to estimate the variance components again without each case. Otherwise they stay
         those of the fit, which takes one pass and no refits.
@@ -120,6 +144,7 @@ def influence(
     Returns
     -------
     result : Influence
+        Distances, leverages and changes, a row for every case.
 
     Raises
     ------

@@ -44,6 +44,23 @@ class ProfileLikelihood:
         A row for each value: ``value``; ``deviance``, twice the decrease of the log-likelihood from
         its maximum; ``signed_root``, its square root with the sign of value minus estimate;
         ``log_likelihood``.
+
+    See Also
+    --------
+    profile_likelihood : Computes it.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.inference import profile_likelihood
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> profile = profile_likelihood(model, "sd(Days|Subject)", values=[3, 6, 9])
+    >>> profile.criterion, round(profile.estimate, 3)
+    ('ML', 5.717)
+    >>> profile.table["signed_root"].round(3).tolist()
+    [-2.99, 0.232, 2.08]
     """
 
     parameter: str

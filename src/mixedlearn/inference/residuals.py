@@ -91,8 +91,12 @@ def residuals(
     ----------
     estimator : MixedLinearRegressor
         Fitted.
-    X, y, groups, sample_weight
+    X : array-like or DataFrame of shape (n_samples, n_features)
         The rows that `fit` had; the fit does not keep them.
+    y : array-like of shape (n_samples,)
+        Their responses.
+    groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+        Their labels, if `fit` had them beside X.
     kind : {"conditional", "marginal", "scaled", "studentized"}, default="conditional"
         - "conditional": the response minus fixed effects and BLUPs, in units of y: estimates of the
           noise.
@@ -101,6 +105,8 @@ def residuals(
           of the noise.
         - "studentized": conditional residuals over their standard errors, which the row's leverage
           makes smaller than the noise.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Their weights, if `fit` had weights.
 
     Returns
     -------

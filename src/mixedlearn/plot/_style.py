@@ -1,12 +1,13 @@
 """What all pictures share: axes to draw on and a style that survives grey printing.
 
 The two colours are from the palette of Okabe and Ito, which people with any of the common colour
-vision deficiencies can tell apart. They differ in lightness too, and nothing is told by colour alone:
-lines differ in dashes or width, points in shape.
+vision deficiencies can tell apart. They differ in lightness too, and nothing is told by colour
+alone: lines differ in dashes or width, points in shape.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,13 @@ ORANGE = "#E69F00"
 INK = "black"
 GREY = "0.45"
 
+# More points than this are one image in a vector file.
+_VECTOR_POINTS = 2_000
+
 # Width and height, in inches, of one of several panels.
 PANEL_SIZE = (3.2, 2.6)
+# Of tick labels, at matplotlib's usual size.
+_LETTERS_PER_INCH = 11
 
 
 def single_axes(ax: Any, caller: str) -> Any:
@@ -43,8 +49,9 @@ def panel_axes(
 ) -> NDArray[np.object_]:
     """One-dimensional array of the axes of ``n_panels`` panels.
 
-    They are taken from ``ax``, if it is an array of as many axes; fill the place of ``ax``, if it is one
-    axes; or are in a new figure. ``subplots`` are what `matplotlib.figure.Figure.subplots` takes.
+    They are taken from ``ax``, if it is an array of as many axes; fill the place of ``ax``, if it
+    is one axes; or are in a new figure. ``subplots`` are what `matplotlib.figure.Figure.subplots`
+    takes.
     """
     check_matplotlib_support(caller)
     import matplotlib.pyplot as plt
@@ -78,3 +85,72 @@ def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -
     from matplotlib.cbook import normalize_kwargs
 
     return {**defaults, **normalize_kwargs(given or {}, artist)}
+
+
+def name_places(axes: Any, names: Sequence[str], **text: Any) -> None:
+    """Name the places 0, 1, ... of the x axis, upright where the names would overlap.
+
+    ``text`` are properties of `matplotlib.text.Text`.
+    """
+    width = axes.get_window_extent().width / axes.figure.dpi
+    is_tight = sum(len(name) + 1 for name in names) > _LETTERS_PER_INCH * width
+    axes.set_xticks(range(len(names)), names, rotation=90 if is_tight else 0, **text)
+
+
+def population_line(linewidth: float) -> dict[str, Any]:
+    """Properties of the line of the population: dashed, with a white edge on top of the others."""
+    from matplotlib.patheffects import withStroke
+
+    return {
+        "color": INK,
+        "linewidth": linewidth,
+        "linestyle": "--",
+        "label": "population",
+        "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
+        "zorder": 3,
+    }
+
+
+def grid_axes(
+    ax: Any,
+    places: list[tuple[int, int]],
+    caller: str,
+    *,
+    figsize: tuple[float, float],
+    **ratios: list[float],
+) -> NDArray[np.object_]:
+    """One-dimensional array of the axes of panels at (row, column) of a grid of unequal cells.
+
+    ``ax`` is as for `panel_axes`, ``figsize`` the size of a new figure in inches, ``ratios`` are
+    ``width_ratios`` and ``height_ratios`` of the grid.
+    """
+    if ax is not None and (len(places) == 1 or not hasattr(ax, "plot")):
+        return panel_axes(ax, len(places), caller)
+    check_matplotlib_support(caller)
+    import matplotlib.pyplot as plt
+
+    shape = (1 + max(row for row, _ in places), 1 + max(column for _, column in places))
+    if ax is None:
+        figure = plt.figure(figsize=figsize, layout="constrained")
+        grid = figure.add_gridspec(*shape, **ratios)
+    else:
+        figure = ax.figure
+        ax.set_axis_off()
+        grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
+    return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
+
+
+def points_style(
+    n_points: int, sizes: tuple[float, float], given: dict[str, Any] | None, **defaults: Any
+) -> dict[str, Any]:
+    """Properties for `matplotlib.axes.Axes.scatter`.
+
+    ``sizes`` are those of few and of many points; many are one image in a vector file.
+    """
+    from matplotlib.collections import PathCollection
+
+    is_many = n_points > _VECTOR_POINTS
+    defaults |= {"s": sizes[is_many], "linewidth": 0, "rasterized": is_many}
+    if "c" not in (given or {}):
+        defaults["color"] = BLUE
+    return style(defaults, given, PathCollection)

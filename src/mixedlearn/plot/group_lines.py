@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.design import Design, find_column
 from mixedlearn.exceptions import did_you_mean
-from mixedlearn.grouping import encode, look_up, shown
+from mixedlearn.grouping import as_labels, encode, shown
 from mixedlearn.plot._inputs import (
     Covariate,
     choose_factor,
@@ -26,7 +26,16 @@ from mixedlearn.plot._inputs import (
     slope_covariates,
     typical_rows,
 )
-from mixedlearn.plot._style import BLUE, GREY, INK, PANEL_SIZE, panel_axes, single_axes, style
+from mixedlearn.plot._style import (
+    BLUE,
+    GREY,
+    PANEL_SIZE,
+    name_places,
+    panel_axes,
+    population_line,
+    single_axes,
+    style,
+)
 from mixedlearn.prediction import predict_mean
 from mixedlearn.validation import check_response
 
@@ -41,6 +50,8 @@ _MOST_COLUMNS = 6
 _CURVE_POINTS, _FEWEST_POINTS, _ALL_POINTS = 100, 20, 200_000
 # Beyond so many artists' parts, a vector file holds them as an image.
 _RASTERIZED = 5_000
+# What of a thin line or a small point can be seen in a legend.
+_LEGEND_WIDTH, _LEGEND_SIZE = 1.2, 14.0
 
 
 class GroupLinesDisplay:
@@ -51,27 +62,63 @@ class GroupLinesDisplay:
     Parameters
     ----------
     points : DataFrame of shape (n_samples, 3)
-        The data that are drawn: "level", "feature" and "response".
-    lines : DataFrame
-        Points of the lines, level by level: "level", "feature" and "prediction".
-    population : DataFrame
+        The data that are drawn, with the columns "level", "feature" and "response".
+    lines : DataFrame of shape (n_line_points, 3)
+        Points of the lines, level by level: "level", "feature" and "prediction". The categories of
+        "level" are the levels in the order of their panels; a level of an interaction is a tuple.
+    population : DataFrame of shape (n_population_points, 2)
         Points of the population's line: "feature" and "prediction".
     factor, feature, response : str
-        Names of the grouping factor, of the covariate and of the response.
+        Names of the grouping factor, the covariate and the response.
 
     Attributes
     ----------
-    axes_ : ndarray of Axes
-        One, or one for every level.
-    ax_ : Axes
-        The axes, if there are no facets.
-    figure_ : Figure
+    axes_ : ndarray of matplotlib Axes
+        The one axes, or those of all levels.
+    ax_ : matplotlib Axes
+        The one axes, if there are no facets.
+    figure_ : matplotlib Figure
     lines_ : ndarray of LineCollection
-        For every axes the lines of its levels.
+        For every axes, the lines of its levels.
     scatter_ : ndarray of PathCollection
-        For every axes its data.
+        For every axes, its data.
     population_lines_ : ndarray of Line2D
-        For every axes the line of the population.
+        For every axes, the line of the population.
+
+    See Also
+    --------
+    SimulatedPredictionsDisplay : Predictions of a few cases in every level, with intervals.
+
+    Notes
+    -----
+    Covariates other than the feature are held at typical values: the mean of a number, the most
+    frequent value of a category. These are the level's own for the line of a level, those of all
+    rows for the line of the population. A column that was computed from the feature is another
+    covariate to the model and is held as well; in a formula, ``poly(x, 2)`` or ``np.log(x)`` makes
+    the curve that it should. (``{x - x.mean()}``, which is computed anew from any rows, does not.)
+
+    A level's line has the BLUPs of that level, and those of other factors if all rows of the level
+    have the same level of them: the line of a class has the effect of its school, the line of a
+    school that of none of its classes. The line of a level that `fit` did not see is the
+    population's, at the level's own typical values.
+
+    A level's line covers the range of its rows; where they have all the same value of the feature,
+    the range of the data. The line of the population covers the range of the data.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.plot import GroupLinesDisplay
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> display = GroupLinesDisplay.from_estimator(model, X, y)
+    >>> display.axes_.shape
+    (18,)
+    >>> display.lines.head(2).round(1)
+      level  feature  prediction
+    0   308      0.0       253.7
+    1   308      9.0       430.7
     """
 
     def __init__(
@@ -108,7 +155,54 @@ class GroupLinesDisplay:
         scatter_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> GroupLinesDisplay:
-        """Compute the lines and draw them."""
+        """Compute the lines and draw them.
+
+        Parameters
+        ----------
+        estimator : MixedLinearRegressor
+            Fitted.
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows to draw, as `predict` takes them: those of `fit`, or others.
+        y : array-like of shape (n_samples,)
+            Their response. The y axis is named after a Series, else "y".
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, if they came beside X in `fit`.
+        feature : str or int, default=None
+            The column of X on the x axis, by name or position; with a formula, a column that it
+            uses. Categories stand side by side. By default the only column that has a random slope
+            for the factor, or else the only number that has any effect.
+        factor : str or tuple of str, default=None
+            The grouping factor whose levels have lines; by default the only one.
+        levels : list, default=None
+            The levels to draw, in this order, those of an interaction as tuples; by default all
+            that X has.
+        facets : bool or "auto", default="auto"
+            Whether every level gets a panel. By default up to 20 levels do, unless ``ax`` is one
+            axes.
+        ax : matplotlib Axes or array of Axes, default=None
+            Axes to draw on, of facets as many as there are levels; in place of one axes, facets
+            share its room. By default a new figure.
+        line_kwargs, scatter_kwargs, population_kwargs : dict, default=None
+            Properties of the levels' lines (a `matplotlib.collections.LineCollection`), of the data
+            (`matplotlib.axes.Axes.scatter`) and of the population's line
+            (`matplotlib.axes.Axes.plot`); ``label`` is the text in the legend.
+
+        Returns
+        -------
+        display : GroupLinesDisplay
+
+        Raises
+        ------
+        ValueError
+            If the model has no grouping factor or no covariate; if there are several and none is
+            chosen; if ``factor``, ``feature`` or ``levels`` names what there is not; if groups are
+            missing; if the rows are not as `predict` wants them; or if there are not as many axes
+            as panels.
+        TypeError
+            If the estimator is no `MixedLinearRegressor`.
+        NotFittedError
+            Before `fit`.
+        """
         model = fitted_model(estimator)
         specification = model.specification
         k = choose_factor(specification, factor)
@@ -120,50 +214,40 @@ class GroupLinesDisplay:
                 "pass groups=... as to fit."
             )
         response = check_response(estimator, columns, y)
-        all_codes = estimator._codes(labels, specification.factor_names)
+        name = specification.factor_names[k]
         own_codes, own_levels = encode(labels[k])
-        chosen = _choose_levels(own_levels, levels, specification.factor_names[k])
-        place = np.full(len(own_levels), -1)
+        chosen = _choose_levels(own_levels, levels, name)
+        place = np.full(len(own_levels), -1, dtype=np.int32)
         place[chosen] = np.arange(len(chosen))
         codes = place[own_codes]
-        drawn = np.flatnonzero(codes >= 0)
-
         known = covariates(estimator)
         along = _choose_feature(estimator, known, feature, k)
-        frame = covariate_frame(estimator, X, columns)
-        values = frame[along.name]
-        codes = codes[drawn]
-        row, grid = _grid(values, along, drawn, codes, len(chosen))
-        others = [column for column in known if column.name != along.name]
-        rows = typical_rows(frame, others, place[own_codes], len(chosen)).iloc[row]
-        design = Design(
-            design_columns(estimator, _with(rows, along.name, grid)),
-            tuple(constant_codes(codes, other[drawn], len(chosen))[row] for other in all_codes),
-        )
+        paths = _Paths(estimator, covariate_frame(estimator, X, columns), known, along)
+        level_codes = estimator._codes(labels, specification.factor_names)
+        row, grid, prediction = paths.of_levels(codes, len(chosen), level_codes)
+        categories = level_categories(own_levels[chosen])
         lines = pd.DataFrame(
             {
-                "level": pd.Categorical.from_codes(row, level_categories(own_levels[chosen])),
-                "feature": grid,
-                "prediction": predict_mean(model, design),
+                "level": pd.Categorical.from_codes(row, categories),
+                "feature": paths.shown(grid),
+                "prediction": prediction,
             }
         )
-        everyone = np.zeros(len(frame), dtype=np.intp)
-        row, grid = _grid(values, along, np.arange(len(frame)), everyone, 1)
-        rows = typical_rows(frame, others, everyone, 1).iloc[row]
-        design = Design(
-            design_columns(estimator, _with(rows, along.name, grid)), (None,) * len(all_codes)
+        everyone = np.zeros(len(codes), dtype=np.int32)
+        _, grid, prediction = paths.of_levels(everyone, 1, [None] * len(labels))
+        drawn = codes >= 0
+        points = pd.DataFrame(
+            {
+                "level": pd.Categorical.from_codes(codes[drawn], categories),
+                "feature": paths.shown(paths.values[drawn]),
+                "response": response[drawn],
+            }
         )
         display = cls(
-            points=pd.DataFrame(
-                {
-                    "level": pd.Categorical.from_codes(codes, lines["level"].cat.categories),
-                    "feature": values.iloc[drawn].array,
-                    "response": response[drawn],
-                }
-            ),
+            points=points,
             lines=lines,
-            population=pd.DataFrame({"feature": grid, "prediction": predict_mean(model, design)}),
-            factor=specification.factor_names[k],
+            population=pd.DataFrame({"feature": paths.shown(grid), "prediction": prediction}),
+            factor=name,
             feature=along.name,
             response=_name_of(y),
         )
@@ -184,14 +268,29 @@ class GroupLinesDisplay:
         scatter_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> GroupLinesDisplay:
-        """Draw the lines."""
+        """Draw the lines.
+
+        Parameters
+        ----------
+        facets : bool or "auto", default="auto"
+            As for `from_estimator`.
+        ax : matplotlib Axes or array of Axes, default=None
+            As for `from_estimator`.
+        line_kwargs, scatter_kwargs, population_kwargs : dict, default=None
+            As for `from_estimator`.
+
+        Returns
+        -------
+        display : GroupLinesDisplay
+        """
         levels = self.lines["level"].cat.categories
         is_faceted = _are_facets(facets, ax, len(levels))
         caller = f"{type(self).__name__}.plot"
         if is_faceted:
             self.axes_ = _facets(ax, len(levels), caller)
         else:
-            self.axes_ = np.array([single_axes(ax, caller)], dtype=object)
+            own = single_axes(None, caller) if ax is None else ax
+            self.axes_ = panel_axes(own, 1, caller)
             self.ax_ = self.axes_[0]
         self.figure_ = self.axes_[0].figure
 
@@ -200,85 +299,189 @@ class GroupLinesDisplay:
 
         categories = self._categories()
         segments = _by_level(self.lines, "prediction", categories)
-        data = _by_level(self.points, "response", categories)
-        if not is_faceted:
-            data = [np.column_stack([_positions(self.points, categories), self.points["response"]])]
-        n_points, n_lines = len(self.points), len(segments)
-        in_one = n_lines if not is_faceted else 1
-        line_style = style(
-            {
-                "colors": BLUE,
-                "linewidths": 1.6 if in_one == 1 else max(0.4, 1.1 - in_one / 200),
-                "alpha": 1.0 if in_one == 1 else float(np.clip(30 / in_one, 0.08, 0.6)),
-                "rasterized": in_one > _RASTERIZED,
-                "label": f"each {self.factor}",
-                "zorder": 2,
-            },
-            line_kwargs,
-            LineCollection,
-        )
+        if is_faceted:
+            data = _by_level(self.points, "response", categories)
+        else:
+            data = [_places(self.points, "response", categories)]
+        n_lines = 1 if is_faceted else len(segments)
+        line_style = style(_line_style(n_lines, self.factor), line_kwargs, LineCollection)
         point_style = style(
-            {
-                "s": 14 if is_faceted else float(np.clip(8_000 / max(n_points, 1), 1, 14)),
-                "color": GREY,
-                "linewidths": 0,
-                "rasterized": n_points > _RASTERIZED,
-                "label": "data",
-                "zorder": 1,
-            },
-            scatter_kwargs,
-            PathCollection,
+            _point_style(len(self.points), is_faceted), scatter_kwargs, PathCollection
         )
         population_style = style(
-            {
-                "color": INK,
-                "linewidth": 1.2 if is_faceted else 2.2,
-                "linestyle": "--",
-                "label": "population",
-                "zorder": 3,
-            },
-            population_kwargs,
-            Line2D,
+            population_line(1.2 if n_lines == 1 else 2.2), population_kwargs, Line2D
         )
-        x, y = _positions(self.population, categories), self.population["prediction"].to_numpy()
+        population = _places(self.population, "prediction", categories)
         lines, scatters, populations = [], [], []
         for panel, axes in enumerate(self.axes_):
             own = segments[panel : panel + 1] if is_faceted else segments
             scatters.append(axes.scatter(*data[panel].T, **point_style))
             lines.append(axes.add_collection(LineCollection(own, **line_style)))
-            populations.append(axes.plot(x, y, **population_style)[0])
+            populations.append(axes.plot(*population.T, **population_style)[0])
             axes.autoscale_view()
             if categories is not None:
-                axes.set_xticks(range(len(categories)), list(map(str, categories)))
+                name_places(axes, list(map(str, categories)))
             if is_faceted:
                 axes.set_title(level_text(levels[panel]), fontsize="medium")
         self.lines_ = np.array(lines, dtype=object)
         self.scatter_ = np.array(scatters, dtype=object)
         self.population_lines_ = np.array(populations, dtype=object)
-        self._annotate(is_faceted and ax is None)
+        self._label(is_faceted, ax is None)
+        self._add_legend(ax is None)
         return self
 
     def _categories(self) -> pd.Index | None:
         """The feature's categories, at the places 0, 1, ... of the x axis; None for numbers."""
-        if isinstance(self.population["feature"].dtype, pd.CategoricalDtype):
-            return self.population["feature"].cat.categories
-        return None
+        feature = self.population["feature"]
+        return feature.cat.categories if isinstance(feature.dtype, pd.CategoricalDtype) else None
 
-    def _annotate(self, has_own_figure: bool) -> None:
-        """Labels of the axes and a legend."""
-        handles = [self.scatter_[0], self.lines_[0], self.population_lines_[0]]
-        if has_own_figure:
-            self.figure_.supxlabel(self.feature)
-            self.figure_.supylabel(self.response)
-            self.figure_.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
+    def _label(self, is_faceted: bool, has_own_figure: bool) -> None:
+        """Labels of the axes, at the edge of facets."""
+        if is_faceted and has_own_figure:
+            self.figure_.supxlabel(self.feature, fontsize="medium")
+            self.figure_.supylabel(self.response, fontsize="medium")
             return
         for axes in self.axes_:
-            axes.set(xlabel=self.feature, ylabel=self.response)
-            if len(self.axes_) > 1:
-                axes.label_outer()
-        legend = self.axes_[0].legend(handles=handles, frameon=False)
-        for handle in legend.legend_handles:
-            handle.set_alpha(1.0)
+            place = axes.get_subplotspec() if is_faceted else None
+            if place is None or place.is_last_row():
+                axes.set_xlabel(self.feature)
+            if place is None or place.is_first_col():
+                axes.set_ylabel(self.response)
+
+    def _add_legend(self, has_own_figure: bool) -> None:
+        """A legend: above the axes in a figure of its own, else in the first axes."""
+        handles = [self.scatter_[0], self.lines_[0], self.population_lines_[0]]
+        if has_own_figure:
+            legend = self.figure_.legend(
+                handles=handles, loc="outside upper right", ncols=3, frameon=False
+            )
+        else:
+            is_quick = len(self.points) <= _RASTERIZED
+            legend = self.axes_[0].legend(
+                handles=handles, loc="best" if is_quick else "upper left", edgecolor="none"
+            )
+        point, line, _ = legend.legend_handles
+        point.set(alpha=1.0, sizes=[_LEGEND_SIZE])
+        line.set(alpha=1.0, linewidth=max(line.get_linewidth(), _LEGEND_WIDTH))
+
+
+class _Paths:
+    """Lines along a feature, for the rows of a frame.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+    frame : DataFrame
+        As `covariate_frame` gives it.
+    known : list of Covariate
+    along : Covariate
+        The feature.
+    """
+
+    def __init__(
+        self, estimator: Any, frame: pd.DataFrame, known: Sequence[Covariate], along: Covariate
+    ):
+        self.estimator = estimator
+        self.frame = frame
+        self.others = [column for column in known if column.name != along.name]
+        self.along = along
+        self.values = frame[along.name].to_numpy()
+        self.has_places = not is_number(frame[along.name])
+        if self.has_places or along.is_categorical:
+            self.value_codes, self.categories = encode(
+                as_labels(frame[along.name], len(frame), [along.name])[0]
+            )
+
+    def of_levels(
+        self,
+        codes: NDArray[np.int32],
+        n_levels: int,
+        level_codes: Sequence[NDArray[np.int32] | None],
+    ) -> tuple[NDArray[np.intp], NDArray, FloatArray]:
+        """Lines of levels, one after the other.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n,), int
+            Level of each row, -1 for rows that take no part.
+        n_levels : int
+        level_codes : sequence of ndarray of shape (n,), int, or None
+            For every factor of the model, its level of each row; None for no effects of it.
+
+        Returns
+        -------
+        row : ndarray of int
+            The level of each point.
+        grid : ndarray
+            The feature's value.
+        prediction : ndarray of float
+        """
+        present = np.flatnonzero(codes >= 0)
+        own = codes[present]
+        row, grid = self._grid(present, own, n_levels)
+        rows = typical_rows(self.frame, self.others, codes, n_levels).iloc[row]
+        columns = design_columns(
+            self.estimator, rows.reset_index(drop=True).assign(**{self.along.name: grid})
+        )
+        of_others = tuple(
+            None if other is None else constant_codes(own, other[present], n_levels)[row]
+            for other in level_codes
+        )
+        return row, grid, predict_mean(self.estimator._fitted_model(), Design(columns, of_others))
+
+    def _grid(
+        self, present: NDArray[np.intp], codes: NDArray[np.int32], n_levels: int
+    ) -> tuple[NDArray[np.intp], NDArray]:
+        """The level and the feature's value of every point."""
+        if self.has_places or self.along.is_categorical:
+            occurs = np.zeros((n_levels, len(self.categories)), dtype=bool)
+            occurs[codes, self.value_codes[present]] = True
+            occurs[occurs.sum(axis=1) == 1] = True
+            row, place = np.nonzero(occurs)
+            return row, self.categories.to_numpy()[place]
+        numbers = self.values.astype(np.float64, copy=False)
+        low, high = np.full(n_levels, np.inf), np.full(n_levels, -np.inf)
+        np.minimum.at(low, codes, numbers[present])
+        np.maximum.at(high, codes, numbers[present])
+        is_one = low == high
+        low[is_one], high[is_one] = numbers.min(), numbers.max()
+        n = 2 if self.along.is_straight else _n_points(n_levels)
+        share = np.linspace(0.0, 1.0, n)
+        grid = low[:, None] * (1.0 - share) + high[:, None] * share
+        return np.repeat(np.arange(n_levels), n), grid.ravel()
+
+    def shown(self, values: NDArray) -> Any:
+        """Values of the feature as a column of the display: numbers, or categories in order."""
+        return pd.Categorical(values, categories=self.categories) if self.has_places else values
+
+
+def _n_points(n_levels: int) -> int:
+    """Points of a curve."""
+    return int(np.clip(_ALL_POINTS // n_levels, _FEWEST_POINTS, _CURVE_POINTS))
+
+
+def _line_style(n_lines: int, factor: str) -> dict[str, Any]:
+    """The more lines share an axes, the thinner and the more transparent they are."""
+    return {
+        "color": BLUE,
+        "linewidth": 1.6 if n_lines == 1 else float(np.clip(65 / n_lines, 0.4, 1.2)),
+        "alpha": 1.0 if n_lines == 1 else float(np.clip(3.5 / n_lines**0.5, 0.02, 0.7)),
+        "rasterized": n_lines > _RASTERIZED,
+        "label": f"each {factor}",
+        "zorder": 2,
+    }
+
+
+def _point_style(n_points: int, is_faceted: bool) -> dict[str, Any]:
+    return {
+        "color": GREY,
+        "s": 14.0 if is_faceted else float(np.clip(7_000 / max(n_points, 1), 2.0, 14.0)),
+        "alpha": float(np.clip(10_000 / max(n_points, 1), 0.1, 1.0)),
+        "linewidth": 0,
+        "rasterized": n_points > _RASTERIZED,
+        "label": "data",
+        "zorder": 1,
+    }
 
 
 def _are_facets(facets: Any, ax: Any, n_levels: int) -> bool:
@@ -311,7 +514,7 @@ def _facets(ax: Any, n_levels: int, caller: str) -> NDArray[np.object_]:
         sharex=True,
         sharey=True,
     )
-    if ax is None:
+    if ax is None or hasattr(ax, "plot"):
         # A panel above an empty place is the last of its column.
         for last in axes[-n_columns:]:
             last.tick_params(labelbottom=True)
@@ -321,17 +524,15 @@ def _facets(ax: Any, n_levels: int, caller: str) -> NDArray[np.object_]:
 def _by_level(table: pd.DataFrame, y: str, categories: pd.Index | None) -> list[FloatArray]:
     """Points (x, y) of every level."""
     codes = table["level"].cat.codes.to_numpy()
-    order = np.argsort(codes, kind="stable")
-    points = np.column_stack([_positions(table, categories), table[y]])[order]
+    points = _places(table, y, categories)[np.argsort(codes, kind="stable")]
     ends = np.cumsum(np.bincount(codes, minlength=len(table["level"].cat.categories)))
     return np.split(points, ends[:-1])
 
 
-def _positions(table: pd.DataFrame, categories: pd.Index | None) -> FloatArray:
-    """Places on the x axis."""
-    if categories is None:
-        return table["feature"].to_numpy(dtype=np.float64)
-    return table["feature"].cat.codes.to_numpy(dtype=np.float64)
+def _places(table: pd.DataFrame, y: str, categories: pd.Index | None) -> FloatArray:
+    """Points (x, y), shape (n, 2)."""
+    x = table["feature"] if categories is None else table["feature"].cat.codes
+    return np.column_stack([x.to_numpy(dtype=np.float64), table[y].to_numpy()])
 
 
 def _choose_levels(known: pd.Index, wanted: Any, factor: str) -> NDArray[np.intp]:
@@ -391,48 +592,6 @@ def _choose_feature(estimator: Any, known: Sequence[Covariate], feature: Any, k:
             f"{', '.join(map(repr, by_name))}."
         )
     return by_name[name]
-
-
-def _grid(
-    values: pd.Series,
-    along: Covariate,
-    rows: NDArray[np.intp],
-    codes: NDArray[np.integer],
-    n_levels: int,
-) -> tuple[NDArray[np.intp], Any]:
-    """The level and the feature's value of every point of the lines, level by level.
-
-    A level's line covers the range of its rows, or all categories in them; that of a level whose
-    rows have all the same value covers the range of the data.
-    """
-    if along.is_categorical or not is_number(values):
-        distinct, categories = pd.factorize(values, sort=True)
-        n = len(categories)
-        pairs = np.zeros((n_levels, n), dtype=bool)
-        pairs[codes, distinct[rows]] = True
-        pairs[pairs.sum(axis=1) == 1] = True
-        level, place = np.nonzero(pairs)
-        return level, pd.Series(categories).array.take(place)
-    numbers = values.to_numpy(dtype=np.float64)
-    own = numbers[rows]
-    low, high = np.full(n_levels, np.inf), np.full(n_levels, -np.inf)
-    np.minimum.at(low, codes, own)
-    np.maximum.at(high, codes, own)
-    is_one = low == high
-    low[is_one], high[is_one] = numbers.min(), numbers.max()
-    n = 2 if along.is_straight else _n_points(n_levels)
-    share = np.linspace(0.0, 1.0, n)
-    grid = low[:, None] * (1.0 - share) + high[:, None] * share
-    return np.repeat(np.arange(n_levels), n), grid.ravel()
-
-
-def _n_points(n_levels: int) -> int:
-    return int(np.clip(_ALL_POINTS // n_levels, _FEWEST_POINTS, _CURVE_POINTS))
-
-
-def _with(rows: pd.DataFrame, name: str, values: Any) -> pd.DataFrame:
-    """The rows with other values of one column."""
-    return rows.reset_index(drop=True).assign(**{name: values})
 
 
 def _name_of(y: Any) -> str:

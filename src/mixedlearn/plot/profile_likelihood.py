@@ -269,7 +269,7 @@ class ProfileLikelihoodDisplay:
             for height in heights:
                 across.append([(first, height), (last, height)])
                 _write_level(ax, level, height)
-        defaults = {"colors": GREY, "linewidths": 0.8}
+        defaults = {"color": GREY, "linewidth": 0.8}
         properties = style(defaults, cutoff_kwargs, LineCollection)
         self.cutoffs_.append(ax.add_collection(LineCollection(across, **properties)))
         self.drops_.append(ax.add_collection(LineCollection(drops, **properties)))

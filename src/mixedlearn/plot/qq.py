@@ -14,7 +14,7 @@ from mixedlearn.design import plain_name
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference import residuals
 from mixedlearn.inference._models import check_level, model_of
-from mixedlearn.plot._style import BLUE, INK, panel_axes, style
+from mixedlearn.plot._style import INK, panel_axes, points_style, style
 
 FloatArray = NDArray[np.float64]
 
@@ -22,8 +22,6 @@ FloatArray = NDArray[np.float64]
 NO_VARIANCE = 1e-10
 # The band is drawn at so many order statistics at most.
 BAND_POINTS = 400
-# More points than this are one image in a vector file.
-VECTOR_POINTS = 2_000
 
 
 class QQDisplay:
@@ -52,7 +50,7 @@ class QQDisplay:
         The points of each panel; None where the variance is zero.
     lines_ : list of matplotlib Line2D or None
         The line through the origin with slope one.
-    bands_ : list of matplotlib FillBetweenPolyCollection or None
+    bands_ : list of matplotlib PolyCollection or None
         The confidence bands.
 
     See Also
@@ -232,7 +230,7 @@ class QQDisplay:
         """
         check_level(self.level)
         axes = panel_axes(ax, len(self.values), f"{type(self).__name__}.plot")
-        from matplotlib.collections import PathCollection, PolyCollection
+        from matplotlib.collections import PolyCollection
         from matplotlib.lines import Line2D
 
         self.scatter_: list[Any] = []
@@ -257,15 +255,8 @@ class QQDisplay:
             reach = quantiles[[0, -1]] + [-0.2, 0.2]
             properties = style({"color": INK, "linewidth": 1.0}, line_kwargs, Line2D)
             (line,) = own_ax.plot(reach, reach, **properties)
-            is_many = len(ordered) > VECTOR_POINTS
-            defaults = {
-                "s": 5 if is_many else 14,
-                "color": BLUE,
-                "linewidths": 0,
-                "zorder": line.get_zorder() + 1,
-                "rasterized": is_many,
-            }
-            properties = style(defaults, scatter_kwargs, PathCollection)
+            above = line.get_zorder() + 1
+            properties = points_style(len(ordered), (14.0, 5.0), scatter_kwargs, zorder=above)
             self.scatter_.append(own_ax.scatter(quantiles, ordered, **properties))
             self.lines_.append(line)
             self.bands_.append(band)

@@ -10,37 +10,37 @@ from scipy.special import gamma
 
 from mixedlearn.inference import residuals as residuals_of_the_fit
 from mixedlearn.inference._models import model_of
-from mixedlearn.plot._style import BLUE, GREY, INK, single_axes, style
+from mixedlearn.plot._style import BLUE, GREY, INK, points_style, single_axes, style
 from mixedlearn.validation import check_count, check_response, check_weights
 
 FloatArray = NDArray[np.float64]
 
-KINDS = ("residuals", "scale_location")
 # The mean of the root of |z|, z standard normal.
 EXPECTED_ROOT = 2.0**0.25 * gamma(0.75) / np.sqrt(np.pi)
-# More points than this are one image in a vector file.
-VECTOR_POINTS = 2_000
 # The trend at a place is a line fitted to this share of the rows, at so many places; of many rows,
 # to the means of so many bins.
 SPAN = 2.0 / 3.0
 N_PLACES = 50
 MOST_BINS = 2_000
+# Values that differ by less, relative to the largest, are the same.
+ROUNDING = 1e-10
 
 
 class ResidualsDisplay:
     """Residuals against fitted values, with their trend.
 
-    Use `from_estimator` to make one. The fitted values are predictions with the random effects of
-    known groups.
+    Use `from_estimator` to make one.
 
     Parameters
     ----------
     fitted_values : array-like of shape (n_rows,)
-        In units of y.
+        Predictions, in units of y.
     residuals : array-like of shape (n_rows,)
         In units of y, or studentized for ``kind="scale_location"``.
     kind : {"residuals", "scale_location"}, default="residuals"
         What is drawn: the residuals, or the roots of their absolute values.
+    against : {"fitted", "population"}, default="fitted"
+        Whether the fitted values hold the random effects.
     is_weighted : bool, default=False
         Whether the residuals were multiplied by the roots of the rows' weights.
 
@@ -80,11 +80,13 @@ class ResidualsDisplay:
         fitted_values: ArrayLike,
         residuals: ArrayLike,
         kind: Literal["residuals", "scale_location"] = "residuals",
+        against: Literal["fitted", "population"] = "fitted",
         is_weighted: bool = False,
     ):
         self.fitted_values = np.asarray(fitted_values, dtype=float)
         self.residuals = np.asarray(residuals, dtype=float)
         self.kind = kind
+        self.against = against
         self.is_weighted = is_weighted
 
     @classmethod
@@ -97,6 +99,7 @@ class ResidualsDisplay:
         *,
         sample_weight: Any = None,
         kind: Literal["residuals", "scale_location"] = "residuals",
+        against: Literal["fitted", "population"] = "fitted",
         max_points: int = 20_000,
         ax: Any = None,
         scatter_kwargs: dict[str, Any] | None = None,
@@ -117,11 +120,14 @@ class ResidualsDisplay:
             Precision weights of the rows. Residuals are multiplied by their roots, so that all
             have the variance of the noise; rows of weight zero are left out.
         kind : {"residuals", "scale_location"}, default="residuals"
-            - "residuals": response minus prediction, around zero. A trend away from zero says that
-              the fixed or random effects miss something.
+            - "residuals": response minus prediction with random effects, around zero. A curved
+              trend says that the fixed effects miss something.
             - "scale_location": the root of the absolute studentized residual. A trend up or down
               says that the noise depends on the fitted value. If the noise is normal with constant
               variance, the mean is 0.82 everywhere.
+        against : {"fitted", "population"}, default="fitted"
+            What the residuals are drawn against: predictions with random effects, or those for the
+            population (see Notes).
         max_points : int, default=20_000
             More rows than this are drawn as hexagons, shaded by the number of rows in each. No row
             is left out either way.
@@ -138,8 +144,9 @@ class ResidualsDisplay:
         Raises
         ------
         ValueError
-            If there is no such kind; if the rows are not valid, or not those of the fit where they
-            have to be; or if ``max_points`` is no positive integer.
+            If ``kind`` or ``against`` is not allowed; if the rows are not valid, or not those of
+            the fit where they have to be; if no row has a studentized residual; or if
+            ``max_points`` is no positive integer.
         TypeError
             If the estimator is no `MixedLinearRegressor`.
         NotFittedError
@@ -152,6 +159,11 @@ class ResidualsDisplay:
 
         Notes
         -----
+        BLUPs are shrunk towards zero, and what they leave of the random effects is in the
+        residuals. So residuals rise with the fitted values even if the model is right, the more so
+        the fewer rows the levels have. With the predictions for the population the residuals of the
+        fit have no correlation (with weights, no weighted one): there a trend is a curve.
+
         The trend is a local regression (Cleveland 1979, without the iterations that lessen the
         weight of outliers): at each of 50 quantiles of the fitted values a line is fitted to the
         nearest two thirds of the rows.
@@ -162,8 +174,8 @@ class ResidualsDisplay:
         Journal of the American Statistical Association 74(368), 829-836.
         """
         model_of(estimator)
-        _check_kind(kind)
-        check_count(max_points, "max_points")
+        _check(kind, against, max_points)
+        fitted_values = estimator.predict(X, groups)
         if kind == "scale_location":
             values = residuals_of_the_fit(
                 estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
@@ -174,18 +186,19 @@ class ResidualsDisplay:
                     "No residual has a variance: the noise variance is zero, or every row has "
                     "leverage one. Use kind='residuals'."
                 )
-            fitted_values = estimator.predict(X, groups)
         else:
-            fitted_values = estimator.predict(X, groups)
             values = check_response(estimator, fitted_values, y) - fitted_values
             keep = np.ones(len(values), dtype=bool)
             weights = check_weights(sample_weight, fitted_values)
             if weights is not None:
                 values, keep = values * np.sqrt(weights), weights > 0.0
+        if against == "population":
+            fitted_values = estimator.predict(X, groups, random_effects="none")
         display = cls(
             fitted_values=fitted_values[keep],
             residuals=values[keep],
             kind=kind,
+            against=against,
             is_weighted=sample_weight is not None,
         )
         return display.plot(
@@ -227,12 +240,11 @@ class ResidualsDisplay:
         Raises
         ------
         ValueError
-            If there is no such kind, or ``max_points`` is no positive integer.
+            If ``kind`` or ``against`` is not allowed, or ``max_points`` is no positive integer.
         """
-        _check_kind(self.kind)
-        check_count(max_points, "max_points")
+        _check(self.kind, self.against, max_points)
         ax = single_axes(ax, f"{type(self).__name__}.plot")
-        from matplotlib.collections import PathCollection, PolyCollection
+        from matplotlib.collections import PolyCollection
         from matplotlib.lines import Line2D
         from matplotlib.patheffects import withStroke
 
@@ -247,16 +259,8 @@ class ResidualsDisplay:
             )
             ax.figure.colorbar(self.hexbin_, ax=ax, label="Rows in a hexagon")
         else:
-            defaults = {
-                "s": 14,
-                "color": BLUE,
-                "alpha": 0.6,
-                "linewidths": 0,
-                "rasterized": n_rows > VECTOR_POINTS,
-            }
-            self.scatter_ = ax.scatter(
-                self.fitted_values, heights, **style(defaults, scatter_kwargs, PathCollection)
-            )
+            properties = points_style(n_rows, (14.0, 8.0), scatter_kwargs, alpha=0.6)
+            self.scatter_ = ax.scatter(self.fitted_values, heights, **properties)
         expected = EXPECTED_ROOT if is_located else 0.0
         defaults = {"color": GREY, "linestyle": "--", "linewidth": 1.2, "label": "expected"}
         self.line_ = ax.axhline(expected, **style(defaults, line_kwargs, Line2D))
@@ -266,7 +270,9 @@ class ResidualsDisplay:
             outline = [withStroke(linewidth=3.2, foreground="white")]
             defaults = {"color": INK, "linewidth": 1.8, "path_effects": outline, "label": "trend"}
             (self.trend_,) = ax.plot(places, trend, **style(defaults, trend_kwargs, Line2D))
-        ax.set(xlabel="Fitted value", ylabel=self._what())
+        is_fitted = self.against == "fitted"
+        ax.set_xlabel("Fitted value" if is_fitted else "Prediction for the population")
+        ax.set_ylabel(self._what())
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -276,9 +282,12 @@ class ResidualsDisplay:
         return "Residual times root of weight" if self.is_weighted else "Residual"
 
 
-def _check_kind(kind: Any) -> None:
-    if kind not in KINDS:
+def _check(kind: Any, against: Any, max_points: Any) -> None:
+    if kind not in ("residuals", "scale_location"):
         raise ValueError(f"kind must be 'residuals' or 'scale_location', got {kind!r}.")
+    if against not in ("fitted", "population"):
+        raise ValueError(f"against must be 'fitted' or 'population', got {against!r}.")
+    check_count(max_points, "max_points")
 
 
 def _shades() -> Any:
@@ -298,18 +307,21 @@ def _local_regression(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatAr
     edges = np.linspace(0, len(x), n_bins + 1).astype(int)
     x, y = (np.add.reduceat(own[order], edges[:-1]) / np.diff(edges) for own in (x, y))
     n_near = int(np.ceil(SPAN * n_bins))
-    places = np.unique(np.quantile(x, np.linspace(0.0, 1.0, N_PLACES)))
+    rounding = ROUNDING * np.abs(x).max()
+    places = np.quantile(x, np.linspace(0.0, 1.0, N_PLACES))
+    places = places[np.diff(places, prepend=-np.inf) > rounding]
     heights = np.empty(len(places))
     for i, place in enumerate(places):
         # The nearest are neighbours in x.
         reach = np.maximum(place - x[: n_bins - n_near + 1], x[n_near - 1 :] - place)
         near = slice(reach.argmin(), reach.argmin() + n_near)
-        distance = np.abs(x[near] - place)
-        width = distance.max()
-        weights = (1.0 - (distance / width) ** 3) ** 3 if width > 0.0 else np.ones(n_near)
+        width = reach.min()
+        weights = np.ones(n_near)
+        if width > rounding:
+            weights = (1.0 - (np.abs(x[near] - place) / width) ** 3) ** 3
         weights /= weights.sum()
         centre, mean = weights @ x[near], weights @ y[near]
         spread = weights @ (x[near] - centre) ** 2
-        slope = weights @ ((x[near] - centre) * y[near]) / spread if spread > 0.0 else 0.0
+        slope = weights @ ((x[near] - centre) * y[near]) / spread if spread > rounding**2 else 0.0
         heights[i] = mean + slope * (place - centre)
     return places, heights

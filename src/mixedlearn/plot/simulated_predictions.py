@@ -13,7 +13,6 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import as_pandas
 from mixedlearn.inference._models import normal_quantile
 from mixedlearn.plot._inputs import (
-    Covariate,
     choose_factor,
     covariates,
     fitted_model,
@@ -22,7 +21,7 @@ from mixedlearn.plot._inputs import (
     level_text,
     parent_codes,
 )
-from mixedlearn.plot._style import BLUE, INK, panel_axes, style
+from mixedlearn.plot._style import BLUE, name_places, panel_axes, population_line, style
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import is_frame
 
@@ -31,18 +30,22 @@ FloatArray = NDArray[np.float64]
 # A panel as wide as the page; beyond so many levels their names are left out.
 _PANEL = (6.4, 2.6)
 MAX_NAMES = 40
+# Letters of a case's name that fit above its panel.
+_LONGEST_NAME = 60
 _RASTERIZED = 5_000
 
 
 class SimulatedPredictionsDisplay:
     """Predictions of made-up cases in every level of a grouping factor, with intervals.
 
-    Make it by `from_estimator`.
+    What would these pupils score in every school? Every case is put into every level, whether or
+    not it was ever there. Make the display by `from_estimator`.
 
     Parameters
     ----------
     predictions : DataFrame of shape (n_cases * n_levels, 6)
-        A row for every level of every case: "case", "level", "prediction", "lower", "upper" and
+        A row for every level of every case, case by case: "case" (its name), "level" (a tuple for
+        an interaction), "prediction", "lower" and "upper", the ends of the interval, and
         "population", the prediction without random effects.
     factor : str
         Name of the grouping factor.
@@ -51,11 +54,54 @@ class SimulatedPredictionsDisplay:
 
     Attributes
     ----------
-    axes_ : ndarray of Axes of shape (n_cases,)
-    figure_ : Figure
-    errorbars_ : ndarray of ErrorbarContainer of shape (n_cases,)
-        Predictions and intervals.
-    population_lines_ : ndarray of Line2D of shape (n_cases,)
+    axes_ : ndarray of matplotlib Axes, shape (n_cases,)
+    ax_ : matplotlib Axes
+        The one axes, if there is one case.
+    figure_ : matplotlib Figure
+    errorbars_ : ndarray of ErrorbarContainer, shape (n_cases,)
+        Predictions and intervals, the levels in the order of the x axis.
+    population_lines_ : ndarray of Line2D, shape (n_cases,)
+        The predictions without random effects.
+
+    See Also
+    --------
+    GroupLinesDisplay : Data and the line of every level.
+    mixedlearn.MixedLinearRegressor.sample_random_effects : Draws of the random effects.
+
+    Notes
+    -----
+    Such pictures are usually made by simulation: draw fixed and random effects given the data,
+    predict, take quantiles. The variance components being taken as known, the draws are normal. So
+    the intervals here are quantiles of that normal distribution, to which those of a simulation
+    tend as the draws become many; nothing is random. The variance is that of ``predict(...,
+    return_std=True)``: that of the fixed effects and of the BLUPs of all factors, with their
+    covariances. merTools [1]_ draws fixed and random effects independently of each other, which
+    leaves out their covariance, and the noise variance as well; its intervals are usually wider.
+
+    Of several factors, the others have the levels that the case names. A factor in which the levels
+    are nested, as classes in schools, has the level that goes with them, whatever the case names.
+    Without a name, the prediction has no effect of that factor, and an interval with the noise has
+    the whole variance of its effects.
+
+    References
+    ----------
+    .. [1] Knowles, J. E. & Frederick, C. (2020). merTools: Tools for Analyzing Mixed Effect
+       Regression Models. R package, version 0.5.2: ``predictInterval``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.plot import SimulatedPredictionsDisplay
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> cases = pd.DataFrame({"Days": [0, 9]})
+    >>> display = SimulatedPredictionsDisplay.from_estimator(model, cases)
+    >>> display.predictions.head(2).round(1)
+           case level  prediction  lower  upper  population
+    0  Days = 0   308       253.7  229.6  277.7       251.4
+    1  Days = 0   309       211.0  187.0  235.0       251.4
     """
 
     def __init__(self, *, predictions: pd.DataFrame, factor: str, level: float):
@@ -77,7 +123,49 @@ class SimulatedPredictionsDisplay:
         errorbar_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> SimulatedPredictionsDisplay:
-        """Put every case into every level, predict and draw."""
+        """Put every case into every level, predict and draw.
+
+        Parameters
+        ----------
+        estimator : MixedLinearRegressor
+            Fitted.
+        cases : array-like or DataFrame of shape (n_cases, n_features)
+            A few rows as `predict` takes them. The labels of the factor are overwritten; group
+            columns may be left out, and of a DataFrame all columns without an effect. A panel is
+            named after the index of a DataFrame, if that is text, or after the values in which the
+            cases differ.
+        factor : str or tuple of str, default=None
+            The grouping factor; by default the only one.
+        level : float, default=0.95
+            Probability of the intervals.
+        include_noise : bool, default=False
+            Whether the intervals are for a new observation of weight one, or for its mean in that
+            level.
+        sort : bool, default=True
+            Whether the levels are in the order of their predictions for the first case, or in that
+            of ``random_effects_``.
+        ax : matplotlib Axes or array of Axes, default=None
+            Axes to draw on, as many as there are cases; the panels of several cases share the room
+            of one. By default a new figure.
+        errorbar_kwargs, population_kwargs : dict, default=None
+            Properties of the predictions (`matplotlib.axes.Axes.errorbar`) and of the population's
+            line (`matplotlib.axes.Axes.plot`); ``label`` is the text in the legend.
+
+        Returns
+        -------
+        display : SimulatedPredictionsDisplay
+
+        Raises
+        ------
+        ValueError
+            If the model has no grouping factor, or several and none is chosen; if there is no such
+            factor; if ``cases`` has no rows, lacks a column, or holds what `predict` refuses; if
+            ``level`` is no probability; or if there are not as many axes as cases.
+        TypeError
+            If the estimator is no `MixedLinearRegressor`.
+        NotFittedError
+            Before `fit`.
+        """
         model = fitted_model(estimator)
         k = choose_factor(model.specification, factor)
         quantile = normal_quantile(level)
@@ -92,7 +180,7 @@ class SimulatedPredictionsDisplay:
         design = _design(estimator, rows, k, own, {*given, *columns[k]})
         mean, population = predict_mean(model, design), _population(model, design)
         margin = quantile * _standard_deviation(model, design, include_noise=include_noise)
-        names = np.array(_case_names(cases, frame, covariates(estimator)), dtype=object)
+        names = np.array(_case_names(cases, frame[given]), dtype=object)
         display = cls(
             predictions=pd.DataFrame(
                 {
@@ -119,7 +207,21 @@ class SimulatedPredictionsDisplay:
         errorbar_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> SimulatedPredictionsDisplay:
-        """Draw the predictions."""
+        """Draw the predictions.
+
+        Parameters
+        ----------
+        sort : bool, default=True
+            As for `from_estimator`.
+        ax : matplotlib Axes or array of Axes, default=None
+            As for `from_estimator`.
+        errorbar_kwargs, population_kwargs : dict, default=None
+            As for `from_estimator`.
+
+        Returns
+        -------
+        display : SimulatedPredictionsDisplay
+        """
         levels = self.predictions["level"].cat.categories
         n_levels = len(levels)
         n_cases = len(self.predictions) // n_levels
@@ -128,6 +230,8 @@ class SimulatedPredictionsDisplay:
             ax, n_cases, caller, n_columns=1, panel_size=_PANEL, sharex=True, sharey=True
         )
         self.figure_ = self.axes_[0].figure
+        if n_cases == 1:
+            self.ax_ = self.axes_[0]
 
         from matplotlib.lines import Line2D
 
@@ -136,32 +240,32 @@ class SimulatedPredictionsDisplay:
             for name in ("prediction", "lower", "upper", "population")
         }
         order = np.argsort(values["prediction"][0], kind="stable") if sort else np.arange(n_levels)
-        point_style = style(
+        bar_style = style(
             {
                 "color": BLUE,
                 "linestyle": "none",
                 "marker": "o",
                 "markersize": float(np.clip(150 / n_levels, 0.8, 4.5)),
                 "elinewidth": float(np.clip(100 / n_levels, 0.3, 1.5)),
-                "ecolor": (BLUE, 0.6),
                 "rasterized": n_levels > _RASTERIZED,
-                "label": f"{self.factor}, with {self.level:.3g} interval",
+                "label": f"each {self.factor}, {100.0 * self.level:g}% interval",
             },
             errorbar_kwargs,
             Line2D,
         )
-        population_style = style(
-            {"color": INK, "linewidth": 1.2, "linestyle": "--", "label": "population", "zorder": 3},
-            population_kwargs,
-            Line2D,
+        bar_style.setdefault(
+            "ecolor", (bar_style["color"], float(np.clip(500 / n_levels, 0.01, 0.6)))
         )
+        # Few points stand before the line, many would hide it.
+        behind = {"zorder": 1} if n_levels <= MAX_NAMES else {}
+        population_style = style({**population_line(1.2), **behind}, population_kwargs, Line2D)
         bars, populations = [], []
         place = np.arange(n_levels)
         for case, axes in enumerate(self.axes_):
             mean, lower, upper = (
                 values[name][case, order] for name in ("prediction", "lower", "upper")
             )
-            bars.append(axes.errorbar(place, mean, [mean - lower, upper - mean], **point_style))
+            bars.append(axes.errorbar(place, mean, [mean - lower, upper - mean], **bar_style))
             populations.append(
                 axes.plot(
                     place,
@@ -170,7 +274,9 @@ class SimulatedPredictionsDisplay:
                     **population_style,
                 )[0]
             )
-            axes.set(ylabel="prediction", title=self.predictions["case"].iloc[case * n_levels])
+            axes.set_ylabel("prediction")
+            if n_cases > 1:
+                axes.set_title(self.predictions["case"].iloc[case * n_levels], fontsize="medium")
         self.errorbars_ = np.empty(n_cases, dtype=object)
         self.errorbars_[:] = bars
         self.population_lines_ = np.array(populations, dtype=object)
@@ -179,32 +285,30 @@ class SimulatedPredictionsDisplay:
 
     def _annotate(self, names: list[str], has_own_figure: bool) -> None:
         """Names of the levels, as far as they can be read, and a legend."""
-        last = self.axes_[-1]
-        if len(names) <= MAX_NAMES:
-            last.set_xlabel(self.factor)
-            is_long = sum(map(len, names)) > MAX_NAMES
-            for axes in self.axes_:
-                axes.set_xticks(
-                    range(len(names)), names, rotation=90 if is_long else 0, fontsize="small"
-                )
-        else:
-            last.set_xlabel(f"{self.factor}: {len(names)} levels")
-            for axes in self.axes_:
+        is_legible = len(names) <= MAX_NAMES
+        for axes in self.axes_:
+            if is_legible:
+                name_places(axes, names, fontsize="small")
+            else:
                 axes.set_xticks([])
-        if len(self.axes_) > 1:
-            for axes in self.axes_:
-                axes.label_outer()
+        self.axes_[-1].set_xlabel(
+            self.factor if is_legible else f"{self.factor} ({len(names):,} levels)"
+        )
         handles = [self.errorbars_[0], self.population_lines_[0]]
         if has_own_figure:
             self.figure_.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
         else:
-            self.axes_[0].legend(handles=handles, frameon=False)
+            is_quick = len(names) <= _RASTERIZED
+            self.axes_[0].legend(
+                handles=handles, loc="best" if is_quick else "upper left", edgecolor="none"
+            )
 
 
 def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[str]]:
-    """The cases with all columns that `predict` wants, and the names of those that came.
+    """The cases with all columns that `predict` wants, and the names of those that tell something.
 
-    Group columns that did not come hold some level.
+    These came with the cases, take part in the model, and are not overwritten by the levels of
+    factor k. Group columns that did not come hold some level.
 
     Raises
     ------
@@ -217,6 +321,11 @@ def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[
     all_names = list(estimator._fitted_model().specification.names)
     if estimator._formula is not None:
         all_names = list(dict.fromkeys([*needed, *group_names]))
+    if np.ndim(cases) != 2:
+        raise ValueError(
+            "cases must have a row for every case and a column for every column of X, got "
+            f"{np.ndim(cases)} dimensions: of a frame, X.iloc[[0]] is one row."
+        )
     if is_frame(cases) and hasattr(estimator, "feature_names_in_"):
         frame = as_pandas(cases, "cases").reset_index(drop=True)
     else:
@@ -238,7 +347,8 @@ def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[
     for name in all_names:
         if name not in filled.columns:
             filled[name] = np.nan
-    return filled[all_names], given
+    tell = {*needed, *group_names}.difference(by_factor[k])
+    return filled[all_names], [name for name in given if name in tell]
 
 
 def _named(cases: Any, all_names: list[str], group_names: list[str]) -> pd.DataFrame:
@@ -254,23 +364,21 @@ def _named(cases: Any, all_names: list[str], group_names: list[str]) -> pd.DataF
     )
 
 
-def _case_names(cases: Any, frame: pd.DataFrame, columns: list[Covariate]) -> list[str]:
+def _case_names(cases: Any, frame: pd.DataFrame) -> list[str]:
     """Text that tells the cases apart: their index if it is text, else the values that differ."""
-    index = getattr(cases, "index", None)
+    index, n_cases = getattr(cases, "index", None), len(frame)
+    names = [""] * n_cases
     if isinstance(index, pd.Index) and all(isinstance(name, str) for name in index):
-        names = list(index)
+        names = index.tolist()
     else:
-        differing = [
-            column.name
-            for column in columns
-            if column.name in frame.columns and frame[column.name].nunique() > 1
-        ]
+        values = {name: list(map(_short, frame[name])) for name in frame}
+        differing = [name for name, own in values.items() if len(set(own)) > 1]
         names = [
-            ", ".join(f"{name} = {_short(frame[name].iloc[case])}" for name in differing)
-            for case in range(len(frame))
+            ", ".join(f"{name} = {values[name][case]}" for name in differing)
+            for case in range(n_cases)
         ]
-    if len(names) > 1 and len(set(names)) < len(names):
-        return [f"case {case}" for case in range(len(frame))]
+    if "" in names or len(set(names)) < n_cases or max(map(len, names)) > _LONGEST_NAME:
+        return [f"case {case}" for case in range(n_cases)]
     return names
 
 
@@ -315,8 +423,8 @@ def _standard_deviation(model: FittedModel, design: Design, *, include_noise: bo
     for factor, covariance, codes in zip(
         model.specification.factors, model.covariances, design.codes, strict=True
     ):
-        untold = np.flatnonzero(codes < 0)
-        z = design.X[np.ix_(untold, factor.slopes)]
+        untold = np.flatnonzero(np.asarray(codes) < 0)
+        z = design.X[untold][:, list(factor.slopes)]
         if factor.random_intercept:
             z = np.column_stack([np.ones(len(z)), z])
         variance[untold] -= np.einsum("ra,ab,rb->r", z, covariance, z)

@@ -1,0 +1,368 @@
+"""Standard deviations and correlations of random effects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixedlearn.inference._models import model_of
+from mixedlearn.inference.goodness import average_noise, column_products
+from mixedlearn.plot._choices import chosen
+from mixedlearn.plot._style import BLUE, GREY, INK, ORANGE, grid_axes, style
+
+SCALES = ("sd", "contribution")
+# Cells of larger correlations are so dark that white numbers are read better than black ones.
+_DARK = 0.9
+# In inches: a bar, a cell of a correlation matrix, the least side of a panel, its labels.
+_BAR, _CELL, _LEAST, _FRAME = 0.32, 0.45, 1.5, 1.1
+_WIDTH = 3.4
+_COLUMNS = 3
+
+
+class CovarianceDisplay:
+    """Standard deviations and correlations of the random effects.
+
+    The first panel has a bar for the standard deviation of every random effect, and one of the
+    noise to compare them with. Every factor with two or more effects has a panel with their
+    correlations besides.
+
+    Make one with `from_estimator`.
+
+    Parameters
+    ----------
+    standard_deviations : dict of str to Series of shape (q,)
+        By factor and effect.
+    correlations : dict of str to DataFrame of shape (q, q)
+        By factor. NaN where an effect has no variance; zero where ``free`` is False.
+    free : dict of str to DataFrame of shape (q, q), bool
+        Whether the model leaves a covariance free. Those that it does not are zero.
+    contributions : dict of str to Series of shape (q,)
+        Standard deviations of the effects times the root mean square of their columns over the
+        rows of the fit, in units of the response.
+    noise_standard_deviation : float
+        Of a row of weight one.
+    noise_contribution : float
+        Of a row of average weight.
+
+    Attributes
+    ----------
+    standard_deviations, correlations, free, contributions
+        As above.
+    noise_standard_deviation, noise_contribution : float
+    figure_ : matplotlib.figure.Figure
+    axes_ : ndarray of matplotlib.axes.Axes, shape (n_panels,)
+        Standard deviations first, then the correlations of each factor with two or more effects.
+    bars_ : matplotlib.container.BarContainer
+        From top to bottom, the noise last.
+    images_ : list of matplotlib.image.AxesImage
+        The correlations, one for each panel of them; the diagonal, what is undefined and what the
+        model fixes at zero are masked.
+    texts_ : list of list of matplotlib.text.Text
+        The numbers in every panel; of correlations, row by row.
+
+    See Also
+    --------
+    mixedlearn.inference.variance_table : The numbers.
+
+    Notes
+    -----
+    The standard deviation of a slope is in units of the response per unit of its column, so its
+    bar can be compared with that of an intercept, or of the noise, only if one unit of the column
+    is a natural step: the one from zero to one of an indicator, a standard deviation, a day.
+    ``scale="contribution"`` brings all bars to units of the response: the standard deviation of
+    ``z b`` in an average row, which is that of b times the root mean square of its column z.
+    These are the parts that `mixedlearn.inference.r2` adds up [1]_, but for the covariances between
+    effects of a level. Both depend on where the zero of the column is.
+
+    Positive correlations are blue and negative ones orange, which is the lighter in print; the
+    numbers tell them apart without any colour.
+
+    References
+    ----------
+    .. [1] Johnson, P. C. D. (2014). Extension of Nakagawa & Schielzeth's R2GLMM to random slopes
+       models. Methods in Ecology and Evolution 5, 944-946.
+
+    Examples
+    --------
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.plot import CovarianceDisplay
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> display = CovarianceDisplay.from_estimator(model)
+    >>> display.standard_deviations["Subject"].round(2)
+    intercept    24.74
+    Days          5.92
+    Name: Subject, dtype: float64
+    >>> display.correlations["Subject"].round(2)
+               intercept  Days
+    intercept       1.00  0.07
+    Days            0.07  1.00
+    """
+
+    figure_: Any
+    axes_: NDArray[np.object_]
+    bars_: Any
+    images_: list[Any]
+    texts_: list[list[Any]]
+
+    def __init__(
+        self,
+        *,
+        standard_deviations: dict[str, pd.Series],
+        correlations: dict[str, pd.DataFrame],
+        free: dict[str, pd.DataFrame],
+        contributions: dict[str, pd.Series],
+        noise_standard_deviation: float,
+        noise_contribution: float,
+    ):
+        self.standard_deviations = standard_deviations
+        self.correlations = correlations
+        self.free = free
+        self.contributions = contributions
+        self.noise_standard_deviation = noise_standard_deviation
+        self.noise_contribution = noise_contribution
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        factor: str | Iterable[str] | None = None,
+        scale: str = "sd",
+        ax: Any = None,
+        bar_kwargs: dict[str, Any] | None = None,
+        image_kwargs: dict[str, Any] | None = None,
+        text_kwargs: dict[str, Any] | None = None,
+    ) -> CovarianceDisplay:
+        """Compute and draw the standard deviations and correlations of a fitted model.
+
+        Parameters
+        ----------
+        estimator : MixedLinearRegressor
+            Fitted.
+        factor : str or list of str, default=None
+            Grouping factors to draw; None: all.
+        scale, ax, bar_kwargs, image_kwargs, text_kwargs
+            See `plot`.
+
+        Returns
+        -------
+        display : CovarianceDisplay
+
+        Raises
+        ------
+        ValueError
+            If the model has no random effects or no such factor, ``scale`` is unknown, or ``ax``
+            holds too few or too many axes.
+        TypeError
+            If the estimator is no `MixedLinearRegressor`.
+        NotFittedError
+            Before `fit`.
+        """
+        model = model_of(estimator)
+        factors = model.specification.factors
+        if not factors:
+            raise ValueError(
+                "The model has no random effects to draw: it was fitted without a grouping factor."
+            )
+        wanted = chosen(factor, [own.name for own in factors], "factor", "the model")
+        deviations, correlations, free, contributions = {}, {}, {}, {}
+        for own, covariance, products in zip(
+            factors, model.covariances, column_products(model), strict=True
+        ):
+            if own.name not in wanted:
+                continue
+            effects = list(own.effects)
+            sd = np.sqrt(np.diag(covariance))
+            sizes = np.outer(sd, sd)
+            defined = np.where(sizes > 0.0, sizes, np.nan)
+            ratio = np.clip(covariance / defined, -1.0, 1.0)
+            ratio = np.where(own.structure.mask, ratio, 0.0)
+            deviations[own.name] = pd.Series(sd, index=effects, name=own.name)
+            correlations[own.name] = pd.DataFrame(ratio, index=effects, columns=effects)
+            free[own.name] = pd.DataFrame(own.structure.mask, index=effects, columns=effects)
+            contributions[own.name] = pd.Series(
+                sd * np.sqrt(np.diag(products)), index=effects, name=own.name
+            )
+        display = cls(
+            standard_deviations=deviations,
+            correlations=correlations,
+            free=free,
+            contributions=contributions,
+            noise_standard_deviation=float(np.sqrt(model.noise_variance)),
+            noise_contribution=float(np.sqrt(average_noise(model))),
+        )
+        return display.plot(
+            scale=scale,
+            ax=ax,
+            bar_kwargs=bar_kwargs,
+            image_kwargs=image_kwargs,
+            text_kwargs=text_kwargs,
+        )
+
+    def plot(
+        self,
+        *,
+        scale: str = "sd",
+        ax: Any = None,
+        bar_kwargs: dict[str, Any] | None = None,
+        image_kwargs: dict[str, Any] | None = None,
+        text_kwargs: dict[str, Any] | None = None,
+    ) -> CovarianceDisplay:
+        """Draw the attributes.
+
+        Parameters
+        ----------
+        scale : {"sd", "contribution"}, default="sd"
+            Bars for the standard deviations of the effects, each in its own unit, or for their
+            contributions to an average row, all in units of the response. See Notes.
+        ax : matplotlib Axes or array of Axes, default=None
+            One axes for every panel; or one axes, whose place all panels share; None: a new figure.
+        bar_kwargs : dict, default=None
+            Properties of the bars (`matplotlib.axes.Axes.barh`).
+        image_kwargs : dict, default=None
+            Properties of the correlations (`matplotlib.axes.Axes.imshow`), such as ``cmap``.
+        text_kwargs : dict, default=None
+            Properties of the numbers (`matplotlib.text.Text`).
+
+        Returns
+        -------
+        display : CovarianceDisplay
+
+        Raises
+        ------
+        ValueError
+            If ``scale`` is unknown, or ``ax`` holds too few or too many axes.
+        """
+        if scale not in SCALES:
+            raise ValueError(f"scale={scale!r} is unknown: use 'sd' or 'contribution'.")
+        matrices = {name: own for name, own in self.correlations.items() if len(own) > 1}
+        n_bars = 1 + sum(map(len, self.standard_deviations.values()))
+        places = [divmod(i, _COLUMNS) for i in range(1 + len(matrices))]
+        sides = [max(_CELL * len(own), _LEAST) + _FRAME for own in matrices.values()]
+        heights = [max(_BAR * n_bars, 1.0) + _FRAME, *sides]
+        widths = [_WIDTH, *sides]
+        row_heights = [max(heights[i : i + _COLUMNS]) for i in range(0, len(places), _COLUMNS)]
+        column_widths = [max(widths[i::_COLUMNS]) for i in range(min(len(places), _COLUMNS))]
+        self.axes_ = grid_axes(
+            ax,
+            places,
+            type(self).__name__,
+            figsize=(max(sum(column_widths), 4.8), sum(row_heights)),
+            width_ratios=column_widths,
+            height_ratios=row_heights,
+        )
+        self.figure_ = self.axes_[0].figure
+        self.bars_, numbers = self._draw_bars(self.axes_[0], scale, bar_kwargs, text_kwargs)
+        self.images_, self.texts_ = [], [numbers]
+        for own, (name, matrix) in zip(self.axes_[1:], matrices.items(), strict=True):
+            image, numbers = _draw_matrix(own, matrix, self.free[name], image_kwargs, text_kwargs)
+            own.set_title(f"{name}: correlations", parse_math=False)
+            self.images_.append(image)
+            self.texts_.append(numbers)
+        return self
+
+    def _draw_bars(
+        self,
+        ax: Any,
+        scale: str,
+        bar_kwargs: dict[str, Any] | None,
+        text_kwargs: dict[str, Any] | None,
+    ) -> tuple[Any, list[Any]]:
+        """Standard deviations of all effects, and of the noise at the bottom."""
+        from matplotlib.patches import Rectangle
+        from matplotlib.text import Text
+
+        is_sd = scale == "sd"
+        series = self.standard_deviations if is_sd else self.contributions
+        noise = self.noise_standard_deviation if is_sd else self.noise_contribution
+        is_one = len(series) == 1
+        names = [
+            effect if is_one else f"{effect} | {name}"
+            for name, own in series.items()
+            for effect in own.index
+        ]
+        sizes = np.append(np.concatenate(list(series.values())), noise)
+        places = np.arange(len(sizes))
+        given = style({"height": 0.6, "color": BLUE}, bar_kwargs, Rectangle)
+        bars = ax.barh(places, sizes, **given)
+        bars[-1].set(facecolor="white", edgecolor=GREY, hatch="////")
+        ax.set_yticks(places, [*names, "noise"], parse_math=False)
+        ax.set_ylim(len(sizes) - 0.4, -0.6)
+        ax.set_xlim(0.0, 1.25 * sizes.max() or 1.0)
+        text_style = style({"fontsize": 9, "va": "center"}, text_kwargs, Text)
+        numbers = [
+            ax.annotate(
+                _three_digits(size), (size, place), (4, 0), textcoords="offset points", **text_style
+            )
+            for size, place in zip(sizes, places, strict=True)
+        ]
+        what = "standard deviations" if is_sd else "contributions"
+        ax.set_title(f"{next(iter(series))}: {what}" if is_one else what, parse_math=False)
+        has_slopes = any(set(own.index) != {"intercept"} for own in series.values())
+        note = " (slopes: per unit of column)" if is_sd else ", in an average row"
+        ax.set_xlabel("response units" + (note if has_slopes else ""))
+        return bars, numbers
+
+
+def _draw_matrix(
+    ax: Any,
+    matrix: pd.DataFrame,
+    free: pd.DataFrame,
+    image_kwargs: dict[str, Any] | None,
+    text_kwargs: dict[str, Any] | None,
+) -> tuple[Any, list[Any]]:
+    """A correlation matrix as an image with its numbers."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.text import Text
+
+    values, is_free = matrix.to_numpy(), free.to_numpy()
+    q = len(values)
+    is_hidden = np.isnan(values) | ~is_free | np.eye(q, dtype=bool)
+    colors = LinearSegmentedColormap.from_list("correlation", [ORANGE, "white", BLUE])
+    defaults = {"cmap": colors, "vmin": -1.0, "vmax": 1.0}
+    image = ax.imshow(np.ma.masked_array(values, is_hidden), **{**defaults, **(image_kwargs or {})})
+    edges = np.arange(q + 1) - 0.5
+    if not is_free.all():
+        fixed = np.ma.masked_array(np.zeros((q, q)), is_free)
+        ax.pcolor(edges, edges, fixed, hatch="////", facecolor="none", edgecolor="0.8", linewidth=0)
+    text_style = style({"fontsize": 9, "ha": "center", "va": "center"}, text_kwargs, Text)
+    numbers = []
+    for i, j in np.ndindex(q, q):
+        color = "white" if not is_hidden[i, j] and values[i, j] > _DARK else INK
+        text = _correlation(values[i, j], is_diagonal=i == j, is_free=bool(is_free[i, j]))
+        numbers.append(ax.text(j, i, text, **{"color": color, **text_style}))
+    ax.set_xticks(range(q), list(matrix.columns), rotation=90 if q > 2 else 0, parse_math=False)
+    ax.set_yticks(range(q), list(matrix.index), parse_math=False)
+    ax.tick_params(length=0)
+    notes = []
+    if not is_free.all():
+        notes.append("hatched: fixed at zero")
+    if np.isnan(values).any():
+        notes.append("\u2013: undefined, a variance is zero")
+    ax.set_xlabel("\n".join(notes))
+    return image, numbers
+
+
+def _correlation(value: float, *, is_diagonal: bool, is_free: bool) -> str:
+    if np.isnan(value):
+        return "\u2013"
+    if is_diagonal:
+        return "1"
+    # Adding zero takes the sign from what is rounded to zero.
+    return f"{round(value, 2) + 0.0:.2f}" if is_free else "0"
+
+
+def _three_digits(value: float) -> str:
+    """A size with three significant digits."""
+    if value == 0.0:
+        return "0"
+    if not 1e-4 <= value < 1e6:
+        return f"{value:.2e}"
+    digits = np.format_float_positional(value, precision=3, unique=False, fractional=False)
+    return digits.removesuffix(".")
