@@ -147,7 +147,11 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
-html_sidebars = {"index": [], "install": [], "changelog": [], "tour": []}
+# Pages without a section of their own.
+_alone = ("index", "install", "tour", "how_it_works", "benchmarks", "comparison", "changelog")
+html_sidebars: dict[str, list[str]] = {
+    name: [] for name in (*_alone, "coming_from_r", "coming_from_statsmodels", "developers")
+}
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
