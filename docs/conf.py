@@ -147,11 +147,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", str(_mathjax)]
 html_css_files = ["site.css"]
-# Pages without a section of their own.
-_alone = ("index", "install", "tour", "how_it_works", "benchmarks", "comparison", "changelog")
-html_sidebars: dict[str, list[str]] = {
-    name: [] for name in (*_alone, "coming_from_r", "coming_from_statsmodels", "developers")
-}
+html_sidebars = {"*": []}  # pages beside index.md have no section to navigate in
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {

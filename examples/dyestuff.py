@@ -31,9 +31,12 @@ pd.concat(
 # ------------------
 
 reml = lmer("Yield ~ 1 + (1 | Batch)", dyestuff)
-ml = lmer("Yield ~ 1 + (1 | Batch)", dyestuff, reml=False)
 print(reml.summary())
-print()
+
+# %%
+# The same by maximum likelihood:
+
+ml = lmer("Yield ~ 1 + (1 | Batch)", dyestuff, reml=False)
 print(ml.summary())
 
 # %%

@@ -1,8 +1,8 @@
 """What all pictures share: axes to draw on and a style that survives grey printing.
 
 The two colours are from the palette of Okabe and Ito, which people with any of the common colour
-vision deficiencies can tell apart. They differ in lightness too, and nothing is told by colour alone:
-lines differ in dashes or width, points in shape.
+vision deficiencies can tell apart. They differ in lightness too, and nothing is told by colour
+alone: lines differ in dashes or width, points in shape.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def panel_axes(
 ) -> NDArray[np.object_]:
     """One-dimensional array of the axes of ``n_panels`` panels.
 
-    They are taken from ``ax``, if it is an array of as many axes; fill the place of ``ax``, if it is one
-    axes; or are in a new figure. ``subplots`` are what `matplotlib.figure.Figure.subplots` takes.
+    They are taken from ``ax``, if it is an array of as many axes; fill the place of ``ax``, if it
+    is one axes; or are in a new figure. ``subplots`` are what `matplotlib.figure.Figure.subplots`
+    takes.
     """
     check_matplotlib_support(caller)
     import matplotlib.pyplot as plt

@@ -70,11 +70,13 @@ class SimulatedPredictionsDisplay:
 
     Notes
     -----
-    Such pictures are usually made by simulation: draw fixed effects and random effects given the
-    data, predict, take quantiles [1]_. The variance components being known, these draws are normal.
-    So the intervals here are the quantiles of that normal distribution, to which the simulated ones
+    Such pictures are usually made by simulation: draw fixed and random effects given the data,
+    predict, take quantiles. The variance components being taken as known, the draws are normal. So
+    the intervals here are quantiles of that normal distribution, to which those of a simulation
     tend as the draws become many; nothing is random. The variance is that of ``predict(...,
-    return_std=True)``: of the fixed effects and of the BLUPs of all factors, with their covariances.
+    return_std=True)``: that of the fixed effects and of the BLUPs of all factors, with their
+    covariances. merTools [1]_ draws fixed and random effects independently of each other, which
+    leaves out their covariance, and the noise variance as well; its intervals are usually wider.
 
     Of several factors, the others have the levels that the case names. A factor in which the levels
     are nested, as classes in schools, has the level that goes with them, whatever the case names.
@@ -83,8 +85,8 @@ class SimulatedPredictionsDisplay:
 
     References
     ----------
-    .. [1] Knowles, J. E. & Frederick, C. (2024). merTools: Tools for Analyzing Mixed Effect
-       Regression Models. R package; `predictInterval`.
+    .. [1] Knowles, J. E. & Frederick, C. (2020). merTools: Tools for Analyzing Mixed Effect
+       Regression Models. R package, version 0.5.2: ``predictInterval``.
 
     Examples
     --------
