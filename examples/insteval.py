@@ -65,9 +65,9 @@ coefficient_table(model).round(4)
 # The best and the worst lecturer
 # -------------------------------
 #
-# Means of raw ratings would put lecturers with a single enthusiastic student on top. BLUPs are
-# drawn to zero the more, the fewer ratings there are, and allow for who rated: a 4 of a strict
-# student is worth more than one of a mild student.
+# Raw means are extreme where chance is largest, with lecturers who have few ratings. BLUPs are
+# drawn to zero the more, the fewer ratings there are, and they allow for who rated: a 4 of a
+# strict student is worth more than one of a mild student.
 
 lecturers = random_effects_table(model).query("factor == 'd'").set_index("level")
 ratings = y.groupby(X["d"]).agg(["count", "mean"])
@@ -81,7 +81,7 @@ pd.concat([ranking.tail(4)[::-1], ranking.head(4)[::-1]]).round(2)
 ranking.sort_values("mean").tail(4)[::-1].round(2)
 
 # %%
-# Four thousand intervals in one picture. Filled points are effects whose interval excludes zero.
+# Four thousand intervals in one picture. The dark ones exclude zero.
 
 display = RandomEffectsDisplay.from_estimator(model)
 

@@ -105,6 +105,9 @@ comparison = pd.DataFrame(
 comparison.round(6)
 
 # %%
+# MixedModels.jl stops a little early: its variances differ in the fifth or sixth digit, the
+# likelihood does not.
+#
 # Do the batches differ?
 # ----------------------
 #

@@ -76,8 +76,9 @@ comparison = pd.DataFrame(
 comparison.round(6)
 
 # %%
-# The only difference is lme4's variance of the samples, 3.7311 where the optimum is at 3.7309: its
-# optimiser stops when the likelihood no longer changes to the digits that it asks for.
+# All agree in the criterion. Variances differ from the fifth digit on (lme4 has 3.7311 for the
+# samples, MixedModels.jl 0.714979 for the plates), since those programs stop when the likelihood
+# no longer changes in the digits that they ask for.
 #
 # REML and ML disagree where there are few levels: with six samples, ML divides by six where REML
 # divides by five. The noise variance, which 144 rows determine, is the same.
@@ -106,9 +107,8 @@ display = ProfileLikelihoodDisplay.from_estimator(
 intervals.round(4)
 
 # %%
-# A straight line would be a profile that a normal distribution describes: the intercept's nearly
-# is, the standard deviations' are not, and intervals of the form "estimate plus or minus two
-# standard errors" would be wrong for them.
+# A straight line would mean that the estimate is as good as normal. These are curved, and
+# intervals of the form "estimate plus or minus two standard errors" would be wrong.
 #
 # What goes wrong with nested terms
 # ---------------------------------
