@@ -389,12 +389,13 @@ print(by_openness.summary())
 
 # %%
 # Social engagement is another matter, though no picture of the residuals gave it away: its effect
-# differs between classes. It is centred first, so that the intercept of a class is that of a pupil
-# of average engagement, not of one without any.
+# differs between classes. It is standardised first, so that the intercept of a class is that of a
+# pupil of average engagement, not of one without any, and the slope has the size of the other
+# effects.
 
-pupils["social_centred"] = pupils["social"] - pupils["social"].mean()
+pupils["social_z"] = (pupils["social"] - pupils["social"].mean()) / pupils["social"].std()
 by_engagement = lmer(
-    "extro ~ open + agree + social_centred + (1 | school) + (1 + social_centred | school:class)",
+    "extro ~ open + agree + social_z + (1 | school) + (1 + social_z | school:class)",
     pupils,
 )
 print(by_engagement.summary())
@@ -404,11 +405,11 @@ print(by_engagement.summary())
 # uncorrelated with the intercept, which is ``||``.
 
 uncorrelated = lmer(
-    "extro ~ open + agree + social_centred + (1 | school) + (1 + social_centred || school:class)",
+    "extro ~ open + agree + social_z + (1 | school) + (1 + social_z || school:class)",
     pupils,
 )
 exact_slope = inference.exact_restricted_lrt(
-    uncorrelated, "school:class", "social_centred", random_state=0
+    uncorrelated, "school:class", "social_z", random_state=0
 )
 print(exact_slope)
 
@@ -475,9 +476,8 @@ updated = lmer(FIXED + " + (1 | school)", pupils).update_random_effects(
     newcomers, newcomers["extro"]
 )
 mean, std = updated.predict(grid.tail(1), return_std=True)
-print(
-    f"school VII: {mean[0]:.1f}, from {mean[0] - 1.96 * std[0]:.1f} to {mean[0] + 1.96 * std[0]:.1f}"
-)
+lower, upper = mean[0] - 1.96 * std[0], mean[0] + 1.96 * std[0]
+print(f"school VII: {mean[0]:.1f}, from {lower:.1f} to {upper:.1f}")
 updated.random_effects_["school"].round(2)
 
 # %%

@@ -51,16 +51,16 @@ exact <- function(test) list(statistic = unname(test$statistic), p_value = test$
 
 pupils <- generated("extroversion")
 fixed <- "extro ~ open + agree + social"
-of_class <- "extro ~ open + agree + social_centred"
+of_class <- "extro ~ open + agree + social_z"
 least_squares <- lapply(c("", " + class", " + school", " + school:class"),
                         function(terms) glm(as.formula(paste0(fixed, terms)), data = pupils))
 by_school <- fit(paste(fixed, "+ (1 | school)"), pupils)
 crossed <- fit(paste(fixed, "+ (1 | school) + (1 | class)"), pupils)
 nested <- fit(paste(fixed, "+ (1 | school/class)"), pupils)
 by_engagement <- fit(
-  paste(of_class, "+ (1 | school) + (1 + social_centred | school:class)"), pupils)
+  paste(of_class, "+ (1 | school) + (1 + social_z | school:class)"), pupils)
 uncorrelated <- fit(
-  paste(of_class, "+ (1 | school) + (1 + social_centred || school:class)"), pupils)
+  paste(of_class, "+ (1 | school) + (1 + social_z || school:class)"), pupils)
 
 effects <- ranef(by_school, condVar = TRUE)$school
 f_test <- anova(lm(as.formula(fixed), pupils), lm(as.formula(paste0(fixed, " + school")), pupils))
@@ -94,7 +94,7 @@ extroversion <- list(
   exact_school = exact(exactRLRT(m = by_school, mA = nested,
                                  m0 = fit(paste(fixed, "+ (1 | school:class)"), pupils), seed = 1)),
   exact_slope = exact(exactRLRT(
-    m = fit(paste(of_class, "+ (0 + social_centred | school:class)"), pupils), mA = uncorrelated,
+    m = fit(paste(of_class, "+ (0 + social_z | school:class)"), pupils), mA = uncorrelated,
     m0 = fit(paste(of_class, "+ (1 | school) + (1 | school:class)"), pupils), seed = 1)),
   predict_interval = intervals(FALSE),
   predict_interval_corrected = intervals(TRUE)
