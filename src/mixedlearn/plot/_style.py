@@ -105,20 +105,37 @@ def name_places(axes: Any, names: Sequence[str], **text: Any) -> None:
     """
     width = axes.get_window_extent().width / axes.figure.dpi
     is_tight = sum(len(name) + 1 for name in names) > _LETTERS_PER_INCH * width
-    axes.set_xticks(range(len(names)), names, rotation=90 if is_tight else 0, **text)
+    turn = 90 if is_tight else 0
+    axes.set_xticks(range(len(names)), names, rotation=turn, parse_math=False, **text)
 
 
-def population_line(linewidth: float) -> dict[str, Any]:
-    """Properties of the line of the population: dashed, with a white edge on top of the others."""
+def plain_text(name: str) -> str:
+    """A name in a text that may have formulae: its dollars are dollars."""
+    return name.replace("$", r"\$")
+
+
+def label_edges(axes: NDArray[np.object_], x: str, y: str) -> None:
+    """Label panels of one kind: below the lowest of a grid, and left of the first."""
+    for own in axes:
+        place = own.get_subplotspec()
+        if place is None or place.is_last_row():
+            own.set_xlabel(x, parse_math=False)
+        if place is None or place.is_first_col():
+            own.set_ylabel(y, parse_math=False)
+
+
+def population_line(linewidth: float, *, on_top: bool) -> dict[str, Any]:
+    """Properties of the line of the population: dashed; on top of others it has a white edge."""
     from matplotlib.patheffects import withStroke
 
+    edge = {"path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")]}
     return {
         "color": INK,
         "linewidth": linewidth,
         "linestyle": "--",
         "label": "population",
-        "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
         "zorder": 3,
+        **(edge if on_top else {}),
     }
 
 
