@@ -223,6 +223,7 @@ class TestOneAxes:
         assert display.axes_.tolist() == grid.ravel().tolist()
         assert [axes.get_xlabel() for axes in grid[:, 0]] == ["", "", "Days"]
         assert [axes.get_ylabel() for axes in grid[1]] == ["Reaction", "", "", "", "", ""]
+        assert [axes.get_legend() for axes in display.axes_] == [None] * 18
         with pytest.raises(ValueError, match="draws 2 panels, but ax holds 18 axes"):
             draw(model, X, y, levels=[308, 309], ax=grid)
         with pytest.raises(ValueError, match="draws 1 panels, but ax holds 18 axes"):
@@ -560,3 +561,14 @@ class TestErrors:
             draw(model, X, y.head(179))
         with pytest.raises(ValueError, match=r"NaN in column 'Days', the first at row 3"):
             draw(model, X.assign(Days=X["Days"].where(X.index != 3)), y)
+
+
+def test_names_with_dollars_are_no_formulae():
+    generator = np.random.default_rng(0)
+    levels = np.tile(["$a$", "$b_$", "c"], 20)
+    X = pd.DataFrame({"$x_$": generator.uniform(size=60), "$g_$": levels})
+    y = pd.Series(X["$x_$"] + generator.normal(size=60) + 3.0 * (levels == "c"), name="$y_$")
+    model = MixedLinearRegressor(groups="$g_$").fit(X, y)
+    for display in (draw(model, X, y), draw(model, X, y, facets=False)):
+        display.figure_.draw_without_rendering()  # fails where it finds a formula that is none
+        assert display.figure_.legends[0].get_texts()[1].get_text() == r"each \$g_\$"

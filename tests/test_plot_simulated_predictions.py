@@ -322,6 +322,14 @@ class TestPicture:
         (intervals,) = display.errorbars_[0].lines[2]
         np.testing.assert_allclose(intervals.get_color()[0][:3], [0, 0, 1])
 
+    def test_names_with_dollars_are_no_formulae(self):
+        X, y = load_dyestuff(return_X_y=True)
+        X = pd.DataFrame({"$b_$": "$" + X["Batch"] + "_$"})
+        model = MixedLinearRegressor(groups="$b_$").fit(X, y)
+        display = draw(model, pd.DataFrame(index=["$1_$", "$2_$"]))
+        display.figure_.draw_without_rendering()  # fails where it finds a formula that is none
+        assert [axes.get_title() for axes in display.axes_] == ["$1_$", "$2_$"]
+
     def test_a_hundred_thousand_levels_are_one_artist(self):
         generator = np.random.default_rng(0)
         m = 100_000

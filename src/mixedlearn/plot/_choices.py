@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from mixedlearn.design import plain_name
 from mixedlearn.exceptions import did_you_mean
 
 
-def chosen(
-    given: str | Iterable[str] | None, names: Iterable[str], parameter: str, whose: str
-) -> list[str]:
-    """The names that were asked for, in the order of the model; all if None.
+def chosen(given: Any, names: Iterable[str], parameter: str, owner: str) -> list[str]:
+    """The names that were asked for, one or a list, in the order of the model; all if None.
+
+    An interaction may be given as the tuple of its columns.
 
     Raises
     ------
@@ -20,14 +22,13 @@ def chosen(
     known = list(dict.fromkeys(names))
     if given is None:
         return known
-    wanted = [given] if isinstance(given, str) else list(given)
-    choices = ", ".join(map(repr, known))
+    single = isinstance(given, (str, tuple)) or not isinstance(given, Iterable)
+    wanted = [plain_name(name) for name in ([given] if single else given)]
+    choices = f"Choose from: {', '.join(map(repr, known))}."
     for name in wanted:
         if name not in known:
-            raise ValueError(
-                f"{parameter}={name!r}: {whose} has no such {parameter}."
-                f"{did_you_mean(name, known)} Choose from: {choices}."
-            )
+            hint = did_you_mean(name, known)
+            raise ValueError(f"{owner} has no {parameter} {name!r}.{hint} {choices}")
     if not wanted:
-        raise ValueError(f"{parameter} names nothing to draw. Choose from: {choices}.")
+        raise ValueError(f"{parameter} is empty: there is nothing to draw. {choices}")
     return [name for name in known if name in wanted]

@@ -71,13 +71,24 @@ def panel_axes(
             n_rows, n_columns, squeeze=False, **subplots
         )
     else:
-        ax.set_axis_off()
-        place = ax.get_subplotspec().subgridspec(n_rows, n_columns)
+        place = _place_of(ax, n_panels, caller).subgridspec(n_rows, n_columns)
         grid = place.subplots(squeeze=False, **subplots)
     axes = grid.ravel()
     for spare in axes[n_panels:]:
         spare.remove()
     return np.asarray(axes[:n_panels])
+
+
+def _place_of(ax: Any, n_panels: int, caller: str) -> Any:
+    """The cell of a grid that an axes fills, which is emptied for panels."""
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError(
+            f"{caller} draws {n_panels} panels, and ax is one axes that is not in a grid: pass an "
+            f"array of {n_panels} axes, or one that plt.subplots made."
+        )
+    ax.set_axis_off()
+    return place
 
 
 def style(defaults: dict[str, Any], given: dict[str, Any] | None, artist: Any) -> dict[str, Any]:
@@ -94,20 +105,37 @@ def name_places(axes: Any, names: Sequence[str], **text: Any) -> None:
     """
     width = axes.get_window_extent().width / axes.figure.dpi
     is_tight = sum(len(name) + 1 for name in names) > _LETTERS_PER_INCH * width
-    axes.set_xticks(range(len(names)), names, rotation=90 if is_tight else 0, **text)
+    turn = 90 if is_tight else 0
+    axes.set_xticks(range(len(names)), names, rotation=turn, parse_math=False, **text)
 
 
-def population_line(linewidth: float) -> dict[str, Any]:
-    """Properties of the line of the population: dashed, with a white edge on top of the others."""
+def plain_text(name: str) -> str:
+    """A name in a text that may have formulae: its dollars are dollars."""
+    return name.replace("$", r"\$")
+
+
+def label_edges(axes: NDArray[np.object_], x: str, y: str) -> None:
+    """Label panels of one kind: below the lowest of a grid, and left of the first."""
+    for own in axes:
+        place = own.get_subplotspec()
+        if place is None or place.is_last_row():
+            own.set_xlabel(x, parse_math=False)
+        if place is None or place.is_first_col():
+            own.set_ylabel(y, parse_math=False)
+
+
+def population_line(linewidth: float, *, on_top: bool) -> dict[str, Any]:
+    """Properties of the line of the population: dashed; on top of others it has a white edge."""
     from matplotlib.patheffects import withStroke
 
+    edge = {"path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")]}
     return {
         "color": INK,
         "linewidth": linewidth,
         "linestyle": "--",
         "label": "population",
-        "path_effects": [withStroke(linewidth=1.8 * linewidth, foreground="white")],
         "zorder": 3,
+        **(edge if on_top else {}),
     }
 
 
@@ -117,7 +145,7 @@ def grid_axes(
     caller: str,
     *,
     figsize: tuple[float, float],
-    **ratios: list[float],
+    **ratios: Any,
 ) -> NDArray[np.object_]:
     """One-dimensional array of the axes of panels at (row, column) of a grid of unequal cells.
 
@@ -135,8 +163,7 @@ def grid_axes(
         grid = figure.add_gridspec(*shape, **ratios)
     else:
         figure = ax.figure
-        ax.set_axis_off()
-        grid = ax.get_subplotspec().subgridspec(*shape, **ratios)
+        grid = _place_of(ax, len(places), caller).subgridspec(*shape, **ratios)
     return np.array([figure.add_subplot(grid[place]) for place in places], dtype=object)
 
 

@@ -17,9 +17,10 @@ from mixedlearn.plot._style import BLUE, GREY, INK, ORANGE, grid_axes, style
 SCALES = ("sd", "contribution")
 # Cells of larger correlations are so dark that white numbers are read better than black ones.
 _DARK = 0.9
-# In inches: a bar, a cell of a correlation matrix, the least side of a panel, its labels.
-_BAR, _CELL, _LEAST, _FRAME = 0.32, 0.45, 1.5, 1.1
-_WIDTH = 3.4
+# In inches: the height of a bar and the width of their panel, a cell of a correlation matrix, the
+# least side of a matrix, the labels around a panel.
+_BAR, _WIDTH, _CELL, _LEAST, _FRAME = 0.32, 3.6, 0.45, 1.5, 1.1
+# So many panels are side by side.
 _COLUMNS = 3
 
 
@@ -30,7 +31,7 @@ class CovarianceDisplay:
     noise to compare them with. Every factor with two or more effects has a panel with their
     correlations besides.
 
-    Make one with `from_estimator`.
+    Use `from_estimator` to make one.
 
     Parameters
     ----------
@@ -145,8 +146,9 @@ class CovarianceDisplay:
         ----------
         estimator : MixedLinearRegressor
             Fitted.
-        factor : str or list of str, default=None
-            Grouping factors to draw; None: all.
+        factor : str, tuple of str, or list of these, default=None
+            Grouping factors to draw, an interaction by its name or the tuple of its columns; None:
+            all.
         scale, ax, bar_kwargs, image_kwargs, text_kwargs
             See `plot`.
 
@@ -170,7 +172,7 @@ class CovarianceDisplay:
             raise ValueError(
                 "The model has no random effects to draw: it was fitted without a grouping factor."
             )
-        wanted = chosen(factor, [own.name for own in factors], "factor", "the model")
+        wanted = chosen(factor, [own.name for own in factors], "grouping factor", "The model")
         deviations, correlations, free, contributions = {}, {}, {}, {}
         for own, covariance, products in zip(
             factors, model.covariances, column_products(model), strict=True
@@ -335,7 +337,7 @@ def _draw_matrix(
     numbers = []
     for i, j in np.ndindex(q, q):
         color = "white" if not is_hidden[i, j] and values[i, j] > _DARK else INK
-        text = _correlation(values[i, j], is_diagonal=i == j, is_free=bool(is_free[i, j]))
+        text = _correlation(float(values[i, j]), is_diagonal=i == j, is_free=bool(is_free[i, j]))
         numbers.append(ax.text(j, i, text, **{"color": color, **text_style}))
     ax.set_xticks(range(q), list(matrix.columns), rotation=90 if q > 2 else 0, parse_math=False)
     ax.set_yticks(range(q), list(matrix.index), parse_math=False)
@@ -344,7 +346,7 @@ def _draw_matrix(
     if not is_free.all():
         notes.append("hatched: fixed at zero")
     if np.isnan(values).any():
-        notes.append("\u2013: undefined, a variance is zero")
+        notes.append("\u2013: zero variance")
     ax.set_xlabel("\n".join(notes))
     return image, numbers
 

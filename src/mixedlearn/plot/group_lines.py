@@ -30,8 +30,10 @@ from mixedlearn.plot._style import (
     BLUE,
     GREY,
     PANEL_SIZE,
+    label_edges,
     name_places,
     panel_axes,
+    plain_text,
     population_line,
     single_axes,
     style,
@@ -181,7 +183,8 @@ class GroupLinesDisplay:
             axes.
         ax : matplotlib Axes or array of Axes, default=None
             Axes to draw on, of facets as many as there are levels; in place of one axes, facets
-            share its room. By default a new figure.
+            share its room, without a legend: `matplotlib.figure.Figure.legend` takes the artists of
+            the display as ``handles``. By default a new figure.
         line_kwargs, scatter_kwargs, population_kwargs : dict, default=None
             Properties of the levels' lines (a `matplotlib.collections.LineCollection`), of the data
             (`matplotlib.axes.Axes.scatter`) and of the population's line
@@ -309,7 +312,9 @@ class GroupLinesDisplay:
             _point_style(len(self.points), is_faceted), scatter_kwargs, PathCollection
         )
         population_style = style(
-            population_line(1.2 if n_lines == 1 else 2.2), population_kwargs, Line2D
+            population_line(1.2 if n_lines == 1 else 2.2, on_top=n_lines > 1),
+            population_kwargs,
+            Line2D,
         )
         population = _places(self.population, "prediction", categories)
         lines, scatters, populations = [], [], []
@@ -322,12 +327,21 @@ class GroupLinesDisplay:
             if categories is not None:
                 name_places(axes, list(map(str, categories)))
             if is_faceted:
-                axes.set_title(level_text(levels[panel]), fontsize="medium")
+                axes.set_title(level_text(levels[panel]), fontsize="medium", parse_math=False)
         self.lines_ = np.array(lines, dtype=object)
         self.scatter_ = np.array(scatters, dtype=object)
         self.population_lines_ = np.array(populations, dtype=object)
-        self._label(is_faceted, ax is None)
-        self._add_legend(ax is None)
+        if is_faceted and ax is None:
+            self.figure_.supxlabel(self.feature, fontsize="medium", parse_math=False)
+            self.figure_.supylabel(self.response, fontsize="medium", parse_math=False)
+        elif is_faceted:
+            label_edges(self.axes_, self.feature, self.response)
+        else:
+            self.ax_.set_xlabel(self.feature, parse_math=False)
+            self.ax_.set_ylabel(self.response, parse_math=False)
+        # Facets on given axes leave no room for a legend.
+        if ax is None or not is_faceted:
+            self._add_legend(ax)
         return self
 
     def _categories(self) -> pd.Index | None:
@@ -335,29 +349,16 @@ class GroupLinesDisplay:
         feature = self.population["feature"]
         return feature.cat.categories if isinstance(feature.dtype, pd.CategoricalDtype) else None
 
-    def _label(self, is_faceted: bool, has_own_figure: bool) -> None:
-        """Labels of the axes, at the edge of facets."""
-        if is_faceted and has_own_figure:
-            self.figure_.supxlabel(self.feature, fontsize="medium")
-            self.figure_.supylabel(self.response, fontsize="medium")
-            return
-        for axes in self.axes_:
-            place = axes.get_subplotspec() if is_faceted else None
-            if place is None or place.is_last_row():
-                axes.set_xlabel(self.feature)
-            if place is None or place.is_first_col():
-                axes.set_ylabel(self.response)
-
-    def _add_legend(self, has_own_figure: bool) -> None:
-        """A legend: above the axes in a figure of its own, else in the first axes."""
+    def _add_legend(self, ax: Any) -> None:
+        """A legend above a figure of the display's own, or in the emptiest corner of one axes."""
         handles = [self.scatter_[0], self.lines_[0], self.population_lines_[0]]
-        if has_own_figure:
+        if ax is None:
             legend = self.figure_.legend(
                 handles=handles, loc="outside upper right", ncols=3, frameon=False
             )
         else:
             is_quick = len(self.points) <= _RASTERIZED
-            legend = self.axes_[0].legend(
+            legend = self.ax_.legend(
                 handles=handles, loc="best" if is_quick else "upper left", edgecolor="none"
             )
         point, line, _ = legend.legend_handles
@@ -467,7 +468,7 @@ def _line_style(n_lines: int, factor: str) -> dict[str, Any]:
         "linewidth": 1.6 if n_lines == 1 else float(np.clip(65 / n_lines, 0.4, 1.2)),
         "alpha": 1.0 if n_lines == 1 else float(np.clip(3.5 / n_lines**0.5, 0.02, 0.7)),
         "rasterized": n_lines > _RASTERIZED,
-        "label": f"each {factor}",
+        "label": f"each {plain_text(factor)}",
         "zorder": 2,
     }
 

@@ -17,16 +17,22 @@ from mixedlearn.plot._style import BLUE, INK, grid_axes, style
 
 # Up to so many levels have a row and a label of their own; more share an axis of ranks.
 MOST_LABELS = 60
-# Beyond so many levels, points and lines are stored as an image in vector formats.
-MOST_VECTORS = 1000
+# With more levels, points and lines are one image in a vector file.
+MOST_VECTORS = 1_000
 # The same effect of every factor is in one column, up to so many side by side.
 MOST_COLUMNS = 6
 
-# In inches: a row of a labelled level, a panel of ranks, the title and ticks of a panel, its width.
-# and that where there are more than three side by side.
-_ROW, _RANKS, _FRAME, _WIDTH, _NARROW = 0.17, 2.6, 0.75, 2.6, 1.9
-# Labels smaller than this many points cannot be read.
-_LEAST_FONT, _FONT = 5.0, 9.0
+# In inches: the row of a level, the least height of all rows, that of an axis of ranks, of the
+# title and the ticks of a panel.
+_ROW, _LEAST_ROWS, _RANKS, _FRAME = 0.17, 0.5, 2.6, 0.75
+# Widths of a panel: of up to three side by side, and of more.
+_WIDTH, _NARROW = 2.6, 1.9
+# Size of the levels' labels in points, and the least that can be read; about the width of a letter
+# in inches, and so many letters widen the figure.
+_FONT, _LEAST_FONT = 9.0, 5.0
+_LETTER, _MOST_LETTERS = 0.075, 40
+# Lines of intervals that hold zero.
+_PALE = "0.7"
 
 
 class RandomEffectsDisplay:
@@ -34,10 +40,10 @@ class RandomEffectsDisplay:
 
     A panel for every grouping factor and random effect: factors below each other, the effects of a
     factor side by side. Panels of the same effect share their scale, so that the factors can be
-    compared. Where the interval of a level excludes zero, its point is filled and its line strong;
+    compared. Where the interval of a level excludes zero, its point is filled and its line dark;
     where it holds zero, the point is hollow and the line pale.
 
-    Make one with `from_estimator`.
+    Use `from_estimator` to make one.
 
     Parameters
     ----------
@@ -68,12 +74,11 @@ class RandomEffectsDisplay:
     -----
     BLUPs and intervals are in units of the response; those of a slope, per unit of its column. The
     intervals are those of the distribution of the random effects given the data, with the
-    coefficients and the variances taken as known. They say where the effect of one level is. For
-    the difference between two levels they are not made, and of a hundred levels without any effect
-    some intervals will exclude zero.
+    coefficients and the variances taken as known. Each says where the effect of one level is; two
+    levels whose intervals overlap may differ all the same.
 
     Up to 60 levels have a row and a label each, and the figure grows with them. More levels share
-    an axis that counts them.
+    an axis of ranks, with the points in a curve.
 
     Examples
     --------
@@ -120,8 +125,9 @@ class RandomEffectsDisplay:
         ----------
         estimator : MixedLinearRegressor
             Fitted. The levels that `update_random_effects` added are drawn too.
-        factor : str or list of str, default=None
-            Grouping factors to draw; None: all.
+        factor : str, tuple of str, or list of these, default=None
+            Grouping factors to draw, an interaction by its name or the tuple of its columns; None:
+            all.
         effect : str or list of str, default=None
             Random effects to draw, "intercept" or names of slopes; None: all.
         level : float, default=0.95
@@ -148,9 +154,10 @@ class RandomEffectsDisplay:
             raise ValueError(
                 "The model has no random effects to draw: it was fitted without a grouping factor."
             )
-        factors = chosen(factor, table["factor"], "factor", "the model")
+        factors = chosen(factor, table["factor"], "grouping factor", "The model")
         table = table[table["factor"].isin(factors)]
-        effects = chosen(effect, table["effect"], "effect", " and ".join(map(repr, factors)))
+        owner = f"The model of {', '.join(map(repr, factors))}"
+        effects = chosen(effect, table["effect"], "random effect", owner)
         table = table[table["effect"].isin(effects)].reset_index(drop=True)
         return cls(table=table, level=level).plot(
             sort=sort, ax=ax, line_kwargs=line_kwargs, scatter_kwargs=scatter_kwargs
@@ -169,11 +176,11 @@ class RandomEffectsDisplay:
         Parameters
         ----------
         sort : bool or str, default=True
-            Order of the levels, the smallest at the bottom. True: by the first effect that is
-            drawn, in all panels of a factor alike, so that a level can be followed from panel to
-            panel. The name of an effect: by that effect, for the factors that have it. "panel":
-            every panel by its own estimates. False: in the order of ``random_effects_``, the first
-            level on top.
+            Order of the levels, the smallest estimate at the bottom. True: by the first effect
+            that is drawn, in all panels of a factor alike, so that a level can be followed from
+            panel to panel; a factor with more levels than can be labelled as by "panel". The name
+            of an effect: by that effect, for the factors that have it. "panel": every panel by its
+            own estimates. False: in the order of ``random_effects_``, the first level on top.
         ax : matplotlib Axes or array of Axes, default=None
             One axes for every panel; or one axes, whose place all panels share; None: a new figure.
         line_kwargs : dict, default=None
@@ -205,7 +212,10 @@ class RandomEffectsDisplay:
             ax,
             [panel.place for panel in panels],
             type(self).__name__,
-            figsize=(1.2 + max(width * n_columns, 3.8), sum(heights.values()) + 0.5),
+            figsize=(
+                _labels_width(panels) + max(width * n_columns, 3.8),
+                sum(heights.values()) + 0.5,
+            ),
             height_ratios=list(heights.values()),
         )
         self.figure_ = self.axes_[0].figure
@@ -224,9 +234,7 @@ class RandomEffectsDisplay:
             own.set_ylim(0.3, len(panel.rows) + 0.7)
             _label_levels(own, panel, _FONT if is_new else _font_that_fits(own, len(panel.rows)))
             if not panel.rows[["estimate", "std_error"]].to_numpy().any():
-                own.text(
-                    0.97, 0.05, "variance estimated as zero", transform=own.transAxes, ha="right"
-                )
+                own.text(0.97, 0.05, "The variance is zero.", ha="right", transform=own.transAxes)
         if is_own_grid:
             _label_once(self.axes_, panels)
         self.lines_, self.scatter_ = np.moveaxis(np.array(artists, dtype=object), -1, 0)
@@ -254,6 +262,8 @@ class _Panel:
         Of the table.
     positions : ndarray of int, shape (n_levels,)
         Where each level is; 1 is the bottom row.
+    names : list of str or None
+        Labels of the levels, if there are not too many.
     has_own_order : bool
         Whether the levels need not be where they are in the factor's other panels.
     place : (int, int)
@@ -264,6 +274,7 @@ class _Panel:
     effect: str
     rows: pd.DataFrame
     positions: NDArray[np.intp]
+    names: list[str] | None
     has_own_order: bool
     place: tuple[int, int]
 
@@ -272,24 +283,27 @@ def _panels(table: pd.DataFrame, effects: list[str], sort: bool | str) -> Iterat
     """The panels factor by factor, each effect in a column of its own as long as they fit."""
     top = 0
     for factor, own in table.groupby("factor", sort=False):
-        parts = dict(list(own.groupby("effect", sort=False)))
+        parts = {str(effect): rows for effect, rows in own.groupby("effect", sort=False)}
         columns = [effects.index(effect) for effect in parts]
+        lines = sorted({column // MOST_COLUMNS for column in columns})
         n_levels = len(own) // len(parts)
         # Levels without labels cannot be followed from panel to panel.
         has_own_order = sort == "panel" or (sort is True and n_levels > MOST_LABELS)
+        levels = next(iter(parts.values()))["level"]
+        names = [_name(level) for level in levels] if n_levels <= MOST_LABELS else None
         for (effect, rows), column in zip(parts.items(), columns, strict=True):
             by = effect if has_own_order else sort if sort in parts else next(iter(parts))
             positions = np.arange(n_levels, 0, -1)
             if sort is not False:
                 order = np.argsort(parts[by]["estimate"].to_numpy(), kind="stable")
                 positions[order] = np.arange(1, n_levels + 1)
-            place = (top + column // MOST_COLUMNS, column % MOST_COLUMNS)
-            yield _Panel(factor, effect, rows, positions, has_own_order, place)
-        top += 1 + max(columns) // MOST_COLUMNS
+            place = (top + lines.index(column // MOST_COLUMNS), column % MOST_COLUMNS)
+            yield _Panel(str(factor), effect, rows, positions, names, has_own_order, place)
+        top += len(lines)
 
 
 def _check_sort(sort: bool | str, effects: list[str]) -> None:
-    if isinstance(sort, (bool, np.bool_)) or sort == "panel" or sort in effects:
+    if isinstance(sort, bool) or sort == "panel" or sort in effects:
         return
     raise ValueError(
         f"sort={sort!r} is no order: use True, False, 'panel' or an effect that is drawn, one of "
@@ -297,18 +311,29 @@ def _check_sort(sort: bool | str, effects: list[str]) -> None:
     )
 
 
+def _name(level: Any) -> str:
+    """A level, of an interaction too, as text."""
+    return ":".join(map(str, level)) if isinstance(level, tuple) else str(level)
+
+
+def _labels_width(panels: list[_Panel]) -> float:
+    """What the labels left of the first panel take of the figure, in inches."""
+    longest = max((len(name) for panel in panels for name in panel.names or ()), default=6)
+    return 0.7 + _LETTER * min(longest, _MOST_LETTERS)
+
+
 def _panel_height(n_levels: int) -> float:
-    return _FRAME + (_RANKS if n_levels > MOST_LABELS else max(_ROW * n_levels, 0.5))
+    return _FRAME + (_RANKS if n_levels > MOST_LABELS else max(_ROW * n_levels, _LEAST_ROWS))
 
 
 def _draw(
     ax: Any, panel: _Panel, line_style: dict[str, Any], point_style: dict[str, Any]
 ) -> list[tuple[Any, Any]]:
-    """Intervals and points of the levels whose interval excludes zero, and of those that hold it."""
+    """Intervals and points: of the levels whose interval excludes zero, then of the others."""
     from matplotlib.collections import LineCollection
 
     rows = panel.rows
-    is_rank = len(rows) > MOST_LABELS
+    is_rank = panel.names is None
     is_raster = len(rows) > MOST_VECTORS
     excludes = ((rows["lower"] > 0.0) | (rows["upper"] < 0.0)).to_numpy()
     drawn = []
@@ -318,19 +343,19 @@ def _draw(
         segments[:, :, 0] = own[["lower", "upper"]]
         segments[:, :, 1] = positions[:, None]
         lines = {
-            "colors": BLUE if is_out else "0.7",
-            "linewidths": 0.4 if is_rank else 2.0 if is_out else 1.2,
+            "color": BLUE if is_out else _PALE,
+            "linewidth": 0.4 if is_rank else 2.0 if is_out else 1.2,
             "rasterized": is_raster,
             **line_style,
         }
         points = {
             "color": INK if is_rank else BLUE,
             "s": 1.0 if is_rank else 24.0,
-            "linewidths": 0.0 if is_rank else 1.2,
+            "linewidth": 0.0 if is_rank else 1.2,
             "rasterized": is_raster,
             **point_style,
         }
-        line = ax.add_collection(LineCollection(segments, **lines))
+        line = ax.add_collection(LineCollection(list(segments), **lines))
         point = ax.scatter(own["estimate"], positions, **points)
         if not is_out and not is_rank:
             point.set_facecolor("white")
@@ -346,13 +371,11 @@ def _font_that_fits(ax: Any, n_levels: int) -> float:
 
 def _label_levels(ax: Any, panel: _Panel, font_size: float) -> None:
     """Labels of the levels if they can be read, else ranks."""
-    levels = panel.rows["level"]
-    if len(levels) > MOST_LABELS or font_size < _LEAST_FONT:
-        ax.set_ylabel(f"{panel.factor} ({len(levels):,} levels)", parse_math=False)
+    if panel.names is None or font_size < _LEAST_FONT:
+        ax.set_ylabel(f"{panel.factor} ({len(panel.rows):,} levels)", parse_math=False)
         ax.yaxis.set_major_formatter("{x:,.0f}")
         return
-    names = [":".join(map(str, own)) if isinstance(own, tuple) else str(own) for own in levels]
-    ax.set_yticks(panel.positions, names, parse_math=False, fontsize=font_size)
+    ax.set_yticks(panel.positions, panel.names, parse_math=False, fontsize=font_size)
     ax.set_ylabel(panel.factor, parse_math=False)
 
 

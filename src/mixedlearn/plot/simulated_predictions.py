@@ -21,7 +21,15 @@ from mixedlearn.plot._inputs import (
     level_text,
     parent_codes,
 )
-from mixedlearn.plot._style import BLUE, name_places, panel_axes, population_line, style
+from mixedlearn.plot._style import (
+    BLUE,
+    label_edges,
+    name_places,
+    panel_axes,
+    plain_text,
+    population_line,
+    style,
+)
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import is_frame
 
@@ -248,7 +256,7 @@ class SimulatedPredictionsDisplay:
                 "markersize": float(np.clip(150 / n_levels, 0.8, 4.5)),
                 "elinewidth": float(np.clip(100 / n_levels, 0.3, 1.5)),
                 "rasterized": n_levels > _RASTERIZED,
-                "label": f"each {self.factor}, {100.0 * self.level:g}% interval",
+                "label": f"each {plain_text(self.factor)}, {100.0 * self.level:g}% interval",
             },
             errorbar_kwargs,
             Line2D,
@@ -257,8 +265,12 @@ class SimulatedPredictionsDisplay:
             "ecolor", (bar_style["color"], float(np.clip(500 / n_levels, 0.01, 0.6)))
         )
         # Few points stand before the line, many would hide it.
-        behind = {"zorder": 1} if n_levels <= MAX_NAMES else {}
-        population_style = style({**population_line(1.2), **behind}, population_kwargs, Line2D)
+        is_legible = n_levels <= MAX_NAMES
+        population_style = style(
+            population_line(1.2, on_top=not is_legible) | ({"zorder": 1} if is_legible else {}),
+            population_kwargs,
+            Line2D,
+        )
         bars, populations = [], []
         place = np.arange(n_levels)
         for case, axes in enumerate(self.axes_):
@@ -274,34 +286,30 @@ class SimulatedPredictionsDisplay:
                     **population_style,
                 )[0]
             )
-            axes.set_ylabel("prediction")
             if n_cases > 1:
-                axes.set_title(self.predictions["case"].iloc[case * n_levels], fontsize="medium")
+                name = self.predictions["case"].iloc[case * n_levels]
+                axes.set_title(name, fontsize="medium", parse_math=False)
         self.errorbars_ = np.empty(n_cases, dtype=object)
         self.errorbars_[:] = bars
         self.population_lines_ = np.array(populations, dtype=object)
-        self._annotate([level_text(level) for level in levels[order]], ax is None)
-        return self
-
-    def _annotate(self, names: list[str], has_own_figure: bool) -> None:
-        """Names of the levels, as far as they can be read, and a legend."""
-        is_legible = len(names) <= MAX_NAMES
+        names = [level_text(level) for level in levels[order]]
         for axes in self.axes_:
             if is_legible:
                 name_places(axes, names, fontsize="small")
             else:
                 axes.set_xticks([])
-        self.axes_[-1].set_xlabel(
-            self.factor if is_legible else f"{self.factor} ({len(names):,} levels)"
-        )
+        note = "" if is_legible else f" ({n_levels:,} levels)"
+        label_edges(self.axes_, self.factor + note, "prediction")
+        self._add_legend(ax is None, "upper left" if sort else "best")
+        return self
+
+    def _add_legend(self, has_own_figure: bool, place: str) -> None:
+        """A legend above the panels, or at a place of the first; predictions rise to the right."""
         handles = [self.errorbars_[0], self.population_lines_[0]]
         if has_own_figure:
             self.figure_.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
         else:
-            is_quick = len(names) <= _RASTERIZED
-            self.axes_[0].legend(
-                handles=handles, loc="best" if is_quick else "upper left", edgecolor="none"
-            )
+            self.axes_[0].legend(handles=handles, loc=place, edgecolor="none")
 
 
 def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[str]]:
