@@ -227,8 +227,9 @@ by_school.coef_covariance_.round(5)
 # **R**: ``confint(MLexamp1, level = 0.99)``
 #
 # By profile likelihood, as in R, where the first row is called ``.sig01`` and the second
-# ``.sigma``. The standard deviation of schools is known badly, which is no wonder with six of them;
-# social engagement has an effect that excludes zero, openness has not.
+# ``.sigma``; it is that of ML, and so are the estimates. The standard deviation of schools is known
+# badly, which is no wonder with six of them; social engagement has an effect that excludes zero,
+# openness has not.
 
 intervals = inference.confidence_intervals(by_school, method="profile", level=0.99)
 intervals.round(3)
@@ -386,7 +387,7 @@ effects_plot = QQDisplay.from_estimator(nested)
 # **R**: ``lmer(... + (1 + open|school/class))``
 #
 # Does openness count for more in one class than in another? In the tutorial the correlations come
-# out as 1.00, and here one is minus one: the fit is singular. That is an answer: the data show no
+# out as 1.00, here as plus and minus one: the fit is singular. That is an answer: the data show no
 # such differences. The summary says so in its last line.
 
 by_openness = lmer(FIXED + " + (1 + open | school/class)", pupils)
@@ -473,8 +474,9 @@ print(f"{inside.mean():.1%} of the pupils are within the interval of their schoo
 
 # %%
 # School VII does not exist; the prediction for it is that of the population, and its interval as
-# wide as schools are different. Ten of its pupils suffice to know better, without a refit: the
-# fixed effects and variances stay what they are, and the new school gets its BLUP.
+# wide as schools are different. Ten of its pupils, here borrowed from school III, suffice to know
+# better, without a refit: the fixed effects and variances stay what they are, and the new school
+# gets its BLUP.
 
 newcomers = pupils[pupils["school"] == "III"].head(10).assign(school="VII")
 updated = lmer(FIXED + " + (1 | school)", pupils).update_random_effects(
