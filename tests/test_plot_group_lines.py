@@ -197,6 +197,8 @@ class TestOneAxes:
         assert display.ax_ is ax
         assert display.lines_[0].get_linewidth() == [3]
         np.testing.assert_allclose(display.lines_[0].get_color()[0][:3], [1, 0, 0])
+        assert len(display.plot(facets=True).axes_) == 18
+        assert not hasattr(display, "ax_")
 
     def test_styles(self, sleepstudy):
         model, X, y = sleepstudy

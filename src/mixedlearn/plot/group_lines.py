@@ -289,6 +289,7 @@ class GroupLinesDisplay:
         levels = self.lines["level"].cat.categories
         is_faceted = _are_facets(facets, ax, len(levels))
         caller = f"{type(self).__name__}.plot"
+        vars(self).pop("ax_", None)
         if is_faceted:
             self.axes_ = _facets(ax, len(levels), caller)
         else:
