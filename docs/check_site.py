@@ -6,7 +6,7 @@ Two checks. The first reads the HTML files: every link and picture inside the si
 and every fragment to an element that has that id. The second opens every page in Chromium, through
 a server of its own, and wants no message of a warning or an error in the console, no exception, no
 failed request, none to another host, no formula that MathJax cannot read, and no page wider than
-the window.
+the window: what is wide scrolls in a box of its own.
 
 The second needs the package playwright and a Chromium or Chrome on the PATH. Without them the
 script fails; ``--no-browser`` leaves that check out.
@@ -55,18 +55,26 @@ async () => {
         const classes = [...element.classList].map((c) => "." + c).join("");
         return element.tagName.toLowerCase() + (element.id ? "#" + element.id : "") + classes;
     };
-    const scrolls = (element) => {
-        for (let e = element.parentElement; e && e !== document.body; e = e.parentElement)
-            if (getComputedStyle(e).overflowX !== "visible") return true;
-        return false;
+    // A box may scroll sideways, but not the page nor what holds its title, the whole article.
+    const whole = [];
+    for (let e = document.querySelector("h1"); e; e = e.parentElement) whole.push(e);
+    const box = (element) => {
+        let e = element.parentElement;
+        while (e && !whole.includes(e) && getComputedStyle(e).overflowX === "visible")
+            e = e.parentElement;
+        return e && !whole.includes(e);
     };
     const wide = [];
-    if (root.scrollWidth > root.clientWidth) {
-        const out = [...document.body.querySelectorAll("*")].filter(
-            (e) => e.getBoundingClientRect().right > root.clientWidth + 0.5 && !scrolls(e));
-        const inner = out.filter((e) => !out.some((other) => other !== e && e.contains(other)));
-        wide.push(`${root.scrollWidth} px wide in a window of ${root.clientWidth}: `
+    for (const e of whole.concat(root)) {
+        if (e !== root && getComputedStyle(e).overflowX === "visible") continue;
+        if (e.scrollWidth <= e.clientWidth) continue;
+        const right = e.getBoundingClientRect().left + e.clientLeft + e.clientWidth;
+        const out = [...e.querySelectorAll("*")].filter(
+            (part) => part.getBoundingClientRect().right > right + 0.5 && !box(part));
+        const inner = out.filter((p) => !out.some((other) => other !== p && p.contains(other)));
+        wide.push(`${name(e)} is ${e.scrollWidth} px wide in ${e.clientWidth}: `
             + inner.slice(0, 3).map(name).join(", "));
+        break;
     }
     const formulas = [...document.querySelectorAll("mjx-merror, [data-mjx-error]")].map(
         (e) => "formula: " + (e.getAttribute("data-mjx-error") || e.textContent));
@@ -157,11 +165,16 @@ async def open_page(tab: Any, address: str, page: str, picture: Path | None) -> 
         if response.status >= 400:
             problems.append(f"status {response.status}: {response.url}")
 
+    def on_failure(request: Any) -> None:
+        # What the last page still wanted is aborted when the tab goes to this one.
+        if request.failure != "net::ERR_ABORTED":
+            problems.append(f"request failed ({request.failure}): {request.url}")
+
     listeners = {
         "console": on_console,
         "request": on_request,
         "response": on_response,
-        "requestfailed": lambda request: problems.append(f"request failed: {request.url}"),
+        "requestfailed": on_failure,
         "pageerror": lambda error: problems.append(f"exception: {error}"),
     }
     for event, listener in listeners.items():
