@@ -20,7 +20,12 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
@@ -49,12 +54,15 @@ display = GroupLinesDisplay.from_estimator(model, X, y)
 known = KFold(6, shuffle=True, random_state=0)
 new = GroupKFold(6)
 one_hot = make_column_transformer(
-    (OneHotEncoder(handle_unknown="ignore"), ["Subject"]), remainder="passthrough"
+    (OneHotEncoder(handle_unknown="ignore"), ["Subject"]),
+    remainder="passthrough",
 )
 days_alone = make_column_transformer(("passthrough", ["Days"]))
 candidates = {
     "LinearRegression, Days": make_pipeline(days_alone, LinearRegression()),
-    "LinearRegression, Days and one-hot people": make_pipeline(one_hot, LinearRegression()),
+    "LinearRegression, Days and one-hot people": make_pipeline(
+        one_hot, LinearRegression()
+    ),
     "random forest, Days and one-hot people": make_pipeline(
         one_hot, RandomForestRegressor(200, min_samples_leaf=3, random_state=0)
     ),
@@ -65,7 +73,9 @@ scoring = "neg_root_mean_squared_error"
 errors = pd.DataFrame(
     {
         name: {
-            "known people": -cross_val_score(candidate, X, y, cv=known, scoring=scoring).mean(),
+            "known people": -cross_val_score(
+                candidate, X, y, cv=known, scoring=scoring
+            ).mean(),
             "new people": -cross_val_score(
                 candidate, X, y, groups=X["Subject"], cv=new, scoring=scoring
             ).mean(),
@@ -95,7 +105,9 @@ errors.round(1)
 row = X.query("Days == 9").head(1)
 cases = pd.concat([row, row.assign(Subject="someone new")])
 mean, std = model.predict(cases, return_std=True)
-pd.DataFrame({"mean": mean, "std": std}, index=["a known person", "a new person"]).round(1)
+pd.DataFrame(
+    {"mean": mean, "std": std}, index=["a known person", "a new person"]
+).round(1)
 
 # %%
 # Grid search over the random effects
@@ -108,14 +120,18 @@ grid = [
     {"random_slopes": [None]},
     {"random_slopes": [["Days"]], "covariance": ["full", "diagonal"]},
 ]
-search = GridSearchCV(MixedLinearRegressor(groups="Subject"), grid, cv=known, scoring=scoring)
+search = GridSearchCV(
+    MixedLinearRegressor(groups="Subject"), grid, cv=known, scoring=scoring
+)
 _ = search.fit(X, y)
 
 
 def results(search):
     """The mean error of every candidate."""
     found = search.cv_results_
-    parameters = pd.DataFrame(found["params"]).rename(columns=lambda name: name.split("__")[-1])
+    parameters = pd.DataFrame(found["params"]).rename(
+        columns=lambda name: name.split("__")[-1]
+    )
     return parameters.assign(RMSE=-found["mean_test_score"]).fillna("")
 
 
@@ -124,7 +140,9 @@ results(search).round(2)
 # %%
 # For new people all structures predict with the population line, and hardly differ:
 
-search_new = GridSearchCV(MixedLinearRegressor(groups="Subject"), grid, cv=new, scoring=scoring)
+search_new = GridSearchCV(
+    MixedLinearRegressor(groups="Subject"), grid, cv=new, scoring=scoring
+)
 _ = search_new.fit(X, y, groups=X["Subject"])
 results(search_new).round(2)
 
@@ -170,7 +188,9 @@ def forecasts(person, stops=(0, 1, 2, 3, 4, 5)):
     past, reactions = X[mine], y[mine]
     lines = {0: others.predict(past)}
     for start, stop in pairwise(stops):
-        others.update_random_effects(past.iloc[start:stop], reactions.iloc[start:stop])
+        others.update_random_effects(
+            past.iloc[start:stop], reactions.iloc[start:stop]
+        )
         lines[stop] = others.predict(past)
     return pd.DataFrame(lines, index=past.index)
 
@@ -178,7 +198,11 @@ def forecasts(person, stops=(0, 1, 2, 3, 4, 5)):
 predictions = pd.concat([forecasts(person) for person in X["Subject"].unique()])
 later = X["Days"] >= 5
 squares = predictions[later].sub(y[later], axis="index") ** 2
-rmse = (squares.mean() ** 0.5).rename_axis("days seen").rename("RMSE of days 5 to 9")
+rmse = (
+    (squares.mean() ** 0.5)
+    .rename_axis("days seen")
+    .rename("RMSE of days 5 to 9")
+)
 rmse.round(1)
 
 # %%

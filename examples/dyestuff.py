@@ -22,7 +22,10 @@ from mixedlearn.datasets import load_dyestuff, load_dyestuff2
 
 dyestuff, dyestuff2 = load_dyestuff().frame, load_dyestuff2().frame
 pd.concat(
-    {"dyestuff": dyestuff.groupby("Batch").mean(), "dyestuff2": dyestuff2.groupby("Batch").mean()},
+    {
+        "dyestuff": dyestuff.groupby("Batch").mean(),
+        "dyestuff2": dyestuff2.groupby("Batch").mean(),
+    },
     axis=1,
 )
 
@@ -59,7 +62,10 @@ def by_hand(frame):
     size = n_rows // n_batches
     between = size * ((batches.mean() - frame["Yield"].mean()) ** 2).sum()
     within = ((frame["Yield"] - batches.transform("mean")) ** 2).sum()
-    mean_square, noise = between / (n_batches - 1), within / (n_rows - n_batches)
+    mean_square, noise = (
+        between / (n_batches - 1),
+        within / (n_rows - n_batches),
+    )
     return pd.Series(
         {
             "mean square between": mean_square,
@@ -108,14 +114,37 @@ for ax, frame, model, title in (
     (axes[1], dyestuff2, singular, "Dyestuff2"),
 ):
     batches = frame.groupby("Batch")["Yield"].mean()
-    ax.axhline(model.intercept_, color="black", linestyle="--", linewidth=1, label="total mean")
-    ax.plot(frame["Batch"], frame["Yield"], "o", color="0.45", mfc="none", label="yield")
-    ax.plot(batches.index, batches, "_", color="black", ms=22, mew=2, label="mean of the batch")
+    ax.axhline(
+        model.intercept_,
+        color="black",
+        linestyle="--",
+        linewidth=1,
+        label="total mean",
+    )
+    ax.plot(
+        frame["Batch"],
+        frame["Yield"],
+        "o",
+        color="0.45",
+        mfc="none",
+        label="yield",
+    )
+    ax.plot(
+        batches.index,
+        batches,
+        "_",
+        color="black",
+        ms=22,
+        mew=2,
+        label="mean of the batch",
+    )
     levels = model.intercept_ + model.random_effects_["Batch"]["intercept"]
     ax.plot(levels.index, levels, "D", color="#0072B2", label="mean plus BLUP")
     ax.margins(x=0.09)
     ax.set(xlabel="batch", ylabel="yield", title=title)
-_ = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+)
 
 # %%
 # On the left the diamonds are between the lines and the total mean, at 78 per cent of the distance.
@@ -148,7 +177,9 @@ from scipy import stats
 f_ratio = squares["mean square between"] / squares["mean square within"]
 p_value = stats.f.sf(f_ratio, 5, 24)
 p_zero = stats.f.cdf(1.0, 5, 24)
-print(f"F = {f_ratio:.3f}, p = {p_value:.4f}; the estimate is zero with probability {p_zero:.3f}")
+print(
+    f"F = {f_ratio:.3f}, p = {p_value:.4f}; the estimate is zero with probability {p_zero:.3f}"
+)
 
 # %%
 # A variance of exactly zero
@@ -163,7 +194,9 @@ by_hand(dyestuff2).round(4)
 
 singular_ml = lmer("Yield ~ 1 + (1 | Batch)", dyestuff2, reml=False)
 print(singular.summary())
-print(f"\nis_singular_: {singular.is_singular_}, converged_: {singular.converged_}")
+print(
+    f"\nis_singular_: {singular.is_singular_}, converged_: {singular.converged_}"
+)
 print(f"by ML: {-2.0 * singular_ml.log_likelihood_:.10f}")
 
 # %%
@@ -181,10 +214,12 @@ ols = LinearRegression(fit_intercept=False).fit(ones, dyestuff2["Yield"])
 residuals = dyestuff2["Yield"] - ols.predict(ones)
 n = len(residuals)
 noise = (residuals**2).sum() / (n - 1)
-log_likelihood = stats.norm.logpdf(residuals, scale=np.sqrt((n - 1) / n * noise)).sum()
-restricted = stats.norm.logpdf(residuals, scale=np.sqrt(noise)).sum() + 0.5 * np.log(
-    2.0 * np.pi * noise / n
-)
+log_likelihood = stats.norm.logpdf(
+    residuals, scale=np.sqrt((n - 1) / n * noise)
+).sum()
+restricted = stats.norm.logpdf(
+    residuals, scale=np.sqrt(noise)
+).sum() + 0.5 * np.log(2.0 * np.pi * noise / n)
 pd.DataFrame(
     {
         "least squares": {
@@ -231,8 +266,13 @@ batches.assign(
 from mixedlearn.plot import ProfileLikelihoodDisplay
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-for ax, model, title in ((axes[0], reml, "Dyestuff"), (axes[1], singular, "Dyestuff2")):
-    ProfileLikelihoodDisplay.from_estimator(model, "sd(intercept|Batch)", n_points=61, ax=ax)
+for ax, model, title in (
+    (axes[0], reml, "Dyestuff"),
+    (axes[1], singular, "Dyestuff2"),
+):
+    ProfileLikelihoodDisplay.from_estimator(
+        model, "sd(intercept|Batch)", n_points=61, ax=ax
+    )
     ax.set_title(title)
 
 # %%
@@ -261,12 +301,21 @@ def deviance(mean):
     noise, total = within / 24.0, between / 6.0
     if total < noise:
         noise = total = (within + between) / 30.0
-    return 24.0 * np.log(noise) + 6.0 * np.log(total) + within / noise + between / total
+    return (
+        24.0 * np.log(noise)
+        + 6.0 * np.log(total)
+        + within / noise
+        + between / total
+    )
 
 
 center, cutoff = groups.mean(), stats.chi2.ppf(0.95, 1)
 by_formula = [
-    brentq(lambda mean: deviance(mean) - deviance(center) - cutoff, center, center + side * 4.0)
+    brentq(
+        lambda mean: deviance(mean) - deviance(center) - cutoff,
+        center,
+        center + side * 4.0,
+    )
     for side in (-1.0, 1.0)
 ]
 print("by the closed form", np.round(by_formula, 4))

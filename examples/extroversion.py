@@ -40,10 +40,16 @@ from mixedlearn.plot import (
 )
 
 BLUE = "#0072B2"
-SCHOOLS, CLASSES, N_PUPILS = ["I", "II", "III", "IV", "V", "VI"], ["a", "b", "c", "d"], 50
+SCHOOLS, CLASSES, N_PUPILS = (
+    ["I", "II", "III", "IV", "V", "VI"],
+    ["a", "b", "c", "d"],
+    50,
+)
 
 rng = np.random.default_rng(3)
-school, class_, _ = np.indices((len(SCHOOLS), len(CLASSES), N_PUPILS)).reshape(3, -1)
+school, class_, _ = np.indices((len(SCHOOLS), len(CLASSES), N_PUPILS)).reshape(
+    3, -1
+)
 n_rows, own_class = len(school), len(CLASSES) * school + class_
 openness = rng.normal(40.0, 6.0, n_rows)
 agreeableness = rng.normal(35.0, 5.5, n_rows)
@@ -77,10 +83,21 @@ pd.crosstab(pupils["class"], pupils["school"])
 # Schools differ, and within each of them classes differ: the pupils of a class form a band. Within
 # the bands, social engagement goes with a little more extroversion.
 
-figure, axes = plt.subplots(2, 3, figsize=(8, 5), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    2, 3, figsize=(8, 5), sharex=True, sharey=True, layout="constrained"
+)
 for ax, (name, own) in zip(axes.flat, pupils.groupby("school"), strict=True):
-    for (letter, rows), marker in zip(own.groupby("class"), "os^x", strict=True):
-        ax.scatter(rows["social"], rows["extro"], s=14, marker=marker, linewidth=0.8, label=letter)
+    for (letter, rows), marker in zip(
+        own.groupby("class"), "os^x", strict=True
+    ):
+        ax.scatter(
+            rows["social"],
+            rows["extro"],
+            s=14,
+            marker=marker,
+            linewidth=0.8,
+            label=letter,
+        )
     ax.set_title(f"school {name}")
 for ax in axes[-1]:
     ax.set_xlabel("social")
@@ -134,7 +151,9 @@ pd.DataFrame(
 # The F test of all schools at once. Its noise variance is over the residual degrees of freedom,
 # which is that of REML:
 
-f_tests = inference.anova(least_squares(FIXED + " + school", reml=True), ddf="residual")
+f_tests = inference.anova(
+    least_squares(FIXED + " + school", reml=True), ddf="residual"
+)
 f_tests.round(4)
 
 # %%
@@ -148,7 +167,9 @@ covariates = ["open", "agree", "social"]
 separate = pd.DataFrame(
     {
         name: np.linalg.lstsq(
-            np.column_stack([np.ones(len(own)), own[covariates]]), own["extro"], rcond=None
+            np.column_stack([np.ones(len(own)), own[covariates]]),
+            own["extro"],
+            rcond=None,
         )[0][1:]
         for name, own in pupils.groupby(["school", "class"])
     },
@@ -191,7 +212,9 @@ pd.DataFrame(
             "noise sd": model.noise_variance_**0.5,
             "open": model.coef_[0],
             "std_error": model.coef_covariance_.loc["open", "open"] ** 0.5,
-            "p_value": inference.coefficient_table(model).loc["open", "p_value"],
+            "p_value": inference.coefficient_table(model).loc[
+                "open", "p_value"
+            ],
         }
         for terms, model in models.items()
     }
@@ -213,14 +236,23 @@ inference.likelihood_ratio_test(by_school, nested)
 # them all.
 
 print(by_school.formula_)
-attributes = [name for name in dir(by_school) if name.endswith("_") and not name.startswith("_")]
+attributes = [
+    name
+    for name in dir(by_school)
+    if name.endswith("_") and not name.startswith("_")
+]
 print(textwrap.fill(", ".join(attributes), 90))
 print(textwrap.fill(", ".join(inference.__all__), 90))
 
 # %%
 # **R**: ``fixef(MLexamp1)``, ``vcov(MLexamp1)``
 
-print(pd.Series([by_school.intercept_, *by_school.coef_], by_school.coef_covariance_.index))
+print(
+    pd.Series(
+        [by_school.intercept_, *by_school.coef_],
+        by_school.coef_covariance_.index,
+    )
+)
 by_school.coef_covariance_.round(5)
 
 # %%
@@ -231,7 +263,9 @@ by_school.coef_covariance_.round(5)
 # badly, which is no wonder with six of them; social engagement has an effect that excludes zero,
 # openness has not.
 
-intervals = inference.confidence_intervals(by_school, method="profile", level=0.99)
+intervals = inference.confidence_intervals(
+    by_school, method="profile", level=0.99
+)
 intervals.round(3)
 
 # %%
@@ -292,9 +326,15 @@ caterpillar = RandomEffectsDisplay.from_estimator(nested)
 # Draws of the random effects. Their standard deviation is many times that of the conditional
 # variances: it includes that the intercept of the population is estimated, from six schools.
 
-draws = by_school.sample_random_effects(n_samples=1000, random_state=0)["school"][:, :, 0]
+draws = by_school.sample_random_effects(n_samples=1000, random_state=0)[
+    "school"
+][:, :, 0]
 simulated = pd.DataFrame(
-    {"mean": draws.mean(axis=0), "median": np.median(draws, axis=0), "sd": draws.std(axis=0)},
+    {
+        "mean": draws.mean(axis=0),
+        "median": np.median(draws, axis=0),
+        "sd": draws.std(axis=0),
+    },
     index=by_school.random_effects_["school"].index,
 )
 simulated.round(3)
@@ -308,7 +348,9 @@ simulated.round(3)
 # short that the points hide them.
 
 difference = draws[:, 1] - draws[:, 0]
-print(f"sd of school I {draws[:, 0].std():.2f}, of school II minus school I {difference.std():.2f}")
+print(
+    f"sd of school I {draws[:, 0].std():.2f}, of school II minus school I {difference.std():.2f}"
+)
 
 figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 order = simulated["mean"].argsort()
@@ -333,7 +375,12 @@ ax.errorbar(
     capsize=3,
     label="conditional: fixed effects known",
 )
-ax.set(xticks=places, xticklabels=ordered.index, xlabel="school", ylabel="effect on extro")
+ax.set(
+    xticks=places,
+    xticklabels=ordered.index,
+    xlabel="school",
+    ylabel="effect on extro",
+)
 ax.set_title("Effects of the schools, 95 % intervals")
 _ = ax.legend(frameon=False)
 
@@ -399,7 +446,9 @@ print(by_openness.summary())
 # pupil of average engagement, not of one without any, and the slope has the size of the other
 # effects.
 
-pupils["social_z"] = (pupils["social"] - pupils["social"].mean()) / pupils["social"].std()
+pupils["social_z"] = (pupils["social"] - pupils["social"].mean()) / pupils[
+    "social"
+].std()
 by_engagement = lmer(
     "extro ~ open + agree + social_z + (1 | school) + (1 + social_z | school:class)",
     pupils,
@@ -422,7 +471,9 @@ print(exact_slope)
 # %%
 # The random effects of the classes: standard deviations, and hardly a correlation.
 
-covariance_plot = CovarianceDisplay.from_estimator(by_engagement, factor="school:class")
+covariance_plot = CovarianceDisplay.from_estimator(
+    by_engagement, factor="school:class"
+)
 
 # %%
 # What do random effects matter?
@@ -436,20 +487,28 @@ covariance_plot = CovarianceDisplay.from_estimator(by_engagement, factor="school
 
 cases = pupils.sample(12, random_state=3)[["open", "agree", "social"]]
 cases.index = [f"pupil {row}" for row in cases.index]
-figure, axes = plt.subplots(3, 4, figsize=(9, 6.5), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    3, 4, figsize=(9, 6.5), sharex=True, sharey=True, layout="constrained"
+)
 in_every_school = SimulatedPredictionsDisplay.from_estimator(
     by_school, cases, factor="school", include_noise=True, ax=axes.ravel()
 )
 axes[0, 0].get_legend().remove()
 handles = [in_every_school.errorbars_[0], in_every_school.population_lines_[0]]
-_ = figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+_ = figure.legend(
+    handles=handles, loc="outside lower center", ncols=2, frameon=False
+)
 
 # %%
 # The same the other way round, a panel for each school: pupils hardly differ.
 
-figure, axes = plt.subplots(1, 6, figsize=(9, 2.6), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 6, figsize=(9, 2.6), sharey=True, layout="constrained"
+)
 predictions = in_every_school.predictions
-for ax, (name, own) in zip(axes, predictions.groupby("level", observed=True), strict=True):
+for ax, (name, own) in zip(
+    axes, predictions.groupby("level", observed=True), strict=True
+):
     ax.plot(range(len(own)), own["prediction"], "o", color=BLUE, markersize=4)
     ax.set(title=f"school {name}", xticks=[], xlabel="12 pupils")
 _ = axes[0].set_ylabel("prediction")
@@ -461,16 +520,21 @@ _ = axes[0].set_ylabel("prediction")
 # intercept and school effects as if they were independent; but where the intercept is
 # overestimated, the school effects are underestimated.
 
-grid = pupils.head(1)[covariates].merge(pd.DataFrame({"school": [*SCHOOLS, "VII"]}), how="cross")
+grid = pupils.head(1)[covariates].merge(
+    pd.DataFrame({"school": [*SCHOOLS, "VII"]}), how="cross"
+)
 mean, std = by_school.predict(grid, return_std=True)
 predicted = pd.DataFrame(
-    {"fit": mean, "upr": mean + 1.96 * std, "lwr": mean - 1.96 * std}, index=grid["school"]
+    {"fit": mean, "upr": mean + 1.96 * std, "lwr": mean - 1.96 * std},
+    index=grid["school"],
 )
 print(predicted.round(2))
 
 mean, std = by_school.predict(pupils, return_std=True)
 inside = abs(pupils["extro"] - mean) < 1.96 * std
-print(f"{inside.mean():.1%} of the pupils are within the interval of their school")
+print(
+    f"{inside.mean():.1%} of the pupils are within the interval of their school"
+)
 
 # %%
 # School VII does not exist; the prediction for it is that of the population, and its interval as

@@ -35,7 +35,9 @@ from mixedlearn import MixedLinearRegressor
 
 models = {
     "random intercept": MixedLinearRegressor(groups="Pig"),
-    "intercept and slope": MixedLinearRegressor(groups="Pig", random_slopes=["Time"]),
+    "intercept and slope": MixedLinearRegressor(
+        groups="Pig", random_slopes=["Time"]
+    ),
     "uncorrelated": MixedLinearRegressor(
         groups="Pig", random_slopes=["Time"], covariance="diagonal"
     ),
@@ -116,7 +118,9 @@ def numbers(model):
     }
     if len(between) == 2:
         found["covariance"] = between[0, 1]
-        found["correlation"] = between[0, 1] / (between[0, 0] * between[1, 1]) ** 0.5
+        found["correlation"] = (
+            between[0, 1] / (between[0, 0] * between[1, 1]) ** 0.5
+        )
         found["variance of slopes"] = between[1, 1]
     return pd.Series(found)
 
@@ -128,7 +132,9 @@ def same_digits(value, printed):
 
 
 beside = PRINTED.copy()
-beside["mixedlearn"] = pd.concat({name: numbers(model) for name, model in models.items()})
+beside["mixedlearn"] = pd.concat(
+    {name: numbers(model) for name, model in models.items()}
+)
 differs = pd.DataFrame(
     {
         program: [
@@ -168,7 +174,9 @@ print(inference.variance_table(models["random intercept"]).round(3).to_string())
 by_reml = inference.likelihood_ratio_test(
     models["uncorrelated"], models["intercept and slope"], refit=False
 )
-by_ml = inference.likelihood_ratio_test(models["uncorrelated"], models["intercept and slope"])
+by_ml = inference.likelihood_ratio_test(
+    models["uncorrelated"], models["intercept and slope"]
+)
 print(by_reml)
 print()
 print(by_ml)
@@ -201,7 +209,11 @@ figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
 display = GroupLinesDisplay.from_estimator(
     models["intercept and slope"], X, y, feature="Time", facets=False, ax=ax
 )
-ax.set(xlabel="time (weeks)", ylabel="weight (kg)", title="Growth curves of 72 pigs")
+ax.set(
+    xlabel="time (weeks)",
+    ylabel="weight (kg)",
+    title="Growth curves of 72 pigs",
+)
 path = Path(sys.argv[0]).with_suffix(".png")
 figure.savefig(path, dpi=110)
 print(f"picture saved to {path.name} beside this script")
@@ -229,7 +241,9 @@ print(f"\nthe smallest, {scaled.min():.2f}:\n{worst}")
 # kg in week 10 and to have gained 26 kg in the next, so somebody misread the scales. A curvature
 # that is common to all pigs is worth far more than the correlation was:
 
-curved = MixedLinearRegressor(formula="Time + I(Time**2) + (1 + Time || Pig)").fit(X, y)
+curved = MixedLinearRegressor(
+    formula="Time + I(Time**2) + (1 + Time || Pig)"
+).fit(X, y)
 print(inference.likelihood_ratio_test(model, curved))
 
 # %%
@@ -247,7 +261,9 @@ scoring = "neg_root_mean_squared_error"
 errors = pd.DataFrame(
     {
         name: {
-            "known pigs": -cross_val_score(model, X, y, cv=known, scoring=scoring).mean(),
+            "known pigs": -cross_val_score(
+                model, X, y, cv=known, scoring=scoring
+            ).mean(),
             "new pigs": -cross_val_score(
                 model, X, y, groups=pigs, cv=GroupKFold(5), scoring=scoring
             ).mean(),

@@ -34,7 +34,9 @@ X.assign(y=y).head()
 # everything else about the model is decided by the data. `describe` tells before the fit how it
 # will be done:
 
-model = MixedLinearRegressor(groups=["s", "d", "dept"], fixed_effects=["service"])
+model = MixedLinearRegressor(
+    groups=["s", "d", "dept"], fixed_effects=["service"]
+)
 print(model.describe(X))
 
 # %%
@@ -69,9 +71,13 @@ coefficient_table(model).round(4)
 # drawn to zero the more, the fewer ratings there are, and they allow for who rated: a 4 of a
 # strict student is worth more than one of a mild student.
 
-lecturers = random_effects_table(model).query("factor == 'd'").set_index("level")
+lecturers = (
+    random_effects_table(model).query("factor == 'd'").set_index("level")
+)
 ratings = y.groupby(X["d"]).agg(["count", "mean"])
-ranking = lecturers[["estimate", "std_error"]].join(ratings).sort_values("estimate")
+ranking = (
+    lecturers[["estimate", "std_error"]].join(ratings).sort_values("estimate")
+)
 pd.concat([ranking.tail(4)[::-1], ranking.head(4)[::-1]]).round(2)
 
 # %%
@@ -131,7 +137,11 @@ pd.DataFrame(scores).T.round(4)
 
 row = X.head(1)
 cases = pd.concat([row, row.assign(s=-1), row.assign(s=-1, d=-1)])
-cases.index = ["known student, known lecturer", "new student", "new student and lecturer"]
+cases.index = [
+    "known student, known lecturer",
+    "new student",
+    "new student and lecturer",
+]
 mean, std = model.predict(cases, return_std=True)
 pd.DataFrame({"rating": mean, "std": std}, index=cases.index).round(3)
 

@@ -46,7 +46,12 @@ for cask, marker in zip("abc", "osD", strict=True):
         markerfacecolor="white",
         label=f"cask {cask}",
     )
-ax.set(yticks=range(len(means)), yticklabels=means.index, xlabel="strength", ylabel="batch")
+ax.set(
+    yticks=range(len(means)),
+    yticklabels=means.index,
+    xlabel="strength",
+    ylabel="batch",
+)
 ax.legend(frameon=False)
 
 # %%
@@ -66,8 +71,14 @@ model.summary()
 mislabelled = lmer("strength ~ 1 + (1 | batch) + (1 | cask)", data)
 pd.DataFrame(
     {
-        "log restricted likelihood": [model.log_likelihood_, mislabelled.log_likelihood_],
-        "noise sd": [model.noise_variance_**0.5, mislabelled.noise_variance_**0.5],
+        "log restricted likelihood": [
+            model.log_likelihood_,
+            mislabelled.log_likelihood_,
+        ],
+        "noise sd": [
+            model.noise_variance_**0.5,
+            mislabelled.noise_variance_**0.5,
+        ],
     },
     index=["(1 | batch/cask)", "(1 | batch) + (1 | cask)"],
 ).round(3)
@@ -98,9 +109,23 @@ comparison = pd.DataFrame(
         "REML": printed_by(model),
         "lme4": [246.9907, 8.4337, 1.6573, 0.6780, 60.0533, 0.6769],
         "ML": printed_by(by_likelihood),
-        "MixedModels.jl": [247.9945, 8.433617, 1.199180, 0.678002, 60.0533, 0.642136],
+        "MixedModels.jl": [
+            247.9945,
+            8.433617,
+            1.199180,
+            0.678002,
+            60.0533,
+            0.642136,
+        ],
     },
-    index=["-2 log L", "batch:cask", "batch", "noise", "intercept", "std. error"],
+    index=[
+        "-2 log L",
+        "batch:cask",
+        "batch",
+        "noise",
+        "intercept",
+        "std. error",
+    ],
 )
 comparison.round(6)
 

@@ -33,8 +33,12 @@ sizes = rng.pareto(1.5, n_shops) + 0.2
 shops = rng.choice(n_shops, n_rows, p=sizes / sizes.sum())
 price, season = rng.uniform(1, 5, n_rows), rng.uniform(0, 1, n_rows)
 level = rng.normal(0, 2, n_shops)
-signal = 8 / price + 1.5 * np.sin(2 * np.pi * season) * (price < 3) + level[shops]
-X = pd.DataFrame({"shop": [f"shop {k}" for k in shops], "price": price, "season": season})
+signal = (
+    8 / price + 1.5 * np.sin(2 * np.pi * season) * (price < 3) + level[shops]
+)
+X = pd.DataFrame(
+    {"shop": [f"shop {k}" for k in shops], "price": price, "season": season}
+)
 y = pd.Series(signal + rng.normal(0, 2, n_rows), name="sales")
 counts = X["shop"].value_counts()
 counts.describe(percentiles=[0.5]).round(0)
@@ -63,7 +67,9 @@ class BlupEncoder(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         """Replace the group column by the random effect of its level."""
-        effect = self.model_.predict(X) - self.model_.predict(X, random_effects="none")
+        effect = self.model_.predict(X) - self.model_.predict(
+            X, random_effects="none"
+        )
         return X.drop(columns=self.model.groups).assign(random_effect=effect)
 
     def fit_transform(self, X, y):
@@ -73,7 +79,9 @@ class BlupEncoder(TransformerMixin, BaseEstimator):
         folds = KFold(5, shuffle=True, random_state=0)
         parts = pd.concat(
             [
-                clone(self).fit(X.iloc[train], y.iloc[train]).transform(X.iloc[test])
+                clone(self)
+                .fit(X.iloc[train], y.iloc[train])
+                .transform(X.iloc[test])
                 for train, test in folds.split(X)
             ]
         )
@@ -91,7 +99,9 @@ class BlupEncoder(TransformerMixin, BaseEstimator):
 boosting = HistGradientBoostingRegressor(max_iter=60, random_state=0)
 mixed = MixedLinearRegressor(groups="shop")
 without_shop = make_column_transformer(("passthrough", ["price", "season"]))
-target_encoded = make_column_transformer((TargetEncoder(), ["shop"]), remainder="passthrough")
+target_encoded = make_column_transformer(
+    (TargetEncoder(), ["shop"]), remainder="passthrough"
+)
 candidates = {
     "mixed model": mixed,
     "boosting without the shop": make_pipeline(without_shop, boosting),
@@ -106,10 +116,19 @@ errors = pd.DataFrame(
     {
         name: {
             "known shops": -cross_val_score(
-                candidate, X, y, cv=KFold(5, shuffle=True, random_state=1), scoring=scoring
+                candidate,
+                X,
+                y,
+                cv=KFold(5, shuffle=True, random_state=1),
+                scoring=scoring,
             ).mean(),
             "new shops": -cross_val_score(
-                candidate, X, y, groups=X["shop"], cv=GroupKFold(5), scoring=scoring
+                candidate,
+                X,
+                y,
+                groups=X["shop"],
+                cv=GroupKFold(5),
+                scoring=scoring,
             ).mean(),
         }
         for name, candidate in candidates.items()
@@ -135,13 +154,23 @@ errors.round(3)
 # drawn to zero: of them there is little to know.
 
 encoder = BlupEncoder(mixed).fit(X, y)
-every_shop = pd.DataFrame({"shop": counts.index, "price": price.mean(), "season": season.mean()})
+every_shop = pd.DataFrame(
+    {"shop": counts.index, "price": price.mean(), "season": season.mean()}
+)
 effects = encoder.transform(every_shop)["random_effect"].to_numpy()
 truth = level[counts.index.str.removeprefix("shop ").astype(int)]
 figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
 small = counts.to_numpy() <= 3
-ax.plot(truth[~small], effects[~small], "o", color="#0072B2", label="more than three sales")
-ax.plot(truth[small], effects[small], "x", color="black", label="one to three sales")
+ax.plot(
+    truth[~small],
+    effects[~small],
+    "o",
+    color="#0072B2",
+    label="more than three sales",
+)
+ax.plot(
+    truth[small], effects[small], "x", color="black", label="one to three sales"
+)
 ax.axline((0, 0), slope=1, color="0.6", linewidth=1)
 ax.set(xlabel="true level of the shop", ylabel="BLUP", title="Shops in the fit")
 ax.legend(frameon=False)

@@ -45,20 +45,37 @@ SLOPE, CLUB = 0.5, -0.3
 
 
 def make_pupils(
-    rng, sizes, *, level_sd=1.2, context=0.8, slope_sd=0.2, club_effect=CLUB, classroom_sd=1.3
+    rng,
+    sizes,
+    *,
+    level_sd=1.2,
+    context=0.8,
+    slope_sd=0.2,
+    club_effect=CLUB,
+    classroom_sd=1.3,
 ):
     """Pupils in one classroom for each of the sizes, every other classroom with a homework club."""
     classroom = np.repeat(np.arange(len(sizes)), sizes)
     mean_edu = rng.normal(5.0, classroom_sd, len(sizes))
     edu = np.clip(np.round(rng.normal(mean_edu[classroom], 2.2)), 0.0, 10.0)
     club = np.arange(len(sizes)) % 2
-    level = 11.0 + context * (mean_edu - 5.0) + rng.normal(0.0, level_sd, len(sizes))
-    slope = SLOPE + club_effect * (club - 0.5) + rng.normal(0.0, slope_sd, len(sizes))
+    level = (
+        11.0
+        + context * (mean_edu - 5.0)
+        + rng.normal(0.0, level_sd, len(sizes))
+    )
+    slope = (
+        SLOPE
+        + club_effect * (club - 0.5)
+        + rng.normal(0.0, slope_sd, len(sizes))
+    )
     noise = rng.normal(0.0, 1.8, len(edu))
     score = level[classroom] + slope[classroom] * (edu - 5.0) + noise
     return pd.DataFrame(
         {
-            "classroom": np.array([f"c{j + 1:02d}" for j in range(len(sizes))])[classroom],
+            "classroom": np.array([f"c{j + 1:02d}" for j in range(len(sizes))])[
+                classroom
+            ],
             "club": club[classroom].astype(float),
             "edu": edu,
             "score": score.round(2),
@@ -110,7 +127,9 @@ results = {}
 # well-equipped classrooms alike, and so counts the equipment as an effect of the parents.
 
 pooled = least_squares("score ~ edu", pupils)
-results["edu", "pooled regression"] = note(pooled, pupils, "score", ddf="residual")
+results["edu", "pooled regression"] = note(
+    pooled, pupils, "score", ddf="residual"
+)
 inference.coefficient_table(pooled, ddf="residual").round(4)
 
 # %%
@@ -124,8 +143,12 @@ inference.coefficient_table(pooled, ddf="residual").round(4)
 
 ancova = least_squares("score ~ edu + classroom", pupils)
 ancova_slopes = least_squares("score ~ edu * C(classroom, contr.sum)", pupils)
-results["edu", "ANCOVA: classroom dummies"] = note(ancova, pupils, "score", ddf="residual")
-results["edu", "ANCOVA: dummies and slopes"] = note(ancova_slopes, pupils, "score", ddf="residual")
+results["edu", "ANCOVA: classroom dummies"] = note(
+    ancova, pupils, "score", ddf="residual"
+)
+results["edu", "ANCOVA: dummies and slopes"] = note(
+    ancova_slopes, pupils, "score", ddf="residual"
+)
 inference.anova(ancova_slopes, ddf="residual").round(4)
 
 # %%
@@ -136,13 +159,19 @@ inference.anova(ancova_slopes, ddf="residual").round(4)
 # read it as the effect of a pupil's own parents is the ecological fallacy. Of the pupils, only 24
 # rows are left.
 
-means = pupils.groupby("classroom", as_index=False)[["edu", "score", "club"]].mean()
+means = pupils.groupby("classroom", as_index=False)[
+    ["edu", "score", "club"]
+].mean()
 aggregated = least_squares("score ~ edu", means)
-results["edu", "aggregation: classroom means"] = note(aggregated, means, "score", ddf="residual")
+results["edu", "aggregation: classroom means"] = note(
+    aggregated, means, "score", ddf="residual"
+)
 
 figure, ax = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
 jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(pupils))
-ax.plot(pupils["edu"] + jitter, pupils["score"], ".", color="0.65", label="pupils")
+ax.plot(
+    pupils["edu"] + jitter, pupils["score"], ".", color="0.65", label="pupils"
+)
 ax.plot(means["edu"], means["score"], "s", color=BLUE, label="classroom means")
 edu = np.array([0.0, 10.0])
 pooled_y = pooled.predict(pd.DataFrame({"edu": edu}))
@@ -184,7 +213,12 @@ _ = ax.legend(frameon=False)
 
 lines = pd.DataFrame(
     [
-        (name, own["club"].iloc[0], len(own), *np.polyfit(own["edu"], own["score"], 1))
+        (
+            name,
+            own["club"].iloc[0],
+            len(own),
+            *np.polyfit(own["edu"], own["score"], 1),
+        )
         for name, own in pupils.groupby("classroom")
     ],
     columns=["classroom", "club", "n_pupils", "slope", "intercept"],
@@ -206,7 +240,9 @@ lines.round(2).head()
 intercepts = lmer("score ~ edu + (1 | classroom)", pupils)
 slopes = lmer("score ~ edu + (1 + edu | classroom)", pupils)
 results["edu", "mixed: random intercept"] = note(intercepts, pupils, "score")
-results["edu", "mixed: random intercept and slope"] = note(slopes, pupils, "score")
+results["edu", "mixed: random intercept and slope"] = note(
+    slopes, pupils, "score"
+)
 inference.likelihood_ratio_test(intercepts, slopes)
 
 # %%
@@ -216,7 +252,9 @@ inference.likelihood_ratio_test(intercepts, slopes)
 # classrooms, that of ``classroom_edu`` what the classroom's mean adds to it.
 
 within = lmer("score ~ edu + classroom_edu + (1 + edu | classroom)", pupils)
-results["edu", "mixed: slope and classroom mean"] = note(within, pupils, "score")
+results["edu", "mixed: slope and classroom mean"] = note(
+    within, pupils, "score"
+)
 print(within.summary())
 
 # %%
@@ -229,7 +267,9 @@ print(within.summary())
 
 by_club = least_squares("score ~ edu + edu:club + classroom", pupils)
 slopes_on_club = least_squares("slope ~ club", lines)
-mixed_club = lmer("score ~ edu * club + classroom_edu + (1 + edu | classroom)", pupils)
+mixed_club = lmer(
+    "score ~ edu * club + classroom_edu + (1 + edu | classroom)", pupils
+)
 results["edu:club", "ANCOVA: classroom dummies"] = note(
     by_club, pupils, "score", "edu:club", ddf="residual"
 )
@@ -280,14 +320,29 @@ table.round(decimals).assign(p_value=table["p_value"].map("{:.1e}".format))
 
 chosen = ["c03", "c17", "c04", "c19", "c08", "c23"]
 display = GroupLinesDisplay.from_estimator(
-    slopes, pupils[["classroom", "edu"]], pupils["score"], feature="edu", levels=chosen
+    slopes,
+    pupils[["classroom", "edu"]],
+    pupils["score"],
+    feature="edu",
+    levels=chosen,
 )
 by_classroom = lines.set_index("classroom")
 for name, ax in zip(chosen, display.axes_, strict=True):
-    own = pupils.loc[pupils["classroom"] == name, "edu"].agg(["min", "max"]).to_numpy()
-    own_y = by_classroom.loc[name, "intercept"] + by_classroom.loc[name, "slope"] * own
-    (own_line,) = ax.plot(own, own_y, color="black", linestyle=":", linewidth=1.8)
-    (pooled_line,) = ax.plot(edu, pooled_y, color=ORANGE, linestyle="-.", linewidth=1.2)
+    own = (
+        pupils.loc[pupils["classroom"] == name, "edu"]
+        .agg(["min", "max"])
+        .to_numpy()
+    )
+    own_y = (
+        by_classroom.loc[name, "intercept"]
+        + by_classroom.loc[name, "slope"] * own
+    )
+    (own_line,) = ax.plot(
+        own, own_y, color="black", linestyle=":", linewidth=1.8
+    )
+    (pooled_line,) = ax.plot(
+        edu, pooled_y, color=ORANGE, linestyle="-.", linewidth=1.2
+    )
 _ = display.figure_.legend(
     [own_line, pooled_line],
     ["own regression", "pooled regression"],
@@ -300,7 +355,9 @@ _ = display.figure_.legend(
 # The slopes of all classrooms, from their own regressions and from the mixed model. The arrows are
 # called shrinkage: the fewer the pupils and the less their ``edu`` varies, the longer.
 
-predicted = inference.level_coefficients(slopes)["classroom"].loc[by_classroom.index, "edu"]
+predicted = inference.level_coefficients(slopes)["classroom"].loc[
+    by_classroom.index, "edu"
+]
 figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for size, one, other in zip(
     by_classroom["n_pupils"], by_classroom["slope"], predicted, strict=True
@@ -309,13 +366,37 @@ for size, one, other in zip(
         "",
         xy=(size, other),
         xytext=(size, one),
-        arrowprops={"arrowstyle": "->", "color": "0.6", "shrinkA": 3, "shrinkB": 3},
+        arrowprops={
+            "arrowstyle": "->",
+            "color": "0.6",
+            "shrinkA": 3,
+            "shrinkB": 3,
+        },
     )
 n_pupils = by_classroom["n_pupils"]
-ax.plot(n_pupils, by_classroom["slope"], "o", mfc="white", color=BLUE, label="own regression")
-ax.plot(n_pupils, predicted, "s", color="black", markersize=4.5, label="mixed model")
-ax.axhline(slopes.coef_[0], color="black", linestyle="--", linewidth=1, label="population")
-ax.set(xlabel="pupils in the classroom", ylabel="slope of edu", title="Slopes of the classrooms")
+ax.plot(
+    n_pupils,
+    by_classroom["slope"],
+    "o",
+    mfc="white",
+    color=BLUE,
+    label="own regression",
+)
+ax.plot(
+    n_pupils, predicted, "s", color="black", markersize=4.5, label="mixed model"
+)
+ax.axhline(
+    slopes.coef_[0],
+    color="black",
+    linestyle="--",
+    linewidth=1,
+    label="population",
+)
+ax.set(
+    xlabel="pupils in the classroom",
+    ylabel="slope of edu",
+    title="Slopes of the classrooms",
+)
 _ = ax.legend(frameon=False)
 
 # %%
@@ -342,7 +423,8 @@ def predict_from_means(train, test):
 
 def predict_two_stages(train, test):
     own = {
-        name: np.polyfit(rows["edu"], rows["score"], 1) for name, rows in train.groupby("classroom")
+        name: np.polyfit(rows["edu"], rows["score"], 1)
+        for name, rows in train.groupby("classroom")
     }
     average = np.mean(list(own.values()), axis=0)
     line = np.array([own.get(name, average) for name in test["classroom"]])
@@ -355,7 +437,8 @@ def predict_mixed(formula):
 
 def rmse(predict, splits):
     errors = [
-        pupils["score"].iloc[test] - predict(pupils.iloc[train], pupils.iloc[test])
+        pupils["score"].iloc[test]
+        - predict(pupils.iloc[train], pupils.iloc[test])
         for train, test in splits
     ]
     return np.sqrt((pd.concat(errors) ** 2).mean())
@@ -367,7 +450,9 @@ predictors = {
     "aggregation: classroom means": predict_from_means,
     "two stages: own line, or mean line": predict_two_stages,
     "mixed: random intercept": predict_mixed("score ~ edu + (1 | classroom)"),
-    "mixed: random intercept and slope": predict_mixed("score ~ edu + (1 + edu | classroom)"),
+    "mixed: random intercept and slope": predict_mixed(
+        "score ~ edu + (1 + edu | classroom)"
+    ),
     "mixed: slope and classroom mean": predict_mixed(
         "score ~ edu + classroom_edu + (1 + edu | classroom)"
     ),
@@ -376,7 +461,9 @@ known = list(KFold(5, shuffle=True, random_state=0).split(pupils))
 new = list(GroupKFold(6).split(pupils, groups=pupils["classroom"]))
 errors = pd.DataFrame(
     {
-        "known classrooms": {name: rmse(predict, known) for name, predict in predictors.items()},
+        "known classrooms": {
+            name: rmse(predict, known) for name, predict in predictors.items()
+        },
         "new classrooms": {
             name: rmse(predict, new)
             for name, predict in predictors.items()
@@ -436,11 +523,19 @@ def estimates(data):
     yield own.mean(), own.sem(), n_classrooms - 1
     for columns, random_slopes, df in (
         (edu.to_frame(), None, len(data) - 2),
-        (pd.DataFrame({"edu": edu, "mean": mean["edu"]}), ["edu"], n_classrooms - 2),
+        (
+            pd.DataFrame({"edu": edu, "mean": mean["edu"]}),
+            ["edu"],
+            n_classrooms - 2,
+        ),
     ):
         model = MixedLinearRegressor(random_slopes=random_slopes)
         model.fit(columns, score, groups=classroom)
-        yield model.coef_[0], np.sqrt(model.coef_covariance_.loc["edu", "edu"]), df
+        yield (
+            model.coef_[0],
+            np.sqrt(model.coef_covariance_.loc["edu", "edu"]),
+            df,
+        )
 
 
 large, small = rng.integers(5, 26, 24), rng.integers(3, 7, 24)
@@ -448,13 +543,20 @@ scenarios = {
     "levels differ": (large, {"context": 0.0, "slope_sd": 0.0}),
     "levels follow the mean of edu": (large, {"slope_sd": 0.0}),
     "slopes differ": (large, {"context": 0.0, "slope_sd": 0.4}),
-    "slopes differ, small classrooms": (small, {"context": 0.0, "slope_sd": 0.4}),
+    "slopes differ, small classrooms": (
+        small,
+        {"context": 0.0, "slope_sd": 0.4},
+    ),
 }
 N_REPEATS = 50
 simulated = np.array(
     [
         [
-            list(estimates(make_pupils(rng, sizes, club_effect=0.0, **differences)))
+            list(
+                estimates(
+                    make_pupils(rng, sizes, club_effect=0.0, **differences)
+                )
+            )
             for _ in range(N_REPEATS)
         ]
         for sizes, differences in scenarios.values()
@@ -464,7 +566,9 @@ coef, std_error, df = np.moveaxis(simulated, -1, 0)
 half_width = stats.t.ppf(0.975, df) * std_error
 covered = (abs(coef - SLOPE) < half_width).mean(axis=1)
 
-figure, axes = plt.subplots(2, 2, figsize=(8, 6), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    2, 2, figsize=(8, 6), sharex=True, sharey=True, layout="constrained"
+)
 rows = np.arange(len(METHODS))[::-1]
 for ax, name, found, width, share in zip(
     axes.flat, scenarios, coef, half_width, covered, strict=True
@@ -497,7 +601,9 @@ for ax, name, found, width, share in zip(
 for ax in axes[-1]:
     ax.set_xlabel("slope of edu; intervals that hold 0.5")
 handles, labels = ax.get_legend_handles_labels()
-_ = figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+_ = figure.legend(
+    handles, labels, loc="outside lower center", ncols=3, frameon=False
+)
 
 # %%
 # - *Levels differ*, and nothing else: every method is centred at the truth. Pooled regression

@@ -23,7 +23,10 @@ from mixedlearn.datasets import load_sitka
 
 sitka = load_sitka().frame
 sitka.pivot_table(
-    values="size", index="Time", columns="treat", aggfunc=["count", "mean", "std"]
+    values="size",
+    index="Time",
+    columns="treat",
+    aggfunc=["count", "mean", "std"],
 ).round(3)
 
 # %%
@@ -99,7 +102,8 @@ def numbers(model):
             "correlation": covariance[0, 1] / deviations.prod(),
             "sd of noise": model.noise_variance_**0.5,
             "Time": model.coef_[0],
-            "its standard error": model.coef_covariance_.to_numpy()[1, 1] ** 0.5,
+            "its standard error": model.coef_covariance_.to_numpy()[1, 1]
+            ** 0.5,
         }
     )
 
@@ -127,8 +131,13 @@ beside.round(6)
 
 stopped = np.array([2.46977575169272, -0.00157191444146, 0.00938035445688])
 steps = np.linspace(0.0, 1.25, 26)
-way = [-2.0 * slope.log_likelihood(stopped + step * (slope.theta_ - stopped)) for step in steps]
-print(f"where lme4 stopped: {way[0]:.4f}, the optimum: {-2.0 * slope.log_likelihood_:.8f}")
+way = [
+    -2.0 * slope.log_likelihood(stopped + step * (slope.theta_ - stopped))
+    for step in steps
+]
+print(
+    f"where lme4 stopped: {way[0]:.4f}, the optimum: {-2.0 * slope.log_likelihood_:.8f}"
+)
 
 # %%
 # In the picture the way goes on past the optimum for a quarter of its length.
@@ -143,8 +152,17 @@ for step, marker, label, offset in (
 ):
     height = np.interp(step, steps, way)
     ax.plot(step, height, marker, color="black", markersize=7)
-    ax.annotate(f"{label}: {height:.2f}", (step, height), xytext=offset, textcoords="offset points")
-_ = ax.set(xlabel="share of the way between the two", ylabel="REML criterion", ylim=(120, 158))
+    ax.annotate(
+        f"{label}: {height:.2f}",
+        (step, height),
+        xytext=offset,
+        textcoords="offset points",
+    )
+_ = ax.set(
+    xlabel="share of the way between the two",
+    ylabel="REML criterion",
+    ylim=(120, 158),
+)
 
 # %%
 # Is the variance of the slopes nearly zero?
@@ -153,7 +171,9 @@ _ = ax.set(xlabel="share of the way between the two", ylabel="REML criterion", y
 # boundary, with 7.3e-06. Both numbers are squares of growth per *day*. In years the same model says
 # that trees differ in growth by a standard deviation of 1.0 where the mean is 4.6:
 
-yearly = lmer("size ~ Time + (1 + Time | tree)", sitka.assign(Time=sitka["Time"] / 365.25))
+yearly = lmer(
+    "size ~ Time + (1 + Time | tree)", sitka.assign(Time=sitka["Time"] / 365.25)
+)
 print(yearly.summary())
 per_day = -2.0 * yearly.log_likelihood_ + 2.0 * np.log(365.25)
 print(f"the criterion, with the change of unit taken out: {per_day:.8f}")
@@ -173,7 +193,9 @@ print(slopes_needed)
 # January, five months before the first measurement; a tree that grows fast must have been small to
 # be of middling size in June. With days counted from the first measurement it is much weaker:
 
-from_june = lmer("size ~ Time + (1 + Time | tree)", sitka.assign(Time=sitka["Time"] - 152))
+from_june = lmer(
+    "size ~ Time + (1 + Time | tree)", sitka.assign(Time=sitka["Time"] - 152)
+)
 inference.variance_table(from_june).round(6)
 
 # %%
@@ -218,7 +240,13 @@ display = ProfileLikelihoodDisplay.from_estimator(
 )
 for ax, points in zip(axes, PROFILE_RE.values(), strict=True):
     variances, log_likelihoods = np.transpose(points)
-    ax.plot(variances, log_likelihoods - slope.log_likelihood_, "x", color="black", zorder=5)
+    ax.plot(
+        variances,
+        log_likelihoods - slope.log_likelihood_,
+        "x",
+        color="black",
+        zorder=5,
+    )
 
 # %%
 # The curves have the same summit. Away from it the crosses are lower, because they are of another
@@ -227,7 +255,11 @@ for ax, points in zip(axes, PROFILE_RE.values(), strict=True):
 
 ours = {
     name: inference.profile_likelihood(
-        slope, name, values=[value for value, _ in points], scale="variance", reml=True
+        slope,
+        name,
+        values=[value for value, _ in points],
+        scale="variance",
+        reml=True,
     ).table["log_likelihood"]
     for name, points in PROFILE_RE.items()
 }
@@ -248,7 +280,10 @@ pd.concat(
 intervals = inference.confidence_intervals(slope, method="profile", reml=True)
 deviations = intervals.drop(index="cor(intercept,Time|tree)")
 relative = deviations[["lower", "upper"]].div(deviations["estimate"], axis=0)
-pd.concat({"interval": deviations, "relative to the estimate": relative.round(2)}, axis=1)
+pd.concat(
+    {"interval": deviations, "relative to the estimate": relative.round(2)},
+    axis=1,
+)
 
 # %%
 # Relative to their estimates the standard deviations of intercepts and slopes are known about
@@ -269,9 +304,13 @@ inference.coefficient_table(ozone, ddf="kenward-roger")
 # less, or 15 per cent, with a p-value of 0.007. Over the 106 days from the first measurement to the
 # last that is a factor of 0.80 in size.
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(9, 3.8), sharey=True, layout="constrained"
+)
 for ax, (treat, rows) in zip(axes, sitka.groupby("treat"), strict=True):
-    GroupLinesDisplay.from_estimator(ozone, rows, rows["size"], feature="Time", facets=False, ax=ax)
+    GroupLinesDisplay.from_estimator(
+        ozone, rows, rows["size"], feature="Time", facets=False, ax=ax
+    )
     ax.set(xlabel="days since 1 January 1988", ylabel="log size", title=treat)
 
 # %%

@@ -50,7 +50,9 @@ table.drop(columns="factor").join(PAPER).round(6)
 
 relative = np.array([[612.1002, 9.6044], [9.6044, 35.0717]]) / 654.9400
 factor = np.linalg.cholesky(relative)
-loss = 2.0 * (model.log_likelihood_ - model.log_likelihood(factor[np.tril_indices(2)]))
+loss = 2.0 * (
+    model.log_likelihood_ - model.log_likelihood(factor[np.tril_indices(2)])
+)
 print(f"{loss:.1e}")
 
 # %%
@@ -90,7 +92,9 @@ within = pd.DataFrame(
     index=["intercept", "Days"],
 ).T
 mixed = inference.level_coefficients(model)["Subject"]
-pd.concat({"within the subject": within, "mixed model": mixed}, axis=1).round(2).head(4)
+pd.concat({"within the subject": within, "mixed model": mixed}, axis=1).round(
+    2
+).head(4)
 
 # %%
 # An arrow leads from the regression of a subject to its BLUP.
@@ -103,7 +107,12 @@ for subject in within.index:
         "",
         mixed.loc[subject],
         within.loc[subject],
-        arrowprops={"arrowstyle": "->", "color": "0.45", "shrinkA": 3, "shrinkB": 3},
+        arrowprops={
+            "arrowstyle": "->",
+            "color": "0.45",
+            "shrinkA": 3,
+            "shrinkB": 3,
+        },
     )
 ax.plot(
     within["intercept"],
@@ -113,11 +122,27 @@ ax.plot(
     mfc="white",
     label="regression within the subject",
 )
-ax.plot(mixed["intercept"], mixed["Days"], "o", color="black", label="mixed model (BLUP)")
 ax.plot(
-    model.intercept_, model.coef_[0], "D", color="#E69F00", mec="black", ms=9, label="population"
+    mixed["intercept"],
+    mixed["Days"],
+    "o",
+    color="black",
+    label="mixed model (BLUP)",
 )
-ax.set(xlabel="intercept (ms)", ylabel="slope (ms a day)", title="Shrinkage of 18 lines")
+ax.plot(
+    model.intercept_,
+    model.coef_[0],
+    "D",
+    color="#E69F00",
+    mec="black",
+    ms=9,
+    label="population",
+)
+ax.set(
+    xlabel="intercept (ms)",
+    ylabel="slope (ms a day)",
+    title="Shrinkage of 18 lines",
+)
 _ = ax.legend()
 
 # %%
@@ -146,7 +171,9 @@ print(excludes_zero.groupby(effects_table["effect"]).sum().to_string())
 from mixedlearn.plot import ProfileLikelihoodDisplay
 
 intervals = inference.confidence_intervals(model, method="profile")
-zeta = ProfileLikelihoodDisplay.from_estimator(model, list(intervals.index), kind="signed_root")
+zeta = ProfileLikelihoodDisplay.from_estimator(
+    model, list(intervals.index), kind="signed_root"
+)
 
 # %%
 # Those of the coefficients are nearly straight. Those of the standard deviations bend, the
@@ -192,7 +219,9 @@ print(correlation)
 days = sleepstudy["Days"].to_numpy(dtype=float)
 basis, _ = np.linalg.qr(np.vander(days, 3, increasing=True))
 polynomial = sleepstudy.assign(linear=basis[:, 1], quadratic=basis[:, 2])
-quadratic = lmer("Reaction ~ linear + quadratic + (linear + quadratic | Subject)", polynomial)
+quadratic = lmer(
+    "Reaction ~ linear + quadratic + (linear + quadratic | Subject)", polynomial
+)
 inference.anova(quadratic, type=1).round(4)
 
 # %%
@@ -240,7 +269,9 @@ simulated = model.sample_y(X, n_samples=10_000, random_state=0)
 upper, lower = np.quantile(simulated, [0.75, 0.25], axis=0)
 observed = np.subtract(*np.quantile(y, [0.75, 0.25]))
 share = np.mean(upper - lower <= observed)
-print(f"interquartile range {observed:.1f} ms, of the simulated {share:.2f} are smaller")
+print(
+    f"interquartile range {observed:.1f} ms, of the simulated {share:.2f} are smaller"
+)
 
 # %%
 # A new subject
@@ -265,7 +296,13 @@ for mean, std, linestyle, label in (
 ):
     ax.plot(week["Days"], mean, color="black", linestyle=linestyle, label=label)
     for side in (-1.96, 1.96):
-        ax.plot(week["Days"], mean + side * std, color="0.45", linestyle=linestyle, linewidth=1)
+        ax.plot(
+            week["Days"],
+            mean + side * std,
+            color="0.45",
+            linestyle=linestyle,
+            linewidth=1,
+        )
 ax.plot(first_days["Days"], measured, "o", color="black", label="measured")
 ax.set(
     xlabel="days with little sleep",
@@ -273,8 +310,12 @@ ax.set(
     title="A new subject: predictions and 95% limits",
 )
 ax.legend()
-print(f"on day 9, before: {before[9]:.0f} ms with a standard deviation of {before_std[9]:.0f} ms")
-print(f"on day 9, after: {after[9]:.0f} ms with a standard deviation of {after_std[9]:.0f} ms")
+print(
+    f"on day 9, before: {before[9]:.0f} ms with a standard deviation of {before_std[9]:.0f} ms"
+)
+print(
+    f"on day 9, after: {after[9]:.0f} ms with a standard deviation of {after_std[9]:.0f} ms"
+)
 
 # %%
 # When does the deprivation begin?
@@ -283,7 +324,9 @@ print(f"on day 9, after: {after[9]:.0f} ms with a standard deviation of {after_s
 # since been corrected: days 0 and 1 were training, day 2 was the baseline. With the eight days from
 # the baseline on:
 
-from_baseline = lmer("Reaction ~ Days + (Days | Subject)", sleepstudy[sleepstudy["Days"] >= 2])
+from_baseline = lmer(
+    "Reaction ~ Days + (Days | Subject)", sleepstudy[sleepstudy["Days"] >= 2]
+)
 inference.coefficient_table(from_baseline).round(3)
 
 # %%

@@ -6,7 +6,7 @@ import pytest
 
 from mixedlearn import inference, lmer
 from mixedlearn.datasets import load_cake, load_sleepstudy
-from mixedlearn.inference._text import p_text, table_html, table_text
+from mixedlearn.inference._text import p_equation, p_text, table_html, table_text
 
 SLEEP = load_sleepstudy().frame
 X, Y = SLEEP[["Days", "Subject"]], SLEEP["Reaction"]
@@ -71,6 +71,11 @@ def test_wide_results_are_whole():
 )
 def test_p_values(p_value, text):
     assert p_text(p_value) == text
+
+
+def test_a_p_value_in_a_sentence():
+    assert p_equation(0.25) == "p = 0.2500"
+    assert p_equation(0.0) == "p <1e-300"
 
 
 def test_a_p_value_is_the_same_everywhere():

@@ -37,6 +37,12 @@ def p_text(p_value: float) -> str:
     return f"{p_value:.4f}" if p_value >= SMALL_P else f"{p_value:.1e}"
 
 
+def p_equation(p_value: float) -> str:
+    """The same as an equation, or an inequality where it is lost in underflow."""
+    text = p_text(p_value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def table_text(table: pd.DataFrame) -> str:
     """The table as text, column by column, without the names of its index."""
     shown = _formatted(table)

@@ -23,7 +23,7 @@ from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of
 from mixedlearn.inference._nested import what_is_missing
-from mixedlearn.inference._text import lines_html, p_text, table_html, table_text
+from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
 from mixedlearn.submodels import without_coefs
 
 # Means and sums of squares of the response that differ by less than this share are the same.
@@ -101,7 +101,7 @@ class LikelihoodRatioTest:
         if not np.isnan(self.p_value_mixture):
             below.append(
                 "One variance is tested at zero; the even mixture of chi-squared gives "
-                f"p = {p_text(self.p_value_mixture)}."
+                f"{p_equation(self.p_value_mixture)}."
             )
         if not self.is_converged:
             below.append("Not every optimum carries its certificate: the test may be off.")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
 from mixedlearn.inference._models import as_numbers, check_level, model_of
-from mixedlearn.inference._text import lines_html, p_text, table_html, table_text
+from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -90,7 +90,7 @@ class ContrastTest:
     def _conclusion(self) -> str:
         return (
             f"F({self.num_df}, {self.den_df:.5g}) = {self.f_value:.5g}, "
-            f"p = {p_text(self.p_value)} ({self.ddf})"
+            f"{p_equation(self.p_value)} ({self.ddf})"
         )
 
 
