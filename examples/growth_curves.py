@@ -184,8 +184,8 @@ print(by_ml)
 # %%
 # The chi-squared statistics are 0.60 and 0.63, the p-values 0.44 and 0.43: heavy pigs need not grow
 # faster than light ones. The correlation may go. That of zero is inside its bounds, so the
-# chi-squared distribution holds in large samples; the variance of the slopes is tested at its bound, where the test
-# is conservative, and still leaves no doubt:
+# chi-squared distribution holds in large samples; the variance of the slopes is tested at its
+# bound, where the test is conservative, and still leaves no doubt:
 
 slopes = inference.likelihood_ratio_test(
     models["random intercept"], models["uncorrelated"], refit=False

@@ -3,9 +3,9 @@ Reaction times after little sleep
 =================================
 
 18 people were allowed three hours in bed a night after the third day. On each of ten days their
-mean reaction time was measured, in milliseconds [1]_. This is the running example of the paper on lme4 [2]_, which is also
-that package's vignette: the fit, profile intervals, tests, residuals, shrinkage and predictions
-follow it, and so do the numbers.
+mean reaction time was measured, in milliseconds [1]_. This is the running example of the paper on
+lme4 [2]_, which is also that package's vignette: the fit, profile intervals, tests, residuals,
+shrinkage and predictions follow it, and so do the numbers.
 """
 
 # %%

@@ -242,9 +242,9 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     tested. The rows of a hypothesis, on which Satterthwaite's degrees of freedom depend, are
     lmerTest's; those of a single term are the same for all types.
 
-    F is computed from the variances of the fit, as in lme4 and lmerTest. Those by ML are smaller than
-    those by REML, and F is larger. Without random effects the F of R's ``lm``, over the mean square
-    of the residuals, is that of a fit by REML.
+    F is computed from the variances of the fit, as in lme4 and lmerTest. Those by ML are smaller
+    than those by REML, and F is larger. Without random effects the F of R's ``lm``, over the mean
+    square of the residuals, is that of a fit by REML.
 
     References
     ----------
