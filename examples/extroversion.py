@@ -420,12 +420,13 @@ print(residuals.describe().round(3))
 residual_plot = ResidualsDisplay.from_estimator(nested, pupils, pupils["extro"])
 
 # %%
-# The noise is as normal as it should be.
+# The noise is as normal as it should be, but for one pupil.
 
 noise_plot = QQDisplay.from_estimator(nested, pupils, pupils["extro"])
 
 # %%
-# The random effects are as normal as six schools and 24 classes can show.
+# The random effects are as normal as six schools and 24 classes can show: at the edge of the band
+# is the class that is lowest in the caterpillar plot.
 
 effects_plot = QQDisplay.from_estimator(nested)
 

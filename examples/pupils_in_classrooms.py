@@ -175,10 +175,9 @@ ax.plot(
 ax.plot(means["edu"], means["score"], "s", color=BLUE, label="classroom means")
 edu = np.array([0.0, 10.0])
 pooled_y = pooled.predict(pd.DataFrame({"edu": edu}))
-on_means = means["edu"].agg(["min", "max"]).to_numpy()
 ax.plot(
-    on_means,
-    aggregated.predict(pd.DataFrame({"edu": on_means})),
+    edu,
+    aggregated.predict(pd.DataFrame({"edu": edu})),
     color=BLUE,
     linestyle="-.",
     linewidth=2,
