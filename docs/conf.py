@@ -80,8 +80,8 @@ def without_foreign_references(
 ) -> None:
     """Of references in docstrings of scikit-learn, which lead to its site, keep the text alone."""
     if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
-        role = r":[a-z:]+:`~?([^<`]+?)\s*(?:<[^>]*>)?`"
-        lines[:] = [re.sub(role, r"\1", line) for line in lines]
+        for path, text in ((r"~[\w.]*\.(\w+)", r"\1"), (r"([^<`]+?)\s*(?:<[^>]*>)?", r"\1")):
+            lines[:] = [re.sub(f":[a-z:]+:`{path}`", text, line) for line in lines]
 
 
 def with_pictures(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
