@@ -137,8 +137,8 @@ sphinx_gallery_conf = {
 
 # -- HTML ------------------------------------------------------------------------------------------
 
-# MathJax with its fonts, out of the wheel of sphinx-mathjax-offline, without what writes SVG or reads
-# MathML.
+# MathJax with its fonts, out of the wheel of sphinx-mathjax-offline, without what writes SVG or
+# reads MathML.
 _mathjax = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static")
 mathjax_path = "mathjax/tex-chtml.js"
 
