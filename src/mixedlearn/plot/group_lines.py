@@ -193,6 +193,7 @@ class GroupLinesDisplay:
         Returns
         -------
         display : GroupLinesDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -285,6 +286,7 @@ class GroupLinesDisplay:
         Returns
         -------
         display : GroupLinesDisplay
+            Itself.
         """
         levels = self.lines["level"].cat.categories
         is_faceted = _are_facets(facets, ax, len(levels))

@@ -132,12 +132,17 @@ class RandomEffectsDisplay:
             Random effects to draw, "intercept" or names of slopes; None: all.
         level : float, default=0.95
             Probability of the intervals.
-        sort, ax, line_kwargs, scatter_kwargs
-            See `plot`.
+        sort : bool or str, default=True
+            Order of the levels; see `plot`.
+        ax : matplotlib Axes or array of Axes, default=None
+            Where to draw; see `plot`.
+        line_kwargs, scatter_kwargs : dict, default=None
+            Properties of what is drawn; see `plot`.
 
         Returns
         -------
         display : RandomEffectsDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -191,6 +196,7 @@ class RandomEffectsDisplay:
         Returns
         -------
         display : RandomEffectsDisplay
+            Itself.
 
         Raises
         ------

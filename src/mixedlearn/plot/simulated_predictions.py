@@ -162,6 +162,7 @@ class SimulatedPredictionsDisplay:
         Returns
         -------
         display : SimulatedPredictionsDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -229,6 +230,7 @@ class SimulatedPredictionsDisplay:
         Returns
         -------
         display : SimulatedPredictionsDisplay
+            Itself.
         """
         levels = self.predictions["level"].cat.categories
         n_levels = len(levels)
