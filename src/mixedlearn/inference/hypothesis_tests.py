@@ -239,8 +239,8 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     another if it has all of its variables and more, all of these categorical: of categories a and b
     and a number x, ``a:b`` contains a, and ``a:x`` contains x but not a, whose effect is then the
     one where x is zero. Aliased columns are left out; of a type 3 hypothesis that they take part
-    in, what can be estimated is tested. The rows of a hypothesis, on which Satterthwaite's degrees of freedom depend, are
-    lmerTest's; those of a single term are the same for all types.
+    in, what can be estimated is tested. The rows of a hypothesis, on which Satterthwaite's degrees
+    of freedom depend, are lmerTest's; those of a single term are the same for all types.
 
     References
     ----------
