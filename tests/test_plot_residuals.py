@@ -42,7 +42,7 @@ def test_the_points_are_fitted_values_and_residuals(sleepstudy):
 
 def test_other_rows_will_do(sleepstudy):
     model, X, y = sleepstudy
-    new = X.head(3).assign(Subject=["308", "309", "someone new"])
+    new = X.head(3).assign(Subject=[308, 309, 999])
     x, heights = points(draw(model, new, y.head(3)))
     np.testing.assert_allclose(x, model.predict(new))
     np.testing.assert_allclose(heights, y.head(3) - model.predict(new))
