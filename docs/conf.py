@@ -80,8 +80,8 @@ def without_foreign_references(
 ) -> None:
     """Of references in docstrings of scikit-learn, which lead to its site, keep the text alone."""
     if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
-        role = r":[a-z:]+:`~?([^<`]+?)\s*(?:<[^>]*>)?`"
-        lines[:] = [re.sub(role, r"\1", line) for line in lines]
+        for path, text in ((r"~[\w.]*\.(\w+)", r"\1"), (r"([^<`]+?)\s*(?:<[^>]*>)?", r"\1")):
+            lines[:] = [re.sub(f":[a-z:]+:`{path}`", text, line) for line in lines]
 
 
 def with_pictures(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -137,7 +137,8 @@ sphinx_gallery_conf = {
 
 # -- HTML ------------------------------------------------------------------------------------------
 
-# MathJax with its fonts, out of the wheel of sphinx-mathjax-offline.
+# MathJax with its fonts, out of the wheel of sphinx-mathjax-offline, without what writes SVG or
+# reads MathML.
 _mathjax = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static")
 mathjax_path = "mathjax/tex-chtml.js"
 
@@ -146,6 +147,15 @@ html_title = "mixedlearn"
 html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", str(_mathjax)]
+exclude_patterns += [
+    "mathjax/*-full*.js",
+    "mathjax/*mml*.js",
+    "mathjax/*svg*.js",
+    "mathjax/node-main.js",
+    "mathjax/input/*mml*",
+    "mathjax/input/tex-full.js",
+    "mathjax/output/svg*",
+]
 html_css_files = ["site.css"]
 html_sidebars = {"*": []}  # pages beside index.md have no section to navigate in
 html_show_sourcelink = False

@@ -5,7 +5,7 @@ Cross-validation and grid search with groups
 For readers who know scikit-learn: what changes when the rows come in groups. A score can answer two
 questions. How good are predictions for *groups that the model has seen*? And how good are they
 for *new groups*? The splitter decides which one is answered, and a mixed model answers both.
-The data are reaction times of 18 people on ten days of too little sleep (Belenky et al., 2003).
+The data are reaction times of 18 people in a study of too little sleep (Belenky et al., 2003).
 """
 
 # %%
@@ -90,8 +90,8 @@ errors.round(1)
 #
 # - For known people the mixed model with a random slope is best: it has learned how fast each
 #   of them slows down. A column for each person lets levels differ, but not slopes.
-# - For new people it falls back on the population line. Nothing that is known about other people
-#   helps, and all the models are equally good.
+# - For new people it falls back on the population line. How other people depart from it does not
+#   help, and all the models are equally good.
 # - Reporting the first column for a model that will meet new people would be wrong by a factor of
 #   almost two. That mistake is common: ``KFold`` is the default of ``cross_val_score``.
 

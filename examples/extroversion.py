@@ -46,7 +46,7 @@ SCHOOLS, CLASSES, N_PUPILS = (
     50,
 )
 
-rng = np.random.default_rng(3)
+rng = np.random.default_rng(0)
 school, class_, _ = np.indices((len(SCHOOLS), len(CLASSES), N_PUPILS)).reshape(
     3, -1
 )
@@ -195,9 +195,10 @@ print(nested.summary())
 # %%
 # **R**: ``display(MLexamp.6)`` and so on, ``AIC``, ``VarCorr``
 #
-# In the first two models the differences between classes are left in the noise, and the effect of
-# openness drowns in it: the true 0.02 is estimated with a standard error of more than half its
-# size. In the third the noise is less than half of that, and so are the standard errors.
+# In the first two models the differences between classes are left in the noise. The effect of
+# openness is estimated with a standard error of more than half its true size, 0.02, and comes out
+# at twice that size. In the third model the noise is less than half of that, so are the standard
+# errors, and the estimate is nearer to the truth.
 
 models = {
     "(1 | school)": by_school,
@@ -260,8 +261,8 @@ by_school.coef_covariance_.round(5)
 #
 # By profile likelihood, as in R, where the first row is called ``.sig01`` and the second
 # ``.sigma``; it is that of ML, and so are the estimates. The standard deviation of schools is known
-# badly, which is no wonder with six of them; social engagement has an effect that excludes zero,
-# openness has not.
+# badly, which is no wonder with six of them; the intervals of openness and of social engagement
+# exclude zero, that of agreeableness does not.
 
 intervals = inference.confidence_intervals(
     by_school, method="profile", level=0.99
@@ -419,12 +420,13 @@ print(residuals.describe().round(3))
 residual_plot = ResidualsDisplay.from_estimator(nested, pupils, pupils["extro"])
 
 # %%
-# The noise is as normal as it should be.
+# The noise is as normal as it should be, but for one pupil.
 
 noise_plot = QQDisplay.from_estimator(nested, pupils, pupils["extro"])
 
 # %%
-# The random effects are as normal as six schools and 24 classes can show.
+# The random effects are as normal as six schools and 24 classes can show: at the edge of the band
+# is the class that is lowest in the caterpillar plot.
 
 effects_plot = QQDisplay.from_estimator(nested)
 
@@ -434,8 +436,9 @@ effects_plot = QQDisplay.from_estimator(nested)
 # **R**: ``lmer(... + (1 + open|school/class))``
 #
 # Does openness count for more in one class than in another? In the tutorial the correlations come
-# out as 1.00, here as plus and minus one: the fit is singular. That is an answer: the data show no
-# such differences. The summary says so in its last line.
+# out as 1.00. Here one of them is minus one, that of the classes: the fit is singular, and the
+# summary says so in its last line. That is an answer. The criterion is hardly lower than without
+# the four further parameters, so the data show no such differences.
 
 by_openness = lmer(FIXED + " + (1 + open | school/class)", pupils)
 print(by_openness.summary())
@@ -537,6 +540,9 @@ print(
 )
 
 # %%
+# The share is not quite 95 per cent. This model does not know of classes, whose pupils are off
+# together, and 24 classes are few.
+#
 # School VII does not exist; the prediction for it is that of the population, and its interval as
 # wide as schools are different. Ten of its pupils, here borrowed from school III, suffice to know
 # better, without a refit: the fixed effects and variances stay what they are, and the new school
@@ -556,8 +562,9 @@ updated.random_effects_["school"].round(2)
 # ----------
 # Extroversion differs between schools, between classes within them, and little by anything else.
 # Which class a pupil is in must be in the model, as a class *of its school*: otherwise its variance
-# is taken for noise, and small true effects are not seen. The effect of social engagement differs
-# between classes, that of openness does not, and agreeableness has none. That is what was put in.
+# is taken for noise, and small true effects are badly estimated. The effect of social engagement
+# differs between classes, that of openness does not, and agreeableness has none. That is what was
+# put in.
 #
 # .. rubric:: References
 #

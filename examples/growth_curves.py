@@ -184,8 +184,8 @@ print(by_ml)
 # %%
 # The chi-squared statistics are 0.60 and 0.63, the p-values 0.44 and 0.43: heavy pigs need not grow
 # faster than light ones. The correlation may go. That of zero is inside its bounds, so the
-# chi-squared distribution holds; the variance of the slopes is tested at its bound, where the test
-# is conservative, and still leaves no doubt:
+# chi-squared distribution holds in large samples; the variance of the slopes is tested at its
+# bound, where the test is conservative, and still leaves no doubt:
 
 slopes = inference.likelihood_ratio_test(
     models["random intercept"], models["uncorrelated"], refit=False
@@ -236,10 +236,10 @@ worst = dietox.frame.loc[[scaled.idxmin()], ["Pig", "Time", "Weight"]]
 print(f"\nthe smallest, {scaled.min():.2f}:\n{worst}")
 
 # %%
-# The lines are too low in the first week and the last and too high in between: pigs grow faster as
+# The lines are too low in the first weeks and the last and too high in between: pigs grow faster as
 # they grow. And one weighing is 6.4 standard deviations too low. Pig 4858 is said to have lost 12
-# kg in week 10 and to have gained 26 kg in the next, so somebody misread the scales. A curvature
-# that is common to all pigs is worth far more than the correlation was:
+# kg by week 10 and to have gained 26 kg in the next, which looks like an error of reading or
+# writing. A curvature that is common to all pigs is worth far more than the correlation was:
 
 curved = MixedLinearRegressor(
     formula="Time + I(Time**2) + (1 + Time || Pig)"
@@ -275,7 +275,7 @@ print(errors.round(3).to_string())
 
 # %%
 # Knowing a pig's own growth takes the error down from 3.6 to 2.8 kg. For a new pig all three models
-# predict the line of the population, and their lines differ by a few grams. The structure can be
+# predict the line of the population, and their lines hardly differ. The structure can be
 # searched like any other parameter. The two best models are three grams apart, so what the search
 # prefers is no argument against the test above:
 
@@ -297,7 +297,7 @@ print(f"best structure for known pigs: {search.best_params_}")
 # --------------------
 # * Pigs gain 6.94 kg a week on average, with a standard error of 0.08, and differ by a standard
 #   deviation of 0.65 kg a week.
-# * Their growth does not depend on their weight at the start, as far as these data tell.
+# * That their growth depends on their weight at the start cannot be shown from these data.
 # * A model without random slopes understates the standard error of the mean growth by more than
 #   half.
 # * Growth is not quite linear. A look at the residuals tells, and no table of estimates does.

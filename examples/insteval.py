@@ -81,8 +81,8 @@ ranking = (
 pd.concat([ranking.tail(4)[::-1], ranking.head(4)[::-1]]).round(2)
 
 # %%
-# The highest raw means belong to lecturers with few ratings. Their BLUPs are lower and their
-# standard errors larger than those of a lecturer with many:
+# The highest raw means belong to lecturers with few ratings. Their BLUPs are drawn to zero more,
+# and their standard errors are larger, than those of a lecturer with many:
 
 ranking.sort_values("mean").tail(4)[::-1].round(2)
 
@@ -92,7 +92,9 @@ ranking.sort_values("mean").tail(4)[::-1].round(2)
 display = RandomEffectsDisplay.from_estimator(model)
 
 # %%
-# The intervals of 44 percent of the lecturers exclude zero, those of 14 percent of the students:
+# The intervals of 44 percent of the lecturers exclude zero, those of 14 percent of the students.
+# (These are intervals of one level at a time, about a BLUP that is drawn to zero; they are not
+# tests.)
 
 table = random_effects_table(model)
 excluded = (table["lower"] > 0) | (table["upper"] < 0)

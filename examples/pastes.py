@@ -162,13 +162,13 @@ exact_restricted_lrt(model, factor="batch", random_state=0)
 # %%
 # A test that does not reject is no proof that batches are alike, and ten batches cannot give one.
 # The design has batches, so the model keeps them: without them the standard error of the mean
-# strength would be smaller than the data warrant.
+# strength would take the casks of a batch for independent.
 
 display = RandomEffectsDisplay.from_estimator(model, factor="batch")
 
 # %%
-# The BLUPs of the batches are drawn to zero, since their variance is small beside what three casks
-# tell of a batch: no interval excludes zero.
+# The BLUPs of the batches are drawn to zero, since their variance is small beside that of the mean
+# of three casks: no interval excludes zero.
 #
 # A new cask of a known batch
 # ---------------------------

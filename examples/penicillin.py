@@ -124,11 +124,11 @@ intervals.round(4)
 # What goes wrong with nested terms
 # ---------------------------------
 #
-# A widely copied statsmodels tutorial fits these data with ``groups="plate"`` and the samples as
-# variance components, and reports a log-likelihood of -306.6. In statsmodels variance components
-# are nested in the groups: each plate then has six sample effects of its own, with one row each,
-# and these cannot be told from noise. What a sample has in common on all plates, most of the
-# variance, is lost. It is the model with plates alone:
+# It looks natural to fit these data in statsmodels with ``groups="plate"`` and the samples as
+# variance components; version 0.15.0 then stops at a log-likelihood of -306.7. In statsmodels
+# variance components are nested in the groups: each plate then has six sample effects of its own,
+# with one row each, and these cannot be told from noise. What a sample has in common on all plates,
+# most of the variance, is lost. What is left is the model with plates alone:
 
 plates_alone = MixedLinearRegressor(groups="plate", fixed_effects=[]).fit(
     data[["plate", "sample"]], data["diameter"]

@@ -12,8 +12,9 @@ together in one scikit-learn estimator.
 # Data: sales with a curve, in many shops
 # ---------------------------------------
 #
-# We generate 3,000 sales in 300 shops. A shop has its own level; price and season act in a way
-# that is not linear; shops are of very different size, as they are in life.
+# We generate 3,000 sales in 300 shops, 40 of which happen to sell nothing. A shop has its own
+# level; price and season act in a way that is not linear; shops are of very different size, as they
+# are in life.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -137,15 +138,15 @@ errors = pd.DataFrame(
 errors.round(3)
 
 # %%
-# These are root mean squared errors; the noise has a standard deviation of two, so nothing can do
-# better than that. For known shops, boosting with BLUPs beats both of its parts and the target
-# encoding. For new shops all have to do without the shop, and boosting with BLUPs loses nothing
-# by the extra column: a new shop's random effect is zero, the mean of all shops.
+# These are root mean squared errors; the noise has a standard deviation of two, so in the long run
+# nothing can do better than that. For known shops, boosting with BLUPs beats both of its parts and
+# the target encoding. For new shops all have to do without the shop, and boosting with BLUPs loses
+# nothing by the extra column: a new shop's random effect is zero, the mean of all shops.
 #
-# Out-of-fold BLUPs make little difference here, since a BLUP is drawn to zero in proportion to
-# what one row can do to it. The mixed model sees only straight lines in price and season; better
-# fixed effects (a spline, as in :ref:`sphx_glr_auto_examples_cross_validation.py`) would make
-# better BLUPs.
+# BLUPs of the same rows do no harm here, they are even a little better: a BLUP is drawn to zero the
+# more, the more a single row could do to it. The mixed model sees only straight lines in price and
+# season; better fixed effects (a spline, as in :ref:`sphx_glr_auto_examples_cross_validation.py`)
+# would make better BLUPs.
 #
 # What a shop is worth
 # --------------------

@@ -14,6 +14,7 @@ import pytest
 from scipy.stats import f as f_distribution
 
 from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.datasets import load_cake, load_sleepstudy
 from mixedlearn.design import Term
 from mixedlearn.inference import anova, coefficient_table, contrast_test
 
@@ -394,3 +395,26 @@ def test_the_model_is_left_as_it_is(fitted):
         coefficient_table(fitted, "kenward-roger")
     np.testing.assert_array_equal(fitted.theta_, before[0])
     pd.testing.assert_frame_equal(fitted.coef_covariance_, before[1])
+
+
+# --- fits by maximum likelihood -----------------------------------------------------------------
+def test_a_fit_by_ml_is_tested_with_its_own_variances():
+    """lmerTest 3.1.3 under lme4 1.1.31, REML=FALSE, sums to zero; lme4 prints the same F."""
+    cakes = load_cake().frame
+    model = lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cakes, reml=False)
+    table = anova(model)
+    np.testing.assert_allclose(table["f_value"], [0.2666, 21.9856, 1.0781], atol=6e-5)
+    np.testing.assert_allclose(table["den_df"], [45.0, 225.0, 225.0], rtol=1e-6)
+    np.testing.assert_allclose(anova(model, ddf="residual")["f_value"], table["f_value"])
+
+
+@pytest.mark.filterwarnings(NO_GROUPS)
+def test_least_squares_by_reml_have_the_f_of_rs_lm():
+    """By ML the variance of the noise is that over all rows."""
+    sleepstudy = load_sleepstudy().frame
+    by_reml, by_ml = (lmer("Reaction ~ Days", sleepstudy, reml=reml) for reml in (True, False))
+    row = anova(by_reml, ddf="residual").loc["Days"]
+    assert row["f_value"] == pytest.approx(71.464, abs=6e-4)
+    assert row["p_value"] == pytest.approx(9.894e-15, rel=1e-3)
+    ratio = anova(by_ml, ddf="residual").loc["Days", "f_value"] / row["f_value"]
+    assert ratio == pytest.approx(180 / 178)

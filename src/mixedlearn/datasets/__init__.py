@@ -69,8 +69,8 @@ def load_dietox(*, return_X_y: bool = False) -> Any:
 def load_sitka(*, return_X_y: bool = False) -> Any:
     """Load the growth of Sitka spruce trees (395 rows, 79 trees).
 
-    A test of optimisers: with random intercepts and slopes over ``Time`` many programs stop far
-    from the maximum of the likelihood.
+    A test of optimisers: with random intercepts and slopes over ``Time`` that of lme4 1.1.31 stops
+    far from the maximum of the likelihood, unless another is chosen.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def load_sitka(*, return_X_y: bool = False) -> Any:
 def load_sleepstudy(*, return_X_y: bool = False) -> Any:
     """Load the reaction times of people deprived of sleep (180 rows, 18 people).
 
-    The textbook example of correlated random intercepts and slopes.
+    The textbook example of random intercepts and slopes.
 
     Parameters
     ----------

@@ -171,9 +171,9 @@ DATA_SETS = {
         title="Growth of Sitka spruce trees in 1988",
         story=(
             "The size of 79 trees, 54 of them grown in air enriched with ozone, was measured five "
-            "times in one season. Time counts from the first of January, far from zero, so that "
-            "intercept and slope of a tree are almost perfectly correlated and optimisers that "
-            "depend on the scale of the covariates stop too early."
+            "times in one season. Time counts from the first of January, so its values are far "
+            "from zero, and the growth in a day is small: optimisers that depend on the scale of "
+            "the covariates may stop too early."
         ),
         columns={
             "size": "logarithm of the size, that is of height times squared diameter",

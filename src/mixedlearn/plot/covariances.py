@@ -162,12 +162,17 @@ class CovarianceDisplay:
         factor : str, tuple of str, or list of these, default=None
             Grouping factors to draw, an interaction by its name or the tuple of its columns; None:
             all.
-        scale, ax, bar_kwargs, image_kwargs, text_kwargs
-            See `plot`.
+        scale : {"sd", "contribution"}, default="sd"
+            What the bars are; see `plot`.
+        ax : matplotlib Axes or array of Axes, default=None
+            Where to draw; see `plot`.
+        bar_kwargs, image_kwargs, text_kwargs : dict, default=None
+            Properties of what is drawn; see `plot`.
 
         Returns
         -------
         display : CovarianceDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -245,6 +250,7 @@ class CovarianceDisplay:
         Returns
         -------
         display : CovarianceDisplay
+            Itself.
 
         Raises
         ------

@@ -194,6 +194,7 @@ class GroupLinesDisplay:
         Returns
         -------
         display : GroupLinesDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -286,6 +287,7 @@ class GroupLinesDisplay:
         Returns
         -------
         display : GroupLinesDisplay
+            Itself.
         """
         levels = self.lines["level"].cat.categories
         is_faceted = _are_facets(facets, ax, len(levels))

@@ -148,6 +148,7 @@ class ProfileLikelihoodDisplay:
         Returns
         -------
         display : ProfileLikelihoodDisplay
+            The numbers, drawn.
 
         Raises
         ------

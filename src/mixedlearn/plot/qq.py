@@ -106,9 +106,15 @@ class QQDisplay:
         ----------
         estimator : MixedLinearRegressor
             Fitted.
-        X, y, groups, sample_weight
+        X : array-like or DataFrame of shape (n_samples, n_features), default=None
             The rows of the fit: the plot is that of the noise. Without them it is that of the
             random effects, a panel for each factor and effect.
+        y : array-like of shape (n_samples,), default=None
+            Their responses.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Their labels, if `fit` had them beside X.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Their weights, if `fit` had weights.
         factor : str, tuple of str, or list of these, default=None
             Grouping factors to draw, an interaction by its name or the tuple of its columns; None:
             all.
@@ -125,6 +131,7 @@ class QQDisplay:
         Returns
         -------
         display : QQDisplay
+            The numbers, drawn.
 
         Raises
         ------

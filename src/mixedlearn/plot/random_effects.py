@@ -142,12 +142,17 @@ class RandomEffectsDisplay:
             Random effects to draw, "intercept" or names of slopes; None: all.
         level : float, default=0.95
             Probability of the intervals.
-        sort, ax, scatter_kwargs, line_kwargs
-            See `plot`.
+        sort : bool or str, default=True
+            Order of the levels; see `plot`.
+        ax : matplotlib.axes.Axes or array of these, default=None
+            Where to draw; see `plot`.
+        scatter_kwargs, line_kwargs : dict, default=None
+            Properties of what is drawn; see `plot`.
 
         Returns
         -------
         display : RandomEffectsDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -198,6 +203,7 @@ class RandomEffectsDisplay:
         Returns
         -------
         display : RandomEffectsDisplay
+            Itself.
 
         Raises
         ------

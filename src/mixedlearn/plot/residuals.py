@@ -115,9 +115,13 @@ class ResidualsDisplay:
         ----------
         estimator : MixedLinearRegressor
             Fitted.
-        X, y, groups
-            Rows, as `MixedLinearRegressor.score` takes them. For ``kind="scale_location"`` they
-            have to be the rows of the fit, whose leverages are needed; otherwise any rows will do.
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows. For ``kind="scale_location"`` they have to be the rows of the fit, whose leverages
+            are needed; otherwise any rows will do.
+        y : array-like of shape (n_samples,)
+            Their responses.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Their labels, if `fit` had them beside X.
         sample_weight : array-like of shape (n_samples,), default=None
             Precision weights of the rows. Residuals are multiplied by their roots, so that all
             have the variance of the noise; rows of weight zero are left out.
@@ -142,6 +146,7 @@ class ResidualsDisplay:
         Returns
         -------
         display : ResidualsDisplay
+            The numbers, drawn.
 
         Raises
         ------

@@ -165,6 +165,7 @@ class SimulatedPredictionsDisplay:
         Returns
         -------
         display : SimulatedPredictionsDisplay
+            The numbers, drawn.
 
         Raises
         ------
@@ -232,6 +233,7 @@ class SimulatedPredictionsDisplay:
         Returns
         -------
         display : SimulatedPredictionsDisplay
+            Itself.
         """
         levels = self.predictions["level"].cat.categories
         n_levels = len(levels)
