@@ -5,9 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
-from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_dyestuff2, load_pastes, load_penicillin, load_sleepstudy
@@ -371,11 +368,3 @@ def test_no_random_effects():
         model = lmer("Reaction ~ Days", SLEEP)
     with pytest.raises(ValueError, match="no random effects to draw"):
         CovarianceDisplay.from_estimator(model)
-
-
-def test_what_is_no_fitted_model(study):
-    pipeline = make_pipeline(FunctionTransformer(), study)
-    with pytest.raises(TypeError, match="last step of a Pipeline"):
-        CovarianceDisplay.from_estimator(pipeline)
-    with pytest.raises(NotFittedError):
-        CovarianceDisplay.from_estimator(MixedLinearRegressor())

@@ -6,9 +6,6 @@ import pandas as pd
 import polars as pl
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
-from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import (
@@ -19,7 +16,7 @@ from mixedlearn.datasets import (
     load_pastes,
     load_sleepstudy,
 )
-from mixedlearn.exceptions import DegenerateModelWarning, NoGroupsWarning
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.plot import GroupLinesDisplay
 
 draw = GroupLinesDisplay.from_estimator
@@ -499,21 +496,6 @@ class TestUnusualData:
 
 
 class TestErrors:
-    def test_the_estimator(self, sleepstudy):
-        _, X, y = sleepstudy
-        with pytest.raises(NotFittedError):
-            draw(MixedLinearRegressor(groups="Subject"), X, y)
-        pipeline = make_pipeline(StandardScaler(), MixedLinearRegressor())
-        with pytest.raises(TypeError, match=r"pass the last step of a Pipeline"):
-            draw(pipeline, X, y)
-
-    def test_no_random_effects(self, sleepstudy):
-        _, X, y = sleepstudy
-        with pytest.warns(NoGroupsWarning):
-            model = MixedLinearRegressor().fit(X, y)
-        with pytest.raises(ValueError, match="fitted without groups"):
-            draw(model, X, y)
-
     def test_no_covariates(self):
         X, y = load_dyestuff(return_X_y=True)
         model = MixedLinearRegressor(groups="Batch").fit(X, y)

@@ -5,8 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chi2
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import (
@@ -322,8 +320,6 @@ def test_arguments_that_are_refused(sleepstudy, parameters, arguments, message):
 
 
 def test_what_else_is_refused(sleepstudy, dyestuff2):
-    with pytest.raises(TypeError, match="last step of a Pipeline"):
-        draw(make_pipeline(StandardScaler(), MixedLinearRegressor()), "Days")
     with pytest.raises(ValueError, match="profiles is empty"):
         ProfileLikelihoodDisplay(profiles=[])
     profile = profile_likelihood(dyestuff2, "sd(noise)", n_points=5)

@@ -7,9 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
-from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import (
@@ -427,14 +424,6 @@ def test_no_random_effects():
         model = lmer("Reaction ~ Days", SLEEP)
     with pytest.raises(ValueError, match="no random effects to draw"):
         RandomEffectsDisplay.from_estimator(model)
-
-
-def test_what_is_no_fitted_model(study):
-    pipeline = make_pipeline(FunctionTransformer(), study)
-    with pytest.raises(TypeError, match="last step of a Pipeline"):
-        RandomEffectsDisplay.from_estimator(pipeline)
-    with pytest.raises(NotFittedError):
-        RandomEffectsDisplay.from_estimator(MixedLinearRegressor())
 
 
 def test_long_labels_leave_room_for_the_panel():

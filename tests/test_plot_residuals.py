@@ -4,8 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_dyestuff2, load_sleepstudy
@@ -234,14 +232,28 @@ def test_arguments_that_are_refused(sleepstudy, arguments, message):
         draw(*sleepstudy, **arguments)
 
 
+def test_a_legend_tells_the_lines_in_a_figure_of_its_own(sleepstudy):
+    display = draw(*sleepstudy)
+    (legend,) = display.figure_.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["trend", "expected"]
+    figure, ax = plt.subplots()
+    assert display.plot(ax).ax_ is ax
+    assert not figure.legends
+
+
+def test_few_rows_have_no_trend():
+    values = np.arange(10.0)
+    assert ResidualsDisplay(fitted_values=values, residuals=values).plot().trend_ is not None
+    few = ResidualsDisplay(fitted_values=values[:9], residuals=values[:9]).plot()
+    assert few.trend_ is None
+
+
 def test_rows_that_are_refused(sleepstudy):
     model, X, y = sleepstudy
     with pytest.raises(ValueError, match="X has 180 rows, y has 179"):
         draw(model, X, y.head(179))
     with pytest.raises(ValueError, match="sample_weight has 2 values"):
         draw(model, X, y, sample_weight=[1.0, 2.0])
-    with pytest.raises(TypeError, match="last step of a Pipeline"):
-        draw(make_pipeline(StandardScaler(), MixedLinearRegressor()), X, y)
 
 
 def test_a_fit_without_noise_has_no_studentized_residuals():

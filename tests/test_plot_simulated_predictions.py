@@ -6,13 +6,9 @@ import pandas as pd
 import polars as pl
 import pytest
 from scipy.stats import norm
-from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_cake, load_dyestuff, load_pastes, load_sleepstudy
-from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.plot import SimulatedPredictionsDisplay
 
 draw = SimulatedPredictionsDisplay.from_estimator
@@ -349,20 +345,6 @@ class TestPicture:
 
 
 class TestErrors:
-    def test_the_estimator(self, days):
-        with pytest.raises(NotFittedError):
-            draw(MixedLinearRegressor(groups="Subject"), days)
-        pipeline = make_pipeline(StandardScaler(), MixedLinearRegressor())
-        with pytest.raises(TypeError, match=r"pass the last step of a Pipeline"):
-            draw(pipeline, days)
-
-    def test_no_random_effects(self, days):
-        X, y = load_sleepstudy(return_X_y=True)
-        with pytest.warns(NoGroupsWarning):
-            model = MixedLinearRegressor().fit(X[["Days"]], y)
-        with pytest.raises(ValueError, match="fitted without groups"):
-            draw(model, days)
-
     def test_the_cases(self, sleepstudy, days):
         with pytest.raises(ValueError, match="cases has no column 'Days', which has an effect"):
             draw(sleepstudy, days.rename(columns={"Days": "days"}))
