@@ -154,12 +154,21 @@ def test_no_error_of_the_parser_comes_along():
         ("REML", "lmer has no parameter 'REML'. Did you mean 'reml'"),
         ("weights", "lmer has no parameter 'weights'. Did you mean 'sample_weight'"),
         ("control", "lmer has no parameter 'control'"),
+        ("contrasts", r"'contrasts'\. Name them in the formula: C\(x, contr\.sum\)"),
+        ("offset", r"'offset'\. Subtract it from the response"),
+        ("subset", r"'subset'\. Pass those rows of the data"),
     ],
 )
 def test_a_parameter_of_r(name, message):
     X, y = made_up()
     with pytest.raises(TypeError, match=message):
         lmer("y ~ Time + (1 | Pig)", X.assign(y=y), **{name: None})
+
+
+def test_weights_by_the_name_of_a_column():
+    X, y = made_up()
+    with pytest.raises(TypeError, match=r"not the name of a column: data\['Time'\]"):
+        lmer("y ~ Time + (1 | Pig)", X.assign(y=y), sample_weight="Time")
 
 
 def test_data_before_the_formula():

@@ -10,7 +10,8 @@ import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
 
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.exceptions import PopulationPredictionWarning
 
 N = 24
 RNG = np.random.default_rng(0)
@@ -386,12 +387,36 @@ def test_parameter_that_names_what_is_not_there(parameters, message):
 
 
 @pytest.mark.parametrize(
+    "labels", [SITES, FRAME["site"], FRAME[["site"]], pl.Series(SITES)], ids=lambda x: str(type(x))
+)
+def test_labels_in_the_constructor(labels):
+    with pytest.raises(ValueError, match=r"given labels: pass these to fit\(X, y, groups"):
+        fit_frame(groups=labels)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (ARRAY, r"'x0', 'x1'\. An array has no other names: .*set_output"),
+        (FRAME.rename(columns={"site": "remainder__site"}), "Did you mean 'remainder__site'"),
+    ],
+    ids=["array", "prefix"],
+)
+def test_names_that_a_transformer_lost(X, message):
+    with pytest.raises(ValueError, match=f"names the column 'site', .*{message}"):
+        fit_frame(X)
+
+
+def test_names_of_a_frame_are_not_taken_for_lost():
+    with pytest.raises(ValueError, match=r"Its columns are: 'x0', 'width', 'site'\.$"):
+        fit_frame(FRAME.rename(columns={"length": "x0"}), groups="plot")
+
+
+@pytest.mark.parametrize(
     ("parameter", "value"),
     [
         ("groups", 1.5),
         ("groups", {"site"}),
-        ("groups", SITES),
-        ("groups", FRAME["site"]),
         ("fixed_effects", 1.5),
         ("random_intercept", "yes"),
         ("random_intercept", None),
@@ -462,6 +487,29 @@ def test_mask_with_a_chordless_cycle():
     assert D.loc["length", "height"] == 0.0
 
 
+@pytest.mark.parametrize(("known", "other"), [(int, str), (str, int)])
+def test_numbers_as_text_are_other_labels_and_that_is_said(known, other):
+    numbers = np.repeat([10, 20, 30, 40], 6)
+    model = fit_frame(frame_with("site", numbers.astype(known)))
+    X = frame_with("site", numbers.astype(other))
+    message = f"All levels of 'site' are new: .* {other(10)!r}, in fit .* {known(10)!r}"
+    for predict in (model.predict, lambda X: model.score(X, Y)):
+        with pytest.warns(PopulationPredictionWarning, match=message) as record:
+            predict(X)
+        assert {warning.filename for warning in record} == {__file__}
+    # Neither are new levels of another type reason to warn, nor a prediction without levels.
+    model.predict(frame_with("site", "new" if known is int else 99))
+    model.predict(X, random_effects="none")
+
+
+def test_numbers_as_text_in_one_part_of_an_interaction():
+    site, part = np.repeat([10, 20], 12), np.tile(np.repeat(["a", "b"], 6), 2)
+    X = FRAME.assign(site=site, part=part)
+    model = fit_frame(X, groups=[("site", "part")])
+    with pytest.warns(PopulationPredictionWarning, match="'site:part' are new: .* '10', .* 10\\."):
+        model.predict(X.astype({"site": str}))
+
+
 # Rows
 
 
@@ -480,6 +528,12 @@ def test_mask_with_a_chordless_cycle():
 def test_too_little(X, y, groups, message):
     with pytest.raises(ValueError, match=message):
         fit_array(X, y, groups)
+
+
+def test_text_with_as_many_categories_as_rows():
+    frame = FRAME.assign(y=Y, day=[f"day {i}" for i in range(N)])
+    with pytest.raises(ValueError, match=r"The term 'day' alone has 23\. .* or the formula"):
+        lmer("y ~ width + day + (1 | site)", frame)
 
 
 def test_rows_of_weight_zero_do_not_count_against_the_columns():

@@ -68,7 +68,7 @@ def test_bars_are_standard_deviations_with_the_noise_last(study):
     assert tick_labels(ax.yaxis) == ["intercept", "Days", "noise"]
     assert texts(display, 0) == ["24.7", "5.92", "25.6"]
     assert ax.get_title() == "Subject: standard deviations"
-    assert ax.get_xlabel() == "response units (slopes: per unit of column)"
+    assert ax.get_xlabel() == "Response units\n(slopes: per unit of column)"
     assert ax.get_xlim()[0] == 0.0
     # The first effect is on top.
     assert ax.yaxis_inverted()
@@ -101,7 +101,7 @@ def test_contributions_are_the_parts_of_r2():
     total = random / (shares["conditional"] - shares["marginal"])
     assert total * (1.0 - shares["conditional"]) == pytest.approx(widths[2] ** 2)
     assert display.axes_[0].get_title() == "Subject: contributions"
-    assert display.axes_[0].get_xlabel() == "response units, in an average row"
+    assert display.axes_[0].get_xlabel() == "Response units, in an average row"
     # The numbers are those of the bars.
     assert texts(display, 0)[1] == f"{days:.1f}"
 
@@ -154,7 +154,7 @@ def test_a_bar_for_every_factor_and_a_matrix_where_there_are_slopes(masked):
         "intercept | h",
         "noise",
     ]
-    assert [ax.get_title() for ax in display.axes_] == ["standard deviations", "g: correlations"]
+    assert [ax.get_title() for ax in display.axes_] == ["Standard deviations", "g: correlations"]
     assert list(display.correlations) == ["g", "h"]
 
 
@@ -170,7 +170,7 @@ def test_covariances_that_the_model_fixes_at_zero_are_hatched(masked):
     assert sorted(centres) == sorted((j, i) for i, j in np.argwhere(~MASK))
     numbers = np.array(texts(display, 1)).reshape(3, 3)
     assert (numbers[~MASK] == "0").all()
-    assert ax.get_xlabel() == "hatched: fixed at zero"
+    assert ax.get_xlabel() == "Hatched: fixed at zero"
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "scalar"])
@@ -204,7 +204,7 @@ def test_correlations_without_variance_are_undefined():
 def test_covariances_that_are_fixed_at_zero_are_so_without_variance_too():
     display = CovarianceDisplay.from_estimator(without_variance("diagonal"))
     assert texts(display, 1) == ["\u2013", "0", "0", "\u2013"]
-    notes = "hatched: fixed at zero\n\u2013: zero variance"
+    notes = "Hatched: fixed at zero\n\u2013: zero variance"
     assert display.axes_[1].get_xlabel() == notes
 
 
@@ -215,7 +215,7 @@ def test_a_variance_of_zero():
     assert intercept.get_width() == 0.0
     assert noise.get_width() == pytest.approx(model.noise_variance_**0.5)
     assert texts(display, 0) == ["0", "3.72"]
-    assert display.images_ == []
+    assert len(display.images_) == 0
     assert np.isnan(display.correlations["Batch"].to_numpy()).all()
 
 
@@ -356,7 +356,7 @@ def test_styles(study):
     ("options", "message"),
     [
         ({"factor": "plates"}, "no grouping factor 'plates'. Did you mean 'plate'"),
-        ({"factor": []}, "grouping factor is empty"),
+        ({"factor": []}, "factor is empty"),
         ({"scale": "variance"}, "scale='variance' is unknown: use 'sd' or 'contribution'"),
         ({"ax": []}, "draws 1 panels, but ax holds 0 axes"),
     ],

@@ -163,8 +163,8 @@ class TestOneAxes:
     def test_many_levels_share_the_axes(self, dietox):
         model, X, y = dietox
         display = draw(model, X, y)
-        assert display.axes_.tolist() == [display.ax_]
-        assert [type(artist) for artist in display.ax_.collections] == [
+        assert display.axes_.tolist() == [display.axes_[0]]
+        assert [type(artist) for artist in display.axes_[0].collections] == [
             PathCollection,
             LineCollection,
         ]
@@ -176,13 +176,13 @@ class TestOneAxes:
         np.testing.assert_allclose(
             display.scatter_[0].get_offsets(), np.column_stack([X["Time"], y])
         )
-        assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("Time", "Weight")
+        assert (display.axes_[0].get_xlabel(), display.axes_[0].get_ylabel()) == ("Time", "Weight")
 
     def test_axes_are_reused(self, sleepstudy):
         model, X, y = sleepstudy
         _, (left, right) = plt.subplots(1, 2)
         display = draw(model, X, y, ax=right)
-        assert display.ax_ is right
+        assert display.axes_[0] is right
         assert not left.has_data()
         assert len(segments_of(display.lines_[0])) == 18
         texts = [text.get_text() for text in right.get_legend().get_texts()]
@@ -194,7 +194,7 @@ class TestOneAxes:
         _, ax = plt.subplots()
         again = display.plot(ax=ax, line_kwargs={"color": "red", "lw": 3})
         assert again is display
-        assert display.ax_ is ax
+        assert display.axes_[0] is ax
         assert display.lines_[0].get_linewidth() == [3]
         np.testing.assert_allclose(display.lines_[0].get_color()[0][:3], [1, 0, 0])
         assert len(display.plot(facets=True).axes_) == 18
@@ -247,8 +247,8 @@ class TestOneAxes:
         y = X["x"] + generator.normal(size=m)[X["g"]] + generator.normal(size=2 * m)
         model = MixedLinearRegressor(groups="g").fit(X, y)
         display = draw(model, X, y)
-        assert len(display.ax_.collections) == 2
-        assert len(display.ax_.lines) == 1
+        assert len(display.axes_[0].collections) == 2
+        assert len(display.axes_[0].lines) == 1
         segments = segments_of(display.lines_[0])
         assert len(segments) == m
         own = X[X["g"] == m - 1].sort_values("x")
@@ -341,7 +341,7 @@ class TestFormulas:
         cake = load_cake().frame
         model = lmer("angle ~ recipe*temperature + (1 | recipe:replicate)", cake)
         display = draw(model, cake, cake["angle"], feature="temperature")
-        ticks = [text.get_text() for text in display.ax_.get_xticklabels()]
+        ticks = [text.get_text() for text in display.axes_[0].get_xticklabels()]
         assert ticks == ["175", "185", "195", "205", "215", "225"]
         segments = segments_of(display.lines_[0])
         assert len(segments) == 45
@@ -355,9 +355,7 @@ class TestFormulas:
         _, X, y = sleepstudy
         X = X.assign(Days=2 * X["Days"])
         model = MixedLinearRegressor(formula="C(Days) + (1 | Subject)").fit(X, y)
-        with pytest.raises(ValueError, match=r"choose the one for the x axis .* from 'Days'"):
-            draw(model, X, y)
-        display = draw(model, X, y, feature="Days")
+        display = draw(model, X, y)
         own = X["Subject"] == 309
         np.testing.assert_allclose(
             segments_of(display.lines_[1])[0],
@@ -373,9 +371,9 @@ class TestFormulas:
         ).astype({"kind": kinds})
         model = lmer("score ~ is_late + kind + (1 | room)", X.assign(score=y))
         display = draw(model, X, y, feature="is_late")
-        assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["False", "True"]
+        assert [text.get_text() for text in display.axes_[0].get_xticklabels()] == ["False", "True"]
         display = draw(model, X, y, feature="kind")
-        assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["old", "young"]
+        assert [text.get_text() for text in display.axes_[0].get_xticklabels()] == ["old", "young"]
         own = X["room"] == "r03"
         rows = held_at(X, own, kind=pd.Categorical(["old", "young"], dtype=kinds))
         line = display.lines[display.lines["level"] == "r03"]
@@ -513,7 +511,7 @@ class TestErrors:
         _, X, y = sleepstudy
         with pytest.warns(NoGroupsWarning):
             model = MixedLinearRegressor().fit(X, y)
-        with pytest.raises(ValueError, match="fitted without grouping factors"):
+        with pytest.raises(ValueError, match="fitted without groups"):
             draw(model, X, y)
 
     def test_no_covariates(self):
@@ -528,7 +526,7 @@ class TestErrors:
         model = MixedLinearRegressor(groups=["school", "room"]).fit(X, y)
         with pytest.raises(ValueError, match=r"2 grouping factors: .* 'school', 'room'"):
             draw(model, X, y)
-        with pytest.raises(ValueError, match=r"factor names 'rom'.* Did you mean 'room'\?"):
+        with pytest.raises(ValueError, match=r"no grouping factor 'rom'. Did you mean 'room'\?"):
             draw(model, X, y, factor="rom")
 
     def test_the_feature(self, pupils):

@@ -294,9 +294,12 @@ def test_styles(sleepstudy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"factor": "subject"}, "no grouping factor 'subject': they are 'Subject'"),
-        ({"effect": "days"}, "no random effect 'days': they are 'intercept', 'Days'"),
-        ({"factor": "Subject", "effect": 1}, "The factor 'Subject' has no random effect 1"),
+        ({"factor": "subject"}, "no grouping factor 'subject'. Did you mean 'Subject'"),
+        (
+            {"effect": "days"},
+            "no random effect 'days'. Did you mean 'Days'[?] Choose from: 'intercept', 'Days'",
+        ),
+        ({"factor": "Subject", "effect": 1}, "'Subject' has no random effect 1"),
         ({"level": 1.5}, "level must be a probability"),
         ({"y": [1.0]}, "needs X and y"),
         ({"groups": ["a"]}, "needs X and y"),

@@ -397,9 +397,9 @@ def test_the_legend_tells_filled_points_from_hollow_ones(study):
     [
         ({"factor": "plates"}, "no grouping factor 'plates'. Did you mean 'plate'"),
         ({"factor": ["plate", 3]}, "no grouping factor 3.* Choose from: 'plate', 'sample'"),
-        ({"factor": []}, "grouping factor is empty"),
+        ({"factor": []}, "factor is empty"),
         ({"effect": "Days"}, "'plate', 'sample' has no random effect 'Days'.*'intercept'"),
-        ({"effect": "Days", "factor": "plate"}, "The model of 'plate' has no random effect 'Days'"),
+        ({"effect": "Days", "factor": "plate"}, "'plate' has no random effect 'Days'"),
         ({"sort": "estimate"}, "sort='estimate' is no order.* one of 'intercept'"),
         ({"sort": 1}, "sort=1 is no order"),
         ({"level": 95}, "level must be a probability"),

@@ -122,7 +122,7 @@ class TestSeveralFactors:
     def test_the_factor_has_to_be_chosen(self, schools):
         with pytest.raises(ValueError, match=r"3 grouping factors: .* 'school', 'room', 'test'"):
             draw(schools, [[8.0]])
-        with pytest.raises(ValueError, match=r"factor names 'rooms'.* Did you mean 'room'\?"):
+        with pytest.raises(ValueError, match=r"no grouping factor 'rooms'. Did you mean 'room'\?"):
             draw(schools, [[8.0]], factor="rooms")
 
     def test_nested_levels_bring_the_outer_ones(self, schools):
@@ -160,7 +160,7 @@ class TestSeveralFactors:
         rows = levels.to_frame(index=False)
         assert display.predictions["level"].tolist() == levels.tolist()
         np.testing.assert_allclose(display.predictions["prediction"], model.predict(rows))
-        texts = [text.get_text() for text in display.ax_.get_xticklabels()]
+        texts = [text.get_text() for text in display.axes_[0].get_xticklabels()]
         assert texts[:4] == ["A:a", "A:b", "A:c", "B:a"]
 
     def test_a_group_column_that_has_a_fixed_effect(self):
@@ -250,13 +250,14 @@ class TestPicture:
             ends = np.array([segment[:, 1] for segment in intervals.get_segments()])
             np.testing.assert_allclose(ends, own[["lower", "upper"]])
             line = display.population_lines_[case]
-            np.testing.assert_allclose(line.get_ydata(), own["population"])
-        assert not hasattr(display, "ax_")
+            np.testing.assert_allclose(line.get_ydata()[1:-1], own["population"])
+            # It goes on to the edges of the outer levels.
+            np.testing.assert_allclose(line.get_xdata(), [-0.5, *range(18), 17.5])
 
     def test_labels(self, sleepstudy, days):
         display = draw(sleepstudy, days, level=0.9)
         assert [axes.get_title() for axes in display.axes_] == ["Days = 0", "Days = 9"]
-        assert [axes.get_ylabel() for axes in display.axes_] == ["prediction", "prediction"]
+        assert [axes.get_ylabel() for axes in display.axes_] == ["Prediction", "Prediction"]
         assert display.axes_[1].get_xlabel() == "Subject"
         names = [text.get_text() for text in display.axes_[1].get_xticklabels()]
         first = display.predictions.head(18).sort_values("prediction")
@@ -297,7 +298,7 @@ class TestPicture:
     def test_axes_are_reused(self, sleepstudy, days):
         _, (left, right) = plt.subplots(1, 2)
         display = draw(sleepstudy, days.head(1), ax=right)
-        assert display.ax_ is right
+        assert display.axes_[0] is right
         assert not left.has_data()
         assert len(right.get_legend().get_texts()) == 2
         again = draw(sleepstudy, days, ax=np.array([left, right]))
@@ -337,14 +338,14 @@ class TestPicture:
         y = X["x"] + generator.normal(size=m)[X["g"]] + generator.normal(size=2 * m)
         model = MixedLinearRegressor(groups="g").fit(X, y)
         display = draw(model, [[0.5]])
-        assert len(display.ax_.collections) == 1
-        assert len(display.ax_.lines) == 2
+        assert len(display.axes_[0].collections) == 1
+        assert len(display.axes_[0].lines) == 2
         points, _, (intervals,) = display.errorbars_[0].lines
         assert points.get_rasterized()
         assert intervals.get_rasterized()
         assert len(intervals.get_segments()) == m
-        assert len(display.ax_.get_xticks()) == 0
-        assert display.ax_.get_xlabel() == "g (100,000 levels)"
+        assert len(display.axes_[0].get_xticks()) == 0
+        assert display.axes_[0].get_xlabel() == "g (100,000 levels)"
 
 
 class TestErrors:
@@ -359,7 +360,7 @@ class TestErrors:
         X, y = load_sleepstudy(return_X_y=True)
         with pytest.warns(NoGroupsWarning):
             model = MixedLinearRegressor().fit(X[["Days"]], y)
-        with pytest.raises(ValueError, match="fitted without grouping factors"):
+        with pytest.raises(ValueError, match="fitted without groups"):
             draw(model, days)
 
     def test_the_cases(self, sleepstudy, days):

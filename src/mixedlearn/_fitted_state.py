@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.design import Design
+from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import CompiledFormula, as_pandas, formula_of
-from mixedlearn.grouping import Labels, look_up, shown
+from mixedlearn.grouping import Labels, look_up, same_as_text, shown
 from mixedlearn.validation import (
     check_frame,
     check_response,
@@ -94,6 +96,26 @@ class FittedState(BaseEstimator):
                 "Set handle_unknown='population' to predict such rows without an effect of "
                 f"{name!r}."
             )
+
+    def _warn_of_text(
+        self,
+        labels: list[Labels],
+        codes: Sequence[NDArray[np.int32] | None],
+        stacklevel: int,
+    ) -> None:
+        """Warn if no level of a factor is known because labels are text here and not in `fit`."""
+        for own, known, found in zip(labels, self._levels, codes, strict=False):
+            if found is None or (found >= 0).any():
+                continue
+            if (pair := same_as_text(own, known)) is not None:
+                label, level = map(shown, pair)
+                warnings.warn(
+                    f"All levels of {own.name!r} are new: here they are like {label}, in fit they "
+                    f"were like {level}. Labels of another type are other labels, so that rows are "
+                    f"predicted without an effect of {own.name!r}: convert the labels.",
+                    PopulationPredictionWarning,
+                    stacklevel=stacklevel + 1,
+                )
 
     @staticmethod
     def _formula_frame(X: Any, groups: Any) -> pd.DataFrame:

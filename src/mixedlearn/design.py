@@ -320,9 +320,20 @@ def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
         raise ValueError(
             f"{parameter} names the column {column!r}, which X does not have."
             f"{did_you_mean(column, names)} Its columns are: {', '.join(map(repr, names))}."
+            f"{_lost_names(names)}"
         )
     raise ValueError(
         f"{parameter} must name columns of X by name (str) or position (int), got {column!r}."
+    )
+
+
+def _lost_names(names: Sequence[str]) -> str:
+    """A hint for columns that are called as those of an array are, for the end of a message."""
+    if list(names) != [f"x{k}" for k in range(len(names))]:
+        return ""
+    return (
+        " An array has no other names: give a position, or have the transformers of a Pipeline "
+        "keep the names by set_output(transform='pandas')."
     )
 
 

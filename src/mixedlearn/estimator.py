@@ -522,7 +522,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Warns
         -----
         PopulationPredictionWarning
-            If groups are missing although the random effects have a variance.
+            If groups are missing although the random effects have a variance, or if labels are
+            text here and the same numbers in `fit`, or the other way round.
 
         Examples
         --------
@@ -555,7 +556,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        design = Design(columns, self._codes(labels, wanted))
+        codes = self._codes(labels, wanted)
+        self._warn_of_text(labels, codes, stacklevel)
+        design = Design(columns, codes)
         mean = predict_mean(model, design)
         return (mean, predict_std(model, design)) if return_std else mean
 
@@ -616,7 +619,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Warns
         -----
         PopulationPredictionWarning
-            If groups are missing although the random effects have a variance.
+            If groups are missing although the random effects have a variance, or if labels are
+            text here and the same numbers in `fit`, or the other way round.
 
         Examples
         --------
@@ -684,6 +688,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             [()] * len(encoded),
         )
         return describe_model(products, specification)
+
+    def _validate_params(self) -> None:
+        """Check the parameters; scikit-learn's message would show labels and not say what to do."""
+        if hasattr(self.groups, "__array__") and np.ndim(self.groups) > 0:
+            raise ValueError(
+                "groups of the constructor names columns of X, as groups='column'. It was given "
+                "labels: pass these to fit(X, y, groups=...), or put them into X as a column."
+            )
+        super()._validate_params()
 
     def _check_fit_frame(self, target: BaseEstimator, X: Any, groups: Any) -> Any:
         """Check X for `fit`; the target gets the names of its columns."""

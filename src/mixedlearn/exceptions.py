@@ -29,7 +29,9 @@ class NoGroupsWarning(UserWarning):
 class PopulationPredictionWarning(UserWarning):
     """A model with random effects was asked to predict without groups.
 
-    The prediction is that of the population: the fixed effects alone.
+    The prediction is that of the population: the fixed effects alone. The same warning says that
+    labels are numbers in `fit` and the same numbers as text in `predict`, or the other way round,
+    so that all levels are new.
 
     Examples
     --------
@@ -68,5 +70,7 @@ class DegenerateModelWarning(UserWarning):
 def did_you_mean(name: object, names: Sequence[str]) -> str:
     """A hint at the nearest of some names, for the end of a sentence; empty where none is near."""
     near = [other for other in names if other.lower() == str(name).lower()]
+    # What a ColumnTransformer makes of a name.
+    near += [other for other in names if other.endswith(f"__{name}")]
     near += difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -74,7 +74,8 @@ def fit_products(
         raise ValueError(
             f"Found n_samples={products.n_rows} rows for {n_fixed} linearly independent "
             "fixed-effect columns (the intercept among them): the variances need more rows than "
-            "columns. Give more rows or name fewer columns in fixed_effects."
+            f"columns.{_largest_term(specification)} Give more rows, or name fewer columns in "
+            "fixed_effects or the formula."
         )
     notes = _aliasing_notes(specification, problem)
     if problem.fixed.is_exact:
@@ -225,6 +226,14 @@ def _exact_fit(
         is_bounded=False,
         warnings=(*notes, note),
     )
+
+
+def _largest_term(specification: Specification) -> str:
+    """A sentence about the term of most columns, which may be text that was meant otherwise."""
+    largest = max(specification.terms, key=lambda term: len(term.coefs), default=None)
+    if largest is None or len(largest.coefs) < 2:
+        return ""
+    return f" The term {largest.name!r} alone has {len(largest.coefs)}."
 
 
 def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str, ...]:

@@ -282,6 +282,26 @@ def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     return found.astype(np.int32)
 
 
+def same_as_text(labels: Labels, levels: pd.Index) -> tuple[Any, Any] | None:
+    """A label and a level that are the same but for one being text; None if there are none.
+
+    Numbers that were read as text here and as numbers there are two sets of labels, and nobody
+    means that.
+    """
+    known = levels.levels if isinstance(levels, pd.MultiIndex) else [levels]
+    for own_part, part_levels in zip(labels.parts, known, strict=True):
+        own = own_part.unique()
+        if len(own) == 0 or isinstance(own[0], str) == isinstance(part_levels[0], str):
+            continue
+        found = pd.Index([str(level) for level in part_levels]).get_indexer(
+            pd.Index([str(label) for label in own])
+        )
+        if (found >= 0).any():
+            first = int(np.argmax(found >= 0))
+            return own[first], part_levels[found[first]]
+    return None
+
+
 def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.int32]:
     if isinstance(values, pd.CategoricalIndex):
         known = levels.get_indexer(pd.Index(values.categories))

@@ -10,6 +10,13 @@ from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.formula import as_pandas, columns_used, evaluate_response, split_response
 
+# What to do where R's lmer has an argument.
+IN_PLACE_OF_R = {
+    "contrasts": " Name them in the formula: C(x, contr.sum) for contr.sum.",
+    "offset": " Subtract it from the response.",
+    "subset": " Pass those rows of the data.",
+}
+
 
 def lmer(
     formula: str,
@@ -70,7 +77,7 @@ def lmer(
     >>> model.predict(pigs.head(2)).round(1)
     array([22. , 28.8])
     """
-    _check_arguments(formula, parameters)
+    _check_arguments(formula, sample_weight, parameters)
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
@@ -78,14 +85,19 @@ def lmer(
     return estimator.fit(X, evaluate_response(response, frame), sample_weight=sample_weight)
 
 
-def _check_arguments(formula: Any, parameters: dict[str, Any]) -> None:
+def _check_arguments(formula: Any, sample_weight: Any, parameters: dict[str, Any]) -> None:
     """Refuse what R's lmer would take otherwise."""
     if not isinstance(formula, str):
         raise TypeError(
             "lmer takes the formula, a string such as 'y ~ x + (1 | g)', and then the data: got "
             f"{type(formula).__name__} for the formula."
         )
+    if isinstance(sample_weight, str):
+        raise TypeError(
+            f"sample_weight takes the weights, not the name of a column: data[{sample_weight!r}]."
+        )
     known = [*MixedLinearRegressor().get_params(), "sample_weight"]
     for name in parameters:
         if name not in known:
-            raise TypeError(f"lmer has no parameter {name!r}.{did_you_mean(name, known)}")
+            hint = IN_PLACE_OF_R.get(name) or did_you_mean(name, known)
+            raise TypeError(f"lmer has no parameter {name!r}.{hint}")

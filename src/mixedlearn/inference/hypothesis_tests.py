@@ -235,12 +235,12 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     Notes
     -----
     The hypotheses of types 1 and 2 are those of ordinary least squares with the same columns and
-    weights [1]_. As in SAS and lmerTest, a term contains another if it has all of its variables and
-    more, all of these categorical: of categories a and b and a number x, ``a:b`` contains a, and
-    ``a:x`` contains x but not a, whose effect is then the one where x is zero. Aliased
-    columns are left out; of a type 3 hypothesis that they take part in, what can be estimated is
-    tested. The rows of a hypothesis, on which Satterthwaite's degrees of freedom depend, are
-    lmerTest's; those of a single term are the same for all types.
+    weights [1]_; lmerTest leaves the weights out of them. As in SAS and lmerTest, a term contains
+    another if it has all of its variables and more, all of these categorical: of categories a and b
+    and a number x, ``a:b`` contains a, and ``a:x`` contains x but not a, whose effect is then the
+    one where x is zero. Aliased columns are left out; of a type 3 hypothesis that they take part
+    in, what can be estimated is tested. The rows of a hypothesis, on which Satterthwaite's degrees
+    of freedom depend, are lmerTest's; those of a single term are the same for all types.
 
     F is computed from the variances of the fit, as in lme4 and lmerTest. Those by ML are smaller
     than those by REML, and F is larger. Without random effects the F of R's ``lm``, over the mean

@@ -11,8 +11,6 @@ import pandas as pd
 from formulaic.parser.types import Factor as FormulaFactor
 from numpy.typing import NDArray
 
-from mixedlearn.design import Specification, plain_name
-from mixedlearn.exceptions import did_you_mean
 from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import as_pandas
 from mixedlearn.formula.terms import names_in
@@ -43,37 +41,6 @@ def fitted_model(estimator: Any) -> FittedModel:
     """The model of a fitted estimator, further rows of `update_random_effects` included."""
     model_of(estimator)
     return estimator._fitted_model()
-
-
-def choose_factor(specification: Specification, factor: Any) -> int:
-    """Position of the factor that is named, or of the only one.
-
-    Raises
-    ------
-    ValueError
-        If there is no such factor, none at all, or several and none is named.
-    """
-    names = specification.factor_names
-    if not names:
-        raise ValueError(
-            "The model was fitted without grouping factors, so it has no levels to draw: fit it "
-            "with groups=... or a random term in its formula."
-        )
-    listed = ", ".join(map(repr, names))
-    if factor is None:
-        if len(names) > 1:
-            raise ValueError(
-                f"The model has {len(names)} grouping factors: choose one by factor=..., from "
-                f"{listed}."
-            )
-        return 0
-    name = plain_name(factor)
-    if name not in names:
-        raise ValueError(
-            f"factor names {name!r}, but the model's grouping factors are {listed}."
-            f"{did_you_mean(name, names)}"
-        )
-    return names.index(name)
 
 
 def covariates(estimator: Any) -> list[Covariate]:
@@ -205,11 +172,6 @@ def constant_codes(
     found = others[first_rows(codes, n_levels)].astype(np.int32)
     found[codes[others != found[codes]]] = -1
     return found
-
-
-def level_text(level: Any) -> str:
-    """A level as text: that of an interaction with colons."""
-    return ":".join(map(str, level)) if isinstance(level, tuple) else str(level)
 
 
 def level_categories(levels: pd.Index) -> pd.Index:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from mixedlearn.plot._text import LETTERS_PER_INCH, shortened
+
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 INK = "black"
@@ -24,8 +26,10 @@ _VECTOR_POINTS = 2_000
 
 # Width and height, in inches, of one of several panels.
 PANEL_SIZE = (3.2, 2.6)
-# Of tick labels, at matplotlib's usual size.
-_LETTERS_PER_INCH = 11
+# Axes and the labels beside them, relative to the axes.
+_PLACE = 1.25
+# What of a thin line or a small point can be seen in a legend.
+_LEGEND_WIDTH, _LEGEND_SIZE = 1.2, 14.0
 
 
 def single_axes(ax: Any, caller: str) -> Any:
@@ -103,15 +107,59 @@ def name_places(axes: Any, names: Sequence[str], **text: Any) -> None:
 
     ``text`` are properties of `matplotlib.text.Text`.
     """
-    width = axes.get_window_extent().width / axes.figure.dpi
-    is_tight = sum(len(name) + 1 for name in names) > _LETTERS_PER_INCH * width
+    is_tight = sum(len(name) + 1 for name in names) > LETTERS_PER_INCH * inches(axes)[0]
     turn = 90 if is_tight else 0
     axes.set_xticks(range(len(names)), names, rotation=turn, parse_math=False, **text)
 
 
-def plain_text(name: str) -> str:
-    """A name in a text that may have formulae: its dollars are dollars."""
-    return name.replace("$", r"\$")
+def inches(axes: Any) -> tuple[float, float]:
+    """Width and height of axes."""
+    extent, dpi = axes.get_window_extent(), axes.figure.dpi
+    return extent.width / dpi, extent.height / dpi
+
+
+def fitting(name: str, axes: Any, what: str = "") -> str:
+    """A name, shortened if need be, and what it is, no wider than the place of axes."""
+    room = _PLACE * inches(axes)[0] - len(what) / LETTERS_PER_INCH
+    return shortened(name, room) + what
+
+
+def set_title(axes: Any, name: str, what: str = "") -> None:
+    """A title of a name and what is shown of it."""
+    axes.set_title(fitting(name, axes, what), fontsize="medium", parse_math=False)
+
+
+def object_array(items: Sequence[Any]) -> NDArray[np.object_]:
+    """One-dimensional array of artists, even of those that are tuples."""
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def legend_above(figure: Any, handles: Sequence[Any], labels: Sequence[str] | None = None) -> Any:
+    """A legend of one row above the panels of a figure."""
+    labels = [handle.get_label() for handle in handles] if labels is None else labels
+    legend = figure.legend(
+        handles, labels, loc="outside upper right", ncols=len(labels), frameon=False
+    )
+    make_legible(legend)
+    return legend
+
+
+def make_legible(legend: Any) -> None:
+    """Show thin, small or transparent artists in a legend as they would be alone."""
+    from matplotlib.collections import LineCollection, PathCollection
+
+    for points in legend.findobj(PathCollection):
+        points.set(alpha=1.0, sizes=np.maximum(points.get_sizes(), _LEGEND_SIZE))
+    for lines in legend.findobj(LineCollection):
+        lines.set(alpha=1.0, linewidth=np.maximum(lines.get_linewidth(), _LEGEND_WIDTH))
+    for line in legend.get_lines():
+        line.set(
+            alpha=1.0,
+            linewidth=max(line.get_linewidth(), _LEGEND_WIDTH),
+            markersize=max(line.get_markersize(), _LEGEND_SIZE**0.5),
+        )
 
 
 def label_edges(axes: NDArray[np.object_], x: str, y: str) -> None:

@@ -11,8 +11,19 @@ from numpy.typing import NDArray
 
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference.goodness import average_noise, column_products
-from mixedlearn.plot._choices import chosen
-from mixedlearn.plot._style import BLUE, GREY, INK, ORANGE, grid_axes, style
+from mixedlearn.plot._choices import chosen_factors
+from mixedlearn.plot._style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    grid_axes,
+    name_places,
+    object_array,
+    set_title,
+    style,
+)
+from mixedlearn.plot._text import LETTERS_PER_INCH, shortened, three_digits
 
 SCALES = ("sd", "contribution")
 # Cells of larger correlations are so dark that white numbers are read better than black ones.
@@ -22,6 +33,8 @@ _DARK = 0.9
 _BAR, _WIDTH, _CELL, _LEAST, _FRAME = 0.32, 3.6, 0.45, 1.5, 1.1
 # So many panels are side by side.
 _COLUMNS = 3
+# Names longer than the first of these, in inches, widen their panel, up to the second.
+_SHORT_NAME, _LONG_NAME = 1.0, 3.0
 
 
 class CovarianceDisplay:
@@ -59,7 +72,7 @@ class CovarianceDisplay:
         Standard deviations first, then the correlations of each factor with two or more effects.
     bars_ : matplotlib.container.BarContainer
         From top to bottom, the noise last.
-    images_ : list of matplotlib.image.AxesImage
+    images_ : ndarray of matplotlib.image.AxesImage
         The correlations, one for each panel of them; the diagonal, what is undefined and what the
         model fixes at zero are masked.
     texts_ : list of list of matplotlib.text.Text
@@ -108,7 +121,7 @@ class CovarianceDisplay:
     figure_: Any
     axes_: NDArray[np.object_]
     bars_: Any
-    images_: list[Any]
+    images_: NDArray[np.object_]
     texts_: list[list[Any]]
 
     def __init__(
@@ -173,11 +186,7 @@ class CovarianceDisplay:
         """
         model = model_of(estimator)
         factors = model.specification.factors
-        if not factors:
-            raise ValueError(
-                "The model has no random effects to draw: it was fitted without a grouping factor."
-            )
-        wanted = chosen(factor, [own.name for own in factors], "grouping factor", "The model")
+        wanted = chosen_factors(model.specification, factor)
         deviations, correlations, free, contributions = {}, {}, {}, {}
         for own, covariance, products in zip(
             factors, model.covariances, column_products(model), strict=True
@@ -214,9 +223,9 @@ class CovarianceDisplay:
 
     def plot(
         self,
+        ax: Any = None,
         *,
         scale: str = "sd",
-        ax: Any = None,
         bar_kwargs: dict[str, Any] | None = None,
         image_kwargs: dict[str, Any] | None = None,
         text_kwargs: dict[str, Any] | None = None,
@@ -225,11 +234,12 @@ class CovarianceDisplay:
 
         Parameters
         ----------
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure.
         scale : {"sd", "contribution"}, default="sd"
             Bars for the standard deviations of the effects, each in its own unit, or for their
             contributions to an average row, all in units of the response. See Notes.
-        ax : matplotlib Axes or array of Axes, default=None
-            One axes for every panel; or one axes, whose place all panels share; None: a new figure.
         bar_kwargs : dict, default=None
             Properties of the bars (`matplotlib.axes.Axes.barh`).
         image_kwargs : dict, default=None
@@ -252,9 +262,12 @@ class CovarianceDisplay:
         matrices = {name: own for name, own in self.correlations.items() if len(own) > 1}
         n_bars = 1 + sum(map(len, self.standard_deviations.values()))
         places = [divmod(i, _COLUMNS) for i in range(1 + len(matrices))]
-        sides = [max(_CELL * len(own), _LEAST) + _FRAME for own in matrices.values()]
+        sides = [
+            max(_CELL * len(own), _LEAST) + _FRAME + _widening(own.index)
+            for own in matrices.values()
+        ]
         heights = [max(_BAR * n_bars, 1.0) + _FRAME, *sides]
-        widths = [_WIDTH, *sides]
+        widths = [_WIDTH + _widening(self._bar_names()), *sides]
         row_heights = [max(heights[i : i + _COLUMNS]) for i in range(0, len(places), _COLUMNS)]
         column_widths = [max(widths[i::_COLUMNS]) for i in range(min(len(places), _COLUMNS))]
         self.axes_ = grid_axes(
@@ -267,13 +280,23 @@ class CovarianceDisplay:
         )
         self.figure_ = self.axes_[0].figure
         self.bars_, numbers = self._draw_bars(self.axes_[0], scale, bar_kwargs, text_kwargs)
-        self.images_, self.texts_ = [], [numbers]
+        images, self.texts_ = [], [numbers]
         for own, (name, matrix) in zip(self.axes_[1:], matrices.items(), strict=True):
             image, numbers = _draw_matrix(own, matrix, self.free[name], image_kwargs, text_kwargs)
-            own.set_title(f"{name}: correlations", parse_math=False)
-            self.images_.append(image)
+            set_title(own, name, ": correlations")
+            images.append(image)
             self.texts_.append(numbers)
+        self.images_ = object_array(images)
         return self
+
+    def _bar_names(self) -> list[str]:
+        """The effects of all bars but the noise, with their factor if there are several."""
+        is_one = len(self.standard_deviations) == 1
+        return [
+            effect if is_one else f"{effect} | {factor}"
+            for factor, own in self.standard_deviations.items()
+            for effect in own.index
+        ]
 
     def _draw_bars(
         self,
@@ -289,12 +312,7 @@ class CovarianceDisplay:
         is_sd = scale == "sd"
         series = self.standard_deviations if is_sd else self.contributions
         noise = self.noise_standard_deviation if is_sd else self.noise_contribution
-        is_one = len(series) == 1
-        names = [
-            effect if is_one else f"{effect} | {name}"
-            for name, own in series.items()
-            for effect in own.index
-        ]
+        names = [shortened(name, _LONG_NAME) for name in self._bar_names()]
         sizes = np.append(np.concatenate(list(series.values())), noise)
         places = np.arange(len(sizes))
         given = style({"height": 0.6, "color": BLUE}, bar_kwargs, Rectangle)
@@ -302,19 +320,22 @@ class CovarianceDisplay:
         bars[-1].set(facecolor="white", edgecolor=GREY, hatch="////")
         ax.set_yticks(places, [*names, "noise"], parse_math=False)
         ax.set_ylim(len(sizes) - 0.4, -0.6)
-        ax.set_xlim(0.0, 1.25 * sizes.max() or 1.0)
+        ax.set_xlim(0.0, 1.4 * sizes.max() or 1.0)
         text_style = style({"fontsize": 9, "va": "center"}, text_kwargs, Text)
         numbers = [
             ax.annotate(
-                _three_digits(size), (size, place), (4, 0), textcoords="offset points", **text_style
+                three_digits(size), (size, place), (4, 0), textcoords="offset points", **text_style
             )
             for size, place in zip(sizes, places, strict=True)
         ]
         what = "standard deviations" if is_sd else "contributions"
-        ax.set_title(f"{next(iter(series))}: {what}" if is_one else what, parse_math=False)
+        if len(series) == 1:
+            set_title(ax, next(iter(series)), f": {what}")
+        else:
+            set_title(ax, what.capitalize())
         has_slopes = any(set(own.index) != {"intercept"} for own in series.values())
-        note = " (slopes: per unit of column)" if is_sd else ", in an average row"
-        ax.set_xlabel("response units" + (note if has_slopes else ""))
+        note = "\n(slopes: per unit of column)" if is_sd else ", in an average row"
+        ax.set_xlabel("Response units" + (note if has_slopes else ""))
         return bars, numbers
 
 
@@ -345,12 +366,13 @@ def _draw_matrix(
         color = "white" if not is_hidden[i, j] and values[i, j] > _DARK else INK
         text = _correlation(float(values[i, j]), is_diagonal=i == j, is_free=bool(is_free[i, j]))
         numbers.append(ax.text(j, i, text, **{"color": color, **text_style}))
-    ax.set_xticks(range(q), list(matrix.columns), rotation=90 if q > 2 else 0, parse_math=False)
-    ax.set_yticks(range(q), list(matrix.index), parse_math=False)
+    names = [shortened(name, _LONG_NAME) for name in matrix.index]
+    name_places(ax, names)
+    ax.set_yticks(range(q), names, parse_math=False)
     ax.tick_params(length=0)
     notes = []
     if not is_free.all():
-        notes.append("hatched: fixed at zero")
+        notes.append("Hatched: fixed at zero")
     if np.isnan(values).any():
         notes.append("\u2013: zero variance")
     ax.set_xlabel("\n".join(notes))
@@ -366,11 +388,7 @@ def _correlation(value: float, *, is_diagonal: bool, is_free: bool) -> str:
     return f"{round(value, 2) + 0.0:.2f}" if is_free else "0"
 
 
-def _three_digits(value: float) -> str:
-    """A size with three significant digits."""
-    if value == 0.0:
-        return "0"
-    if not 1e-4 <= value < 1e6:
-        return f"{value:.2e}"
-    digits = np.format_float_positional(value, precision=3, unique=False, fractional=False)
-    return digits.removesuffix(".")
+def _widening(names: Iterable[str]) -> float:
+    """What long names take more of a panel, in inches."""
+    longest = max(map(len, names)) / LETTERS_PER_INCH
+    return float(np.clip(longest, _SHORT_NAME, _LONG_NAME)) - _SHORT_NAME

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from mixedlearn.design import Design, find_column
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.grouping import as_labels, encode, shown
+from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
     Covariate,
-    choose_factor,
     constant_codes,
     covariate_frame,
     covariates,
@@ -22,7 +22,6 @@ from mixedlearn.plot._inputs import (
     fitted_model,
     is_number,
     level_categories,
-    level_text,
     slope_covariates,
     typical_rows,
 )
@@ -31,13 +30,17 @@ from mixedlearn.plot._style import (
     GREY,
     PANEL_SIZE,
     label_edges,
+    legend_above,
+    make_legible,
     name_places,
+    object_array,
     panel_axes,
-    plain_text,
     population_line,
+    set_title,
     single_axes,
     style,
 )
+from mixedlearn.plot._text import level_text, plain_text, shortened
 from mixedlearn.prediction import predict_mean
 from mixedlearn.validation import check_response
 
@@ -52,8 +55,8 @@ _MOST_COLUMNS = 6
 _CURVE_POINTS, _FEWEST_POINTS, _ALL_POINTS = 100, 20, 200_000
 # Beyond so many artists' parts, a vector file holds them as an image.
 _RASTERIZED = 5_000
-# What of a thin line or a small point can be seen in a legend.
-_LEGEND_WIDTH, _LEGEND_SIZE = 1.2, 14.0
+# The longest name in a legend, in inches.
+_LONG_NAME = 2.0
 
 
 class GroupLinesDisplay:
@@ -75,17 +78,15 @@ class GroupLinesDisplay:
 
     Attributes
     ----------
-    axes_ : ndarray of matplotlib Axes
-        The one axes, or those of all levels.
-    ax_ : matplotlib Axes
-        The one axes, if there are no facets.
-    figure_ : matplotlib Figure
-    lines_ : ndarray of LineCollection
-        For every axes, the lines of its levels.
-    scatter_ : ndarray of PathCollection
-        For every axes, its data.
-    population_lines_ : ndarray of Line2D
-        For every axes, the line of the population.
+    figure_ : matplotlib.figure.Figure
+    axes_ : ndarray of matplotlib.axes.Axes, shape (n_panels,)
+        Those of all levels, or the one that they share.
+    lines_ : ndarray of matplotlib.collections.LineCollection, shape (n_panels,)
+        The lines of the levels in every axes.
+    scatter_ : ndarray of matplotlib.collections.PathCollection, shape (n_panels,)
+        The data.
+    population_lines_ : ndarray of matplotlib.lines.Line2D, shape (n_panels,)
+        The line of the population.
 
     See Also
     --------
@@ -153,8 +154,8 @@ class GroupLinesDisplay:
         levels: Sequence[Any] | None = None,
         facets: bool | str = "auto",
         ax: Any = None,
-        line_kwargs: dict[str, Any] | None = None,
         scatter_kwargs: dict[str, Any] | None = None,
+        line_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> GroupLinesDisplay:
         """Compute the lines and draw them.
@@ -172,7 +173,7 @@ class GroupLinesDisplay:
         feature : str or int, default=None
             The column of X on the x axis, by name or position; with a formula, a column that it
             uses. Categories stand side by side. By default the only column that has a random slope
-            for the factor, or else the only number that has any effect.
+            for the factor, or else the only number that has any effect, or else the only column.
         factor : str or tuple of str, default=None
             The grouping factor whose levels have lines; by default the only one.
         levels : list, default=None
@@ -181,13 +182,13 @@ class GroupLinesDisplay:
         facets : bool or "auto", default="auto"
             Whether every level gets a panel. By default up to 20 levels do, unless ``ax`` is one
             axes.
-        ax : matplotlib Axes or array of Axes, default=None
-            Axes to draw on, of facets as many as there are levels; in place of one axes, facets
-            share its room, without a legend: `matplotlib.figure.Figure.legend` takes the artists of
-            the display as ``handles``. By default a new figure.
-        line_kwargs, scatter_kwargs, population_kwargs : dict, default=None
-            Properties of the levels' lines (a `matplotlib.collections.LineCollection`), of the data
-            (`matplotlib.axes.Axes.scatter`) and of the population's line
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure. Panels on axes that are given have no legend:
+            `matplotlib.figure.Figure.legend` takes the artists of the display as ``handles``.
+        scatter_kwargs, line_kwargs, population_kwargs : dict, default=None
+            Properties of the data (`matplotlib.axes.Axes.scatter`), of the levels' lines (a
+            `matplotlib.collections.LineCollection`) and of the population's line
             (`matplotlib.axes.Axes.plot`); ``label`` is the text in the legend.
 
         Returns
@@ -209,7 +210,7 @@ class GroupLinesDisplay:
         """
         model = fitted_model(estimator)
         specification = model.specification
-        k = choose_factor(specification, factor)
+        k = only_factor(specification, factor)
         columns, labels = estimator._rows(X, groups)
         if not labels:
             raise ValueError(
@@ -258,29 +259,29 @@ class GroupLinesDisplay:
         return display.plot(
             facets=facets,
             ax=ax,
-            line_kwargs=line_kwargs,
             scatter_kwargs=scatter_kwargs,
+            line_kwargs=line_kwargs,
             population_kwargs=population_kwargs,
         )
 
     def plot(
         self,
+        ax: Any = None,
         *,
         facets: bool | str = "auto",
-        ax: Any = None,
-        line_kwargs: dict[str, Any] | None = None,
         scatter_kwargs: dict[str, Any] | None = None,
+        line_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> GroupLinesDisplay:
         """Draw the lines.
 
         Parameters
         ----------
+        ax : matplotlib.axes.Axes or array of these, default=None
+            As for `from_estimator`.
         facets : bool or "auto", default="auto"
             As for `from_estimator`.
-        ax : matplotlib Axes or array of Axes, default=None
-            As for `from_estimator`.
-        line_kwargs, scatter_kwargs, population_kwargs : dict, default=None
+        scatter_kwargs, line_kwargs, population_kwargs : dict, default=None
             As for `from_estimator`.
 
         Returns
@@ -290,14 +291,12 @@ class GroupLinesDisplay:
         """
         levels = self.lines["level"].cat.categories
         is_faceted = _are_facets(facets, ax, len(levels))
-        caller = f"{type(self).__name__}.plot"
-        vars(self).pop("ax_", None)
+        caller = type(self).__name__
         if is_faceted:
             self.axes_ = _facets(ax, len(levels), caller)
         else:
             own = single_axes(None, caller) if ax is None else ax
             self.axes_ = panel_axes(own, 1, caller)
-            self.ax_ = self.axes_[0]
         self.figure_ = self.axes_[0].figure
 
         from matplotlib.collections import LineCollection, PathCollection
@@ -330,18 +329,18 @@ class GroupLinesDisplay:
             if categories is not None:
                 name_places(axes, list(map(str, categories)))
             if is_faceted:
-                axes.set_title(level_text(levels[panel]), fontsize="medium", parse_math=False)
-        self.lines_ = np.array(lines, dtype=object)
-        self.scatter_ = np.array(scatters, dtype=object)
-        self.population_lines_ = np.array(populations, dtype=object)
+                set_title(axes, level_text(levels[panel]))
+        self.lines_ = object_array(lines)
+        self.scatter_ = object_array(scatters)
+        self.population_lines_ = object_array(populations)
         if is_faceted and ax is None:
             self.figure_.supxlabel(self.feature, fontsize="medium", parse_math=False)
             self.figure_.supylabel(self.response, fontsize="medium", parse_math=False)
         elif is_faceted:
             label_edges(self.axes_, self.feature, self.response)
         else:
-            self.ax_.set_xlabel(self.feature, parse_math=False)
-            self.ax_.set_ylabel(self.response, parse_math=False)
+            self.axes_[0].set_xlabel(self.feature, parse_math=False)
+            self.axes_[0].set_ylabel(self.response, parse_math=False)
         # Facets on given axes leave no room for a legend.
         if ax is None or not is_faceted:
             self._add_legend(ax)
@@ -356,17 +355,11 @@ class GroupLinesDisplay:
         """A legend above a figure of the display's own, or in the emptiest corner of one axes."""
         handles = [self.scatter_[0], self.lines_[0], self.population_lines_[0]]
         if ax is None:
-            legend = self.figure_.legend(
-                handles=handles, loc="outside upper right", ncols=3, frameon=False
-            )
-        else:
-            is_quick = len(self.points) <= _RASTERIZED
-            legend = self.ax_.legend(
-                handles=handles, loc="best" if is_quick else "upper left", edgecolor="none"
-            )
-        point, line, _ = legend.legend_handles
-        point.set(alpha=1.0, sizes=[_LEGEND_SIZE])
-        line.set(alpha=1.0, linewidth=max(line.get_linewidth(), _LEGEND_WIDTH))
+            legend_above(self.figure_, handles)
+            return
+        is_quick = len(self.points) <= _RASTERIZED
+        place = "best" if is_quick else "upper left"
+        make_legible(self.axes_[0].legend(handles=handles, loc=place, edgecolor="none"))
 
 
 class _Paths:
@@ -471,7 +464,7 @@ def _line_style(n_lines: int, factor: str) -> dict[str, Any]:
         "linewidth": 1.6 if n_lines == 1 else float(np.clip(65 / n_lines, 0.4, 1.2)),
         "alpha": 1.0 if n_lines == 1 else float(np.clip(3.5 / n_lines**0.5, 0.02, 0.7)),
         "rasterized": n_lines > _RASTERIZED,
-        "label": f"each {plain_text(factor)}",
+        "label": f"each {plain_text(shortened(factor, _LONG_NAME))}",
         "zorder": 2,
     }
 
@@ -580,7 +573,7 @@ def _choose_feature(estimator: Any, known: Sequence[Covariate], feature: Any, k:
     if feature is None:
         numbers = [column.name for column in known if not column.is_categorical]
         slopes = [name for name in slope_covariates(estimator, k) if name in numbers]
-        for only in (slopes, numbers):
+        for only in (slopes, numbers, list(by_name)):
             if len(only) == 1:
                 return by_name[only[0]]
         raise ValueError(

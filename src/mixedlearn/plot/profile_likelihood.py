@@ -13,7 +13,7 @@ from scipy.interpolate import PchipInterpolator
 from mixedlearn.inference import ProfileLikelihood, confidence_intervals, profile_likelihood
 from mixedlearn.inference._models import check_level, model_of, normal_quantile
 from mixedlearn.inference.profiles import DEFAULT_LEVEL
-from mixedlearn.plot._style import BLUE, GREY, INK, panel_axes, style
+from mixedlearn.plot._style import BLUE, GREY, INK, fitting, object_array, panel_axes, style
 from mixedlearn.validation import check_count
 
 FloatArray = NDArray[np.float64]
@@ -50,16 +50,16 @@ class ProfileLikelihoodDisplay:
         ``lower`` and ``upper`` end by level for each profile, interpolated in the scale of its
         values; NaN where the curve does not reach the cut-off, at a bound of the parameter or
         because it has too few values.
-    figure_ : matplotlib Figure
-    axes_ : ndarray of matplotlib Axes
+    figure_ : matplotlib.figure.Figure
+    axes_ : ndarray of matplotlib.axes.Axes, shape (n_panels,)
         One for each profile.
-    lines_ : list of matplotlib Line2D
+    lines_ : ndarray of matplotlib.lines.Line2D, shape (n_panels,)
         The curves.
-    estimates_ : list of matplotlib Line2D
+    estimates_ : ndarray of matplotlib.lines.Line2D, shape (n_panels,)
         The points of the estimates.
-    cutoffs_ : list of matplotlib LineCollection
+    cutoffs_ : ndarray of matplotlib.collections.LineCollection, shape (n_panels,)
         Horizontal segments at the cut-offs of the levels.
-    drops_ : list of matplotlib LineCollection
+    drops_ : ndarray of matplotlib.collections.LineCollection, shape (n_panels,)
         Vertical segments at the ends of the intervals.
 
     See Also
@@ -139,9 +139,9 @@ class ProfileLikelihoodDisplay:
         n_points : int, default=21
             Number of equally spaced values if ``values`` is None. The curve between them is
             interpolated.
-        ax : matplotlib Axes or array of these, default=None
-            Axes to draw on: an array with one for each panel, or one whose place the panels fill;
-            None: those of a new figure.
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure.
         line_kwargs, cutoff_kwargs : dict, default=None
             Properties of the curves, and of the segments at cut-offs and ends.
 
@@ -194,8 +194,8 @@ class ProfileLikelihoodDisplay:
 
     def plot(
         self,
-        *,
         ax: Any = None,
+        *,
         line_kwargs: dict[str, Any] | None = None,
         cutoff_kwargs: dict[str, Any] | None = None,
     ) -> ProfileLikelihoodDisplay:
@@ -203,9 +203,9 @@ class ProfileLikelihoodDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes or array of these, default=None
-            Axes to draw on: an array with one for each panel, or one whose place the panels fill;
-            None: those of a new figure.
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure.
         line_kwargs, cutoff_kwargs : dict, default=None
             Properties of the curves, and of the segments at cut-offs and ends.
 
@@ -220,13 +220,14 @@ class ProfileLikelihoodDisplay:
             If there is no such kind.
         """
         _check_kind(self.kind)
-        axes = panel_axes(ax, len(self.profiles), f"{type(self).__name__}.plot")
-        self.lines_: list[Any] = []
-        self.estimates_: list[Any] = []
-        self.cutoffs_: list[Any] = []
-        self.drops_: list[Any] = []
-        for own_ax, profile, intervals in zip(axes, self.profiles, self.intervals, strict=True):
+        axes = panel_axes(ax, len(self.profiles), type(self).__name__)
+        drawn = [
             self._draw(own_ax, profile, intervals, line_kwargs, cutoff_kwargs)
+            for own_ax, profile, intervals in zip(axes, self.profiles, self.intervals, strict=True)
+        ]
+        self.lines_, self.estimates_, self.cutoffs_, self.drops_ = map(
+            object_array, zip(*drawn, strict=True)
+        )
         self.axes_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -237,16 +238,16 @@ class ProfileLikelihoodDisplay:
         intervals: pd.DataFrame,
         line_kwargs: dict[str, Any] | None,
         cutoff_kwargs: dict[str, Any] | None,
-    ) -> None:
-        """Draw one panel."""
+    ) -> tuple[Any, Any, Any, Any]:
+        """Draw one panel: curve, estimate, cut-offs and ends."""
         from matplotlib.collections import LineCollection
         from matplotlib.lines import Line2D
 
         places, roots = _curve(profile)
         is_signed = self.kind == "signed_root"
         defaults = {"color": BLUE, "linewidth": 1.8, "zorder": 3}
-        self.lines_ += ax.plot(places, self._height(roots), **style(defaults, line_kwargs, Line2D))
-        self.estimates_ += ax.plot(profile.estimate, 0.0, "o", color=INK, markersize=5, zorder=4)
+        (line,) = ax.plot(places, self._height(roots), **style(defaults, line_kwargs, Line2D))
+        (estimate,) = ax.plot(profile.estimate, 0.0, "o", color=INK, markersize=5, zorder=4)
         cutoffs = [normal_quantile(level) for level in self.levels]
         floor = 0.0
         if self.kind == "log_likelihood":
@@ -272,9 +273,11 @@ class ProfileLikelihoodDisplay:
                 _write_level(ax, level, height)
         defaults = {"color": GREY, "linewidth": 0.8}
         properties = style(defaults, cutoff_kwargs, LineCollection)
-        self.cutoffs_.append(ax.add_collection(LineCollection(across, **properties)))
-        self.drops_.append(ax.add_collection(LineCollection(drops, **properties)))
-        ax.set(xlabel=_name(profile), ylabel=_what(self.kind, profile.criterion))
+        cutoff_lines = ax.add_collection(LineCollection(across, **properties))
+        drop_lines = ax.add_collection(LineCollection(drops, **properties))
+        ax.set_xlabel(fitting(_name(profile), ax), parse_math=False)
+        ax.set_ylabel(_what(self.kind, profile.criterion))
+        return line, estimate, cutoff_lines, drop_lines
 
     def _height(self, root: Any) -> Any:
         """Height of the curve where the signed root of the deviance is ``root``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, norm
 
-from mixedlearn.design import plain_name
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference import residuals
 from mixedlearn.inference._models import check_level, model_of
-from mixedlearn.plot._style import INK, panel_axes, points_style, style
+from mixedlearn.plot._choices import chosen_effects, chosen_factors
+from mixedlearn.plot._style import INK, object_array, panel_axes, points_style, set_title, style
 
 FloatArray = NDArray[np.float64]
 
@@ -43,14 +43,13 @@ class QQDisplay:
 
     Attributes
     ----------
-    figure_ : matplotlib Figure
-    axes_ : ndarray of matplotlib Axes
-        One for each panel.
-    scatter_ : list of matplotlib PathCollection or None
-        The points of each panel; None where the variance is zero.
-    lines_ : list of matplotlib Line2D or None
+    figure_ : matplotlib.figure.Figure
+    axes_ : ndarray of matplotlib.axes.Axes, shape (n_panels,)
+    scatter_ : ndarray of matplotlib.collections.PathCollection or None, shape (n_panels,)
+        The points; None where the variance is zero.
+    lines_ : ndarray of matplotlib.lines.Line2D or None, shape (n_panels,)
         The line through the origin with slope one.
-    bands_ : list of matplotlib PolyCollection or None
+    bands_ : ndarray of matplotlib.collections.PolyCollection or None, shape (n_panels,)
         The confidence bands.
 
     See Also
@@ -93,8 +92,8 @@ class QQDisplay:
         groups: Any = None,
         *,
         sample_weight: Any = None,
-        factor: Any = None,
-        effect: str | None = None,
+        factor: str | Iterable[str] | None = None,
+        effect: str | Iterable[str] | None = None,
         level: float = 0.95,
         ax: Any = None,
         scatter_kwargs: dict[str, Any] | None = None,
@@ -116,15 +115,16 @@ class QQDisplay:
             Their labels, if `fit` had them beside X.
         sample_weight : array-like of shape (n_samples,), default=None
             Their weights, if `fit` had weights.
-        factor : str or tuple of str, default=None
-            Draw this grouping factor only.
-        effect : str, default=None
-            Draw this random effect only, ``"intercept"`` for the intercept.
+        factor : str, tuple of str, or list of these, default=None
+            Grouping factors to draw, an interaction by its name or the tuple of its columns; None:
+            all.
+        effect : str or list of str, default=None
+            Random effects to draw, "intercept" or names of slopes; None: all.
         level : float, default=0.95
             Probability with which the band holds each point.
-        ax : matplotlib Axes or array of these, default=None
-            Axes to draw on: an array with one for each panel, or one whose place the panels fill;
-            None: those of a new figure.
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure.
         scatter_kwargs, line_kwargs, band_kwargs : dict, default=None
             Properties of the points, of the line, and of the band.
 
@@ -182,11 +182,7 @@ class QQDisplay:
         kind: Literal["noise", "random_effects"] = "noise"
         if X is None and y is None and groups is None and sample_weight is None:
             kind = "random_effects"
-            values = {
-                f"{name} | {table.columns.name}": table[name]
-                for table in _standardised(estimator, model, factor, effect)
-                for name in table
-            }
+            values = _standardised(estimator, model, factor, effect)
         else:
             if X is None or y is None:
                 raise ValueError(
@@ -209,8 +205,8 @@ class QQDisplay:
 
     def plot(
         self,
-        *,
         ax: Any = None,
+        *,
         scatter_kwargs: dict[str, Any] | None = None,
         line_kwargs: dict[str, Any] | None = None,
         band_kwargs: dict[str, Any] | None = None,
@@ -219,9 +215,9 @@ class QQDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes or array of these, default=None
-            Axes to draw on: an array with one for each panel, or one whose place the panels fill;
-            None: those of a new figure.
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure.
         scatter_kwargs, line_kwargs, band_kwargs : dict, default=None
             Properties of the points, of the line, and of the band.
 
@@ -236,24 +232,20 @@ class QQDisplay:
             If ``level`` is not between zero and one.
         """
         check_level(self.level)
-        axes = panel_axes(ax, len(self.values), f"{type(self).__name__}.plot")
+        axes = panel_axes(ax, len(self.values), type(self).__name__)
         from matplotlib.collections import PolyCollection
         from matplotlib.lines import Line2D
 
-        self.scatter_: list[Any] = []
-        self.lines_: list[Any] = []
-        self.bands_: list[Any] = []
+        drawn: list[tuple[Any, Any, Any]] = []
         what = "Studentized residual" if self.kind == "noise" else "Standardised BLUP"
         for own_ax, (name, panel) in zip(axes, self.values.items(), strict=True):
-            own_ax.set_title(name)
+            set_title(own_ax, name)
             ordered = np.sort(panel.dropna().to_numpy())
             if not len(ordered):
                 own_ax.set(xticks=[], yticks=[])
                 middle = {"ha": "center", "va": "center", "transform": own_ax.transAxes}
                 own_ax.text(0.5, 0.5, "The variance is zero.", **middle)
-                self.scatter_.append(None)
-                self.lines_.append(None)
-                self.bands_.append(None)
+                drawn.append((None, None, None))
                 continue
             quantiles = plotting_positions(len(ordered))
             ranks, lower, upper = _band(len(ordered), self.level)
@@ -264,10 +256,9 @@ class QQDisplay:
             (line,) = own_ax.plot(reach, reach, **properties)
             above = line.get_zorder() + 1
             properties = points_style(len(ordered), (14.0, 5.0), scatter_kwargs, zorder=above)
-            self.scatter_.append(own_ax.scatter(quantiles, ordered, **properties))
-            self.lines_.append(line)
-            self.bands_.append(band)
+            drawn.append((own_ax.scatter(quantiles, ordered, **properties), line, band))
             own_ax.set(xlabel="Standard normal quantile", ylabel=what)
+        self.scatter_, self.lines_, self.bands_ = map(object_array, zip(*drawn, strict=True))
         self.axes_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -291,43 +282,28 @@ def _band(n: int, level: float) -> tuple[NDArray[np.int64], FloatArray, FloatArr
 
 def _standardised(
     estimator: Any, model: FittedModel, factor: Any, effect: Any
-) -> list[pd.DataFrame]:
-    """Standardised BLUPs of the effects that are wanted, a table for each factor.
+) -> dict[str, pd.Series]:
+    """Standardised BLUPs of the effects that are wanted, by the titles of their panels.
 
     Raises
     ------
     ValueError
         If there are none.
     """
-    factors = model.specification.factors
-    if not factors:
-        raise ValueError(
-            "The model was fitted without groups, so it has no random effects: pass X and y for "
-            "the plot of the noise."
+    specification = model.specification
+    factors = chosen_factors(
+        specification, factor, instead="pass X and y for the plot of the noise"
+    )
+    values: dict[str, pd.Series] = {}
+    for name, effects in chosen_effects(specification, factors, effect).items():
+        k = specification.factor_names.index(name)
+        table = pd.DataFrame(
+            standardised_blups(model, k),
+            index=estimator._fit_levels[k],
+            columns=list(specification.factors[k].effects),
         )
-    names = [own.name for own in factors]
-    name = None if factor is None else plain_name(factor)
-    if name is not None and name not in names:
-        raise ValueError(
-            f"The model has no grouping factor {name!r}: they are {', '.join(map(repr, names))}."
-        )
-    of_factors = [k for k in range(len(factors)) if name in (None, names[k])]
-    known = list(dict.fromkeys(own for k in of_factors for own in factors[k].effects))
-    if effect is not None and effect not in known:
-        of_factor = "The model" if name is None else f"The factor {name!r}"
-        raise ValueError(
-            f"{of_factor} has no random effect {effect!r}: they are {', '.join(map(repr, known))}."
-        )
-    tables = []
-    for k in of_factors:
-        if effect in (None, *factors[k].effects):
-            table = pd.DataFrame(
-                standardised_blups(model, k),
-                index=estimator._fit_levels[k],
-                columns=pd.Index(factors[k].effects, name=names[k]),
-            )
-            tables.append(table if effect is None else table[[effect]])
-    return tables
+        values |= {f"{own} | {name}": table[own] for own in effects}
+    return values
 
 
 def standardised_blups(model: FittedModel, k: int) -> FloatArray:

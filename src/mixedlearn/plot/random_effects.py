@@ -12,8 +12,19 @@ from numpy.typing import NDArray
 
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.inference import random_effects_table
-from mixedlearn.plot._choices import chosen
-from mixedlearn.plot._style import BLUE, INK, grid_axes, style
+from mixedlearn.inference._models import model_of
+from mixedlearn.plot._choices import chosen_effects, chosen_factors
+from mixedlearn.plot._style import (
+    BLUE,
+    INK,
+    grid_axes,
+    inches,
+    legend_above,
+    object_array,
+    set_title,
+    style,
+)
+from mixedlearn.plot._text import LETTERS_PER_INCH, level_text, shortened
 
 # Up to so many levels have a row and a label of their own; more share an axis of ranks.
 MOST_LABELS = 60
@@ -27,10 +38,9 @@ MOST_COLUMNS = 6
 _ROW, _LEAST_ROWS, _RANKS, _FRAME = 0.17, 0.5, 2.6, 0.75
 # Widths of a panel: of up to three side by side, and of more.
 _WIDTH, _NARROW = 2.6, 1.9
-# Size of the levels' labels in points, and the least that can be read; about the width of a letter
-# in inches, and so many letters widen the figure.
+# Size of the levels' labels in points, and the least that can be read; in inches, the longest.
 _FONT, _LEAST_FONT = 9.0, 5.0
-_LETTER, _MOST_LETTERS = 0.075, 40
+_LONG_NAME = 3.0
 # Lines of intervals that hold zero.
 _PALE = "0.7"
 
@@ -64,7 +74,7 @@ class RandomEffectsDisplay:
         The intervals of every panel: those that exclude zero, and those that hold it.
     scatter_ : ndarray of matplotlib.collections.PathCollection, shape (n_panels, 2)
         The BLUPs, likewise.
-    zero_lines_ : list of matplotlib.lines.Line2D
+    zero_lines_ : ndarray of matplotlib.lines.Line2D, shape (n_panels,)
 
     See Also
     --------
@@ -100,7 +110,7 @@ class RandomEffectsDisplay:
     axes_: NDArray[np.object_]
     lines_: NDArray[np.object_]
     scatter_: NDArray[np.object_]
-    zero_lines_: list[Any]
+    zero_lines_: NDArray[np.object_]
 
     def __init__(self, *, table: pd.DataFrame, level: float):
         self.table = table
@@ -116,8 +126,8 @@ class RandomEffectsDisplay:
         level: float = 0.95,
         sort: bool | str = True,
         ax: Any = None,
-        line_kwargs: dict[str, Any] | None = None,
         scatter_kwargs: dict[str, Any] | None = None,
+        line_kwargs: dict[str, Any] | None = None,
     ) -> RandomEffectsDisplay:
         """Compute and draw the BLUPs of a fitted model.
 
@@ -134,9 +144,9 @@ class RandomEffectsDisplay:
             Probability of the intervals.
         sort : bool or str, default=True
             Order of the levels; see `plot`.
-        ax : matplotlib Axes or array of Axes, default=None
+        ax : matplotlib.axes.Axes or array of these, default=None
             Where to draw; see `plot`.
-        line_kwargs, scatter_kwargs : dict, default=None
+        scatter_kwargs, line_kwargs : dict, default=None
             Properties of what is drawn; see `plot`.
 
         Returns
@@ -154,44 +164,41 @@ class RandomEffectsDisplay:
         NotFittedError
             Before `fit`.
         """
+        specification = model_of(estimator).specification
+        effects = chosen_effects(specification, chosen_factors(specification, factor), effect)
         table = random_effects_table(estimator, level=level)
-        if table.empty:
-            raise ValueError(
-                "The model has no random effects to draw: it was fitted without a grouping factor."
-            )
-        factors = chosen(factor, table["factor"], "grouping factor", "The model")
-        table = table[table["factor"].isin(factors)]
-        owner = f"The model of {', '.join(map(repr, factors))}"
-        effects = chosen(effect, table["effect"], "random effect", owner)
-        table = table[table["effect"].isin(effects)].reset_index(drop=True)
+        names = [name for own in effects.values() for name in own]
+        is_drawn = table["factor"].isin(effects) & table["effect"].isin(names)
+        table = table[is_drawn].reset_index(drop=True)
         return cls(table=table, level=level).plot(
-            sort=sort, ax=ax, line_kwargs=line_kwargs, scatter_kwargs=scatter_kwargs
+            sort=sort, ax=ax, scatter_kwargs=scatter_kwargs, line_kwargs=line_kwargs
         )
 
     def plot(
         self,
+        ax: Any = None,
         *,
         sort: bool | str = True,
-        ax: Any = None,
-        line_kwargs: dict[str, Any] | None = None,
         scatter_kwargs: dict[str, Any] | None = None,
+        line_kwargs: dict[str, Any] | None = None,
     ) -> RandomEffectsDisplay:
         """Draw the table.
 
         Parameters
         ----------
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each panel, or one axes whose place the panels fill; None:
+            those of a new figure.
         sort : bool or str, default=True
             Order of the levels, the smallest estimate at the bottom. True: by the first effect
             that is drawn, in all panels of a factor alike, so that a level can be followed from
             panel to panel; a factor with more levels than can be labelled as by "panel". The name
             of an effect: by that effect, for the factors that have it. "panel": every panel by its
             own estimates. False: in the order of ``random_effects_``, the first level on top.
-        ax : matplotlib Axes or array of Axes, default=None
-            One axes for every panel; or one axes, whose place all panels share; None: a new figure.
-        line_kwargs : dict, default=None
-            Properties of the intervals (`matplotlib.collections.LineCollection`).
         scatter_kwargs : dict, default=None
             Properties of the points (`matplotlib.axes.Axes.scatter`).
+        line_kwargs : dict, default=None
+            Properties of the intervals (`matplotlib.collections.LineCollection`).
 
         Returns
         -------
@@ -230,30 +237,26 @@ class RandomEffectsDisplay:
             _share_scales(self.axes_, panels)
         line_style = style({"zorder": 1.5}, line_kwargs, LineCollection)
         point_style = style({"zorder": 2.0}, scatter_kwargs, PathCollection)
-        artists = []
-        self.zero_lines_ = []
+        artists, zero_lines = [], []
         for own, panel in zip(self.axes_, panels, strict=True):
-            self.zero_lines_.append(own.axvline(0.0, color=INK, linewidth=0.8, linestyle="--"))
+            zero_lines.append(own.axvline(0.0, color=INK, linewidth=0.8, linestyle="--"))
             artists.append(_draw(own, panel, line_style, point_style))
-            own.set_title(panel.effect, parse_math=False)
+            set_title(own, panel.effect)
             own.set_xlabel(f"BLUP, {100.0 * self.level:g}% interval")
             own.set_ylim(0.3, len(panel.rows) + 0.7)
             _label_levels(own, panel, _FONT if is_new else _font_that_fits(own, len(panel.rows)))
             if not panel.rows[["estimate", "std_error"]].to_numpy().any():
-                own.text(0.97, 0.05, "The variance is zero.", ha="right", transform=own.transAxes)
+                _say_zero(own)
         if is_own_grid:
             _label_once(self.axes_, panels)
+        self.zero_lines_ = object_array(zero_lines)
         self.lines_, self.scatter_ = np.moveaxis(np.array(artists, dtype=object), -1, 0)
         if is_new:
-            legend = self.figure_.legend(
+            legend_above(
+                self.figure_,
                 list(zip(self.lines_[0], self.scatter_[0], strict=True)),
                 ["interval excludes zero", "interval holds zero"],
-                loc="outside lower center",
-                ncols=2,
-                frameon=False,
             )
-            for line in legend.get_lines():
-                line.set_linewidth(max(line.get_linewidth(), 1.2))
         return self
 
 
@@ -296,7 +299,9 @@ def _panels(table: pd.DataFrame, effects: list[str], sort: bool | str) -> Iterat
         # Levels without labels cannot be followed from panel to panel.
         has_own_order = sort == "panel" or (sort is True and n_levels > MOST_LABELS)
         levels = next(iter(parts.values()))["level"]
-        names = [_name(level) for level in levels] if n_levels <= MOST_LABELS else None
+        names = None
+        if n_levels <= MOST_LABELS:
+            names = [shortened(level_text(level), _LONG_NAME) for level in levels]
         for (effect, rows), column in zip(parts.items(), columns, strict=True):
             by = effect if has_own_order else sort if sort in parts else next(iter(parts))
             positions = np.arange(n_levels, 0, -1)
@@ -308,6 +313,13 @@ def _panels(table: pd.DataFrame, effects: list[str], sort: bool | str) -> Iterat
         top += len(lines)
 
 
+def _say_zero(ax: Any) -> None:
+    """Say that the variance is zero, in front of the points."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    text = "The variance is zero."
+    ax.text(0.97, 0.05, text, ha="right", transform=ax.transAxes, bbox=box, zorder=4)
+
+
 def _check_sort(sort: bool | str, effects: list[str]) -> None:
     if isinstance(sort, bool) or sort == "panel" or sort in effects:
         return
@@ -317,15 +329,10 @@ def _check_sort(sort: bool | str, effects: list[str]) -> None:
     )
 
 
-def _name(level: Any) -> str:
-    """A level, of an interaction too, as text."""
-    return ":".join(map(str, level)) if isinstance(level, tuple) else str(level)
-
-
 def _labels_width(panels: list[_Panel]) -> float:
     """What the labels left of the first panel take of the figure, in inches."""
     longest = max((len(name) for panel in panels for name in panel.names or ()), default=6)
-    return 0.7 + _LETTER * min(longest, _MOST_LETTERS)
+    return 0.7 + longest / LETTERS_PER_INCH
 
 
 def _panel_height(n_levels: int) -> float:
@@ -371,18 +378,18 @@ def _draw(
 
 def _font_that_fits(ax: Any, n_levels: int) -> float:
     """Size of labels, in points, that leaves room for all of them."""
-    points = ax.get_window_extent().height / ax.figure.dpi * 72.0
-    return min(_FONT, 0.8 * points / n_levels)
+    return min(_FONT, 0.8 * 72.0 * inches(ax)[1] / n_levels)
 
 
 def _label_levels(ax: Any, panel: _Panel, font_size: float) -> None:
     """Labels of the levels if they can be read, else ranks."""
+    factor = shortened(panel.factor, max(inches(ax)[1], 1.0))
     if panel.names is None or font_size < _LEAST_FONT:
-        ax.set_ylabel(f"{panel.factor} ({len(panel.rows):,} levels)", parse_math=False)
+        ax.set_ylabel(f"{factor} ({len(panel.rows):,} levels)", parse_math=False)
         ax.yaxis.set_major_formatter("{x:,.0f}")
         return
     ax.set_yticks(panel.positions, panel.names, parse_math=False, fontsize=font_size)
-    ax.set_ylabel(panel.factor, parse_math=False)
+    ax.set_ylabel(factor, parse_math=False)
 
 
 def _share_scales(axes: NDArray[np.object_], panels: list[_Panel]) -> None:

@@ -10,7 +10,7 @@ from scipy.special import gamma
 
 from mixedlearn.inference import residuals as residuals_of_the_fit
 from mixedlearn.inference._models import model_of
-from mixedlearn.plot._style import BLUE, GREY, INK, points_style, single_axes, style
+from mixedlearn.plot._style import BLUE, GREY, INK, legend_above, points_style, single_axes, style
 from mixedlearn.validation import check_count, check_response, check_weights
 
 FloatArray = NDArray[np.float64]
@@ -21,6 +21,8 @@ EXPECTED_ROOT = 2.0**0.25 * gamma(0.75) / np.sqrt(np.pi)
 # to the means of so many bins.
 SPAN = 2.0 / 3.0
 N_PLACES = 50
+# Through fewer rows, a local line goes from point to point.
+FEWEST_ROWS = 10
 MOST_BINS = 2_000
 # Values that differ by less, relative to the largest, are the same.
 ROUNDING = 1e-10
@@ -46,16 +48,16 @@ class ResidualsDisplay:
 
     Attributes
     ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-    scatter_ : matplotlib PathCollection or None
+    figure_ : matplotlib.figure.Figure
+    ax_ : matplotlib.axes.Axes
+    scatter_ : matplotlib.collections.PathCollection or None
         The rows; None where they are drawn as a density.
-    hexbin_ : matplotlib PolyCollection or None
+    hexbin_ : matplotlib.collections.PolyCollection or None
         Their density.
-    line_ : matplotlib Line2D
+    line_ : matplotlib.lines.Line2D
         What is expected: zero, or 0.82 on the scale-location plot.
-    trend_ : matplotlib Line2D or None
-        None where all fitted values are the same.
+    trend_ : matplotlib.lines.Line2D or None
+        None where all fitted values are the same, or there are fewer than ten rows.
 
     See Also
     --------
@@ -135,7 +137,7 @@ class ResidualsDisplay:
         max_points : int, default=20_000
             More rows than this are drawn as hexagons, shaded by the number of rows in each. No row
             is left out either way.
-        ax : matplotlib Axes, default=None
+        ax : matplotlib.axes.Axes, default=None
             Axes to draw on; None: those of a new figure.
         scatter_kwargs, hexbin_kwargs, line_kwargs, trend_kwargs : dict, default=None
             Properties of the points, of the hexagons, of the line of what is expected, and of the
@@ -217,8 +219,8 @@ class ResidualsDisplay:
 
     def plot(
         self,
-        *,
         ax: Any = None,
+        *,
         max_points: int = 20_000,
         scatter_kwargs: dict[str, Any] | None = None,
         hexbin_kwargs: dict[str, Any] | None = None,
@@ -229,7 +231,7 @@ class ResidualsDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
+        ax : matplotlib.axes.Axes, default=None
             Axes to draw on; None: those of a new figure.
         max_points : int, default=20_000
             More rows than this are drawn as hexagons, shaded by the number of rows in each.
@@ -248,7 +250,8 @@ class ResidualsDisplay:
             If ``kind`` or ``against`` is not allowed, or ``max_points`` is no positive integer.
         """
         _check(self.kind, self.against, max_points)
-        ax = single_axes(ax, f"{type(self).__name__}.plot")
+        has_own_figure = ax is None
+        ax = single_axes(ax, type(self).__name__)
         from matplotlib.collections import PolyCollection
         from matplotlib.lines import Line2D
         from matplotlib.patheffects import withStroke
@@ -269,9 +272,9 @@ class ResidualsDisplay:
         expected = EXPECTED_ROOT if is_located else 0.0
         defaults = {"color": GREY, "linestyle": "--", "linewidth": 1.2, "label": "expected"}
         self.line_ = ax.axhline(expected, **style(defaults, line_kwargs, Line2D))
-        places, trend = _local_regression(self.fitted_values, heights)
         self.trend_ = None
-        if len(places) > 1:
+        places, trend = _local_regression(self.fitted_values, heights)
+        if len(places) > 1 and n_rows >= FEWEST_ROWS:
             outline = [withStroke(linewidth=3.2, foreground="white")]
             defaults = {"color": INK, "linewidth": 1.8, "path_effects": outline, "label": "trend"}
             (self.trend_,) = ax.plot(places, trend, **style(defaults, trend_kwargs, Line2D))
@@ -279,6 +282,8 @@ class ResidualsDisplay:
         ax.set_xlabel("Fitted value" if is_fitted else "Prediction for the population")
         ax.set_ylabel(self._what())
         self.ax_, self.figure_ = ax, ax.figure
+        if has_own_figure:
+            legend_above(self.figure_, [own for own in (self.trend_, self.line_) if own])
         return self
 
     def _what(self) -> str:

@@ -12,24 +12,27 @@ from mixedlearn.design import Design
 from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import as_pandas
 from mixedlearn.inference._models import normal_quantile
+from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
-    choose_factor,
     covariates,
     fitted_model,
     group_columns,
     level_categories,
-    level_text,
     parent_codes,
 )
 from mixedlearn.plot._style import (
     BLUE,
     label_edges,
+    legend_above,
+    make_legible,
     name_places,
+    object_array,
     panel_axes,
-    plain_text,
     population_line,
+    set_title,
     style,
 )
+from mixedlearn.plot._text import level_text, plain_text, shortened
 from mixedlearn.prediction import predict_mean, predict_std
 from mixedlearn.validation import is_frame
 
@@ -40,6 +43,8 @@ _PANEL = (6.4, 2.6)
 MAX_NAMES = 40
 # Letters of a case's name that fit above its panel.
 _LONGEST_NAME = 60
+# The longest name of a level, or in the legend, in inches.
+_LONG_NAME = 2.0
 _RASTERIZED = 5_000
 
 
@@ -62,13 +67,11 @@ class SimulatedPredictionsDisplay:
 
     Attributes
     ----------
-    axes_ : ndarray of matplotlib Axes, shape (n_cases,)
-    ax_ : matplotlib Axes
-        The one axes, if there is one case.
-    figure_ : matplotlib Figure
-    errorbars_ : ndarray of ErrorbarContainer, shape (n_cases,)
+    figure_ : matplotlib.figure.Figure
+    axes_ : ndarray of matplotlib.axes.Axes, shape (n_cases,)
+    errorbars_ : ndarray of matplotlib.container.ErrorbarContainer, shape (n_cases,)
         Predictions and intervals, the levels in the order of the x axis.
-    population_lines_ : ndarray of Line2D, shape (n_cases,)
+    population_lines_ : ndarray of matplotlib.lines.Line2D, shape (n_cases,)
         The predictions without random effects.
 
     See Also
@@ -152,9 +155,9 @@ class SimulatedPredictionsDisplay:
         sort : bool, default=True
             Whether the levels are in the order of their predictions for the first case, or in that
             of ``random_effects_``.
-        ax : matplotlib Axes or array of Axes, default=None
-            Axes to draw on, as many as there are cases; the panels of several cases share the room
-            of one. By default a new figure.
+        ax : matplotlib.axes.Axes or array of these, default=None
+            An array with one axes for each case, or one axes whose place the panels fill; None:
+            those of a new figure.
         errorbar_kwargs, population_kwargs : dict, default=None
             Properties of the predictions (`matplotlib.axes.Axes.errorbar`) and of the population's
             line (`matplotlib.axes.Axes.plot`); ``label`` is the text in the legend.
@@ -176,7 +179,7 @@ class SimulatedPredictionsDisplay:
             Before `fit`.
         """
         model = fitted_model(estimator)
-        k = choose_factor(model.specification, factor)
+        k = only_factor(model.specification, factor)
         quantile = normal_quantile(level)
         levels = estimator._levels[k]
         frame, given = _case_frame(estimator, cases, k)
@@ -210,9 +213,9 @@ class SimulatedPredictionsDisplay:
 
     def plot(
         self,
+        ax: Any = None,
         *,
         sort: bool = True,
-        ax: Any = None,
         errorbar_kwargs: dict[str, Any] | None = None,
         population_kwargs: dict[str, Any] | None = None,
     ) -> SimulatedPredictionsDisplay:
@@ -220,9 +223,9 @@ class SimulatedPredictionsDisplay:
 
         Parameters
         ----------
-        sort : bool, default=True
+        ax : matplotlib.axes.Axes or array of these, default=None
             As for `from_estimator`.
-        ax : matplotlib Axes or array of Axes, default=None
+        sort : bool, default=True
             As for `from_estimator`.
         errorbar_kwargs, population_kwargs : dict, default=None
             As for `from_estimator`.
@@ -235,13 +238,16 @@ class SimulatedPredictionsDisplay:
         levels = self.predictions["level"].cat.categories
         n_levels = len(levels)
         n_cases = len(self.predictions) // n_levels
-        caller = f"{type(self).__name__}.plot"
         self.axes_ = panel_axes(
-            ax, n_cases, caller, n_columns=1, panel_size=_PANEL, sharex=True, sharey=True
+            ax,
+            n_cases,
+            type(self).__name__,
+            n_columns=1,
+            panel_size=_PANEL,
+            sharex=True,
+            sharey=True,
         )
         self.figure_ = self.axes_[0].figure
-        if n_cases == 1:
-            self.ax_ = self.axes_[0]
 
         from matplotlib.lines import Line2D
 
@@ -250,6 +256,7 @@ class SimulatedPredictionsDisplay:
             for name in ("prediction", "lower", "upper", "population")
         }
         order = np.argsort(values["prediction"][0], kind="stable") if sort else np.arange(n_levels)
+        factor = shortened(self.factor, _LONG_NAME)
         bar_style = style(
             {
                 "color": BLUE,
@@ -258,7 +265,7 @@ class SimulatedPredictionsDisplay:
                 "markersize": float(np.clip(150 / n_levels, 0.8, 4.5)),
                 "elinewidth": float(np.clip(100 / n_levels, 0.3, 1.5)),
                 "rasterized": n_levels > _RASTERIZED,
-                "label": f"each {plain_text(self.factor)}, {100.0 * self.level:g}% interval",
+                "label": f"each {plain_text(factor)}, {100.0 * self.level:g}% interval",
             },
             errorbar_kwargs,
             Line2D,
@@ -275,6 +282,9 @@ class SimulatedPredictionsDisplay:
         )
         bars, populations = [], []
         place = np.arange(n_levels)
+        # The line of the population goes to the edges of the outer levels.
+        edged = np.clip(np.arange(-1, n_levels + 1), 0, n_levels - 1)
+        steps = np.concatenate([[-0.5], place, [n_levels - 0.5]])
         for case, axes in enumerate(self.axes_):
             mean, lower, upper = (
                 values[name][case, order] for name in ("prediction", "lower", "upper")
@@ -282,26 +292,25 @@ class SimulatedPredictionsDisplay:
             bars.append(axes.errorbar(place, mean, [mean - lower, upper - mean], **bar_style))
             populations.append(
                 axes.plot(
-                    place,
-                    values["population"][case, order],
+                    steps,
+                    values["population"][case, order[edged]],
                     drawstyle="steps-mid",
                     **population_style,
                 )[0]
             )
             if n_cases > 1:
                 name = self.predictions["case"].iloc[case * n_levels]
-                axes.set_title(name, fontsize="medium", parse_math=False)
-        self.errorbars_ = np.empty(n_cases, dtype=object)
-        self.errorbars_[:] = bars
-        self.population_lines_ = np.array(populations, dtype=object)
-        names = [level_text(level) for level in levels[order]]
+                set_title(axes, name)
+        self.errorbars_ = object_array(bars)
+        self.population_lines_ = object_array(populations)
+        names = [shortened(level_text(level), _LONG_NAME) for level in levels[order]]
         for axes in self.axes_:
             if is_legible:
                 name_places(axes, names, fontsize="small")
             else:
                 axes.set_xticks([])
         note = "" if is_legible else f" ({n_levels:,} levels)"
-        label_edges(self.axes_, self.factor + note, "prediction")
+        label_edges(self.axes_, self.factor + note, "Prediction")
         self._add_legend(ax is None, "upper left" if sort else "best")
         return self
 
@@ -309,9 +318,9 @@ class SimulatedPredictionsDisplay:
         """A legend above the panels, or at a place of the first; predictions rise to the right."""
         handles = [self.errorbars_[0], self.population_lines_[0]]
         if has_own_figure:
-            self.figure_.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
+            legend_above(self.figure_, handles)
         else:
-            self.axes_[0].legend(handles=handles, loc=place, edgecolor="none")
+            make_legible(self.axes_[0].legend(handles=handles, loc=place, edgecolor="none"))
 
 
 def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[str]]:
