@@ -9,11 +9,11 @@ with extroversion. This page walks through both, step by step: the call in R, it
 and what the answer means.
 
 The tutorials' data are not ours to pass on. The pupils here are generated in the same arrangement,
-so the tutorials' numbers (between schools a standard deviation of 9.79, noise of 2.67, no effect of
-anything else) cannot come out, and are not meant to. In exchange the truth is known: schools differ
-with a standard deviation of 9, classes within a school with one of 2.8, and pupils with one of 1. A
-point of openness is worth 0.02 points of extroversion, one of social engagement 0.03 on average,
-with a standard deviation of 0.025 between classes; agreeableness is worth nothing.
+so the tutorials' numbers (in their first mixed model a standard deviation of 9.79 between schools
+and noise of 2.67) cannot come out, and are not meant to. In exchange the truth is known: schools
+differ with a standard deviation of 9, classes within a school with one of 2.8, and pupils with one
+of 1. A point of openness is worth 0.02 points of extroversion, one of social engagement 0.03 on
+average, with a standard deviation of 0.025 between classes; agreeableness is worth nothing.
 """
 
 # %%
@@ -184,8 +184,9 @@ separate.describe().loc[["mean", "std", "min", "max"]].round(3)
 #
 # The second model crosses school and letter: it has four class effects, the same in every school.
 # The third has an effect of each of the 24 classes; ``school/class`` is short for a school and a
-# class within it. Which of them is right is not in the notation but in the data: here the letter is
-# a name only.
+# class within it. Which of them is right is not in the notation but in the data. Here the letter is
+# a name only. In the tutorial's data it is not: there the second model brings the noise down from
+# 2.67 to 1.67.
 
 by_school = lmer(FIXED + " + (1 | school)", pupils)
 crossed = lmer(FIXED + " + (1 | school) + (1 | class)", pupils)

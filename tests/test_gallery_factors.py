@@ -32,6 +32,8 @@ def test_lecturers(gallery):
     shares = page["excluded"].groupby(page["table"]["factor"]).mean()
     assert shares["d"].round(2) == 0.44
     assert shares["s"].round(2) == 0.14
+    highest = page["ranking"].nlargest(4, "mean")
+    assert highest["count"].max() < 40
 
 
 def test_known_and_new_people(gallery):
@@ -45,5 +47,9 @@ def test_known_and_new_people(gallery):
 
 
 def test_features(gallery):
-    errors = gallery("pipeline_features")["errors"]
+    page = gallery("pipeline_features")
+    errors = page["errors"]
+    assert page["n_shops"] - len(page["counts"]) == 40
+    known = errors["known shops"]
+    assert known["boosting with BLUPs of the same rows"] < known["boosting with BLUPs"]
     assert errors["known shops"].nsmallest(2).index.str.contains("BLUPs").all()

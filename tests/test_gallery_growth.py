@@ -114,6 +114,12 @@ def test_pigs_scaled_residuals_are_those_of_lme4(pigs):
     quantiles = pigs["scaled"].quantile([0.0, 0.25, 0.5, 0.75, 1.0])
     assert_prints(quantiles, "-6.4281 -0.5527 -0.0405 0.4840 3.5661")
     assert pigs["worst"]["Pig"].item() == 4858
+    frame = pigs["dietox"].frame.query("Pig == 4858").set_index("Time")["Weight"]
+    assert_prints(frame.diff().loc[[10, 11]], "-12 26")
+    by_week = pigs["scaled"].groupby(pigs["X"]["Time"]).mean()
+    assert (by_week.loc[[1, 2, 10, 11, 12]] > 0).all()
+    assert (by_week.loc[3:9] < 0).all()
+    assert pigs["curved"].coef_[1] > 0
 
 
 def test_pigs_cross_validation_tells_known_from_new(pigs):
@@ -241,6 +247,8 @@ def test_sleepstudy_bootstrap_interval_of_the_correlation_is_as_wide_as_the_pape
     lower, upper = sleepstudy["bootstrap"].loc["cor(intercept,Days|Subject)", ["lower", "upper"]]
     assert -0.6 < lower < -0.42
     assert upper > 0.9
+    resamples = sleepstudy["resamples"]
+    assert_prints(resamples.n_singular / resamples.n_resamples, "0.02")
 
 
 def test_sleepstudy_tests_are_those_of_the_paper(sleepstudy):
