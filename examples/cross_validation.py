@@ -20,12 +20,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import (
-    GridSearchCV,
-    GroupKFold,
-    KFold,
-    cross_val_score,
-)
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
@@ -54,8 +49,7 @@ display = GroupLinesDisplay.from_estimator(model, X, y)
 known = KFold(6, shuffle=True, random_state=0)
 new = GroupKFold(6)
 one_hot = make_column_transformer(
-    (OneHotEncoder(handle_unknown="ignore"), ["Subject"]),
-    remainder="passthrough",
+    (OneHotEncoder(handle_unknown="ignore"), ["Subject"]), remainder="passthrough"
 )
 days_alone = make_column_transformer(("passthrough", ["Days"]))
 candidates = {
@@ -188,9 +182,7 @@ def forecasts(person, stops=(0, 1, 2, 3, 4, 5)):
     past, reactions = X[mine], y[mine]
     lines = {0: others.predict(past)}
     for start, stop in pairwise(stops):
-        others.update_random_effects(
-            past.iloc[start:stop], reactions.iloc[start:stop]
-        )
+        others.update_random_effects(past.iloc[start:stop], reactions.iloc[start:stop])
         lines[stop] = others.predict(past)
     return pd.DataFrame(lines, index=past.index)
 
@@ -198,17 +190,14 @@ def forecasts(person, stops=(0, 1, 2, 3, 4, 5)):
 predictions = pd.concat([forecasts(person) for person in X["Subject"].unique()])
 later = X["Days"] >= 5
 squares = predictions[later].sub(y[later], axis="index") ** 2
-rmse = (
-    (squares.mean() ** 0.5)
-    .rename_axis("days seen")
-    .rename("RMSE of days 5 to 9")
-)
+rmse = (squares.mean() ** 0.5).rename_axis("days seen").rename("RMSE of days 5 to 9")
 rmse.round(1)
 
 # %%
 # One reading helps with the person's level, each further day with the slope. For one of the
 # people:
 
+# sphinx_gallery_thumbnail_number = 2
 mine = X["Subject"] == 337
 figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
 ax.plot(X.loc[mine, "Days"], y[mine], "o", color="black", label="observed")

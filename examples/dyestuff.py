@@ -62,10 +62,7 @@ def by_hand(frame):
     size = n_rows // n_batches
     between = size * ((batches.mean() - frame["Yield"].mean()) ** 2).sum()
     within = ((frame["Yield"] - batches.transform("mean")) ** 2).sum()
-    mean_square, noise = (
-        between / (n_batches - 1),
-        within / (n_rows - n_batches),
-    )
+    mean_square, noise = (between / (n_batches - 1), within / (n_rows - n_batches))
     return pd.Series(
         {
             "mean square between": mean_square,
@@ -115,19 +112,10 @@ for ax, frame, model, title in (
 ):
     batches = frame.groupby("Batch")["Yield"].mean()
     ax.axhline(
-        model.intercept_,
-        color="black",
-        linestyle="--",
-        linewidth=1,
-        label="total mean",
+        model.intercept_, color="black", linestyle="--", linewidth=1, label="total mean"
     )
     ax.plot(
-        frame["Batch"],
-        frame["Yield"],
-        "o",
-        color="0.45",
-        mfc="none",
-        label="yield",
+        frame["Batch"], frame["Yield"], "o", color="0.45", mfc="none", label="yield"
     )
     ax.plot(
         batches.index,
@@ -194,9 +182,7 @@ by_hand(dyestuff2).round(4)
 
 singular_ml = lmer("Yield ~ 1 + (1 | Batch)", dyestuff2, reml=False)
 print(singular.summary())
-print(
-    f"\nis_singular_: {singular.is_singular_}, converged_: {singular.converged_}"
-)
+print(f"\nis_singular_: {singular.is_singular_}, converged_: {singular.converged_}")
 print(f"by ML: {-2.0 * singular_ml.log_likelihood_:.10f}")
 
 # %%
@@ -214,12 +200,10 @@ ols = LinearRegression(fit_intercept=False).fit(ones, dyestuff2["Yield"])
 residuals = dyestuff2["Yield"] - ols.predict(ones)
 n = len(residuals)
 noise = (residuals**2).sum() / (n - 1)
-log_likelihood = stats.norm.logpdf(
-    residuals, scale=np.sqrt((n - 1) / n * noise)
-).sum()
-restricted = stats.norm.logpdf(
-    residuals, scale=np.sqrt(noise)
-).sum() + 0.5 * np.log(2.0 * np.pi * noise / n)
+log_likelihood = stats.norm.logpdf(residuals, scale=np.sqrt((n - 1) / n * noise)).sum()
+restricted = stats.norm.logpdf(residuals, scale=np.sqrt(noise)).sum() + 0.5 * np.log(
+    2.0 * np.pi * noise / n
+)
 pd.DataFrame(
     {
         "least squares": {
@@ -266,10 +250,7 @@ batches.assign(
 from mixedlearn.plot import ProfileLikelihoodDisplay
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-for ax, model, title in (
-    (axes[0], reml, "Dyestuff"),
-    (axes[1], singular, "Dyestuff2"),
-):
+for ax, model, title in ((axes[0], reml, "Dyestuff"), (axes[1], singular, "Dyestuff2")):
     ProfileLikelihoodDisplay.from_estimator(
         model, "sd(intercept|Batch)", n_points=61, ax=ax
     )
@@ -301,12 +282,7 @@ def deviance(mean):
     noise, total = within / 24.0, between / 6.0
     if total < noise:
         noise = total = (within + between) / 30.0
-    return (
-        24.0 * np.log(noise)
-        + 6.0 * np.log(total)
-        + within / noise
-        + between / total
-    )
+    return 24.0 * np.log(noise) + 6.0 * np.log(total) + within / noise + between / total
 
 
 center, cutoff = groups.mean(), stats.chi2.ppf(0.95, 1)

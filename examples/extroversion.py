@@ -47,9 +47,7 @@ SCHOOLS, CLASSES, N_PUPILS = (
 )
 
 rng = np.random.default_rng(0)
-school, class_, _ = np.indices((len(SCHOOLS), len(CLASSES), N_PUPILS)).reshape(
-    3, -1
-)
+school, class_, _ = np.indices((len(SCHOOLS), len(CLASSES), N_PUPILS)).reshape(3, -1)
 n_rows, own_class = len(school), len(CLASSES) * school + class_
 openness = rng.normal(40.0, 6.0, n_rows)
 agreeableness = rng.normal(35.0, 5.5, n_rows)
@@ -87,9 +85,7 @@ figure, axes = plt.subplots(
     2, 3, figsize=(8, 5), sharex=True, sharey=True, layout="constrained"
 )
 for ax, (name, own) in zip(axes.flat, pupils.groupby("school"), strict=True):
-    for (letter, rows), marker in zip(
-        own.groupby("class"), "os^x", strict=True
-    ):
+    for (letter, rows), marker in zip(own.groupby("class"), "os^x", strict=True):
         ax.scatter(
             rows["social"],
             rows["extro"],
@@ -151,9 +147,7 @@ pd.DataFrame(
 # The F test of all schools at once. Its noise variance is over the residual degrees of freedom,
 # which is that of REML:
 
-f_tests = inference.anova(
-    least_squares(FIXED + " + school", reml=True), ddf="residual"
-)
+f_tests = inference.anova(least_squares(FIXED + " + school", reml=True), ddf="residual")
 f_tests.round(4)
 
 # %%
@@ -214,9 +208,7 @@ pd.DataFrame(
             "noise sd": model.noise_variance_**0.5,
             "open": model.coef_[0],
             "std_error": model.coef_covariance_.loc["open", "open"] ** 0.5,
-            "p_value": inference.coefficient_table(model).loc[
-                "open", "p_value"
-            ],
+            "p_value": inference.coefficient_table(model).loc["open", "p_value"],
         }
         for terms, model in models.items()
     }
@@ -239,9 +231,7 @@ inference.likelihood_ratio_test(by_school, nested)
 
 print(by_school.formula_)
 attributes = [
-    name
-    for name in dir(by_school)
-    if name.endswith("_") and not name.startswith("_")
+    name for name in dir(by_school) if name.endswith("_") and not name.startswith("_")
 ]
 print(textwrap.fill(", ".join(attributes), 90))
 print(textwrap.fill(", ".join(inference.__all__), 90))
@@ -251,8 +241,7 @@ print(textwrap.fill(", ".join(inference.__all__), 90))
 
 print(
     pd.Series(
-        [by_school.intercept_, *by_school.coef_],
-        by_school.coef_covariance_.index,
+        [by_school.intercept_, *by_school.coef_], by_school.coef_covariance_.index
     )
 )
 by_school.coef_covariance_.round(5)
@@ -265,9 +254,7 @@ by_school.coef_covariance_.round(5)
 # badly, which is no wonder with six of them; the intervals of openness and of social engagement
 # exclude zero, that of agreeableness does not.
 
-intervals = inference.confidence_intervals(
-    by_school, method="profile", level=0.99
-)
+intervals = inference.confidence_intervals(by_school, method="profile", level=0.99)
 intervals.round(3)
 
 # %%
@@ -328,9 +315,9 @@ caterpillar = RandomEffectsDisplay.from_estimator(nested)
 # Draws of the random effects. Their standard deviation is many times that of the conditional
 # variances: it includes that the intercept of the population is estimated, from six schools.
 
-draws = by_school.sample_random_effects(n_samples=1000, random_state=0)[
-    "school"
-][:, :, 0]
+draws = by_school.sample_random_effects(n_samples=1000, random_state=0)["school"][
+    :, :, 0
+]
 simulated = pd.DataFrame(
     {
         "mean": draws.mean(axis=0),
@@ -378,10 +365,7 @@ ax.errorbar(
     label="conditional: fixed effects known",
 )
 ax.set(
-    xticks=places,
-    xticklabels=ordered.index,
-    xlabel="school",
-    ylabel="effect on extro",
+    xticks=places, xticklabels=ordered.index, xlabel="school", ylabel="effect on extro"
 )
 ax.set_title("Effects of the schools, 95 % intervals")
 _ = ax.legend(frameon=False)
@@ -475,9 +459,7 @@ print(exact_slope)
 # %%
 # The random effects of the classes: standard deviations, and hardly a correlation.
 
-covariance_plot = CovarianceDisplay.from_estimator(
-    by_engagement, factor="school:class"
-)
+covariance_plot = CovarianceDisplay.from_estimator(by_engagement, factor="school:class")
 
 # %%
 # What do random effects matter?
@@ -499,16 +481,12 @@ in_every_school = SimulatedPredictionsDisplay.from_estimator(
 )
 axes[0, 0].get_legend().remove()
 handles = [in_every_school.errorbars_[0], in_every_school.population_lines_[0]]
-_ = figure.legend(
-    handles=handles, loc="outside lower center", ncols=2, frameon=False
-)
+_ = figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
 
 # %%
 # The same the other way round, a panel for each school: pupils hardly differ.
 
-figure, axes = plt.subplots(
-    1, 6, figsize=(9, 2.6), sharey=True, layout="constrained"
-)
+figure, axes = plt.subplots(1, 6, figsize=(9, 2.6), sharey=True, layout="constrained")
 predictions = in_every_school.predictions
 for ax, (name, own) in zip(
     axes, predictions.groupby("level", observed=True), strict=True
@@ -536,9 +514,7 @@ print(predicted.round(2))
 
 mean, std = by_school.predict(pupils, return_std=True)
 inside = abs(pupils["extro"] - mean) < 1.96 * std
-print(
-    f"{inside.mean():.1%} of the pupils are within the interval of their school"
-)
+print(f"{inside.mean():.1%} of the pupils are within the interval of their school")
 
 # %%
 # The share is not quite 95 per cent. This model does not know of classes, whose pupils are off

@@ -35,9 +35,7 @@ from mixedlearn import MixedLinearRegressor
 
 models = {
     "random intercept": MixedLinearRegressor(groups="Pig"),
-    "intercept and slope": MixedLinearRegressor(
-        groups="Pig", random_slopes=["Time"]
-    ),
+    "intercept and slope": MixedLinearRegressor(groups="Pig", random_slopes=["Time"]),
     "uncorrelated": MixedLinearRegressor(
         groups="Pig", random_slopes=["Time"], covariance="diagonal"
     ),
@@ -118,9 +116,7 @@ def numbers(model):
     }
     if len(between) == 2:
         found["covariance"] = between[0, 1]
-        found["correlation"] = (
-            between[0, 1] / (between[0, 0] * between[1, 1]) ** 0.5
-        )
+        found["correlation"] = between[0, 1] / (between[0, 0] * between[1, 1]) ** 0.5
         found["variance of slopes"] = between[1, 1]
     return pd.Series(found)
 
@@ -209,11 +205,7 @@ figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
 display = GroupLinesDisplay.from_estimator(
     models["intercept and slope"], X, y, feature="Time", facets=False, ax=ax
 )
-ax.set(
-    xlabel="time (weeks)",
-    ylabel="weight (kg)",
-    title="Growth curves of 72 pigs",
-)
+ax.set(xlabel="time (weeks)", ylabel="weight (kg)", title="Growth curves of 72 pigs")
 path = Path(sys.argv[0]).with_suffix(".png")
 figure.savefig(path, dpi=110)
 print(f"picture saved to {path.name} beside this script")
@@ -241,9 +233,7 @@ print(f"\nthe smallest, {scaled.min():.2f}:\n{worst}")
 # kg by week 10 and to have gained 26 kg in the next, which looks like an error of reading or
 # writing. A curvature that is common to all pigs is worth far more than the correlation was:
 
-curved = MixedLinearRegressor(
-    formula="Time + I(Time**2) + (1 + Time || Pig)"
-).fit(X, y)
+curved = MixedLinearRegressor(formula="Time + I(Time**2) + (1 + Time || Pig)").fit(X, y)
 print(inference.likelihood_ratio_test(model, curved))
 
 # %%

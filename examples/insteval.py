@@ -12,6 +12,7 @@ come with lme4, which took them from the university's survey.
 # The data
 # --------
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold, cross_validate
@@ -34,9 +35,7 @@ X.assign(y=y).head()
 # everything else about the model is decided by the data. `describe` tells before the fit how it
 # will be done:
 
-model = MixedLinearRegressor(
-    groups=["s", "d", "dept"], fixed_effects=["service"]
-)
+model = MixedLinearRegressor(groups=["s", "d", "dept"], fixed_effects=["service"])
 print(model.describe(X))
 
 # %%
@@ -71,13 +70,9 @@ coefficient_table(model).round(4)
 # drawn to zero the more, the fewer ratings there are, and they allow for who rated: a 4 of a
 # strict student is worth more than one of a mild student.
 
-lecturers = (
-    random_effects_table(model).query("factor == 'd'").set_index("level")
-)
+lecturers = random_effects_table(model).query("factor == 'd'").set_index("level")
 ratings = y.groupby(X["d"]).agg(["count", "mean"])
-ranking = (
-    lecturers[["estimate", "std_error"]].join(ratings).sort_values("estimate")
-)
+ranking = lecturers[["estimate", "std_error"]].join(ratings).sort_values("estimate")
 pd.concat([ranking.tail(4)[::-1], ranking.head(4)[::-1]]).round(2)
 
 # %%
@@ -89,7 +84,8 @@ ranking.sort_values("mean").tail(4)[::-1].round(2)
 # %%
 # Four thousand intervals in one picture. The dark ones exclude zero.
 
-display = RandomEffectsDisplay.from_estimator(model)
+figure, axes = plt.subplots(1, 3, figsize=(9, 4.5), layout="constrained")
+display = RandomEffectsDisplay.from_estimator(model, ax=axes)
 
 # %%
 # The intervals of 44 percent of the lecturers exclude zero, those of 14 percent of the students.

@@ -47,10 +47,7 @@ for cask, marker in zip("abc", "osD", strict=True):
         label=f"cask {cask}",
     )
 ax.set(
-    yticks=range(len(means)),
-    yticklabels=means.index,
-    xlabel="strength",
-    ylabel="batch",
+    yticks=range(len(means)), yticklabels=means.index, xlabel="strength", ylabel="batch"
 )
 ax.legend(frameon=False)
 
@@ -75,10 +72,7 @@ pd.DataFrame(
             model.log_likelihood_,
             mislabelled.log_likelihood_,
         ],
-        "noise sd": [
-            model.noise_variance_**0.5,
-            mislabelled.noise_variance_**0.5,
-        ],
+        "noise sd": [model.noise_variance_**0.5, mislabelled.noise_variance_**0.5],
     },
     index=["(1 | batch/cask)", "(1 | batch) + (1 | cask)"],
 ).round(3)
@@ -109,23 +103,9 @@ comparison = pd.DataFrame(
         "REML": printed_by(model),
         "lme4": [246.9907, 8.4337, 1.6573, 0.6780, 60.0533, 0.6769],
         "ML": printed_by(by_likelihood),
-        "MixedModels.jl": [
-            247.9945,
-            8.433617,
-            1.199180,
-            0.678002,
-            60.0533,
-            0.642136,
-        ],
+        "MixedModels.jl": [247.9945, 8.433617, 1.199180, 0.678002, 60.0533, 0.642136],
     },
-    index=[
-        "-2 log L",
-        "batch:cask",
-        "batch",
-        "noise",
-        "intercept",
-        "std. error",
-    ],
+    index=["-2 log L", "batch:cask", "batch", "noise", "intercept", "std. error"],
 )
 comparison.round(6)
 

@@ -49,9 +49,7 @@ intraclass_correlation(model)
 # MixedModels.jl fits by maximum likelihood and prints this model in its documentation. lme4's
 # default is REML; its numbers here are those of lme4 1.1-31.
 
-by_likelihood = lmer(
-    "diameter ~ 1 + (1 | plate) + (1 | sample)", data, reml=False
-)
+by_likelihood = lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", data, reml=False)
 
 
 def printed_by(model):
@@ -71,14 +69,7 @@ comparison = pd.DataFrame(
         "REML": printed_by(model),
         "lme4": [330.8606, 0.7169, 3.7311, 0.3024, 22.9722, 0.8086],
         "ML": printed_by(by_likelihood),
-        "MixedModels.jl": [
-            332.1883,
-            0.714979,
-            3.135193,
-            0.302426,
-            22.9722,
-            0.744596,
-        ],
+        "MixedModels.jl": [332.1883, 0.714979, 3.135193, 0.302426, 22.9722, 0.744596],
     },
     index=["-2 log L", "plate", "sample", "noise", "intercept", "std. error"],
 )
@@ -134,10 +125,7 @@ plates_alone = MixedLinearRegressor(groups="plate", fixed_effects=[]).fit(
     data[["plate", "sample"]], data["diameter"]
 )
 pd.Series(
-    {
-        "plates alone": plates_alone.log_likelihood_,
-        "crossed": model.log_likelihood_,
-    },
+    {"plates alone": plates_alone.log_likelihood_, "crossed": model.log_likelihood_},
     name="log restricted likelihood",
 ).round(1)
 

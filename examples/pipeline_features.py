@@ -34,9 +34,7 @@ sizes = rng.pareto(1.5, n_shops) + 0.2
 shops = rng.choice(n_shops, n_rows, p=sizes / sizes.sum())
 price, season = rng.uniform(1, 5, n_rows), rng.uniform(0, 1, n_rows)
 level = rng.normal(0, 2, n_shops)
-signal = (
-    8 / price + 1.5 * np.sin(2 * np.pi * season) * (price < 3) + level[shops]
-)
+signal = 8 / price + 1.5 * np.sin(2 * np.pi * season) * (price < 3) + level[shops]
 X = pd.DataFrame(
     {"shop": [f"shop {k}" for k in shops], "price": price, "season": season}
 )
@@ -68,9 +66,7 @@ class BlupEncoder(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         """Replace the group column by the random effect of its level."""
-        effect = self.model_.predict(X) - self.model_.predict(
-            X, random_effects="none"
-        )
+        effect = self.model_.predict(X) - self.model_.predict(X, random_effects="none")
         return X.drop(columns=self.model.groups).assign(random_effect=effect)
 
     def fit_transform(self, X, y):
@@ -80,9 +76,7 @@ class BlupEncoder(TransformerMixin, BaseEstimator):
         folds = KFold(5, shuffle=True, random_state=0)
         parts = pd.concat(
             [
-                clone(self)
-                .fit(X.iloc[train], y.iloc[train])
-                .transform(X.iloc[test])
+                clone(self).fit(X.iloc[train], y.iloc[train]).transform(X.iloc[test])
                 for train, test in folds.split(X)
             ]
         )
@@ -124,12 +118,7 @@ errors = pd.DataFrame(
                 scoring=scoring,
             ).mean(),
             "new shops": -cross_val_score(
-                candidate,
-                X,
-                y,
-                groups=X["shop"],
-                cv=GroupKFold(5),
-                scoring=scoring,
+                candidate, X, y, groups=X["shop"], cv=GroupKFold(5), scoring=scoring
             ).mean(),
         }
         for name, candidate in candidates.items()
@@ -163,15 +152,9 @@ truth = level[counts.index.str.removeprefix("shop ").astype(int)]
 figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
 small = counts.to_numpy() <= 3
 ax.plot(
-    truth[~small],
-    effects[~small],
-    "o",
-    color="#0072B2",
-    label="more than three sales",
+    truth[~small], effects[~small], "o", color="#0072B2", label="more than three sales"
 )
-ax.plot(
-    truth[small], effects[small], "x", color="black", label="one to three sales"
-)
+ax.plot(truth[small], effects[small], "x", color="black", label="one to three sales")
 ax.axline((0, 0), slope=1, color="0.6", linewidth=1)
 ax.set(xlabel="true level of the shop", ylabel="BLUP", title="Shops in the fit")
 ax.legend(frameon=False)

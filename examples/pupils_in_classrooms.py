@@ -59,16 +59,8 @@ def make_pupils(
     mean_edu = rng.normal(5.0, classroom_sd, len(sizes))
     edu = np.clip(np.round(rng.normal(mean_edu[classroom], 2.2)), 0.0, 10.0)
     club = np.arange(len(sizes)) % 2
-    level = (
-        11.0
-        + context * (mean_edu - 5.0)
-        + rng.normal(0.0, level_sd, len(sizes))
-    )
-    slope = (
-        SLOPE
-        + club_effect * (club - 0.5)
-        + rng.normal(0.0, slope_sd, len(sizes))
-    )
+    level = 11.0 + context * (mean_edu - 5.0) + rng.normal(0.0, level_sd, len(sizes))
+    slope = SLOPE + club_effect * (club - 0.5) + rng.normal(0.0, slope_sd, len(sizes))
     noise = rng.normal(0.0, 1.8, len(edu))
     score = level[classroom] + slope[classroom] * (edu - 5.0) + noise
     return pd.DataFrame(
@@ -127,9 +119,7 @@ results = {}
 # well-equipped classrooms alike, and so counts part of the equipment as an effect of the parents.
 
 pooled = least_squares("score ~ edu", pupils)
-results["edu", "pooled regression"] = note(
-    pooled, pupils, "score", ddf="residual"
-)
+results["edu", "pooled regression"] = note(pooled, pupils, "score", ddf="residual")
 inference.coefficient_table(pooled, ddf="residual").round(4)
 
 # %%
@@ -159,9 +149,7 @@ inference.anova(ancova_slopes, ddf="residual").round(4)
 # read it as the effect of a pupil's own parents is the ecological fallacy. Of the pupils, only 24
 # rows are left.
 
-means = pupils.groupby("classroom", as_index=False)[
-    ["edu", "score", "club"]
-].mean()
+means = pupils.groupby("classroom", as_index=False)[["edu", "score", "club"]].mean()
 aggregated = least_squares("score ~ edu", means)
 results["edu", "aggregation: classroom means"] = note(
     aggregated, means, "score", ddf="residual"
@@ -169,9 +157,7 @@ results["edu", "aggregation: classroom means"] = note(
 
 figure, ax = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
 jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(pupils))
-ax.plot(
-    pupils["edu"] + jitter, pupils["score"], ".", color="0.65", label="pupils"
-)
+ax.plot(pupils["edu"] + jitter, pupils["score"], ".", color="0.65", label="pupils")
 ax.plot(means["edu"], means["score"], "s", color=BLUE, label="classroom means")
 edu = np.array([0.0, 10.0])
 pooled_y = pooled.predict(pd.DataFrame({"edu": edu}))
@@ -183,14 +169,7 @@ ax.plot(
     linewidth=2,
     label="line of the means",
 )
-ax.plot(
-    edu,
-    pooled_y,
-    color="black",
-    linestyle="--",
-    linewidth=2,
-    label="pooled line",
-)
+ax.plot(edu, pooled_y, color="black", linestyle="--", linewidth=2, label="pooled line")
 centre = pupils["edu"].mean(), pupils["score"].mean()
 ax.axline(
     centre,
@@ -212,12 +191,7 @@ _ = ax.legend(frameon=False)
 
 lines = pd.DataFrame(
     [
-        (
-            name,
-            own["club"].iloc[0],
-            len(own),
-            *np.polyfit(own["edu"], own["score"], 1),
-        )
+        (name, own["club"].iloc[0], len(own), *np.polyfit(own["edu"], own["score"], 1))
         for name, own in pupils.groupby("classroom")
     ],
     columns=["classroom", "club", "n_pupils", "slope", "intercept"],
@@ -239,9 +213,7 @@ lines.round(2).head()
 intercepts = lmer("score ~ edu + (1 | classroom)", pupils)
 slopes = lmer("score ~ edu + (1 + edu | classroom)", pupils)
 results["edu", "mixed: random intercept"] = note(intercepts, pupils, "score")
-results["edu", "mixed: random intercept and slope"] = note(
-    slopes, pupils, "score"
-)
+results["edu", "mixed: random intercept and slope"] = note(slopes, pupils, "score")
 inference.likelihood_ratio_test(intercepts, slopes)
 
 # %%
@@ -257,9 +229,7 @@ inference.likelihood_ratio_test(intercepts, slopes)
 # interval, and so is zero.
 
 within = lmer("score ~ edu + classroom_edu + (1 + edu | classroom)", pupils)
-results["edu", "mixed: slope and classroom mean"] = note(
-    within, pupils, "score"
-)
+results["edu", "mixed: slope and classroom mean"] = note(within, pupils, "score")
 print(within.summary())
 
 # %%
@@ -272,9 +242,7 @@ print(within.summary())
 
 by_club = least_squares("score ~ edu + edu:club + classroom", pupils)
 slopes_on_club = least_squares("slope ~ club", lines)
-mixed_club = lmer(
-    "score ~ edu * club + classroom_edu + (1 + edu | classroom)", pupils
-)
+mixed_club = lmer("score ~ edu * club + classroom_edu + (1 + edu | classroom)", pupils)
 results["edu:club", "ANCOVA: classroom dummies"] = note(
     by_club, pupils, "score", "edu:club", ddf="residual"
 )
@@ -332,29 +300,14 @@ table.round(decimals).assign(p_value=table["p_value"].map("{:.1e}".format))
 
 chosen = ["c12", "c15", "c07", "c06", "c08", "c24"]
 display = GroupLinesDisplay.from_estimator(
-    slopes,
-    pupils[["classroom", "edu"]],
-    pupils["score"],
-    feature="edu",
-    levels=chosen,
+    slopes, pupils[["classroom", "edu"]], pupils["score"], feature="edu", levels=chosen
 )
 by_classroom = lines.set_index("classroom")
 for name, ax in zip(chosen, display.axes_, strict=True):
-    own = (
-        pupils.loc[pupils["classroom"] == name, "edu"]
-        .agg(["min", "max"])
-        .to_numpy()
-    )
-    own_y = (
-        by_classroom.loc[name, "intercept"]
-        + by_classroom.loc[name, "slope"] * own
-    )
-    (own_line,) = ax.plot(
-        own, own_y, color="black", linestyle=":", linewidth=1.8
-    )
-    (pooled_line,) = ax.plot(
-        edu, pooled_y, color=ORANGE, linestyle="-.", linewidth=1.2
-    )
+    own = pupils.loc[pupils["classroom"] == name, "edu"].agg(["min", "max"]).to_numpy()
+    own_y = by_classroom.loc[name, "intercept"] + by_classroom.loc[name, "slope"] * own
+    (own_line,) = ax.plot(own, own_y, color="black", linestyle=":", linewidth=1.8)
+    (pooled_line,) = ax.plot(edu, pooled_y, color=ORANGE, linestyle="-.", linewidth=1.2)
 _ = display.figure_.legend(
     [own_line, pooled_line],
     ["own regression", "pooled regression"],
@@ -378,12 +331,7 @@ for size, one, other in zip(
         "",
         xy=(size, other),
         xytext=(size, one),
-        arrowprops={
-            "arrowstyle": "->",
-            "color": "0.6",
-            "shrinkA": 3,
-            "shrinkB": 3,
-        },
+        arrowprops={"arrowstyle": "->", "color": "0.6", "shrinkA": 3, "shrinkB": 3},
     )
 n_pupils = by_classroom["n_pupils"]
 ax.plot(
@@ -394,15 +342,9 @@ ax.plot(
     color=BLUE,
     label="own regression",
 )
-ax.plot(
-    n_pupils, predicted, "s", color="black", markersize=4.5, label="mixed model"
-)
+ax.plot(n_pupils, predicted, "s", color="black", markersize=4.5, label="mixed model")
 ax.axhline(
-    slopes.coef_[0],
-    color="black",
-    linestyle="--",
-    linewidth=1,
-    label="population",
+    slopes.coef_[0], color="black", linestyle="--", linewidth=1, label="population"
 )
 ax.set(
     xlabel="pupils in the classroom",
@@ -449,8 +391,7 @@ def predict_mixed(formula):
 
 def rmse(predict, splits):
     errors = [
-        pupils["score"].iloc[test]
-        - predict(pupils.iloc[train], pupils.iloc[test])
+        pupils["score"].iloc[test] - predict(pupils.iloc[train], pupils.iloc[test])
         for train, test in splits
     ]
     return np.sqrt((pd.concat(errors) ** 2).mean())
@@ -535,19 +476,11 @@ def estimates(data):
     yield own.mean(), own.sem(), n_classrooms - 1
     for columns, random_slopes, df in (
         (edu.to_frame(), None, len(data) - 2),
-        (
-            pd.DataFrame({"edu": edu, "mean": mean["edu"]}),
-            ["edu"],
-            n_classrooms - 2,
-        ),
+        (pd.DataFrame({"edu": edu, "mean": mean["edu"]}), ["edu"], n_classrooms - 2),
     ):
         model = MixedLinearRegressor(random_slopes=random_slopes)
         model.fit(columns, score, groups=classroom)
-        yield (
-            model.coef_[0],
-            np.sqrt(model.coef_covariance_.loc["edu", "edu"]),
-            df,
-        )
+        yield (model.coef_[0], np.sqrt(model.coef_covariance_.loc["edu", "edu"]), df)
 
 
 large, small = rng.integers(5, 26, 24), rng.integers(3, 7, 24)
@@ -555,20 +488,13 @@ scenarios = {
     "levels differ": (large, {"context": 0.0, "slope_sd": 0.0}),
     "levels follow the mean of edu": (large, {"slope_sd": 0.0}),
     "slopes differ": (large, {"context": 0.0, "slope_sd": 0.4}),
-    "slopes differ, small classrooms": (
-        small,
-        {"context": 0.0, "slope_sd": 0.4},
-    ),
+    "slopes differ, small classrooms": (small, {"context": 0.0, "slope_sd": 0.4}),
 }
 N_REPEATS = 50
 simulated = np.array(
     [
         [
-            list(
-                estimates(
-                    make_pupils(rng, sizes, club_effect=0.0, **differences)
-                )
-            )
+            list(estimates(make_pupils(rng, sizes, club_effect=0.0, **differences)))
             for _ in range(N_REPEATS)
         ]
         for sizes, differences in scenarios.values()
@@ -613,9 +539,7 @@ for ax, name, found, width, share in zip(
 for ax in axes[-1]:
     ax.set_xlabel("slope of edu; intervals that hold 0.5")
 handles, labels = ax.get_legend_handles_labels()
-_ = figure.legend(
-    handles, labels, loc="outside lower center", ncols=3, frameon=False
-)
+_ = figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 # %%
 # - *Levels differ*, and nothing else: every method is centred at the truth. Pooled regression

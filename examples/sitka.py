@@ -23,10 +23,7 @@ from mixedlearn.datasets import load_sitka
 
 sitka = load_sitka().frame
 sitka.pivot_table(
-    values="size",
-    index="Time",
-    columns="treat",
-    aggfunc=["count", "mean", "std"],
+    values="size", index="Time", columns="treat", aggfunc=["count", "mean", "std"]
 ).round(3)
 
 # %%
@@ -102,8 +99,7 @@ def numbers(model):
             "correlation": covariance[0, 1] / deviations.prod(),
             "sd of noise": model.noise_variance_**0.5,
             "Time": model.coef_[0],
-            "its standard error": model.coef_covariance_.to_numpy()[1, 1]
-            ** 0.5,
+            "its standard error": model.coef_covariance_.to_numpy()[1, 1] ** 0.5,
         }
     )
 
@@ -159,9 +155,7 @@ for step, marker, label, offset in (
         textcoords="offset points",
     )
 _ = ax.set(
-    xlabel="share of the way between the two",
-    ylabel="REML criterion",
-    ylim=(120, 158),
+    xlabel="share of the way between the two", ylabel="REML criterion", ylim=(120, 158)
 )
 
 # %%
@@ -241,11 +235,7 @@ display = ProfileLikelihoodDisplay.from_estimator(
 for ax, points in zip(axes, PROFILE_RE.values(), strict=True):
     variances, log_likelihoods = np.transpose(points)
     ax.plot(
-        variances,
-        log_likelihoods - slope.log_likelihood_,
-        "x",
-        color="black",
-        zorder=5,
+        variances, log_likelihoods - slope.log_likelihood_, "x", color="black", zorder=5
     )
 
 # %%
@@ -255,11 +245,7 @@ for ax, points in zip(axes, PROFILE_RE.values(), strict=True):
 
 ours = {
     name: inference.profile_likelihood(
-        slope,
-        name,
-        values=[value for value, _ in points],
-        scale="variance",
-        reml=True,
+        slope, name, values=[value for value, _ in points], scale="variance", reml=True
     ).table["log_likelihood"]
     for name, points in PROFILE_RE.items()
 }
@@ -281,8 +267,7 @@ intervals = inference.confidence_intervals(slope, method="profile", reml=True)
 deviations = intervals.drop(index="cor(intercept,Time|tree)")
 relative = deviations[["lower", "upper"]].div(deviations["estimate"], axis=0)
 pd.concat(
-    {"interval": deviations, "relative to the estimate": relative.round(2)},
-    axis=1,
+    {"interval": deviations, "relative to the estimate": relative.round(2)}, axis=1
 )
 
 # %%
@@ -304,9 +289,7 @@ inference.coefficient_table(ozone, ddf="kenward-roger")
 # less, or 15 per cent, with a p-value of 0.007. Over the 106 days from the first measurement to the
 # last that is a factor of 0.80 in size.
 
-figure, axes = plt.subplots(
-    1, 2, figsize=(9, 3.8), sharey=True, layout="constrained"
-)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
 for ax, (treat, rows) in zip(axes, sitka.groupby("treat"), strict=True):
     GroupLinesDisplay.from_estimator(
         ozone, rows, rows["size"], feature="Time", facets=False, ax=ax

@@ -50,9 +50,7 @@ table.drop(columns="factor").join(PAPER).round(6)
 
 relative = np.array([[612.1002, 9.6044], [9.6044, 35.0717]]) / 654.9400
 factor = np.linalg.cholesky(relative)
-loss = 2.0 * (
-    model.log_likelihood_ - model.log_likelihood(factor[np.tril_indices(2)])
-)
+loss = 2.0 * (model.log_likelihood_ - model.log_likelihood(factor[np.tril_indices(2)]))
 print(f"{loss:.1e}")
 
 # %%
@@ -92,9 +90,7 @@ within = pd.DataFrame(
     index=["intercept", "Days"],
 ).T
 mixed = inference.level_coefficients(model)["Subject"]
-pd.concat({"within the subject": within, "mixed model": mixed}, axis=1).round(
-    2
-).head(4)
+pd.concat({"within the subject": within, "mixed model": mixed}, axis=1).round(2).head(4)
 
 # %%
 # An arrow leads from the regression of a subject to its BLUP.
@@ -107,12 +103,7 @@ for subject in within.index:
         "",
         mixed.loc[subject],
         within.loc[subject],
-        arrowprops={
-            "arrowstyle": "->",
-            "color": "0.45",
-            "shrinkA": 3,
-            "shrinkB": 3,
-        },
+        arrowprops={"arrowstyle": "->", "color": "0.45", "shrinkA": 3, "shrinkB": 3},
     )
 ax.plot(
     within["intercept"],
@@ -123,11 +114,7 @@ ax.plot(
     label="regression within the subject",
 )
 ax.plot(
-    mixed["intercept"],
-    mixed["Days"],
-    "o",
-    color="black",
-    label="mixed model (BLUP)",
+    mixed["intercept"], mixed["Days"], "o", color="black", label="mixed model (BLUP)"
 )
 ax.plot(
     model.intercept_,
@@ -139,9 +126,7 @@ ax.plot(
     label="population",
 )
 ax.set(
-    xlabel="intercept (ms)",
-    ylabel="slope (ms a day)",
-    title="Shrinkage of 18 lines",
+    xlabel="intercept (ms)", ylabel="slope (ms a day)", title="Shrinkage of 18 lines"
 )
 _ = ax.legend()
 
@@ -196,9 +181,7 @@ bootstrap.round(2)
 # The upper end is next to the bound, because some of the simulated data sets have their best fit at
 # a correlation of exactly one, about two in a hundred:
 
-resamples = inference.parametric_bootstrap(
-    model, X, n_resamples=2000, random_state=0
-)
+resamples = inference.parametric_bootstrap(model, X, n_resamples=2000, random_state=0)
 print(
     f"{resamples.n_singular} of {resamples.n_resamples} resamples have a singular covariance"
 )
