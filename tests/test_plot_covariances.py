@@ -183,7 +183,7 @@ def without_variance(covariance):
     x = np.arange(6.0)
     columns = np.column_stack([np.ones(6), x])
     noise = rng.normal(size=(6, 10))
-    noise -= columns @ np.linalg.lstsq(columns, noise)[0]
+    noise -= columns @ np.linalg.lstsq(columns, noise, rcond=None)[0]
     X = pd.DataFrame({"x": np.tile(x, 10), "g": np.repeat(np.arange(10), 6)})
     model = MixedLinearRegressor(groups="g", random_slopes=["x"], covariance=covariance)
     return model.fit(X, X["x"] + noise.T.ravel())
