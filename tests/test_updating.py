@@ -234,7 +234,11 @@ def test_an_effect_without_a_column_in_the_fit(engine):
     [
         (["u", "v"], ["v", "w"]),
         ([1, 2], [2.0, 7.5]),
-        ([1, 2], ["1", "x"]),
+        pytest.param(
+            [1, 2],
+            ["1", "x"],
+            marks=pytest.mark.filterwarnings("ignore:All levels of 'group' are new"),
+        ),
         ([(1, 2), (1, 3)], [(1, 3), (0, 0)]),
         ([datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)], [datetime.date(2020, 1, 2), 4]),
         (pd.Timestamp("2020-01-01") + pd.to_timedelta([0, 1], "D"), ["2020-01-01", "x"]),

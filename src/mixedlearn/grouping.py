@@ -293,12 +293,10 @@ def same_as_text(labels: Labels, levels: pd.Index) -> tuple[Any, Any] | None:
         own = own_part.unique()
         if len(own) == 0 or isinstance(own[0], str) == isinstance(part_levels[0], str):
             continue
-        found = pd.Index([str(level) for level in part_levels]).get_indexer(
-            pd.Index([str(label) for label in own])
-        )
-        if (found >= 0).any():
-            first = int(np.argmax(found >= 0))
-            return own[first], part_levels[found[first]]
+        as_text = {str(level): level for level in part_levels}
+        for label in own:
+            if str(label) in as_text:
+                return label, as_text[str(label)]
     return None
 
 
