@@ -11,6 +11,7 @@ import pandas as pd
 from formulaic.parser.types import Factor as FormulaFactor
 from numpy.typing import NDArray
 
+from mixedlearn.design import find_column
 from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import as_pandas
 from mixedlearn.formula.terms import names_in
@@ -84,6 +85,41 @@ def slope_covariates(estimator: Any, k: int) -> list[str]:
         for name in coding.variables
     ]
     return list(dict.fromkeys(found))
+
+
+def only_covariate(estimator: Any, known: Sequence[Covariate], feature: Any, k: int) -> Covariate:
+    """The covariate that is named; else the only random slope of factor k, else the only number.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, it has no effect, or there is no only one.
+    """
+    by_name = {column.name: column for column in known}
+    if not by_name:
+        raise ValueError(
+            "The model has no covariates, only intercepts, so its lines are flat: there is no "
+            "feature to draw them against."
+        )
+    if feature is None:
+        numbers = [column.name for column in known if not column.is_categorical]
+        slopes = [name for name in slope_covariates(estimator, k) if name in numbers]
+        for only in (slopes, numbers, list(by_name)):
+            if len(only) == 1:
+                return by_name[only[0]]
+        raise ValueError(
+            "The model has several covariates: choose the one for the x axis by feature=..., from "
+            f"{', '.join(map(repr, by_name))}."
+        )
+    names = list(getattr(estimator, "feature_names_in_", []))
+    names = names or [f"x{column}" for column in range(estimator.n_features_in_)]
+    name = names[find_column(feature, names, "feature")]
+    if name not in by_name:
+        raise ValueError(
+            f"feature names the column {name!r}, which has no effect in the model: choose from "
+            f"{', '.join(map(repr, by_name))}."
+        )
+    return by_name[name]
 
 
 def covariate_frame(estimator: Any, X: Any, columns: NDArray[np.floating]) -> pd.DataFrame:

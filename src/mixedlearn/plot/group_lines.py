@@ -9,22 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.design import Design, find_column
 from mixedlearn.exceptions import did_you_mean
-from mixedlearn.grouping import as_labels, encode, shown
+from mixedlearn.grouping import encode, shown
 from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
-    Covariate,
-    constant_codes,
     covariate_frame,
     covariates,
-    design_columns,
     fitted_model,
-    is_number,
     level_categories,
-    slope_covariates,
-    typical_rows,
+    only_covariate,
 )
+from mixedlearn.plot._paths import Paths
 from mixedlearn.plot._style import (
     BLUE,
     GREY,
@@ -41,7 +36,6 @@ from mixedlearn.plot._style import (
     style,
 )
 from mixedlearn.plot._text import level_text, plain_text, shortened
-from mixedlearn.prediction import predict_mean
 from mixedlearn.validation import check_response
 
 FloatArray = NDArray[np.float64]
@@ -51,8 +45,6 @@ MAX_PANELS = 20
 # Of many panels, each is smaller.
 _MANY_PANELS, _SMALL_PANEL = 6, (1.6, 1.9)
 _MOST_COLUMNS = 6
-# Points of a curve: enough to look smooth, fewer where very many levels share the picture.
-_CURVE_POINTS, _FEWEST_POINTS, _ALL_POINTS = 100, 20, 200_000
 # Beyond so many artists' parts, a vector file holds them as an image.
 _RASTERIZED = 5_000
 # The longest name in a legend, in inches.
@@ -226,8 +218,8 @@ class GroupLinesDisplay:
         place[chosen] = np.arange(len(chosen))
         codes = place[own_codes]
         known = covariates(estimator)
-        along = _choose_feature(estimator, known, feature, k)
-        paths = _Paths(estimator, covariate_frame(estimator, X, columns), known, along)
+        along = only_covariate(estimator, known, feature, k)
+        paths = Paths(estimator, covariate_frame(estimator, X, columns), known, along)
         level_codes = estimator._codes(labels, specification.factor_names)
         row, grid, prediction = paths.of_levels(codes, len(chosen), level_codes)
         categories = level_categories(own_levels[chosen])
@@ -362,101 +354,6 @@ class GroupLinesDisplay:
         make_legible(self.axes_[0].legend(handles=handles, loc=place, edgecolor="none"))
 
 
-class _Paths:
-    """Lines along a feature, for the rows of a frame.
-
-    Parameters
-    ----------
-    estimator : MixedLinearRegressor
-    frame : DataFrame
-        As `covariate_frame` gives it.
-    known : list of Covariate
-    along : Covariate
-        The feature.
-    """
-
-    def __init__(
-        self, estimator: Any, frame: pd.DataFrame, known: Sequence[Covariate], along: Covariate
-    ):
-        self.estimator = estimator
-        self.frame = frame
-        self.others = [column for column in known if column.name != along.name]
-        self.along = along
-        self.values = frame[along.name].to_numpy()
-        self.has_places = not is_number(frame[along.name])
-        if self.has_places or along.is_categorical:
-            self.value_codes, self.categories = encode(
-                as_labels(frame[along.name], len(frame), [along.name])[0]
-            )
-
-    def of_levels(
-        self,
-        codes: NDArray[np.int32],
-        n_levels: int,
-        level_codes: Sequence[NDArray[np.int32] | None],
-    ) -> tuple[NDArray[np.intp], NDArray, FloatArray]:
-        """Lines of levels, one after the other.
-
-        Parameters
-        ----------
-        codes : ndarray of shape (n,), int
-            Level of each row, -1 for rows that take no part.
-        n_levels : int
-        level_codes : sequence of ndarray of shape (n,), int, or None
-            For every factor of the model, its level of each row; None for no effects of it.
-
-        Returns
-        -------
-        row : ndarray of int
-            The level of each point.
-        grid : ndarray
-            The feature's value.
-        prediction : ndarray of float
-        """
-        present = np.flatnonzero(codes >= 0)
-        own = codes[present]
-        row, grid = self._grid(present, own, n_levels)
-        rows = typical_rows(self.frame, self.others, codes, n_levels).iloc[row]
-        columns = design_columns(
-            self.estimator, rows.reset_index(drop=True).assign(**{self.along.name: grid})
-        )
-        of_others = tuple(
-            None if other is None else constant_codes(own, other[present], n_levels)[row]
-            for other in level_codes
-        )
-        return row, grid, predict_mean(self.estimator._fitted_model(), Design(columns, of_others))
-
-    def _grid(
-        self, present: NDArray[np.intp], codes: NDArray[np.int32], n_levels: int
-    ) -> tuple[NDArray[np.intp], NDArray]:
-        """The level and the feature's value of every point."""
-        if self.has_places or self.along.is_categorical:
-            occurs = np.zeros((n_levels, len(self.categories)), dtype=bool)
-            occurs[codes, self.value_codes[present]] = True
-            occurs[occurs.sum(axis=1) == 1] = True
-            row, place = np.nonzero(occurs)
-            return row, self.categories.to_numpy()[place]
-        numbers = self.values.astype(np.float64, copy=False)
-        low, high = np.full(n_levels, np.inf), np.full(n_levels, -np.inf)
-        np.minimum.at(low, codes, numbers[present])
-        np.maximum.at(high, codes, numbers[present])
-        is_one = low == high
-        low[is_one], high[is_one] = numbers.min(), numbers.max()
-        n = 2 if self.along.is_straight else _n_points(n_levels)
-        share = np.linspace(0.0, 1.0, n)
-        grid = low[:, None] * (1.0 - share) + high[:, None] * share
-        return np.repeat(np.arange(n_levels), n), grid.ravel()
-
-    def shown(self, values: NDArray) -> Any:
-        """Values of the feature as a column of the display: numbers, or categories in order."""
-        return pd.Categorical(values, categories=self.categories) if self.has_places else values
-
-
-def _n_points(n_levels: int) -> int:
-    """Points of a curve."""
-    return int(np.clip(_ALL_POINTS // n_levels, _FEWEST_POINTS, _CURVE_POINTS))
-
-
 def _line_style(n_lines: int, factor: str) -> dict[str, Any]:
     """The more lines share an axes, the thinner and the more transparent they are."""
     return {
@@ -554,41 +451,6 @@ def _choose_levels(known: pd.Index, wanted: Any, factor: str) -> NDArray[np.intp
             )
         found.append(place[level])
     return np.array(found, dtype=np.intp)
-
-
-def _choose_feature(estimator: Any, known: Sequence[Covariate], feature: Any, k: int) -> Covariate:
-    """The covariate that is named; else the only random slope, else the only number.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column, it has no effect, or there is no only one.
-    """
-    by_name = {column.name: column for column in known}
-    if not by_name:
-        raise ValueError(
-            "The model has no covariates, only intercepts, so its lines are flat: there is no "
-            "feature to draw them against."
-        )
-    if feature is None:
-        numbers = [column.name for column in known if not column.is_categorical]
-        slopes = [name for name in slope_covariates(estimator, k) if name in numbers]
-        for only in (slopes, numbers, list(by_name)):
-            if len(only) == 1:
-                return by_name[only[0]]
-        raise ValueError(
-            "The model has several covariates: choose the one for the x axis by feature=..., from "
-            f"{', '.join(map(repr, by_name))}."
-        )
-    names = list(getattr(estimator, "feature_names_in_", []))
-    names = names or [f"x{column}" for column in range(estimator.n_features_in_)]
-    name = names[find_column(feature, names, "feature")]
-    if name not in by_name:
-        raise ValueError(
-            f"feature names the column {name!r}, which has no effect in the model: choose from "
-            f"{', '.join(map(repr, by_name))}."
-        )
-    return by_name[name]
 
 
 def _name_of(y: Any) -> str:
