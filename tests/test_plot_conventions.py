@@ -16,7 +16,7 @@ from mixedlearn import MixedLinearRegressor, plot
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import coefficient_table
-from mixedlearn.plot._style import name_places
+from mixedlearn.plot._style import legend_above, name_places
 from mixedlearn.plot._text import shortened, three_digits
 
 DISPLAYS = [getattr(plot, name) for name in plot.__all__]
@@ -209,3 +209,11 @@ def test_names_of_places_turn_where_they_would_overlap():
     name_places(long, ["a long name", "another one", "a third", "and a fourth"])
     for ax, rotation in ((short, 0.0), (long, 90.0)):
         assert {label.get_rotation() for label in ax.get_xticklabels()} == {rotation}
+
+
+def test_small_and_pale_points_can_be_seen_in_a_legend():
+    figure = plt.figure(layout="constrained")
+    points = figure.subplots().scatter([0.0], [0.0], s=1.0, alpha=0.1, label="data")
+    (handle,) = legend_above(figure, [points]).legend_handles
+    assert handle.get_sizes()[0] == 14.0
+    assert handle.get_alpha() == 1.0
