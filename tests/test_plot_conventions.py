@@ -16,6 +16,7 @@ from mixedlearn import MixedLinearRegressor, plot
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import coefficient_table
+from mixedlearn.plot._style import legend_above, name_places
 from mixedlearn.plot._text import shortened, three_digits
 
 DISPLAYS = [getattr(plot, name) for name in plot.__all__]
@@ -103,8 +104,11 @@ def test_a_display_survives_pickling(display_class, sleepstudy):
 def test_all_panels_fit_in_the_place_of_one_axes(display_class, sleepstudy):
     left, right = plt.figure(layout="constrained").subfigures(1, 2)
     other = left.subplots()
-    display = draw(display_class, *sleepstudy, ax=right.subplots())
+    place = right.subplots()
+    display = draw(display_class, *sleepstudy, ax=place)
     assert display.figure_ is right
+    # No empty axes are left behind the panels.
+    assert place.axison == (place in axes_of(display))
     assert not other.has_data()
     assert all(own.figure is right for own in axes_of(display))
     assert display.plot(other) is display
@@ -121,8 +125,10 @@ def test_names_with_dollars_are_no_formulae(display_class, sleepstudy):
         display = display_class.from_estimator(model, ["sd(intercept|$g^$_{)", "$x_1$ \\frac{"])
     else:
         display = draw(display_class, model, X, y.rename("$y_"))
-    # Formulae that matplotlib cannot read are errors here.
     display.figure_.canvas.draw()
+    for text in display.figure_.findobj(plt.Text):
+        is_plain = "$" not in text.get_text().replace(r"\$", "")
+        assert is_plain or not text.get_parse_math(), text.get_text()
 
 
 @every_display
@@ -195,3 +201,19 @@ def test_names_are_shortened_in_the_middle():
     assert shortened("intercept", 1.0) == "intercept"
     assert shortened("abcdefghijklmnopqrstuvwxyz", 1.0) == "abcdefg\u2026xyz"
     assert shortened("abcdef", 0.0) == "ab\u2026f"
+
+
+def test_names_of_places_turn_where_they_would_overlap():
+    short, long = plt.figure().subplots(1, 2)
+    name_places(short, ["a", "b", "c"])
+    name_places(long, ["a long name", "another one", "a third", "and a fourth"])
+    for ax, rotation in ((short, 0.0), (long, 90.0)):
+        assert {label.get_rotation() for label in ax.get_xticklabels()} == {rotation}
+
+
+def test_small_and_pale_points_can_be_seen_in_a_legend():
+    figure = plt.figure(layout="constrained")
+    points = figure.subplots().scatter([0.0], [0.0], s=1.0, alpha=0.1, label="data")
+    (handle,) = legend_above(figure, [points]).legend_handles
+    assert handle.get_sizes()[0] == 14.0
+    assert handle.get_alpha() == 1.0
