@@ -16,7 +16,7 @@ import mixedlearn  # noqa: F401  (so that the libraries to be limited are loaded
 threadpool_limits(1)
 mpl.use("Agg")
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent / "examples"
 
 
 @pytest.fixture(autouse=True)
