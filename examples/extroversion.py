@@ -84,7 +84,7 @@ pd.crosstab(pupils["class"], pupils["school"])
 MARKERS = [
     ("o", "black", 4),
     ("s", "#0072B2", 4),
-    (".", "0.55", 4),
+    (".", "0.55", 6),
     ("x", "#D55E00", 5),
 ]
 figure, axes = plt.subplots(
