@@ -78,10 +78,14 @@ plot_include_source = True
 def without_foreign_references(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Of references in docstrings of scikit-learn, which lead to its site, keep the text alone."""
+    """Of references in docstrings of scikit-learn, which lead to its site, keep the text alone.
+
+    Its versions are not those of this package.
+    """
     if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
         for path, text in ((r"~[\w.]*\.(\w+)", r"\1"), (r"([^<`]+?)\s*(?:<[^>]*>)?", r"\1")):
             lines[:] = [re.sub(f":[a-z:]+:`{path}`", text, line) for line in lines]
+        lines[:] = [line for line in lines if not line.startswith(".. versionadded::")]
 
 
 def with_pictures(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

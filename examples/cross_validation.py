@@ -176,7 +176,7 @@ results(spline_search).round(2)
 
 
 def forecasts(person, stops=(0, 1, 2, 3, 4, 5)):
-    """Predictions of all days of a person who was not in the fit, after each number of days."""
+    """Predictions for a person who was not in the fit, after each number of days."""
     mine = X["Subject"] == person
     others = clone(model).fit(X[~mine], y[~mine])
     past, reactions = X[mine], y[mine]
@@ -191,7 +191,7 @@ predictions = pd.concat([forecasts(person) for person in X["Subject"].unique()])
 later = X["Days"] >= 5
 squares = predictions[later].sub(y[later], axis="index") ** 2
 rmse = (squares.mean() ** 0.5).rename_axis("days seen").rename("RMSE of days 5 to 9")
-rmse.round(1)
+rmse.round(1).to_frame()
 
 # %%
 # One reading helps with the person's level, each further day with the slope. For one of the

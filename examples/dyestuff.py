@@ -56,7 +56,7 @@ print(ml.summary())
 
 
 def by_hand(frame):
-    """Mean squares of the analysis of variance, and the estimates that follow from them."""
+    """Mean squares of the analysis of variance, and the estimates by them."""
     batches = frame.groupby("Batch")["Yield"]
     n_batches, n_rows = batches.ngroups, len(frame)
     size = n_rows // n_batches
@@ -165,9 +165,8 @@ from scipy import stats
 f_ratio = squares["mean square between"] / squares["mean square within"]
 p_value = stats.f.sf(f_ratio, 5, 24)
 p_zero = stats.f.cdf(1.0, 5, 24)
-print(
-    f"F = {f_ratio:.3f}, p = {p_value:.4f}; the estimate is zero with probability {p_zero:.3f}"
-)
+print(f"F = {f_ratio:.3f}, p = {p_value:.4f}")
+print(f"the estimate is zero with probability {p_zero:.3f}")
 
 # %%
 # A variance of exactly zero
@@ -176,7 +175,7 @@ print(
 # analysis of variance estimates a negative variance, which cannot be; the best one that can is
 # zero.
 
-by_hand(dyestuff2).round(4)
+by_hand(dyestuff2).round(4).to_frame("by hand")
 
 # %%
 
@@ -201,9 +200,8 @@ residuals = dyestuff2["Yield"] - ols.predict(ones)
 n = len(residuals)
 noise = (residuals**2).sum() / (n - 1)
 log_likelihood = stats.norm.logpdf(residuals, scale=np.sqrt((n - 1) / n * noise)).sum()
-restricted = stats.norm.logpdf(residuals, scale=np.sqrt(noise)).sum() + 0.5 * np.log(
-    2.0 * np.pi * noise / n
-)
+restricted = stats.norm.logpdf(residuals, scale=np.sqrt(noise)).sum()
+restricted += 0.5 * np.log(2.0 * np.pi * noise / n)
 pd.DataFrame(
     {
         "least squares": {
@@ -277,7 +275,7 @@ within = ((groups - groups.mean(axis=1, keepdims=True)) ** 2).sum()
 
 
 def deviance(mean):
-    """Minus twice the log-likelihood at a mean, maximised over both variances, less a constant."""
+    """Minus twice the profile log-likelihood of the mean, less a constant."""
     between = 5.0 * ((groups.mean(axis=1) - mean) ** 2).sum()
     noise, total = within / 24.0, between / 6.0
     if total < noise:
@@ -316,7 +314,7 @@ print(test2)
 #
 # .. rubric:: References
 #
-# .. [1] D. Bates (2010). *lme4: Mixed-effects modeling with R*, chapter 1. Draft.
+# .. [1] \D. Bates (2010). *lme4: Mixed-effects modeling with R*, chapter 1. Draft.
 # .. [2] O. L. Davies and P. L. Goldsmith, eds. (1972). *Statistical Methods in Research and
 #    Production*, 4th edition, section 6.4. Oliver and Boyd, Edinburgh.
 # .. [3] G. E. P. Box and G. C. Tiao (1973). *Bayesian Inference in Statistical Analysis*, section

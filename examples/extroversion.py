@@ -81,17 +81,27 @@ pd.crosstab(pupils["class"], pupils["school"])
 # Schools differ, and within each of them classes differ: the pupils of a class form a band. Within
 # the bands, social engagement goes with a little more extroversion.
 
+MARKERS = [
+    ("o", "black", 4),
+    ("s", "#0072B2", 4),
+    (".", "0.55", 6),
+    ("x", "#D55E00", 5),
+]
 figure, axes = plt.subplots(
-    2, 3, figsize=(8, 5), sharex=True, sharey=True, layout="constrained"
+    2, 3, figsize=(8, 5.6), sharex=True, sharey=True, layout="constrained"
 )
 for ax, (name, own) in zip(axes.flat, pupils.groupby("school"), strict=True):
-    for (letter, rows), marker in zip(own.groupby("class"), "os^x", strict=True):
-        ax.scatter(
+    for (letter, rows), (marker, color, size) in zip(
+        own.groupby("class"), MARKERS, strict=True
+    ):
+        ax.plot(
             rows["social"],
             rows["extro"],
-            s=14,
-            marker=marker,
-            linewidth=0.8,
+            marker,
+            color=color,
+            markersize=size,
+            markeredgewidth=0.8,
+            markerfacecolor="none",
             label=letter,
         )
     ax.set_title(f"school {name}")
@@ -121,7 +131,7 @@ FIXED = "extro ~ open + agree + social"
 
 
 def least_squares(formula, reml=False):
-    """Least squares; the AIC of R's `glm` is that of maximum likelihood, without `reml`."""
+    """Least squares; R's `glm` has the AIC of maximum likelihood, without `reml`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoGroupsWarning)
         return lmer(formula, pupils, reml=reml)
@@ -315,9 +325,8 @@ caterpillar = RandomEffectsDisplay.from_estimator(nested)
 # Draws of the random effects. Their standard deviation is many times that of the conditional
 # variances: it includes that the intercept of the population is estimated, from six schools.
 
-draws = by_school.sample_random_effects(n_samples=1000, random_state=0)["school"][
-    :, :, 0
-]
+draws = by_school.sample_random_effects(n_samples=1000, random_state=0)
+draws = draws["school"][:, :, 0]
 simulated = pd.DataFrame(
     {
         "mean": draws.mean(axis=0),
@@ -337,9 +346,8 @@ simulated.round(3)
 # short that the points hide them.
 
 difference = draws[:, 1] - draws[:, 0]
-print(
-    f"sd of school I {draws[:, 0].std():.2f}, of school II minus school I {difference.std():.2f}"
-)
+print(f"sd of school I: {draws[:, 0].std():.2f}")
+print(f"sd of school II minus school I: {difference.std():.2f}")
 
 figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 order = simulated["mean"].argsort()
@@ -434,9 +442,8 @@ print(by_openness.summary())
 # pupil of average engagement, not of one without any, and the slope has the size of the other
 # effects.
 
-pupils["social_z"] = (pupils["social"] - pupils["social"].mean()) / pupils[
-    "social"
-].std()
+centred = pupils["social"] - pupils["social"].mean()
+pupils["social_z"] = centred / pupils["social"].std()
 by_engagement = lmer(
     "extro ~ open + agree + social_z + (1 | school) + (1 + social_z | school:class)",
     pupils,

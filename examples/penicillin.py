@@ -87,9 +87,10 @@ comparison.round(6)
 # ----------------------------
 #
 # The BLUPs say which samples are strong. Plates are told apart less well: a plate has six rows, a
-# sample 24, so the intervals of the plates are wider.
+# sample 24, so the intervals of the plates are wider. A full point has an interval that excludes
+# zero.
 
-figure, axes = plt.subplots(1, 2, figsize=(8, 5), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(8, 5), sharex=True, layout="constrained")
 display = RandomEffectsDisplay.from_estimator(model, ax=axes)
 
 # %%

@@ -54,7 +54,7 @@ def make_pupils(
     club_effect=CLUB,
     classroom_sd=1.3,
 ):
-    """Pupils in one classroom for each of the sizes, every other classroom with a homework club."""
+    """Pupils of a classroom of each size; every other one has a homework club."""
     classroom = np.repeat(np.arange(len(sizes)), sizes)
     mean_edu = rng.normal(5.0, classroom_sd, len(sizes))
     edu = np.clip(np.round(rng.normal(mean_edu[classroom], 2.2)), 0.0, 10.0)
@@ -348,6 +348,7 @@ ax.axhline(
 )
 ax.set(
     xlabel="pupils in the classroom",
+    xticks=range(5, 26, 5),
     ylabel="slope of edu",
     title="Slopes of the classrooms",
 )
@@ -455,7 +456,7 @@ METHODS = (
 
 
 def regress(x, y):
-    """Slope of a straight line, standard error and degrees of freedom by least squares."""
+    """Slope of a line by least squares, standard error and degrees of freedom."""
     line = stats.linregress(x, y)
     return line.slope, line.stderr, len(y) - 2
 

@@ -282,7 +282,7 @@ pd.concat(
 from mixedlearn.plot import GroupLinesDisplay
 
 ozone = lmer("size ~ treat * Time + (1 + Time | tree)", sitka)
-inference.coefficient_table(ozone, ddf="kenward-roger")
+inference.coefficient_table(ozone, ddf="kenward-roger").round(5)
 
 # %%
 # On the logarithmic scale trees in clean air grow by 0.0141 a day, and those in ozone by 0.0021
@@ -295,6 +295,7 @@ for ax, (treat, rows) in zip(axes, sitka.groupby("treat"), strict=True):
         ozone, rows, rows["size"], feature="Time", facets=False, ax=ax
     )
     ax.set(xlabel="days since 1 January 1988", ylabel="log size", title=treat)
+axes[1].get_legend().remove()
 
 # %%
 # What we have learned

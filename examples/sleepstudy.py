@@ -43,7 +43,7 @@ PAPER = pd.DataFrame(
     }
 )
 table = inference.variance_table(model, std_error=False)
-table.drop(columns="factor").join(PAPER).round(6)
+table.join(PAPER).round(6)
 
 # %%
 # 612.1002 there is 612.0899 here. By how much is the criterion higher at the paper's variances?
@@ -62,7 +62,7 @@ print(f"{loss:.1e}")
 # 5.179:
 
 scaled = inference.residuals(model, X, y, kind="scaled")
-scaled.quantile([0.0, 0.25, 0.5, 0.75, 1.0]).round(3)
+scaled.quantile([0.0, 0.25, 0.5, 0.75, 1.0]).round(3).to_frame()
 
 # %%
 # Every subject's line
@@ -182,9 +182,8 @@ bootstrap.round(2)
 # a correlation of exactly one, about two in a hundred:
 
 resamples = inference.parametric_bootstrap(model, X, n_resamples=2000, random_state=0)
-print(
-    f"{resamples.n_singular} of {resamples.n_resamples} resamples have a singular covariance"
-)
+n_singular, n_resamples = resamples.n_singular, resamples.n_resamples
+print(f"{n_singular} of {n_resamples} resamples have a singular covariance")
 
 # %%
 # With 18 subjects the correlation is nearly unknown, whatever the method.
@@ -236,7 +235,7 @@ print(f"F by the Cholesky factor: {f_lme4[1]:.2f} {f_lme4[2]:.2f}")
 
 from mixedlearn.plot import QQDisplay, ResidualsDisplay
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
 ResidualsDisplay.from_estimator(model, X, y, ax=axes[0])
 ResidualsDisplay.from_estimator(model, X, y, kind="scale_location", ax=axes[1])
 noise = QQDisplay.from_estimator(model, X, y, ax=axes[2])
@@ -302,12 +301,8 @@ ax.set(
     title="A new subject: predictions and 95% limits",
 )
 ax.legend()
-print(
-    f"on day 9, before: {before[9]:.0f} ms with a standard deviation of {before_std[9]:.0f} ms"
-)
-print(
-    f"on day 9, after: {after[9]:.0f} ms with a standard deviation of {after_std[9]:.0f} ms"
-)
+print(f"day 9, before: {before[9]:.0f} ms, standard deviation {before_std[9]:.0f} ms")
+print(f"day 9, after: {after[9]:.0f} ms, standard deviation {after_std[9]:.0f} ms")
 
 # %%
 # When does the deprivation begin?

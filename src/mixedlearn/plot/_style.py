@@ -125,8 +125,11 @@ def fitting(name: str, axes: Any, what: str = "") -> str:
 
 
 def set_title(axes: Any, name: str, what: str = "") -> None:
-    """A title of a name and what is shown of it."""
-    axes.set_title(fitting(name, axes, what), fontsize="medium", parse_math=False)
+    """A title of a name and what is shown of it, below each other if need be."""
+    title = name + what
+    if fitting(title, axes) != title:
+        title = fitting(name, axes) + what.replace(": ", ":\n")
+    axes.set_title(title, fontsize="medium", parse_math=False)
 
 
 def object_array(items: Sequence[Any]) -> NDArray[np.object_]:
