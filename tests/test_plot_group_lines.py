@@ -401,7 +401,7 @@ class TestForms:
         display = draw(model, X[["Days"]], y, X["Subject"])
         self.check(display, sleepstudy)
         assert display.factor == "Subject"
-        with pytest.raises(ValueError, match=r"grouping factors 'Subject', but no groups"):
+        with pytest.raises(ValueError, match=r"No groups were passed.*'Subject'"):
             draw(model, X[["Days"]], y)
 
     def test_arrays(self, sleepstudy):

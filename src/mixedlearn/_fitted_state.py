@@ -62,6 +62,17 @@ class FittedState(BaseEstimator):
         labels = find_labels(X, groups, specification.names, group_columns, names or None)
         return numeric_columns(self, X, specification), labels
 
+    def _labelled_rows(self, X: Any, groups: Any) -> tuple[NDArray[np.floating], list[Labels]]:
+        """Numeric columns and labels of rows whose groups have to be known."""
+        columns, labels = self._rows(X, groups)
+        names = self._model.specification.factor_names
+        if names and not labels:
+            raise ValueError(
+                f"No groups were passed, but the model has the grouping factors "
+                f"{', '.join(map(repr, names))}: pass groups=... as to fit."
+            )
+        return columns, labels
+
     def _training_rows(
         self, X: Any, y: Any, groups: Any, sample_weight: Any
     ) -> tuple[Design, FloatArray, FloatArray | None]:

@@ -220,13 +220,7 @@ class SamplingMethods(FittedState):
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
-        columns, labels = self._rows(X, groups)
-        if not labels:
-            names = ", ".join(map(repr, model.specification.factor_names))
-            raise ValueError(
-                f"update_random_effects received no groups, but needs the labels of {names}: pass "
-                "groups=..."
-            )
+        columns, labels = self._labelled_rows(X, groups)
         response = check_response(self, columns, y)
         weights = check_weights(sample_weight, columns)
         if weights is not None and not weights.all():

@@ -235,13 +235,8 @@ def _make_worker(
     statistic: Statistic | None,
 ) -> _Worker:
     """Check that these are the rows of the fit, and prepare the resamples."""
-    columns, labels = estimator._rows(X, groups)
+    columns, labels = estimator._labelled_rows(X, groups)
     names = model.specification.factor_names
-    if names and not labels:
-        raise ValueError(
-            f"No groups were passed, but the model has the grouping factors "
-            f"{', '.join(map(repr, names))}: pass groups=... as in fit."
-        )
     weights = check_weights(sample_weight, columns)
     if weights is not None and not weights.all():
         present = weights > 0.0

@@ -203,13 +203,7 @@ class GroupLinesDisplay:
         model = fitted_model(estimator)
         specification = model.specification
         k = only_factor(specification, factor)
-        columns, labels = estimator._rows(X, groups)
-        if not labels:
-            raise ValueError(
-                "The model has the grouping factors "
-                f"{', '.join(map(repr, specification.factor_names))}, but no groups were passed: "
-                "pass groups=... as to fit."
-            )
+        columns, labels = estimator._labelled_rows(X, groups)
         response = check_response(estimator, columns, y)
         name = specification.factor_names[k]
         own_codes, own_levels = encode(labels[k])
