@@ -44,7 +44,8 @@ class ReportMethods(FittedState):
         >>> from mixedlearn.datasets import load_sleepstudy
         >>> X, y = load_sleepstudy(return_X_y=True)
         >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-        >>> round(model.log_likelihood(), 4), round(model.log_likelihood([1.0, 0.0, 0.2]), 4)
+        >>> elsewhere = model.log_likelihood([1.0, 0.0, 0.2])
+        >>> round(model.log_likelihood(), 4), round(elsewhere, 4)
         (-871.8141, -872.1221)
         """
         check_is_fitted(self)

@@ -535,7 +535,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         array([253.7, 273.3])
         >>> model.predict(X.head(2), random_effects="none").round(1)
         array([251.4, 261.9])
-        >>> mean, std = model.predict(X.head(2).assign(Subject="somebody new"), return_std=True)
+        >>> somebody = X.head(2).assign(Subject="somebody new")
+        >>> mean, std = model.predict(somebody, return_std=True)
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
@@ -666,7 +667,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> from mixedlearn import MixedLinearRegressor
         >>> from mixedlearn.datasets import load_insteval
         >>> X, y = load_insteval(return_X_y=True)
-        >>> model = MixedLinearRegressor(groups=["s", "d", "dept"], fixed_effects=["service"])
+        >>> factors = ["s", "d", "dept"]
+        >>> model = MixedLinearRegressor(groups=factors, fixed_effects=["service"])
         >>> print(model.describe(X))
         73,421 rows, 2 fixed effects, 4,114 random effects of 3 grouping factors
         factor  levels  effects  stored as

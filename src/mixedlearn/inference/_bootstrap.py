@@ -110,7 +110,9 @@ def parametric_bootstrap(
     Days         7.6   13.2
     >>> def last_day(model):
     ...     return model.intercept_ + 9 * model.coef_[0]
-    >>> result = parametric_bootstrap(model, X, statistic=last_day, n_resamples=50, random_state=0)
+    >>> result = parametric_bootstrap(
+    ...     model, X, statistic=last_day, n_resamples=50, random_state=0
+    ... )
     >>> result.standard_errors.round(0)
     statistic    14.0
     dtype: float64
