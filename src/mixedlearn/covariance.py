@@ -134,6 +134,13 @@ class CovarianceStructure:
         return self.project(updated)
 
 
+def correlations(covariance: FloatArray) -> FloatArray:
+    """Correlations of covariances, shapes (..., q, q); NaN with an effect of variance zero."""
+    deviations = np.sqrt(np.einsum("...aa->...a", covariance))
+    sizes = deviations[..., :, None] * deviations[..., None, :]
+    return np.clip(covariance / np.where(sizes > 0.0, sizes, np.nan), -1.0, 1.0)
+
+
 def triangular_root(root: FloatArray) -> FloatArray:
     """Lower triangular root of ``root root'``."""
     return np.linalg.qr(root.T)[1].T

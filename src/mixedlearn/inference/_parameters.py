@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance import correlations
 from mixedlearn.design import Specification
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.fitted import FittedModel
@@ -117,6 +118,7 @@ def parameter_values(
         A correlation with an effect of variance zero is NaN.
     """
     columns = []
+    ratios = [correlations(own) for own in covariances]
     for parameter in parameters(specification):
         i, j = parameter.effect, parameter.other
         if parameter.kind == "noise":
@@ -126,10 +128,7 @@ def parameter_values(
         elif parameter.kind == "sd":
             columns.append(np.sqrt(covariances[parameter.factor][:, i, i]))
         else:
-            own = covariances[parameter.factor]
-            size = np.sqrt(own[:, i, i] * own[:, j, j])
-            ratio = own[:, i, j] / np.where(size > 0.0, size, 1.0)
-            columns.append(np.where(size > 0.0, np.clip(ratio, -1.0, 1.0), np.nan))
+            columns.append(ratios[parameter.factor][:, i, j])
     return np.column_stack(columns)
 
 

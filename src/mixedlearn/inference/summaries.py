@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixedlearn.covariance import correlations
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._text import table_html, table_text
@@ -128,18 +129,14 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
         zip(model.specification.factors, model.covariances, strict=True)
     ):
         deviations = np.sqrt(np.diag(covariance))
-        sizes = np.outer(deviations, deviations)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            correlations = np.where(
-                factor.structure.mask, np.clip(covariance / sizes, -1.0, 1.0), np.nan
-            )
+        ratios = np.where(factor.structure.mask, correlations(covariance), np.nan)
         for i, effect in enumerate(factor.effects):
             row = {"variance": covariance[i, i]}
             if std_error:
                 row["std_error"] = errors[k][i, i]
             row["sd"] = deviations[i]
             for j in range(most - 1):
-                row[f"corr_{j + 1}"] = correlations[i, j] if j < i else np.nan
+                row[f"corr_{j + 1}"] = ratios[i, j] if j < i else np.nan
             rows.append(row)
             index.append((factor.name, effect))
     noise = {"variance": model.noise_variance, "sd": np.sqrt(model.noise_variance)}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.covariance import correlations
 from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import check_level, model_of
 from mixedlearn.inference._uncertainty import (
@@ -233,18 +234,17 @@ def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
     for k, (factor, covariance) in enumerate(
         zip(model.specification.factors, model.covariances, strict=True)
     ):
-        deviations = np.sqrt(np.diag(covariance))
+        deviations, ratios = np.sqrt(np.diag(covariance)), correlations(covariance)
         for i, j in _free_entries(factor.structure.mask):
-            is_variance, size = i == j, deviations[i] * deviations[j]
+            is_variance = i == j
             names = factor.effects[i] if is_variance else f"{factor.effects[i]},{factor.effects[j]}"
-            has_correlation = not is_variance and size > 0.0
             found.append(
                 {
                     "factor": factor.name,
                     "effects": names,
                     "variance": covariance[i, j],
                     "sd": deviations[i] if is_variance else np.nan,
-                    "correlation": covariance[i, j] / size if has_correlation else np.nan,
+                    "correlation": np.nan if is_variance else ratios[i, j],
                     "std_error": np.nan if errors is None else errors[k][i, j],
                 }
             )

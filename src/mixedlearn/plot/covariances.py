@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.covariance import correlations
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference.goodness import average_noise, column_products
 from mixedlearn.plot._choices import chosen_factors
@@ -187,7 +188,7 @@ class CovarianceDisplay:
         model = model_of(estimator)
         factors = model.specification.factors
         wanted = chosen_factors(model.specification, factor)
-        deviations, correlations, free, contributions = {}, {}, {}, {}
+        deviations, ratios, free, contributions = {}, {}, {}, {}
         for own, covariance, products in zip(
             factors, model.covariances, column_products(model), strict=True
         ):
@@ -195,19 +196,16 @@ class CovarianceDisplay:
                 continue
             effects = list(own.effects)
             sd = np.sqrt(np.diag(covariance))
-            sizes = np.outer(sd, sd)
-            defined = np.where(sizes > 0.0, sizes, np.nan)
-            ratio = np.clip(covariance / defined, -1.0, 1.0)
-            ratio = np.where(own.structure.mask, ratio, 0.0)
+            ratio = np.where(own.structure.mask, correlations(covariance), 0.0)
             deviations[own.name] = pd.Series(sd, index=effects, name=own.name)
-            correlations[own.name] = pd.DataFrame(ratio, index=effects, columns=effects)
+            ratios[own.name] = pd.DataFrame(ratio, index=effects, columns=effects)
             free[own.name] = pd.DataFrame(own.structure.mask, index=effects, columns=effects)
             contributions[own.name] = pd.Series(
                 sd * np.sqrt(np.diag(products)), index=effects, name=own.name
             )
         display = cls(
             standard_deviations=deviations,
-            correlations=correlations,
+            correlations=ratios,
             free=free,
             contributions=contributions,
             noise_standard_deviation=float(np.sqrt(model.noise_variance)),
