@@ -48,10 +48,11 @@ def predict_mean(model: FittedModel, design: Design) -> FloatArray:
     return mean
 
 
-def predict_std(model: FittedModel, design: Design) -> FloatArray:
+def predict_std(model: FittedModel, design: Design, *, of_mean: bool = False) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
-    A factor without codes counts as one of new levels.
+    A factor without codes counts as one of new levels. ``of_mean`` leaves out the noise and the
+    effects of new levels.
     """
     fixed, shift = model.fixed_basis, model.products.shift[:-1]
     inverse_root = model.fixed_effects.inverse_root
@@ -64,7 +65,7 @@ def predict_std(model: FittedModel, design: Design) -> FloatArray:
         rows = slice(start, start + CHUNK_ROWS)
         basis = np.column_stack([np.ones(len(design.X[rows])), design.X[rows] - shift])
         x = basis @ fixed.columns[:-1]
-        variance = np.ones(len(basis))
+        variance = np.full(len(basis), 0.0 if of_mean else 1.0)
         z = [
             basis[:, columns] @ random.columns
             for columns, random in zip(model.products.z_columns, model.random_bases, strict=True)
@@ -72,8 +73,9 @@ def predict_std(model: FittedModel, design: Design) -> FloatArray:
         own_codes = [own[rows] for own in codes]
         for k in range(n_factors):
             new = own_codes[k] < 0
-            spread = z[k][new] @ model.factors[k]
-            variance[new] += np.einsum("rj,rj->r", spread, spread)
+            if not of_mean:
+                spread = z[k][new] @ model.factors[k]
+                variance[new] += np.einsum("rj,rj->r", spread, spread)
             if posterior is not None:
                 known = ~new
                 response = posterior.coef_response[k][:, :, own_codes[k][known]]

@@ -191,7 +191,7 @@ class SimulatedPredictionsDisplay:
             rows[name] = levels.get_level_values(part).take(own).array
         design = _design(estimator, rows, k, own, {*given, *columns[k]})
         mean, population = predict_mean(model, design), _population(model, design)
-        margin = quantile * _standard_deviation(model, design, include_noise=include_noise)
+        margin = quantile * predict_std(model, design, of_mean=not include_noise)
         names = np.array(_case_names(cases, frame[given]), dtype=object)
         display = cls(
             predictions=pd.DataFrame(
@@ -431,21 +431,3 @@ def _design(
 
 def _population(model: FittedModel, design: Design) -> FloatArray:
     return predict_mean(model, Design(design.X, (None,) * len(design.codes)))
-
-
-def _standard_deviation(model: FittedModel, design: Design, *, include_noise: bool) -> FloatArray:
-    """Of a new observation, or of its mean: without the noise and effects of untold levels."""
-    std = predict_std(model, design)
-    if include_noise:
-        return std
-    variance = std**2 - model.noise_variance
-    for factor, covariance, codes in zip(
-        model.specification.factors, model.covariances, design.codes, strict=True
-    ):
-        untold = np.flatnonzero(np.asarray(codes) < 0)
-        z = design.X[untold][:, list(factor.slopes)]
-        if factor.random_intercept:
-            z = np.column_stack([np.ones(len(z)), z])
-        variance[untold] -= np.einsum("ra,ab,rb->r", z, covariance, z)
-    # A variance that is zero may come out a rounding error below it.
-    return np.sqrt(np.maximum(variance, 0.0))
