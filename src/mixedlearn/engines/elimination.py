@@ -79,7 +79,7 @@ def plan_elimination(products: CrossProducts, n_effects: Sequence[int]) -> Elimi
     chain = max(best.values(), key=lambda factors: _count(factors, shapes))
     tail = tuple(k for k in order if k not in chain)
     ancestors = tuple(
-        tuple(_containing_level(products, k, outer) for outer in chain[position + 1 :])
+        tuple(containing_level(products, k, outer) for outer in chain[position + 1 :])
         for position, k in enumerate(chain)
     )
     return EliminationPlan(chain, tail, ancestors, shapes)
@@ -150,7 +150,8 @@ def _count(factors: Sequence[int], shapes: Sequence[tuple[int, int]]) -> int:
     return sum(shapes[k][0] * shapes[k][1] for k in factors)
 
 
-def _containing_level(products: CrossProducts, inner: int, outer: int) -> NDArray[np.int32]:
+def containing_level(products: CrossProducts, inner: int, outer: int) -> NDArray[np.int32]:
+    """For every level of a nested factor the level of the other that it occurs with."""
     own, theirs = oriented(products, inner, outer)
     containing = np.empty(len(own), dtype=np.int32)
     containing[own] = theirs

@@ -12,6 +12,7 @@ from formulaic.parser.types import Factor as FormulaFactor
 from numpy.typing import NDArray
 
 from mixedlearn.design import find_column
+from mixedlearn.engines.elimination import containing_level, is_nested
 from mixedlearn.fitted import FittedModel
 from mixedlearn.formula import as_pandas
 from mixedlearn.formula.terms import names_in
@@ -229,13 +230,4 @@ def group_columns(estimator: Any) -> list[tuple[str, ...]]:
 def parent_codes(model: FittedModel, k: int, j: int) -> NDArray[np.int32] | None:
     """For every level of factor k the level of factor j that it is nested in; None if it is not."""
     products = model.products if model.observed is None else model.observed
-    crossing = products.crossings[min(k, j), max(k, j)]
-    inner, outer = crossing.first, crossing.second
-    if k > j:
-        inner, outer = outer, inner
-    n_levels = len(model.blups[k])
-    if len(inner) != n_levels:
-        return None
-    parents = np.empty(n_levels, dtype=np.int32)
-    parents[inner] = outer
-    return parents
+    return containing_level(products, k, j) if is_nested(products, k, j) else None
