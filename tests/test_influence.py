@@ -370,7 +370,9 @@ def test_other_rows_are_refused():
 def test_labels_beside_X_are_asked_for():
     rows = draw(20)
     est = MixedLinearRegressor().fit(rows[FIXED], rows["y"], groups=rows["g"])
-    with pytest.raises(ValueError, match="no groups were passed"):
+    with pytest.raises(
+        ValueError, match="No groups were passed, but the model has the grouping factors 'g'"
+    ):
         influence(est, rows[FIXED], rows["y"])
 
 

@@ -77,14 +77,12 @@ class FittedState(BaseEstimator):
         self, X: Any, y: Any, groups: Any, sample_weight: Any
     ) -> tuple[Design, FloatArray, FloatArray | None]:
         """Rows that are said to be those of `fit`: design, response and weights."""
-        columns, labels = self._rows(X, groups)
+        columns, labels = self._labelled_rows(X, groups)
         response = check_response(self, columns, y)
         weights = check_weights(sample_weight, columns)
-        codes: list[NDArray[np.int32] | None] = [None] * len(self._fit_levels)
-        if labels:
-            pairs = zip(labels, self._fit_levels, strict=False)
-            codes = [look_up(own, known) for own, known in pairs]
-        return Design(columns, tuple(codes)), response, weights
+        pairs = zip(labels, self._fit_levels, strict=False)
+        codes = tuple(look_up(own, known) for own, known in pairs)
+        return Design(columns, codes), response, weights
 
     def _codes(
         self, labels: list[Labels], wanted: Sequence[str]

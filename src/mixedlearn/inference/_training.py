@@ -74,11 +74,6 @@ def training_rows(
     design, response, weights = estimator._training_rows(X, y, groups, sample_weight)
     weights = np.ones(len(response)) if weights is None else weights
     products, names = model.products, model.specification.factor_names
-    if any(codes is None for codes in design.codes):
-        raise ValueError(
-            f"The model has the grouping factors {', '.join(map(repr, names))}, but no groups were "
-            "passed: pass groups=... as to fit."
-        )
     n_present = int(np.count_nonzero(weights))
     if n_present != products.n_rows:
         raise ValueError(

@@ -281,8 +281,7 @@ class GroupLinesDisplay:
         if is_faceted:
             self.axes_ = _facets(ax, len(levels), caller)
         else:
-            own = single_axes(None, caller) if ax is None else ax
-            self.axes_ = panel_axes(own, 1, caller)
+            self.axes_ = panel_axes(single_axes(ax, caller), 1, caller)
         self.figure_ = self.axes_[0].figure
 
         from matplotlib.collections import LineCollection, PathCollection

@@ -182,7 +182,8 @@ class ResidualsDisplay:
         """
         model_of(estimator)
         _check(kind, against, max_points)
-        fitted_values = estimator.predict(X, groups)
+        is_fitted = against == "fitted"
+        drawn = estimator.predict(X, groups, random_effects="all" if is_fitted else "none")
         if kind == "scale_location":
             values = residuals_of_the_fit(
                 estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
@@ -194,15 +195,14 @@ class ResidualsDisplay:
                     "leverage one. Use kind='residuals'."
                 )
         else:
+            fitted_values = drawn if is_fitted else estimator.predict(X, groups)
             values = check_response(estimator, fitted_values, y) - fitted_values
             keep = np.ones(len(values), dtype=bool)
             weights = check_weights(sample_weight, fitted_values)
             if weights is not None:
                 values, keep = values * np.sqrt(weights), weights > 0.0
-        if against == "population":
-            fitted_values = estimator.predict(X, groups, random_effects="none")
         display = cls(
-            fitted_values=fitted_values[keep],
+            fitted_values=drawn[keep],
             residuals=values[keep],
             kind=kind,
             against=against,
