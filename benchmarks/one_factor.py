@@ -21,10 +21,10 @@ from _timing import extra_memory, print_table, time_in_turn
 from sklearn.linear_model import LinearRegression
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.cross_products import accumulate
+from mixedlearn.data.sums import accumulate
 from mixedlearn.datasets import load_sleepstudy
-from mixedlearn.design import make_specification
-from mixedlearn.problem import make_problem
+from mixedlearn.engines.choose import make_problem
+from mixedlearn.specification import make_specification
 
 OURS = "mixedlearn"
 SEED = 20260101

@@ -30,7 +30,7 @@ from _timing import extra_resident_memory, print_steps, print_table, time_in_tur
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_insteval
-from mixedlearn.engines.several_factors import SeveralFactorsEngine
+from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
 
 OURS = "mixedlearn"
 LME4 = "lme4"
@@ -42,13 +42,13 @@ R_SCRIPT = Path(__file__).with_suffix(".R")
 AGREEMENT = 1e-3
 GIB = 1 << 30
 
-ENGINE = "mixedlearn.engines.several_factors:SeveralFactorsEngine"
+ENGINE = "mixedlearn.engines.elimination.engine:SeveralFactorsEngine"
 STEPS = {
-    "encoding": ("mixedlearn.grouping:encode",),
-    "cross-products": ("mixedlearn.cross_products:accumulate",),
-    "reduction": ("mixedlearn.engines.reduced:reduce_several",),
+    "encoding": ("mixedlearn.data.labels:encode",),
+    "cross-products": ("mixedlearn.data.sums:accumulate",),
+    "reduction": ("mixedlearn.engines.elimination.reduced:reduce_several",),
     "elimination of the chain": (f"{ENGINE}._eliminate",),
-    "inverse of the tail": ("mixedlearn.engines.several_factors:solve_tail",),
+    "inverse of the tail": ("mixedlearn.engines.elimination.engine:solve_tail",),
     "X, y and BLUPs": (f"{ENGINE}._eliminate_data", f"{ENGINE}._scores"),
     "traces of the gradient": (f"{ENGINE}._information",),
     "average information": (f"{ENGINE}._average_information",),

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, optimize_batch, refitting
+from mixedlearn import MixedLinearRegressor
+from mixedlearn.data.labels import look_up
+from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.datasets import (
     load_dyestuff,
     load_dyestuff2,
@@ -17,12 +19,12 @@ from mixedlearn.datasets import (
     load_sleepstudy,
 )
 from mixedlearn.exceptions import DegenerateModelWarning
-from mixedlearn.fit import objective_at
-from mixedlearn.grouping import look_up
 from mixedlearn.inference import BootstrapResult, confidence_intervals, parametric_bootstrap
 from mixedlearn.inference._parameters import parameter_names
-from mixedlearn.refitting import OneFactorRefitter, Refitter, make_refitter
-from mixedlearn.responses import ResponseColumns
+from mixedlearn.model import refits
+from mixedlearn.model.fit import objective_at
+from mixedlearn.model.refits import OneFactorRefitter, Refitter, make_refitter
+from mixedlearn.search import batch
 
 
 def synthetic(n_levels=25, seed=0):
@@ -174,7 +176,7 @@ def test_batched_evaluations_are_those_of_single_engines(name):
 def test_what_a_batch_does_not_settle_is_settled_all_the_same(name, monkeypatch):
     simulated = Simulated(name)
     expected = simulated.refitter.refit(simulated.deviations[:, :6])
-    monkeypatch.setattr(optimize_batch, "MAX_STEPS", 1)
+    monkeypatch.setattr(batch, "MAX_STEPS", 1)
     found = simulated.refitter.refit(simulated.deviations[:, :6])
     for number in range(6):
         assert_same_model(found.model(number), expected.model(number))
@@ -301,7 +303,7 @@ def test_the_likelihood_of_a_refit_is_that_of_its_response():
 
 
 def test_processes_do_not_change_the_samples(monkeypatch):
-    monkeypatch.setattr(refitting, "MOST_IN_BATCH", 6)
+    monkeypatch.setattr(refits, "MOST_IN_BATCH", 6)
     model, X, _ = sleepstudy()
     first, second = (
         parametric_bootstrap(model, X, n_resamples=20, random_state=0, n_jobs=n_jobs)
@@ -444,7 +446,7 @@ class Counter:
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_callbacks_see_every_resample(n_jobs, monkeypatch):
     pytest.importorskip("sklearn.callback")
-    monkeypatch.setattr(refitting, "MOST_IN_BATCH", 3)
+    monkeypatch.setattr(refits, "MOST_IN_BATCH", 3)
     model, X, _ = sleepstudy()
     counter = Counter()
     model.set_callbacks(counter)

@@ -7,9 +7,9 @@ from sklearn.exceptions import NotFittedError
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_dyestuff, load_sleepstudy
-from mixedlearn.design import Term
 from mixedlearn.inference import drop1, likelihood_ratio_test
 from mixedlearn.inference.comparison import _droppable
+from mixedlearn.specification import Term
 from reference.two_factors import MODELS, dense_at, draw, fit
 
 SLOPE = {"groups": "g", "random_slopes": ["x1"]}
@@ -201,7 +201,7 @@ def test_aliased_columns_leave_nothing_to_test():
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
 @pytest.mark.parametrize(("model", "limit"), [*((name, 400) for name in MODELS), ("scalar", 0)])
 def test_drop1_against_fits_without_the_column(model, limit, monkeypatch):
-    monkeypatch.setattr("mixedlearn.description.MOST_JOINT_EFFECTS", limit)
+    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", limit)
     rows = draw(8)
     est = fit(rows, model)
     table = drop1(est)

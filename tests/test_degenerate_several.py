@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from mixedlearn import MixedLinearRegressor, description, lmer
+from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.engines import plan
 from mixedlearn.exceptions import DegenerateModelWarning
 from reference.dense import Dense
 
@@ -33,7 +34,7 @@ EFFECTS_B = np.array([1.0, -2.0, 0.5, 4.0, 0.0])
 @pytest.fixture(params=ENGINES, autouse=True)
 def engine(request, monkeypatch):
     """Every test here runs with both engines for several factors."""
-    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", ENGINES[request.param])
+    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param])
     return request.param
 
 

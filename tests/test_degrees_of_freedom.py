@@ -202,7 +202,7 @@ def test_elimination_gives_the_same_degrees_of_freedom(name, monkeypatch):
     problem = draw(name, weighted=True)
     joint = fit(problem)
     expected = coefficient_table(joint), variance_table(joint)
-    monkeypatch.setattr("mixedlearn.description.MOST_JOINT_EFFECTS", 0)
+    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", 0)
     model = fit(problem)
     np.testing.assert_allclose(coefficient_table(model), expected[0], rtol=1e-5)
     np.testing.assert_allclose(

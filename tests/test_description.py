@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, description
+from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_insteval, load_pastes, load_sleepstudy
+from mixedlearn.engines import plan
 
 
 def lines(model, X, **arguments):
@@ -98,9 +99,9 @@ def test_a_dense_block_that_does_not_fit_is_refused(monkeypatch):
     X = nested_and_crossed()
     y = np.random.default_rng(1).standard_normal(len(X))
     model = MixedLinearRegressor(groups=["pupil", "rater"])
-    monkeypatch.setattr(description, "_memory", lambda: 5 * 8 * 50**2)
+    monkeypatch.setattr(plan, "_memory", lambda: 5 * 8 * 50**2)
     model.fit(X[["pupil", "rater", "x"]], y)
-    monkeypatch.setattr(description, "_memory", lambda: 5 * 8 * 50**2 - 1)
+    monkeypatch.setattr(plan, "_memory", lambda: 5 * 8 * 50**2 - 1)
     with pytest.raises(MemoryError, match=r"'rater' \(50\).*needs 0\.0 GB.*Leave out"):
         model.fit(X[["pupil", "rater", "x"]], y)
     # Nested factors need no dense block, whatever their number.
@@ -108,15 +109,15 @@ def test_a_dense_block_that_does_not_fit_is_refused(monkeypatch):
 
 
 def test_a_machine_that_does_not_say_how_much_memory_it_has(monkeypatch):
-    monkeypatch.delattr(description.os, "sysconf")
-    assert description._memory() is None
+    monkeypatch.delattr(plan.os, "sysconf")
+    assert plan._memory() is None
 
 
 @pytest.mark.parametrize(("text", "expected"), [("max", 4096 * 1000), ("1234", 1234)])
 def test_the_limit_of_a_container_counts(text, expected, monkeypatch, tmp_path):
     limit = tmp_path / "memory.max"
     limit.write_text(text)
-    monkeypatch.setattr(description, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(plan, "CGROUP_LIMIT", limit)
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
-    monkeypatch.setattr(description.os, "sysconf", pages.__getitem__)
-    assert description._memory() == expected
+    monkeypatch.setattr(plan.os, "sysconf", pages.__getitem__)
+    assert plan._memory() == expected

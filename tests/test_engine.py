@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.bases import RandomBasis, fixed_basis, random_basis
-from mixedlearn.covariance import engine_structure, make_structure, triangular_chart
-from mixedlearn.cross_products import accumulate
+from mixedlearn.covariance.structures import engine_structure, make_structure, triangular_chart
+from mixedlearn.data.sums import accumulate
 from mixedlearn.engines import levels, one_factor
+from mixedlearn.engines.bases import RandomBasis, fixed_basis, random_basis
 from mixedlearn.engines.levels import no_levels, reduce_levels
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
-from mixedlearn.optimize import trust_region_step
+from mixedlearn.search.newton import trust_region_step
 from reference.brute_force import criterion
 
 OBJECTIVE = 1e-9

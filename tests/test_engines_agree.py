@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from mixedlearn import description
-from mixedlearn import problem as problems
-from mixedlearn.components import theta_hessian
-from mixedlearn.cross_products import accumulate
-from mixedlearn.design import make_specification
-from mixedlearn.engines import level_pairs
-from mixedlearn.engines.elimination import plan_elimination
+from mixedlearn.covariance.components import theta_hessian
+from mixedlearn.data.sums import accumulate
+from mixedlearn.engines import choose, plan
+from mixedlearn.engines.choose import make_problem
+from mixedlearn.engines.elimination import level_pairs
+from mixedlearn.engines.elimination.chain import plan_elimination
+from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
+from mixedlearn.engines.elimination.reduced import reduce_several
 from mixedlearn.engines.joint import JointEngine, reduce_jointly
 from mixedlearn.engines.levels import separate_levels
 from mixedlearn.engines.one_factor import OneFactorEngine
-from mixedlearn.engines.reduced import reduce_several
-from mixedlearn.engines.several_factors import SeveralFactorsEngine
-from mixedlearn.problem import make_problem
+from mixedlearn.specification import make_specification
 from reference.dense import Dense, DenseSolution
 
 OBJECTIVE = 1e-8
@@ -202,7 +201,7 @@ class Case:
 
     def several(self):
         """SeveralFactorsEngine and its fixed basis."""
-        first = problems.fixed_basis(
+        first = choose.fixed_basis(
             self.products, self.specification.fixed, self.specification.fit_intercept
         )
         n_effects = [structure.n_effects for structure in self.components.structures]
@@ -213,7 +212,7 @@ class Case:
         return Seen(SeveralFactorsEngine(reduced, self.components, n_levels, likelihood), fixed)
 
     def joint(self):
-        first = problems.fixed_basis(
+        first = choose.fixed_basis(
             self.products, self.specification.fixed, self.specification.fit_intercept
         )
         moments = reduce_jointly(self.products, first, self.problem.randoms)
@@ -350,9 +349,9 @@ def test_pairs_of_entries_that_are_not_listed(name, monkeypatch):
 def test_the_problem_chooses_by_the_number_of_effects(name, monkeypatch):
     case = Case(SEVERAL[name])
     n_effects = sum(z.shape[1] * m for z, m in zip(case.columns, case.n_levels, strict=True))
-    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", n_effects)
+    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", n_effects)
     assert isinstance(make_problem(case.products, case.specification).engine, JointEngine)
-    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", n_effects - 1)
+    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", n_effects - 1)
     made = make_problem(case.products, case.specification)
     assert isinstance(made.engine, SeveralFactorsEngine)
     assert_same_engine(case, Seen(made.engine, made.fixed), case.several(), same_hessian=True)

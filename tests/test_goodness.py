@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsW
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("model", MODELS)
 def test_conditional_aic_is_that_of_the_dense_hat_matrix(model, reml, limit, monkeypatch):
-    monkeypatch.setattr("mixedlearn.description.MOST_JOINT_EFFECTS", limit)
+    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", limit)
     rows = draw()
     est = fit(rows, model, reml=reml)
     found = conditional_aic(est)

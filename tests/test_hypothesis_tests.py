@@ -15,8 +15,8 @@ from scipy.stats import f as f_distribution
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_cake, load_sleepstudy
-from mixedlearn.design import Term
 from mixedlearn.inference import anova, coefficient_table, contrast_test
+from mixedlearn.specification import Term
 
 NO_GROUPS = "ignore::mixedlearn.exceptions.NoGroupsWarning"
 

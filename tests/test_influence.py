@@ -17,7 +17,7 @@ FILTER = pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarni
 def engine(request, monkeypatch):
     """Both engines of several factors."""
     if request.param == "elimination":
-        monkeypatch.setattr("mixedlearn.description.MOST_JOINT_EFFECTS", 0)
+        monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", 0)
 
 
 def again(rows):

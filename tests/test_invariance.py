@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.cross_products import accumulate
+from mixedlearn.data.sums import accumulate
 
 CRITERION = 1e-8
 ESTIMATES = 1e-7

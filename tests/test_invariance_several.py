@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, description
-from mixedlearn.cross_products import accumulate
+from mixedlearn import MixedLinearRegressor
+from mixedlearn.data.sums import accumulate
+from mixedlearn.engines import plan
 from mixedlearn.exceptions import DegenerateModelWarning
 
 CRITERION = 2e-8
@@ -45,7 +46,7 @@ ENGINES = {"joint": 10**6, "several": 0}
 @pytest.fixture(params=ENGINES, autouse=True)
 def engine(request, monkeypatch):
     """Every test here runs with both engines for several factors."""
-    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", ENGINES[request.param])
+    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param])
     return request.param
 
 
@@ -124,7 +125,7 @@ def test_the_engines_fit_the_same(name, monkeypatch):
     X, y, _ = data()
     fits = []
     for most in ENGINES.values():
-        monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", most)
+        monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", most)
         model = fit(X, y, weights_of(name), **MODELS[name])
         fits.append((model, model.predict(X, return_std=True)))
     (one, predicted), (other, expected) = fits

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, description
-from mixedlearn import problem as problems
+from mixedlearn import MixedLinearRegressor
+from mixedlearn.engines import choose, plan
+from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
 from mixedlearn.engines.joint import JointEngine
-from mixedlearn.engines.several_factors import SeveralFactorsEngine
 from reference.dense import Dense
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
@@ -53,7 +53,7 @@ MODELS = {
 
 @pytest.fixture(params=ENGINES)
 def engine(request, monkeypatch):
-    monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", ENGINES[request.param][0])
+    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param][0])
     return request.param
 
 
@@ -105,7 +105,7 @@ class Fit:
         self.y = response if y is None else y
         self.model = MixedLinearRegressor(reml=reml, **self.parameters)
         self.model.fit(X, self.y, sample_weight=weights)
-        made = problems.make_problem(self.model._model.products, self.model._model.specification)
+        made = choose.make_problem(self.model._model.products, self.model._model.specification)
         assert type(made.engine) is ENGINES[engine][1]
         self.names = self.parameters["groups"]
         n_levels = [X[factor].max() + 1 for factor in self.names]
@@ -194,7 +194,7 @@ def test_the_standard_deviation_needs_the_covariance_between_factors(name, engin
     fit = Fit(name, engine)
     at = training()[0]
     codes = [at[factor].to_numpy() for factor in fit.names]
-    made = problems.make_problem(fit.model._model.products, fit.model._model.specification)
+    made = choose.make_problem(fit.model._model.products, fit.model._model.specification)
     posterior = made.engine.posterior(fit.model._model.factors)
     columns = [z @ basis.to_user for z, basis in zip(fit.random(at), made.randoms, strict=True)]
     together = posterior.variance(columns, codes)

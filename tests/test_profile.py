@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq, minimize
 from scipy.stats import chi2
 
-import mixedlearn.description
+import mixedlearn.engines.plan
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import (
     load_dyestuff,
@@ -204,7 +204,7 @@ def test_ends_of_intervals_are_where_the_profile_reaches_the_quantile(make):
 def test_elimination_gives_the_same_profiles(make, monkeypatch):
     joint = make()
     expected = [ends(joint, name) for name in names_of(joint)]
-    monkeypatch.setattr(mixedlearn.description, "MOST_JOINT_EFFECTS", 0)
+    monkeypatch.setattr(mixedlearn.engines.plan, "MOST_JOINT_EFFECTS", 0)
     eliminated = make()
     found = [ends(eliminated, name) for name in names_of(eliminated)]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)

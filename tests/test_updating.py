@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import MixedLinearRegressor, description, inference
-from mixedlearn.cross_products import accumulate, merge
+from mixedlearn import MixedLinearRegressor, inference
+from mixedlearn.data.sums import accumulate, merge
 from mixedlearn.datasets import load_pastes, load_sleepstudy
+from mixedlearn.engines import plan
 from reference.dense import spread
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -119,7 +120,7 @@ class Exact:
 @pytest.fixture(params=["joint", "elimination"])
 def engine(request, monkeypatch):
     if request.param == "elimination":
-        monkeypatch.setattr(description, "MOST_JOINT_EFFECTS", 0)
+        monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", 0)
     return request.param
 
 

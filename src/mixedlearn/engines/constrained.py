@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
 from mixedlearn.engines.protocol import Evaluation, Objective
 
 FloatArray = NDArray[np.float64]

@@ -30,10 +30,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.bases import FixedBasis, RandomBasis
-from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
-from mixedlearn.covariance import PIVOT_TOLERANCE
-from mixedlearn.cross_products import CrossProducts
+from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.covariance.structures import PIVOT_TOLERANCE
+from mixedlearn.data.sums import CrossProducts
+from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments

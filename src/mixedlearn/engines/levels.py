@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.bases import FixedBasis, RandomBasis
-from mixedlearn.covariance import PIVOT_TOLERANCE
-from mixedlearn.cross_products import CrossProducts
+from mixedlearn.covariance.structures import PIVOT_TOLERANCE
+from mixedlearn.data.sums import CrossProducts
+from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.protocol import FixedEffects
 
 FloatArray = NDArray[np.float64]

@@ -30,8 +30,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.components import VarianceComponents, theta_gradient, theta_hessian
-from mixedlearn.covariance import CovarianceStructure
+from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.covariance.structures import CovarianceStructure
 from mixedlearn.engines.levels import (
     LevelMoments,
     LevelPosterior,

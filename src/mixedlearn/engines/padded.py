@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.components import VarianceComponents
+from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.engines.protocol import Engine, Evaluation, FixedEffects, Posterior
 
 FloatArray = NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.components import VarianceComponents
+from mixedlearn.covariance.components import VarianceComponents
 
 FloatArray = NDArray[np.float64]
 

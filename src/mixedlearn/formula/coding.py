@@ -24,9 +24,9 @@ from formulaic.utils.null_handling import find_nulls
 from interface_meta import override
 from numpy.typing import NDArray
 
+from mixedlearn.data.labels import shown
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.terms import message_of, variables_of
-from mixedlearn.grouping import shown
 
 FloatArray = NDArray[np.float64]
 

@@ -27,8 +27,8 @@ import numpy as np
 from formulaic.materializers.types import ScopedTerm
 from numpy.typing import NDArray
 
-from mixedlearn.design import Term
 from mixedlearn.formula.coding import Coding
+from mixedlearn.specification import Term
 
 FloatArray = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ import pandas as pd
 from formulaic import SimpleFormula
 from numpy.typing import NDArray
 
-from mixedlearn.design import INTERCEPT, Specification, Term, make_specification
+from mixedlearn.data.labels import Labels, as_labels, interaction
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
 from mixedlearn.formula.hypotheses import fixed_terms
@@ -31,7 +31,7 @@ from mixedlearn.formula.parser import (
 )
 from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
-from mixedlearn.grouping import Labels, as_labels, interaction
+from mixedlearn.specification import INTERCEPT, Specification, Term, make_specification
 
 FloatArray = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixedlearn.design import Factor, Specification
 from mixedlearn.formula.parser import quoted
+from mixedlearn.specification import Factor, Specification
 
 
 @dataclass(frozen=True, slots=True)

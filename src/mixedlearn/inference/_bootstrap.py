@@ -17,16 +17,16 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 
-from mixedlearn._callbacks import run_with_progress
-from mixedlearn.fitted import FittedModel
-from mixedlearn.grouping import look_up, shown
+from mixedlearn.data.labels import look_up, shown
+from mixedlearn.data.responses import ResponseColumns, check_same_rows
+from mixedlearn.estimator.callbacks import run_with_progress
+from mixedlearn.estimator.validation import check_count, check_weights
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
-from mixedlearn.refitting import Refits, Refitter, make_refitter
-from mixedlearn.responses import ResponseColumns, check_same_rows
-from mixedlearn.simulation import make_generator, random_design
-from mixedlearn.validation import check_count, check_weights
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.refits import Refits, Refitter, make_refitter
+from mixedlearn.model.simulation import make_generator, random_design
 
 FloatArray = NDArray[np.float64]
 Statistic = Callable[[Any], Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixedlearn.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel
 
 # A likelihood-ratio statistic below this is the optimiser's tolerance.
 NO_STATISTIC = 1e-7

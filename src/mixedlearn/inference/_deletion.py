@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.cross_products import Crossing, CrossProducts
-from mixedlearn.fit import engine_theta, refit
-from mixedlearn.fitted import FittedModel
+from mixedlearn.data.sums import Crossing, CrossProducts
+from mixedlearn.engines.choose import make_problem
 from mixedlearn.inference._training import TrainingRows
 from mixedlearn.inference.residuals import conditional_residuals, row_leverage
-from mixedlearn.problem import make_problem
+from mixedlearn.model.fit import engine_theta, refit
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

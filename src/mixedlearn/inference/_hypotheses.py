@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.bases import fixed_columns
-from mixedlearn.design import Specification, Term
+from mixedlearn.engines.bases import fixed_columns
 from mixedlearn.exceptions import did_you_mean
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import as_numbers
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.specification import Specification, Term
 
 FloatArray = NDArray[np.float64]
 

@@ -29,11 +29,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance import CovarianceStructure, engine_structure
+from mixedlearn.covariance.structures import CovarianceStructure, engine_structure
+from mixedlearn.engines.choose import of_factors
 from mixedlearn.engines.joint import reduce_jointly, whitening
 from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
-from mixedlearn.fitted import FittedModel
-from mixedlearn.problem import of_factors
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

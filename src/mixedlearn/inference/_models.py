@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from mixedlearn.fit import refit
-from mixedlearn.fitted import FittedModel
-from mixedlearn.updating import of_the_fit
+from mixedlearn.model.fit import refit
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.updating import of_the_fit
 
 
 def model_of(estimator: Any) -> FittedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixedlearn.design import Factor, Specification
+from mixedlearn.specification import Factor, Specification
 
 
 def what_is_missing(smaller: Specification, larger: Specification) -> str:

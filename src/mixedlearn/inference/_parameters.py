@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance import correlations
-from mixedlearn.design import Specification
+from mixedlearn.covariance.structures import correlations
 from mixedlearn.exceptions import did_you_mean
-from mixedlearn.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.optimize import FEW_LEVELS
-from mixedlearn.problem import Problem
+from mixedlearn.engines.choose import Problem
+from mixedlearn.search.newton import FEW_LEVELS
 
 FloatArray = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.cross_products import CrossProducts
-from mixedlearn.design import Specification
+from mixedlearn.data.sums import CrossProducts
+from mixedlearn.engines.choose import Problem, make_problem
 from mixedlearn.engines.constrained import (
     ConstrainedEngine,
     DrawnAngle,
@@ -28,13 +28,13 @@ from mixedlearn.engines.constrained import (
     noise_log_variance,
 )
 from mixedlearn.engines.protocol import Engine, Objective
-from mixedlearn.fit import MAX_ITER, TOL, refit
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._parameters import Parameter, parameter_value
 from mixedlearn.inference._profile_starts import other_starts
-from mixedlearn.optimize import Optimum, descend, minimise_from
-from mixedlearn.problem import Problem, make_problem
-from mixedlearn.submodels import with_coef_held, without_coefs, without_effects
+from mixedlearn.model.fit import MAX_ITER, TOL, refit
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.submodels import with_coef_held, without_coefs, without_effects
+from mixedlearn.search.newton import Optimum, descend, minimise_from
+from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 

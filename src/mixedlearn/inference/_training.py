@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.design import Design
-from mixedlearn.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 

@@ -34,9 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, fdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._kenward_roger import kenward_roger
 from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

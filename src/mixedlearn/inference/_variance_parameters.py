@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from mixedlearn.components import VarianceComponents
+from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.engines.protocol import Evaluation
-from mixedlearn.fitted import FittedModel
-from mixedlearn.optimize import FLAT_CURVATURE, ROUNDING_CURVATURE, local_model
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.search.newton import FLAT_CURVATURE, ROUNDING_CURVATURE, local_model
 
 FloatArray = NDArray[np.float64]
 

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from mixedlearn.cross_products import CrossProducts
-from mixedlearn.design import Factor, Specification, Term
-from mixedlearn.fit import refit as refit_model
-from mixedlearn.fitted import FittedModel
+from mixedlearn.data.sums import CrossProducts
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of
 from mixedlearn.inference._nested import what_is_missing
 from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
-from mixedlearn.submodels import without_coefs
+from mixedlearn.model.fit import refit as refit_model
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.submodels import without_coefs
+from mixedlearn.specification import Factor, Specification, Term
 
 # Means and sums of squares of the response that differ by less than this share are the same.
 SAME_DATA = 1e-9

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.fitted import FittedModel
+from mixedlearn.engines.choose import make_problem
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._text import lines_html
-from mixedlearn.problem import make_problem
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.design import plain_name
-from mixedlearn.fit import refit
-from mixedlearn.fitted import FittedModel
+from mixedlearn.estimator.validation import check_count
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
 from mixedlearn.inference._models import model_of, with_criterion
 from mixedlearn.inference._text import lines_html, p_text
-from mixedlearn.simulation import make_generator
-from mixedlearn.submodels import without_coefs, without_effects
-from mixedlearn.validation import check_count
+from mixedlearn.model.fit import refit
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.simulation import make_generator
+from mixedlearn.model.submodels import without_coefs, without_effects
+from mixedlearn.specification import plain_name
 
 FloatArray = NDArray[np.float64]
 

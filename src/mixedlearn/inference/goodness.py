@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference.conditional import response_without_fixed
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.design import plain_name
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._deletion import (
     Deletion,
     Remainders,
@@ -25,6 +23,8 @@ from mixedlearn.inference._parameters import estimates, parameter_names
 from mixedlearn.inference._text import lines_html, table_html, table_text
 from mixedlearn.inference._training import TrainingRows, training_rows
 from mixedlearn.inference.residuals import leverages
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.specification import plain_name
 
 FloatArray = NDArray[np.float64]
 

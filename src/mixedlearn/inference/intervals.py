@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mixedlearn.fitted import FittedModel
+from mixedlearn.engines.choose import Problem
 from mixedlearn.inference._bootstrap import parametric_bootstrap
 from mixedlearn.inference._models import (
     check_level,
@@ -26,7 +26,7 @@ from mixedlearn.inference._profile_curve import profile_interval
 from mixedlearn.inference._profilers import make_profiler
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
 from mixedlearn.inference.tables import variance_errors
-from mixedlearn.problem import Problem
+from mixedlearn.model.fitted import FittedModel
 
 Interval = tuple[float, float]
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mixedlearn.estimator.validation import check_count
 from mixedlearn.inference._models import as_numbers, model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
 from mixedlearn.inference._profile_curve import profile_curve, profile_interval, signed_root
 from mixedlearn.inference._profilers import Profiler, make_profiler
 from mixedlearn.inference._text import lines_html
-from mixedlearn.validation import check_count
 
 FloatArray = NDArray[np.float64]
 

@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.design import Design
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._training import TrainingRows, training_rows
-from mixedlearn.prediction import predict_mean
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.prediction import predict_mean
+from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixedlearn.covariance import correlations
-from mixedlearn.fitted import FittedModel
+from mixedlearn.covariance.structures import correlations
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._text import table_html, table_text
 from mixedlearn.inference.tables import coefficient_table, variance_errors
+from mixedlearn.model.fitted import FittedModel
 
 DDF_NAMES = {
     "satterthwaite": "Satterthwaite's degrees of freedom",

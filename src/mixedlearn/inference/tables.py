@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance import correlations
-from mixedlearn.fitted import FittedModel
+from mixedlearn.covariance.structures import correlations
 from mixedlearn.inference._models import check_level, model_of
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
@@ -19,6 +18,7 @@ from mixedlearn.inference._uncertainty import (
     two_sided_p,
 )
 from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 

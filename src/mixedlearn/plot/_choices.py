@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mixedlearn.design import Specification, plain_name
 from mixedlearn.exceptions import did_you_mean
+from mixedlearn.specification import Specification, plain_name
 
 
 def chosen_factors(

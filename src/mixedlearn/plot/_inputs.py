@@ -11,12 +11,12 @@ import pandas as pd
 from formulaic.parser.types import Factor as FormulaFactor
 from numpy.typing import NDArray
 
-from mixedlearn.design import find_column
-from mixedlearn.engines.elimination import containing_level, is_nested
-from mixedlearn.fitted import FittedModel
+from mixedlearn.engines.elimination.chain import containing_level, is_nested
 from mixedlearn.formula import as_pandas
 from mixedlearn.formula.terms import names_in
 from mixedlearn.inference._models import model_of
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.specification import find_column
 
 FloatArray = NDArray[np.float64]
 

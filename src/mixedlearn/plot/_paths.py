@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.design import Design
-from mixedlearn.grouping import as_labels, encode
+from mixedlearn.data.labels import as_labels, encode
+from mixedlearn.model.prediction import predict_mean
 from mixedlearn.plot._inputs import (
     Covariate,
     constant_codes,
@@ -18,7 +18,7 @@ from mixedlearn.plot._inputs import (
     is_number,
     typical_rows,
 )
-from mixedlearn.prediction import predict_mean
+from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 

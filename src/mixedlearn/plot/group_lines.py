@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.data.labels import encode, shown
+from mixedlearn.estimator.validation import check_response
 from mixedlearn.exceptions import did_you_mean
-from mixedlearn.grouping import encode, shown
 from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
     covariate_frame,
@@ -36,7 +37,6 @@ from mixedlearn.plot._style import (
     style,
 )
 from mixedlearn.plot._text import level_text, plain_text, shortened
-from mixedlearn.validation import check_response
 
 FloatArray = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, norm
 
-from mixedlearn.fitted import FittedModel
 from mixedlearn.inference import residuals
 from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.model.fitted import FittedModel
 from mixedlearn.plot._choices import chosen_effects, chosen_factors
 from mixedlearn.plot._style import INK, object_array, panel_axes, points_style, set_title, style
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gamma
 
+from mixedlearn.estimator.validation import check_count, check_response, check_weights
 from mixedlearn.inference import residuals as residuals_of_the_fit
 from mixedlearn.inference._models import model_of
 from mixedlearn.plot._style import BLUE, GREY, INK, legend_above, points_style, single_axes, style
-from mixedlearn.validation import check_count, check_response, check_weights
 
 FloatArray = NDArray[np.float64]
 

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.design import Design
-from mixedlearn.fitted import FittedModel
+from mixedlearn.estimator.validation import is_frame
 from mixedlearn.formula import as_pandas
 from mixedlearn.inference._models import normal_quantile
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
     covariates,
@@ -33,8 +34,7 @@ from mixedlearn.plot._style import (
     style,
 )
 from mixedlearn.plot._text import level_text, plain_text, shortened
-from mixedlearn.prediction import predict_mean, predict_std
-from mixedlearn.validation import is_frame
+from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 

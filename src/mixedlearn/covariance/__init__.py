@@ -1,0 +1,1 @@
+"""Covariances of the random effects of a level."""

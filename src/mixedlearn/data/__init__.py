@@ -1,0 +1,1 @@
+"""Rows, and the sums over rows that determine the likelihood."""

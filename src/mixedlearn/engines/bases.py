@@ -1,0 +1,254 @@
+"""Bases: orthonormal fixed and random columns, built from the cross-products.
+
+The engines work in columns of unit size that are orthogonal over all rows, so that a fit does not
+depend on the units or the origin of a covariate. Notation, with b the basis columns of
+`cross_products` and m the number of levels:
+
+    user's columns    X = b F,        y = b f_y,        Z = b_z S
+    engine's columns  X* = X R^-1,    y* = (y - X b_ols) / scale,    Z* = Z T
+    where             X*'X* = I,      y*'y* = n - p,    Z*'Z* = m I (in a block of free covariances)
+
+    beta = b_ols + scale R^-1 beta*,    D = T D* T'
+
+A fixed column that is a linear combination of earlier ones is aliased: it is left out of X* and its
+coefficient is zero, as in R's ``lm``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.data.sums import CrossProducts
+
+FloatArray = NDArray[np.float64]
+
+# A column whose residual on the earlier ones keeps less than this share of its square is aliased.
+ALIAS_TOLERANCE = 1e-11
+# Two columns whose squared correlation is one but for this are multiples of each other.
+ROUNDING_TOLERANCE = 1e-14
+# Values that differ by less than this share of their mean are one value, as far as doubles tell.
+CONSTANT_TOLERANCE = 1e-13
+# Below this share of y's square, a residual sum of squares is rounding error.
+EXACT_FIT_TOLERANCE = 1e-14
+
+
+@dataclass(frozen=True, slots=True)
+class FixedBasis:
+    """Orthonormal fixed columns and the residual response.
+
+    Attributes
+    ----------
+    columns : ndarray of shape (k + 2, p)
+        X* in terms of the basis columns.
+    response : ndarray of shape (k + 2,)
+        y* in terms of the basis columns.
+    scale : float
+        Residual standard deviation of ordinary least squares; y* has residual variance one.
+    offset : ndarray of shape (p_user,)
+        Coefficients of ordinary least squares, intercept first if there is one; aliased ones zero.
+    to_user : ndarray of shape (p_user, p)
+        ``beta = offset + scale * to_user @ beta*``.
+    aliased : ndarray of shape (p_user,), bool
+        Columns left out.
+    log_det_gram : float
+        log|X'X| of the user's columns that are kept.
+    is_exact : bool
+        Whether the fixed columns reproduce the response but for rounding.
+    """
+
+    columns: FloatArray
+    response: FloatArray
+    scale: float
+    offset: FloatArray
+    to_user: FloatArray
+    aliased: NDArray[np.bool_]
+    log_det_gram: float
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBasis:
+    """Well-scaled columns of the random effects.
+
+    Attributes
+    ----------
+    columns : ndarray of shape (n_z, q*)
+        Z* in terms of the z columns of the cross-products.
+    to_user : ndarray of shape (q, q*)
+        T: ``D = T D* T'`` and ``b = T b*``.
+    from_user : ndarray of shape (q*, q)
+        ``D* = from_user D from_user'`` gives the same model.
+    kept : ndarray of shape (q*,), int
+        The effects that stay. The column of any other is a combination of earlier ones; its
+        variance is zero.
+    """
+
+    columns: FloatArray
+    to_user: FloatArray
+    from_user: FloatArray
+    kept: NDArray[np.intp]
+
+
+def fixed_basis(
+    products: CrossProducts, columns: tuple[int, ...], fit_intercept: bool
+) -> FixedBasis:
+    """Orthonormalise the fixed columns and take ordinary least squares out of the response.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    columns : tuple of int
+        Columns of X with a fixed effect.
+    fit_intercept : bool
+        Whether the constant is a fixed column; without it the shift of the columns is undone.
+    """
+    shift = products.shift[:-1][list(columns)]
+    user = fixed_columns(products, columns, fit_intercept)
+    response = np.zeros(len(products.gram))
+    response[-1] = 1.0
+    if not fit_intercept:
+        response[0] = products.shift[-1]
+
+    gram = user.T @ products.gram @ user
+    magnitudes = products.gram[0, 0] * shift**2
+    if fit_intercept:
+        magnitudes = np.append(0.0, magnitudes)
+    kept, root = _independent_columns(gram, CONSTANT_TOLERANCE**2 * magnitudes)
+    inverse_root = np.linalg.inv(root)
+    orthonormal = user[:, kept] @ inverse_root
+
+    projection = orthonormal.T @ (products.gram @ response)
+    residual = response - orthonormal @ projection
+    residual_square = float(residual @ products.gram @ residual)
+    total = float(response @ products.gram @ response)
+    magnitude = products.gram[0, 0] * products.shift[-1] ** 2
+    n_residual = products.n_rows - len(kept)
+    negligible = max(EXACT_FIT_TOLERANCE * total, CONSTANT_TOLERANCE**2 * magnitude)
+    is_exact = n_residual <= 0 or residual_square <= negligible
+    scale = 1.0 if is_exact else float(np.sqrt(residual_square / n_residual))
+
+    to_user = np.zeros((user.shape[1], len(kept)))
+    to_user[kept] = inverse_root
+    offset = to_user @ projection
+    if fit_intercept:
+        to_user[0] -= shift @ to_user[1:]
+        offset[0] += products.shift[-1] - shift @ offset[1:]
+    aliased = np.ones(user.shape[1], bool)
+    aliased[kept] = False
+    return FixedBasis(
+        columns=orthonormal,
+        response=residual / scale,
+        scale=scale,
+        offset=offset,
+        to_user=to_user,
+        aliased=aliased,
+        log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
+        is_exact=bool(is_exact),
+    )
+
+
+def fixed_columns(
+    products: CrossProducts, columns: tuple[int, ...], fit_intercept: bool
+) -> FloatArray:
+    """The fixed columns in terms of the basis columns: F, of shape (k + 2, p_user).
+
+    With an intercept they keep the shift of the basis columns, which changes the intercept alone.
+    """
+    positions = np.array(columns, dtype=int) + 1
+    user = np.zeros((len(products.gram), len(positions) + fit_intercept))
+    user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
+    if fit_intercept:
+        user[0, 0] = 1.0
+    else:
+        user[0] = products.shift[positions - 1]
+    return user
+
+
+def random_basis(
+    products: CrossProducts, k: int, random_intercept: bool, structure: CovarianceStructure
+) -> RandomBasis:
+    """Scale the random columns of factor k and orthogonalise those of free covariances.
+
+    A change of basis leaves the model as it is only within a block of effects whose covariances are
+    all free: the whole of a full covariance, single effects of a diagonal one. A scalar covariance
+    allows a common scale, a mask without such blocks a scale for each effect and some shifts.
+    """
+    z = list(products.z_columns[k])
+    gram = products.gram[np.ix_(z, z)] / products.grouped[k].shape[2]
+    shift = products.shift[np.array(z[1:], dtype=int) - 1]
+    # The user's columns in terms of the z columns: slopes get their shift back.
+    user = np.eye(len(z))
+    user[0, 1:] = shift
+    negligible = np.append(0.0, CONSTANT_TOLERANCE**2 * gram[0, 0] * shift**2)
+    if not random_intercept:
+        user, negligible = user[:, 1:], negligible[1:]
+    q = user.shape[1]
+    if structure.kind == "scalar" or not structure.has_full_blocks:
+        unshift = np.eye(q)
+        if random_intercept and structure.kind != "scalar":
+            # A slope may take up the shift if the intercept has every covariance that it has.
+            absorbed = ~(structure.mask & ~structure.mask[0]).any(axis=1)
+            absorbed[0] = False
+            unshift[0, absorbed] = -shift[absorbed[1:]]
+        columns = user @ unshift
+        sizes = np.sqrt(np.diag(columns.T @ gram @ columns))
+        if structure.kind == "scalar":
+            sizes[:] = np.sqrt(np.mean(sizes**2))
+        from_user = sizes[:, None] * np.linalg.inv(unshift)
+        kept = np.flatnonzero(sizes) if structure.kind != "scalar" else np.arange(q)
+        sizes = np.where(sizes > 0.0, sizes, 1.0)
+        return RandomBasis(
+            (columns / sizes)[:, kept], (unshift / sizes)[:, kept], from_user[kept], kept
+        )
+    columns, to_user, from_user = np.zeros((len(z), q)), np.zeros((q, q)), np.zeros((q, q))
+    is_kept = np.zeros(q, bool)
+    for block in structure.blocks():
+        start, unshift = user[:, block], np.eye(len(block))
+        if random_intercept and block[0] == 0:
+            # With the intercept in the block, the shift is a change of basis like any other.
+            start, unshift[0, 1:] = np.eye(len(z))[:, block], -shift[block[1:] - 1]
+        kept, root = _independent_columns(start.T @ gram @ start, negligible[block])
+        inverse_root = np.linalg.inv(root)
+        own = block[kept]
+        is_kept[own] = True
+        columns[:, own] = start[:, kept] @ inverse_root
+        to_user[np.ix_(block, own)] = unshift[:, kept] @ inverse_root
+        from_user[np.ix_(own, block)] = columns[:, own].T @ gram @ user[:, block]
+    if structure.kind == "diagonal":
+        is_kept &= ~_proportional_columns(user.T @ gram @ user)
+    kept = np.flatnonzero(is_kept)
+    return RandomBasis(columns[:, kept], to_user[:, kept], from_user[kept], kept)
+
+
+def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
+    """Columns that are a multiple of an earlier one, but for rounding."""
+    squares = np.diag(gram)
+    products = np.outer(squares, squares)
+    proportional = (products > 0.0) & (products - gram**2 <= ROUNDING_TOLERANCE * products)
+    return np.asarray(np.tril(proportional, -1).any(axis=1))
+
+
+def _independent_columns(
+    gram: FloatArray, negligible: FloatArray
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Columns that are no combination of earlier ones, and the upper Cholesky root of their Gram.
+
+    A column whose residual square falls below ``negligible`` counts as dependent as well: it
+    differs from a constant by rounding error only.
+    """
+    kept: list[int] = []
+    root = np.zeros((len(gram), len(gram)))
+    for j in range(len(gram)):
+        rank = len(kept)
+        column = np.linalg.solve(root[:rank, :rank].T, gram[kept, j])
+        pivot = gram[j, j] - np.dot(column, column)
+        if pivot > max(ALIAS_TOLERANCE * gram[j, j], negligible[j]):
+            root[:rank, rank] = column
+            root[rank, rank] = np.sqrt(pivot)
+            kept.append(j)
+    rank = len(kept)
+    return np.array(kept, dtype=np.intp), root[:rank, :rank]

@@ -1,0 +1,1 @@
+"""Several grouping factors: elimination, level by level where that is possible."""

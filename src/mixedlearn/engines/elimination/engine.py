@@ -1,0 +1,504 @@
+"""Several grouping factors: the likelihood by elimination, level by level where that is possible.
+
+Notation
+--------
+The stages s = 0, 1, ... of the chain are eliminated in turn, the tail last (`elimination`,
+`reduced`, `tail`). At stage s, ``V_s`` contains the random effects of stages 0 to s. With U_i the
+root of the level's cross-products under ``V_(s-1)``, A_i, R_i, Y_i the later stages' columns, the
+tail's and X and y in the same rows, and ``L_i L_i' = I + U_i D U_i'``,
+
+    P_i = L_i^-1 U_i,    K_i = L_i^-1 [A_i R_i Y_i]
+    log|V_s| = log|V_(s-1)| + sum_i log|L_i L_i'|
+    c'V_s^-1 c = (what lies outside the rows) + sum_i K_i'K_i           for all columns c
+
+Everything is a sum of squares up to the tail, whose own products S lose
+``sum_i R_i'(I - (L_i L_i')^-1) R_i`` at each stage: one product of sparse rows instead of two. For
+the derivatives the stages are passed in reverse: the BLUPs of all columns c at once, ``F_s = D
+Z_s'V^-1 c``, come from those of the later stages,
+
+    Z_s'V^-1 c = P_i'(K_c - K_A F_A - K_R F_R)
+
+and with ``N_i = P_i'K_i``, C the covariance of the later random effects given y and beta,
+
+    sum_i Z_i'V^-1 Z_i = sum_i (P_i'P_i - N_i C N_i')
+
+where C is a small matrix for each level of the chain plus one for the tail (B of `tail`): no
+inverse across blocks is formed. The second derivative is average information (Gilmour, Thompson &
+Cullis 1995): with ``w_E = Z E u`` and ``P = V^-1 - V^-1 X H^-1 X'V^-1``
+
+    w_E'P w_F / s2 - g_E g_F / df,        g_E = sum_i u_i'E u_i / s2
+
+to which `components` adds the exact second-order term of D in theta. It agrees with the Hessian on
+average and takes one solution for each entry of the D_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.engines.elimination.level_pairs import forms_of_rows, gram_of_rows
+from mixedlearn.engines.elimination.links import Link, forms_through_chain, link_stages
+from mixedlearn.engines.elimination.posterior import SeveralFactorsPosterior
+from mixedlearn.engines.elimination.reduced import (
+    DataProducts,
+    ReducedProducts,
+    Spans,
+    Stage,
+    add_data,
+    add_effects,
+    sum_by_level,
+)
+from mixedlearn.engines.elimination.tail import Tail, solve_tail
+from mixedlearn.engines.levels import (
+    coef_within,
+    factorise,
+    factorise_with_inverse,
+    solve_levels,
+    sum_over_rows,
+)
+from mixedlearn.engines.likelihood import ProfiledLikelihood
+from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.protocol import (
+    Curvature,
+    Evaluation,
+    FixedEffects,
+    worthless_evaluation,
+)
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedStage:
+    """A stage at one theta.
+
+    Attributes
+    ----------
+    to_rows : ndarray of shape (r, q, m) or None
+        What turns products with the stage's columns into its rows; None for stage 0, whose rows are
+        given.
+    spans : Spans
+        ``[A_i, R_i]``.
+    inverse : ndarray of shape (r, r, m)
+        ``L_i^-1``.
+    projected : ndarray of shape (r, q, m)
+        P_i.
+    solved : Spans
+        ``L_i^-1 [A_i, R_i]``.
+    log_det : float
+        ``sum_i log|L_i L_i'|``.
+    """
+
+    to_rows: FloatArray | None
+    spans: Spans
+    inverse: FloatArray
+    projected: FloatArray
+    solved: Spans
+    log_det: float
+
+
+@dataclass(frozen=True, slots=True)
+class Elimination:
+    """All stages and the tail at one theta.
+
+    Attributes
+    ----------
+    covariances : list of ndarray of shape (q, q)
+        D of every factor.
+    stages : list of SolvedStage
+    tail : Tail
+    """
+
+    covariances: list[FloatArray]
+    stages: list[SolvedStage]
+    tail: Tail
+
+    @property
+    def log_det(self) -> float:
+        """log|V|."""
+        return sum(stage.log_det for stage in self.stages) + self.tail.log_det
+
+
+@dataclass(frozen=True, slots=True)
+class EliminatedData:
+    """Columns c after the elimination of all random effects.
+
+    Attributes
+    ----------
+    solved : list of ndarray of shape (r, c, m)
+        ``K_c`` of every stage.
+    tail : ndarray of shape (T, c)
+        ``Z_t'V_c^-1 c`` of the tail.
+    tail_blups : ndarray of shape (T, c)
+        BLUPs of the tail.
+    cross : ndarray of shape (c, c)
+        ``c'V^-1 c``.
+    """
+
+    solved: list[FloatArray]
+    tail: FloatArray
+    tail_blups: FloatArray
+    cross: FloatArray
+
+
+class SeveralFactorsEngine:
+    """The likelihood with several grouping factors.
+
+    Parameters
+    ----------
+    reduced : ReducedProducts
+    components : VarianceComponents
+        Structures of the D_k in the engine's columns.
+    n_levels : tuple of int
+        Number of levels of every factor.
+    likelihood : ProfiledLikelihood
+    """
+
+    has_exact_hessian = False
+
+    def __init__(
+        self,
+        reduced: ReducedProducts,
+        components: VarianceComponents,
+        n_levels: tuple[int, ...],
+        likelihood: ProfiledLikelihood,
+    ):
+        self.components = components
+        self.n_levels = n_levels
+        self.likelihood = likelihood
+        self.within_variance = reduced.within_variance
+        self._reduced = reduced
+        self._directions = components.directions()
+        # The last elimination is kept, for the BLUPs at the optimum.
+        self._last: tuple[bytes, Elimination] | None = None
+        self.size = (
+            reduced.columns.size + reduced.data.rows.size + reduced.tail_rows.rows.size
+        ) + reduced.effects.tail.size
+
+    def start(self) -> tuple[FloatArray, ...]:
+        """Variances by the method of moments, from the residuals of ordinary least squares."""
+        return self._moments_of(np.zeros(self.likelihood.n_fixed))
+
+    def start_from_within(self) -> tuple[FloatArray, ...]:
+        """Variances by moments, from the residuals of the regression within levels of stage 0."""
+        return self._moments_of(coef_within(self._reduced.data.gram))
+
+    def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
+        starting, data = self._reduced.starting, self._reduced.data
+        contrast = np.append(-coef, 1.0)
+        squares, counts, sizes = [], [], []
+        for products, own in zip(starting.data, starting.sizes, strict=True):
+            moments = np.einsum("c,acm->am", contrast, products)
+            positive = own > 0.0
+            ratio = np.where(positive, np.square(moments) / np.where(positive, own, 1.0), 0.0)
+            squares += ratio.sum(axis=1).tolist()
+            counts += positive.sum(axis=1).tolist()
+            sizes += own.sum(axis=1).tolist()
+        residual = np.einsum("c,rcm->rm", contrast, data.rows)
+        variances = start_from_moments(
+            squares=np.array(squares),
+            counts=np.array(counts),
+            sizes=np.array(sizes),
+            overlaps=starting.overlaps,
+            total=float(contrast @ data.gram @ contrast + np.vdot(residual, residual)),
+            df=self.likelihood.total,
+        )
+        bounds = np.cumsum([structure.n_effects for structure in self.components.structures])
+        return tuple(np.diag(part) for part in np.split(variances, bounds[:-1]))
+
+    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
+        """Objective, gradient and average information; see the module's head for the formulas."""
+        factors = self.components.factors_from_theta(theta)
+        likelihood = self.likelihood
+        try:
+            elimination = self._eliminate(factors)
+            eliminated = self._eliminate_data(elimination, self._reduced.data)
+            fixed = likelihood.least_squares(eliminated.cross)
+        except np.linalg.LinAlgError:
+            # D so large that a matrix is singular to rounding: no point to stay at.
+            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+        objective = likelihood.objective(elimination.log_det, fixed)
+        largest = max(np.square(factor).max(initial=0.0) for factor in factors)
+        # The tail's products are differences: with a large D they lose digits in every row.
+        rounding = likelihood.rounding(objective, fixed, largest * likelihood.df / 4.0)
+        nothing = np.empty(0)
+        if order == 0:
+            return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
+        s2 = fixed.noise_variance
+        scores, _ = self._scores(elimination, eliminated)
+        information = self._information(elimination)
+        u = [own[:, -1] - np.einsum("p,qpm->qm", fixed.coef, own[:, :-1]) for own in scores]
+        gradients, squares = [], []
+        for own, effect, whole in zip(scores, u, information, strict=True):
+            square = effect @ effect.T / s2
+            gradient = whole - square
+            if likelihood.reml:
+                mixed = np.einsum("qpm,pr->qrm", own[:, :-1], fixed.inverse_root)
+                gradient -= np.einsum("arm,brm->ab", mixed, mixed)
+            gradients.append(gradient)
+            squares.append(square)
+        arguments = (self._directions, factors, gradients)
+        gradient = theta_gradient(*arguments)
+        found = Evaluation(theta, objective, gradient, nothing, tuple(gradients), fixed, rounding)
+        if order == 1:
+            return found
+        g = np.concatenate([square.ravel() for square in squares])
+        average = self._average_information(elimination, u, fixed)
+        second = average - np.outer(g, g) / likelihood.df
+        # The average is that of the exact curvature, which has twice as much, and its expectation.
+        curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
+        hessian = theta_hessian(*arguments, second)
+        return replace(found, hessian=hessian, curvature=curvature)
+
+    def random_effects(
+        self, factors: Sequence[FloatArray], fixed: FixedEffects
+    ) -> tuple[FloatArray, ...]:
+        """BLUPs of the engine's random effects, ``D_k u_k``."""
+        elimination = self._eliminate(factors)
+        _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
+        contrast = np.append(-fixed.coef, 1.0)
+        return tuple(np.einsum("c,qcm->qm", contrast, own) for own in blups)
+
+    def posterior(self, factors: Sequence[FloatArray]) -> SeveralFactorsPosterior:
+        """Distribution of the random effects given the response."""
+        elimination = self._eliminate(factors)
+        _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
+        response = tuple(own[:, :-1] for own in blups)
+        links = self._links(elimination, with_first=True)
+        return SeveralFactorsPosterior(
+            self._reduced.plan,
+            self._reduced.stages,
+            elimination.covariances,
+            links,
+            elimination.tail.covariance(),
+            response,
+        )
+
+    def _eliminate(self, factors: Sequence[FloatArray]) -> Elimination:
+        """Eliminate the chain, stage by stage, and solve the tail."""
+        reduced = self._reduced
+        key = np.concatenate([factor.ravel() for factor in factors]).tobytes()
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        # Two eliminations at once would be twice the memory.
+        self._last = None
+        effects = reduced.effects.copy()
+        solved = []
+        for s, stage in enumerate(reduced.stages):
+            pattern, q = stage.pattern, stage.n_effects
+            if s == 0:
+                columns, to_rows = reduced.columns, None
+                spans = Spans(columns[:, q:], reduced.tail_rows.rows)
+            else:
+                columns, to_rows = factorise_with_inverse(effects.blocks[s])
+                spans = Spans(columns[:, q:], pattern.spread(to_rows, effects.tails[s]))
+                add_effects(effects, reduced.stages, s, spans, -1.0)
+            own = _solve_stage(stage, factors[stage.factor], columns, to_rows, spans)
+            add_effects(effects, reduced.stages, s, own.solved, 1.0)
+            if effects.tail.size:
+                lost = _lost_rows(columns[:, :q], factors[stage.factor])
+                if s == 0:
+                    effects.tail -= reduced.tail_rows.gram(lost)
+                else:
+                    effects.tail -= gram_of_rows(pattern, pattern.spread(lost, spans.tails))
+            solved.append(own)
+        tail_factors = [factors[k] for k in reduced.plan.tail]
+        tail = solve_tail(reduced.plan.tail_shapes, tail_factors, effects.tail)
+        elimination = Elimination([factor @ factor.T for factor in factors], solved, tail)
+        self._last = key, elimination
+        return elimination
+
+    def _eliminate_data(self, elimination: Elimination, data: DataProducts) -> EliminatedData:
+        """Carry further columns through the elimination."""
+        stages = self._reduced.stages
+        data = data.copy()
+        solved = []
+        for s, stage in enumerate(elimination.stages):
+            rows = data.rows
+            if stage.to_rows is not None:
+                rows = sum_over_rows(stage.to_rows.transpose(1, 0, 2), data.blocks[s])
+                add_data(data, stages, s, stage.spans, rows, -1.0)
+            own = sum_over_rows(stage.inverse.transpose(1, 0, 2), rows)
+            add_data(data, stages, s, stage.solved, own, 1.0)
+            solved.append(own)
+        blups, lost = elimination.tail.solve(data.tail)
+        return EliminatedData(solved, data.tail, blups, data.gram - lost)
+
+    def _scores(
+        self, elimination: Elimination, data: EliminatedData
+    ) -> tuple[list[FloatArray], list[FloatArray]]:
+        """``Z_k'V^-1 c`` of every factor and its BLUPs ``D_k Z_k'V^-1 c``, shapes (q, c, m).
+
+        The stages are passed in reverse, for the BLUPs of later ones are taken out.
+        """
+        reduced, tail = self._reduced, elimination.tail
+        scores: list[FloatArray] = [np.empty(0)] * len(reduced.plan.shapes)
+        blups = scores.copy()
+        for k, score, blup in zip(
+            reduced.plan.tail,
+            tail.by_factor(tail.scores(data.tail, data.tail_blups)),
+            tail.by_factor(data.tail_blups),
+            strict=True,
+        ):
+            scores[k], blups[k] = score, blup
+        for s in reversed(range(len(reduced.stages))):
+            stage, solved = reduced.stages[s], elimination.stages[s]
+            later = [blups[other] for other in reduced.plan.chain[s + 1 :]]
+            rest = data.solved[s] - _times(stage, solved.solved, later, data.tail_blups)
+            k = stage.factor
+            scores[k] = sum_over_rows(solved.projected, rest)
+            blups[k] = np.einsum("ab,bcm->acm", elimination.covariances[k], scores[k])
+        return scores, blups
+
+    def _information(self, elimination: Elimination) -> list[FloatArray]:
+        """``sum_i Z_i'V^-1 Z_i`` of every factor, shapes (q, q)."""
+        reduced, tail = self._reduced, elimination.tail
+        found: list[FloatArray] = [np.empty(0)] * len(reduced.plan.shapes)
+        for k, own in zip(reduced.plan.tail, tail.information(), strict=True):
+            found[k] = own
+        form = tail.covariance()
+        links = self._links(elimination, with_first=False)
+        for s, (stage, solved, link) in enumerate(
+            zip(reduced.stages, elimination.stages, links, strict=True)
+        ):
+            own = np.einsum("ram,rbm->ab", solved.projected, solved.projected)
+            if stage.n_above:
+                spread = sum_over_rows(link.above.transpose(1, 0, 2), link.covariance_above)
+                own -= np.einsum("acm,bcm->ab", spread, link.above)
+            if form.size:
+                if s == 0:
+                    coefficients = sum_over_rows(solved.projected, solved.inverse)
+                    own -= reduced.tail_rows.forms(coefficients, form)
+                else:
+                    own -= forms_of_rows(stage.pattern, link.tails, form)
+                own -= forms_through_chain(reduced, links, s, form)
+            found[stage.factor] = (own + own.T) / 2.0
+        return found
+
+    def _links(self, elimination: Elimination, *, with_first: bool) -> list[Link]:
+        return link_stages(
+            self._reduced,
+            [stage.projected for stage in elimination.stages],
+            [stage.solved.above for stage in elimination.stages],
+            [stage.solved.tails for stage in elimination.stages],
+            elimination.covariances,
+            with_first=with_first,
+        )
+
+    def _average_information(
+        self, elimination: Elimination, effects: Sequence[FloatArray], fixed: FixedEffects
+    ) -> FloatArray:
+        """``w'P w / s2`` for the columns ``w = Z_k e_a e_b'u_k``, shape (sum q_k^2, sum q_k^2)."""
+        p = self.likelihood.n_fixed
+        columns, products = self._turned_columns(effects)
+        both = self._reduced.data.beside(columns, products)
+        cross = self._eliminate_data(elimination, both).cross
+        projection = fixed.inverse_root.T @ cross[:p, p + 1 :]
+        return (cross[p + 1 :, p + 1 :] - projection.T @ projection) / fixed.noise_variance
+
+    def _turned_columns(self, effects: Sequence[FloatArray]) -> tuple[DataProducts, FloatArray]:
+        """The columns ``Z_k e_a e_b'u_k`` as further data, and their products with X and y."""
+        reduced = self._reduced
+        outside, data = reduced.effects, reduced.data
+        n_columns = sum(len(effect) ** 2 for effect in effects)
+        turned, column = [], 0
+        for effect in effects:
+            q, m = effect.shape
+            own = np.zeros((q, n_columns, m))
+            for a in range(q):
+                own[a, column : column + q] = effect
+                column += q
+            turned.append(own)
+        tail = np.concatenate(
+            [
+                np.empty((0, n_columns)),
+                *(turned[k].transpose(0, 2, 1).reshape(-1, n_columns) for k in reduced.plan.tail),
+            ]
+        )
+        chain = [turned[k] for k in reduced.plan.chain]
+
+        first = reduced.stages[0]
+        q = first.n_effects
+        spans = Spans(reduced.columns[:, q:], reduced.tail_rows.rows)
+        rows = _times(first, spans, chain[1:], tail)
+        rows += sum_over_rows(reduced.columns[:, :q].transpose(1, 0, 2), chain[0])
+        blocks = [np.empty((0, 0, 0))]
+        tail_products = outside.tail @ tail
+        if tail.size:
+            # Outside the bases of stage 0, as all other products here.
+            for values in reduced.tail_rows.rows:
+                matrix = first.pattern.matrix(values)
+                tail_products -= matrix.T @ (matrix @ tail)
+        for s, stage in enumerate(reduced.stages[1:], start=1):
+            q, block = stage.n_effects, outside.blocks[s]
+            own = _times(stage, Spans(block[:, q:], outside.tails[s]), chain[s + 1 :], tail)
+            blocks.append(own + sum_over_rows(block[:, :q], chain[s]))
+            for values, coordinates in zip(outside.tails[s], chain[s], strict=True):
+                tail_products += stage.pattern.matrix(values).T @ coordinates.T
+        for s, stage in enumerate(reduced.stages[1:], start=1):
+            for later, offset in enumerate(stage.offsets):
+                q, outer = stage.n_effects, s + 1 + later
+                part = outside.blocks[s][:, q + offset.start : q + offset.stop]
+                products = sum_over_rows(part, chain[s])
+                n_levels = reduced.stages[outer].n_levels
+                blocks[outer] += sum_by_level(products, stage.ancestors[later], n_levels)
+        gram = tail.T @ tail_products
+        with_data = data.tail.T @ tail
+        for own, block, coordinates in zip(data.blocks[1:], blocks[1:], chain[1:], strict=True):
+            gram += np.einsum("acm,adm->cd", block, coordinates)
+            with_data += np.einsum("apm,acm->pc", own, coordinates)
+        return DataProducts(rows, blocks, tail_products, gram), with_data
+
+
+def _times(stage: Stage, rows: Spans, later: Sequence[FloatArray], tail: FloatArray) -> FloatArray:
+    """Rows of a stage times coordinates in the later stages (q, c, m) and in the tail (T, c)."""
+    result = np.zeros((len(rows.above), tail.shape[1], stage.n_levels))
+    if later:
+        above = [own[:, :, code] for own, code in zip(later, stage.ancestors, strict=True)]
+        result += sum_over_rows(rows.above.transpose(1, 0, 2), np.concatenate(above))
+    if tail.size:
+        for row, values in zip(result, rows.tails, strict=True):
+            row += (stage.pattern.matrix(values) @ tail).T
+    return result
+
+
+def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
+    """Rows whose squares are ``I - (L_i L_i')^-1``, shape (q, r, m), for U_i of shape (r, q, m).
+
+    By ``I - (I + B B')^-1 = B (I + B'B)^-1 B'`` with ``B = U_i Lambda``.
+    """
+    spread = np.matmul(factor.T, columns)
+    q = len(factor)
+    square = sum_over_rows(spread, spread)
+    square[np.arange(q), np.arange(q)] += 1.0
+    part = np.concatenate([square, spread.transpose(1, 0, 2)], axis=1)
+    factorise(part)
+    return part[:, q:]
+
+
+def _solve_stage(
+    stage: Stage,
+    factor: FloatArray,
+    columns: FloatArray,
+    to_rows: FloatArray | None,
+    spans: Spans,
+) -> SolvedStage:
+    r, width, n_levels = columns.shape
+    rows = np.zeros((r, width + r, n_levels))
+    rows[:, :width] = columns
+    rows[np.arange(r), width + np.arange(r)] = 1.0
+    solved, pivots = solve_levels(rows, factor)
+    q, inverse = stage.n_effects, solved[:, width:]
+    return SolvedStage(
+        to_rows=to_rows,
+        spans=spans,
+        inverse=inverse,
+        projected=solved[:, :q],
+        solved=Spans(solved[:, q:width], stage.pattern.spread(inverse, spans.tails)),
+        log_det=2.0 * float(np.log(pivots).sum()),
+    )

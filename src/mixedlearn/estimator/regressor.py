@@ -1,0 +1,758 @@
+"""`MixedLinearRegressor`: parameters, warnings and thin methods."""
+
+from __future__ import annotations
+
+import warnings
+from copy import copy
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from mixedlearn.data.labels import Labels, encode
+from mixedlearn.data.sums import accumulate
+from mixedlearn.engines.plan import ModelDescription, describe_model
+from mixedlearn.estimator.callbacks import (
+    FIT_STACKLEVEL,
+    CallbackSupportMixin,
+    begin_fit,
+    with_callbacks,
+)
+from mixedlearn.estimator.report_methods import ReportMethods
+from mixedlearn.estimator.sampling_methods import SamplingMethods
+from mixedlearn.estimator.validation import (
+    check_frame,
+    check_response,
+    check_weights,
+    column_names,
+    find_labels,
+    numeric_columns,
+)
+from mixedlearn.exceptions import (
+    DegenerateModelWarning,
+    NoGroupsWarning,
+    PopulationPredictionWarning,
+)
+from mixedlearn.formula import compile_formula
+from mixedlearn.model.fit import MAX_ITER, TOL, fit_products
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.prediction import predict_mean, predict_std
+from mixedlearn.specification import (
+    Design,
+    Specification,
+    find_group_columns,
+    make_specification,
+    plain_name,
+)
+
+FloatArray = NDArray[np.float64]
+
+# The parameters that a formula stands for, and their defaults.
+_BESIDE_A_FORMULA = {
+    "groups": None,
+    "fixed_effects": None,
+    "random_intercept": True,
+    "random_slopes": None,
+    "covariance": "full",
+    "fit_intercept": True,
+}
+_NO_GROUPS = (
+    "fit received no groups, so the model has no random effects: it is ordinary least squares. "
+    "Name the group column in the constructor (groups=...), which works everywhere, or pass "
+    "fit(X, y, groups=...): as stepname__groups=... to a Pipeline, as params={'groups': ...} to a "
+    "cross-validation."
+)
+_NO_RANDOM_TERMS = (
+    "The formula has no random terms, so the model has no random effects: it is ordinary least "
+    "squares. Write a term such as (1 | column) for an intercept of every level of that column."
+)
+
+
+class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods, ReportMethods):
+    r"""Linear mixed model for grouped data.
+
+    Fits :math:`y = X\beta + \sum_k Z_k b_k + e` with fixed effects :math:`\beta`, random effects
+    :math:`b_k` that differ between the levels of one or several grouping factors, and noise
+    :math:`e`, by restricted maximum likelihood or maximum likelihood. Factors may be nested,
+    crossed or both. Predictions are those of the fixed effects plus, for levels seen in `fit`, the
+    best linear unbiased predictions (BLUPs) of the random effects.
+
+    Parameters
+    ----------
+    formula : str, default=None
+        The model in lme4's notation, without the response: ``"Time + (1 + Time | Pig)"``. X is then
+        a DataFrame, of which the formula names columns; others are not looked at. The parameters
+        up to ``fit_intercept`` say the same in another way and must be left out. See Notes.
+    groups : str, int, tuple or list of these, default=None
+        Columns of X that hold the grouping factors, by name or position: one column, or a list with
+        an entry for each factor. A tuple of columns is their interaction: ``("batch", "cask")``,
+        lme4's ``batch:cask``, has a level for every combination that occurs, and the factor is
+        called "batch:cask". Group columns may hold labels of any kind and have no fixed effect.
+        None: the labels are passed as ``fit(X, y, groups=labels)``.
+    fixed_effects : str, int or list of these, default=None
+        Columns of X with a fixed effect; None: all but the group columns. Columns without any
+        effect are not looked at.
+    random_intercept : bool or dict, default=True
+        Whether each level has an intercept of its own. A dict gives it by the factors' names; a
+        factor that it leaves out has one.
+    random_slopes : str, int, list of these, or dict, default=None
+        Columns of X whose coefficient differs between levels. They need no fixed effect. A list
+        holds for every factor; a dict gives the list by the factors' names, and none to a factor
+        that it leaves out.
+    covariance : {"full", "diagonal", "scalar"}, array-like of bool, or dict, default="full"
+        Structure of the covariance of the q random effects of a level (the intercept first, then
+        the slopes in their order): all variances and covariances free; no covariances; one variance
+        for all effects and no covariances; or, with a mask of shape (q, q), covariances zero
+        wherever the mask is False. The zeros of a mask hold exactly; a mask whose covariances form
+        a cycle of four or more effects without a chord is refused. A dict gives it by the factors'
+        names; a factor that it leaves out has a full covariance.
+    fit_intercept : bool, default=True
+        Whether the fixed effects have an intercept.
+    reml : bool, default=True
+        Whether to maximise the restricted likelihood, which allows for the degrees of freedom that
+        the fixed effects use, or the likelihood.
+    handle_unknown : {"population", "error"}, default="population"
+        What `predict` does with a level that was not seen in `fit`: predict without an effect of
+        that factor, or raise an error.
+    max_iter : int, default=100
+        Most iterations of the optimiser from one start.
+    tol : float, default=1e-8
+        The fit is accepted when the quadratic model of minus twice the log-likelihood promises no
+        further decrease beyond this and rounding error; at least 1e-4 counts where the random
+        effects reproduce the response and the noise has to be kept from zero.
+    warm_start : bool, default=False
+        Whether a further call of `fit` starts from the variance components of the last one.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_fixed_effects,)
+        Fixed effects of the columns, in the order of ``fixed_effects``; zero for aliased columns.
+    intercept_ : float
+        Fixed intercept; zero if ``fit_intercept`` is False.
+    coef_covariance_ : DataFrame of shape (p, p)
+        Covariance matrix of the fixed effects, the intercept first.
+    noise_variance_ : float
+        Variance of the noise of a row of weight one, in squared units of y.
+    covariances_ : dict of str to DataFrame of shape (q, q)
+        For every factor, variances and covariances (no standard deviations) of its random effects.
+    random_effects_ : dict of str to DataFrame of shape (n_levels, q)
+        For every factor, the BLUPs of its levels. The levels of an interaction are a MultiIndex.
+    random_effects_covariances_ : dict of str to ndarray of shape (n_levels, q, q)
+        For every factor, the covariance of each level's effects given the data, the fixed effects
+        taken as known (lme4's ``condVar``).
+    theta_ : ndarray of shape (n_parameters,)
+        Factor by factor, free entries, column by column, of the Cholesky factor of the random
+        effects' covariance relative to the noise variance: the q entries of its diagonal for a
+        diagonal covariance, one entry for a scalar one, and with a mask those of the effects in an
+        order that keeps its zeros.
+    log_likelihood_ : float
+        Maximum of the log-likelihood; of the restricted one if ``reml``.
+    n_iter_ : int
+        Number of iterations of the optimiser.
+    converged_ : bool
+        Whether the optimum carries its certificate: no step in any direction promises a decrease,
+        by the Hessian or, with several factors and more than 400 random effects, by average
+        information.
+    is_singular_ : bool
+        Whether the covariance of some factor's random effects is singular: a variance is zero or
+        effects are perfectly correlated.
+    n_groups_ : dict of str to int
+        Number of levels of every factor.
+    n_features_in_ : int
+        Number of columns of X, the group columns among them.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the columns of X, if it had names.
+    formula_ : str
+        The model in lme4's notation, whichever way it was given. What lme4 cannot write is noted:
+        ``(1 + x || g; one variance)`` for a scalar covariance, ``(1 + x + z | g; no covariance of
+        x and z)`` for a mask whose zeros do not separate blocks of effects.
+
+    Notes
+    -----
+    In a formula, the fixed effects are those of formulaic: ``a*b`` and ``a:b``, ``np.log(x)``,
+    ``I(x**2)``, ``poly(x, 2)``, ``bs(x, df=4)``, ``.`` for all columns but the grouping factors,
+    ``0 +`` without an intercept. Text, booleans and pandas' categories (ordered or not) are coded
+    by treatment contrasts; ``predict`` refuses categories that `fit` did not see. A random term
+    ``(effects | grouping)`` is lme4's: ``(1 | a/b)`` for ``(1 | a) + (1 | a:b)``; the effects of
+    one term are correlated, those of different terms are not, whence ``(1 + x || g)`` for
+    ``(1 | g) + (0 + x | g)``. As in lme4, ``(c || g)`` of a categorical column ``c`` separates
+    terms, not categories: its effects have a full covariance, without one with the intercept.
+    What ``poly``, ``bs``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in ``predict``;
+    other Python, such as ``{x - x.mean()}``, is computed anew from the new rows. Expressions are
+    run: take no formula from strangers.
+
+    ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ /
+    w_i``, as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except
+    where there are no random effects: two rows of a level hold two noises.
+
+    The optimiser takes EM steps, then trust-region Newton-Raphson steps with exact derivatives
+    [1]_ [2]_; with several factors and many levels, average information stands for the Hessian
+    [3]_. A variance of exactly zero is an ordinary answer and sets ``is_singular_``.
+
+    Factors that are nested in each other cost time and memory in proportion to their levels. Of
+    crossed factors the largest does so too, and the others share a dense block; `describe` shows
+    what a model costs before it is fitted.
+
+    References
+    ----------
+    .. [1] Lindstrom, M. J. & Bates, D. M. (1988). Newton-Raphson and EM algorithms for linear
+       mixed-effects models for repeated-measures data. Journal of the American Statistical
+       Association 83, 1014-1022.
+    .. [2] Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects
+       models using lme4. Journal of Statistical Software 67(1).
+    .. [3] Gilmour, A. R., Thompson, R. & Cullis, B. R. (1995). Average information REML: an
+       efficient algorithm for variance parameter estimation in linear mixed models. Biometrics 51,
+       1440-1450.
+
+    Examples
+    --------
+    A growth curve for every subject:
+
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> round(model.intercept_, 3), model.coef_.round(3)
+    (251.405, array([10.467]))
+    >>> model.covariances_["Subject"].round(2)
+               intercept   Days
+    intercept     612.09   9.60
+    Days            9.60  35.07
+    >>> round(model.noise_variance_, 2)
+    654.94
+    >>> model.predict(X.head(2)).round(1)
+    array([253.7, 273.3])
+
+    The same by a formula:
+
+    >>> model = MixedLinearRegressor(formula="Days + (1 + Days | Subject)").fit(X, y)
+    >>> model.predict(X.head(2)).round(1)
+    array([253.7, 273.3])
+
+    Two crossed factors, every sample of penicillin on every plate:
+
+    >>> from mixedlearn.datasets import load_penicillin
+    >>> X, y = load_penicillin(return_X_y=True)
+    >>> model = MixedLinearRegressor(groups=["plate", "sample"]).fit(X, y)
+    >>> for name, covariance in model.covariances_.items():
+    ...     print(name, covariance.to_numpy().round(4))
+    plate [[0.7169]]
+    sample [[3.7309]]
+    >>> model.predict(X.head(2), random_effects=["sample"]).round(2)
+    array([25.16, 21.96])
+    """
+
+    # Groups go wherever scikit-learn routes metadata, so nobody has to request them.
+    __metadata_request__fit: ClassVar = {"groups": True}
+    __metadata_request__predict: ClassVar = {"groups": True}
+    __metadata_request__score: ClassVar = {"groups": True}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "formula": [str, None],
+        "groups": [str, Integral, list, tuple, None],
+        "fixed_effects": ["array-like", str, Integral, None],
+        "random_intercept": ["boolean", dict],
+        "random_slopes": ["array-like", str, Integral, dict, None],
+        "covariance": [StrOptions({"full", "diagonal", "scalar"}), "array-like", dict],
+        "fit_intercept": ["boolean"],
+        "reml": ["boolean"],
+        "handle_unknown": [StrOptions({"population", "error"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        formula: str | None = None,
+        groups: Any = None,
+        fixed_effects: Any = None,
+        random_intercept: Any = True,
+        random_slopes: Any = None,
+        covariance: Any = "full",
+        fit_intercept: bool = True,
+        reml: bool = True,
+        handle_unknown: str = "population",
+        max_iter: int = MAX_ITER,
+        tol: float = TOL,
+        warm_start: bool = False,
+    ):
+        self.formula = formula
+        self.groups = groups
+        self.fixed_effects = fixed_effects
+        self.random_intercept = random_intercept
+        self.random_slopes = random_slopes
+        self.covariance = covariance
+        self.fit_intercept = fit_intercept
+        self.reml = reml
+        self.handle_unknown = handle_unknown
+        self.max_iter = max_iter
+        self.tol = tol
+        self.warm_start = warm_start
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> MixedLinearRegressor:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Columns with fixed or random effects, and the group columns if the constructor names
+            them; a DataFrame if there is a formula.
+        y : array-like of shape (n_samples,)
+            Response.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels of the grouping factors, aligned with X by position, a column for each. A Series
+            or a DataFrame gives the factors their names; otherwise one factor is called "group",
+            several "group0", "group1" and so on. A list of tuples is one factor whose labels are
+            tuples.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Precision weights; a row of weight zero counts as absent.
+
+        Returns
+        -------
+        self : MixedLinearRegressor
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed; if a column is missing, there twice, not numeric or not
+            finite; if a label is missing; if lengths differ; if groups are given twice; if the
+            formula is not as it should be (the message shows where); if weights are negative or all
+            zero; or if there are groups but no more rows than columns.
+        MemoryError
+            If the dense block of crossed factors would not fit into memory; see `describe`.
+        TypeError
+            If labels are not hashable, or X holds objects that are no numbers.
+
+        Warns
+        -----
+        NoGroupsWarning
+            If there are no groups: the model then has no random effects.
+        DegenerateModelWarning
+            If some part of the model cannot be estimated.
+        ConvergenceWarning
+            If the optimum does not carry its certificate.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> model.converged_, model.n_groups_
+        (True, {'Subject': 18})
+        """
+        frame = self._check_fit_frame(self, X, groups)
+        if self.formula is None:
+            specification, labels = self._specify(frame, groups)
+            source, compiled = frame, None
+        else:
+            # Rows of weight zero are absent: nothing is learnt from them.
+            weights = check_weights(sample_weight, frame)
+            present_frame = frame if weights is None else frame[weights > 0.0]
+            compiled, source = compile_formula(self.formula, present_frame)
+            specification, labels = compiled.specification(reml=self.reml), compiled.labels(frame)
+        if not labels:
+            warnings.warn(
+                _NO_GROUPS if compiled is None else _NO_RANDOM_TERMS,
+                NoGroupsWarning,
+                stacklevel=FIT_STACKLEVEL,
+            )
+        # NaN and infinity show in the cross-products, unless a weight of zero hides them.
+        columns = numeric_columns(
+            self, source, specification, check_finite=sample_weight is not None
+        )
+        response = check_response(self, frame, y)
+        weights = check_weights(sample_weight, frame)
+        if weights is not None and not weights.all():
+            present = weights > 0.0
+            if compiled is None:
+                columns = columns[present]
+            response, weights = response[present], weights[present]
+            labels = [own.rows(present) for own in labels]
+        end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
+        codes, levels = [], []
+        for own in labels:
+            own_codes, own_levels = encode(own)
+            codes.append(own_codes)
+            levels.append(own_levels)
+        try:
+            products = accumulate(
+                columns,
+                response,
+                codes,
+                [len(own) for own in levels],
+                [factor.slopes for factor in specification.factors],
+                weights,
+            )
+        except ValueError:
+            numeric_columns(self, source, specification)
+            raise
+        del codes, columns, source, response
+        model = fit_products(
+            products,
+            specification,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            start=self._warm_theta(specification),
+        )
+        self._formula = compiled
+        self._set_fitted(model, levels)
+        self._warn_of_fit()
+        end_fit()
+        return self
+
+    def _warm_theta(self, specification: Specification) -> FloatArray | None:
+        """Theta of the last fit, if it belongs to a model with the same random effects."""
+        if not (self.warm_start and hasattr(self, "_model")):
+            return None
+        last = self._model.specification.factors
+        if len(last) != len(specification.factors):
+            return None
+        for old, new in zip(last, specification.factors, strict=True):
+            if (old.name, old.effects) != (new.name, new.effects):
+                return None
+            if not np.array_equal(old.structure.parameter, new.structure.parameter):
+                return None
+        return self.theta_
+
+    def _set_fitted(self, model: FittedModel, levels: list[pd.Index]) -> None:
+        self._model = model
+        # The levels of the BLUPs, and those of the rows of the fit.
+        self._levels = self._fit_levels = levels
+        coef = model.coef
+        has_intercept = model.specification.fit_intercept
+        self.intercept_ = float(coef[0]) if has_intercept else 0.0
+        self.coef_ = coef[1:] if has_intercept else coef
+        self.noise_variance_ = model.noise_variance
+        self.theta_ = model.theta
+        self.log_likelihood_ = -0.5 * model.objective
+        self.n_iter_ = model.n_iterations
+        self.converged_ = model.is_certified
+        self.is_singular_ = model.is_singular
+        self._count_groups()
+
+    def _with_model(self, model: FittedModel) -> MixedLinearRegressor:
+        """A copy with a refit of the model to the same rows."""
+        other = copy(self)
+        other._set_fitted(model, self._fit_levels)
+        return other
+
+    def _count_groups(self) -> None:
+        self.n_groups_ = {
+            name: len(own)
+            for name, own in zip(self._model.specification.factor_names, self._levels, strict=True)
+        }
+
+    def _warn_of_fit(self) -> None:
+        model = self._model
+        for message in model.warnings:
+            warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
+        if not model.is_certified:
+            advice = (
+                "Raise max_iter."
+                if model.n_iterations >= self.max_iter
+                else "No further progress is possible: simplify the covariance structure, or look "
+                "for columns that are nearly collinear."
+            )
+            warnings.warn(
+                f"The optimiser stopped after {self.n_iter_} iterations without a certified "
+                f"optimum. {advice}",
+                ConvergenceWarning,
+                stacklevel=FIT_STACKLEVEL + 1,
+            )
+
+    def predict(
+        self,
+        X: Any,
+        groups: Any = None,
+        *,
+        random_effects: Any = "all",
+        return_std: bool = False,
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+        """Predict with fixed effects and BLUPs.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            The columns that `fit` had; with a formula, those that it uses, whatever others there
+            are.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
+            names, others by position. A level that `fit` did not see has no effect, or is refused
+            if ``handle_unknown="error"``; the effects of the other factors are added all the same.
+        random_effects : {"all", "none"}, str, tuple or list of these, default="all"
+            Names of the factors whose BLUPs are added, an interaction also as the tuple of its
+            columns; "none" predicts the population. The labels of all factors are needed all the
+            same.
+        return_std : bool, default=False
+            Whether to return the standard deviation of a new observation as well.
+
+        Returns
+        -------
+        y_mean : ndarray of shape (n_samples,)
+            Predictions.
+        y_std : ndarray of shape (n_samples,)
+            Standard deviation of a new observation of weight one, in units of y, only if
+            ``return_std``: it covers the noise, the uncertainty of the fixed effects and of the
+            BLUPs of all factors with their covariances, and for an unseen level, or a factor that
+            is left out, the whole variance of its random effects.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If the columns are not those of `fit`, not numeric or not finite; if a category of a
+            formula's fixed effect was not seen in `fit`; if a label is missing or, with
+            ``handle_unknown="error"``, unknown; if lengths differ; or if ``random_effects`` names a
+            factor that the model does not have.
+
+        Warns
+        -----
+        PopulationPredictionWarning
+            If groups are missing although the random effects have a variance, or if labels are
+            text here and the same numbers in `fit`, or the other way round.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> model.predict(X.head(2)).round(1)
+        array([253.7, 273.3])
+        >>> model.predict(X.head(2), random_effects="none").round(1)
+        array([251.4, 261.9])
+        >>> somebody = X.head(2).assign(Subject="somebody new")
+        >>> mean, std = model.predict(somebody, return_std=True)
+        >>> mean.round(1), std.round(1)
+        (array([251.4, 261.9]), array([36.2, 37. ]))
+        """
+        return self._predict(X, groups, random_effects, return_std, stacklevel=3)
+
+    def _predict(
+        self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+        model = self._fitted_model()
+        columns, labels = self._rows(X, groups)
+        names = model.specification.factor_names
+        wanted = self._wanted_factors(random_effects)
+        if wanted and not labels and model.has_random_effects:
+            warnings.warn(
+                f"predict received no groups, but the model has random effects for "
+                f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
+                "groups=..., or random_effects='none' if that is what you want.",
+                PopulationPredictionWarning,
+                stacklevel=stacklevel,
+            )
+        codes = self._codes(labels, wanted)
+        self._warn_of_text(labels, codes, stacklevel)
+        design = Design(columns, codes)
+        mean = predict_mean(model, design)
+        return (mean, predict_std(model, design)) if return_std else mean
+
+    def _wanted_factors(self, random_effects: Any) -> tuple[str, ...]:
+        """Names of the factors whose BLUPs are wanted."""
+        names = self._model.specification.factor_names
+        if isinstance(random_effects, str):
+            if random_effects in ("all", "none"):
+                return names if random_effects == "all" else ()
+            random_effects = [random_effects]
+        if isinstance(random_effects, tuple):
+            random_effects = [random_effects]
+        if not isinstance(random_effects, list):
+            raise ValueError(
+                "random_effects must be 'all', 'none' or a list of factors, got "
+                f"{random_effects!r}."
+            )
+        wanted = tuple(plain_name(name) for name in random_effects)
+        for name in wanted:
+            if name not in names:
+                known = ", ".join(map(repr, names)) or "none: it was fitted without groups"
+                raise ValueError(
+                    f"random_effects names the factor {name!r}, but the model's grouping factors "
+                    f"are {known}. Give 'all', 'none' or a list of factors."
+                )
+        return wanted
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Coefficient of determination of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            The columns that `fit` had.
+        y : array-like of shape (n_samples,)
+            True responses.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, as for `predict`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            R squared of ``predict(X, groups)``.
+
+        Raises
+        ------
+        ValueError
+            As `predict`, or if y or the weights are not finite numbers, one for each row.
+
+        Warns
+        -----
+        PopulationPredictionWarning
+            If groups are missing although the random effects have a variance, or if labels are
+            text here and the same numbers in `fit`, or the other way round.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> round(model.score(X, y), 3)
+        0.826
+        """
+        mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
+        truth = check_response(self, mean, y)
+        return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
+
+    def describe(self, X: Any, groups: Any = None) -> ModelDescription:
+        """Describe the blocks of the model and their cost, without fitting it.
+
+        Factors that are nested in each other are eliminated level by level, which takes time and
+        memory in proportion to the numbers of levels. Factors that are crossed with the largest one
+        share one dense block: its memory grows with the square of their levels, its time with the
+        cube.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            As for `fit`; only its group columns are looked at.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, as for `fit`.
+
+        Returns
+        -------
+        description : ModelDescription
+            Prints as a table: each factor with its levels, effects and how they are stored, in the
+            order of elimination, and the dense block with the memory that it takes during a fit.
+
+        Raises
+        ------
+        ValueError
+            If parameters or labels are not allowed, as for `fit`.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_insteval
+        >>> X, y = load_insteval(return_X_y=True)
+        >>> factors = ["s", "d", "dept"]
+        >>> model = MixedLinearRegressor(groups=factors, fixed_effects=["service"])
+        >>> print(model.describe(X))
+        73,421 rows, 2 fixed effects, 4,114 random effects of 3 grouping factors
+        factor  levels  effects  stored as
+        s        2,972        1  2,972 blocks of 1 x 1; 89,667 entries beside the dense block
+        d        1,128        1  part of the dense block
+        dept        14        1  part of the dense block
+        dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
+        """
+        self._validate_params()
+        X = self._check_fit_frame(clone(self), X, groups)
+        specification, labels = self._specify(X, groups)
+        encoded = [encode(own) for own in labels]
+        rows = np.empty((len(X), 0))
+        products = accumulate(
+            rows,
+            np.zeros(len(X)),
+            [codes for codes, _ in encoded],
+            [len(levels) for _, levels in encoded],
+            [()] * len(encoded),
+        )
+        return describe_model(products, specification)
+
+    def _validate_params(self) -> None:
+        """Check the parameters; scikit-learn's message would show labels and not say what to do."""
+        if hasattr(self.groups, "__array__") and np.ndim(self.groups) > 0:
+            raise ValueError(
+                "groups of the constructor names columns of X, as groups='column'. It was given "
+                "labels: pass these to fit(X, y, groups=...), or put them into X as a column."
+            )
+        super()._validate_params()
+
+    def _check_fit_frame(self, target: BaseEstimator, X: Any, groups: Any) -> Any:
+        """Check X for `fit`; the target gets the names of its columns."""
+        if self.formula is None:
+            return check_frame(target, X, has_groups=groups is not None, reset=True)
+        for name, default in _BESIDE_A_FORMULA.items():
+            value = getattr(self, name)
+            if not (value is default or (isinstance(value, (str, np.bool_)) and value == default)):
+                raise ValueError(
+                    f"formula and {name} are both given: the formula says all that {name} would. "
+                    f"Leave {name}={default!r}."
+                )
+        return check_frame(target, self._formula_frame(X, groups), has_groups=True, reset=True)
+
+    def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
+        """What the parameters say about these columns, and the labels of every factor."""
+        if self.formula is not None:
+            compiled, _ = compile_formula(self.formula, X)
+            return compiled.specification(reml=self.reml), compiled.labels(X)
+        names = column_names(X)
+        group_columns = find_group_columns(self.groups, names)
+        labels = find_labels(X, groups, names, group_columns)
+        specification = make_specification(
+            names,
+            [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
+            fixed_effects=self.fixed_effects,
+            random_intercept=self.random_intercept,
+            random_slopes=self.random_slopes,
+            covariance=self.covariance,
+            fit_intercept=self.fit_intercept,
+            reml=self.reml,
+        )
+        return specification, labels
+
+    def get_metadata_routing(self) -> Any:
+        """Metadata that this object requests.
+
+        Groups that are routed to the splitter of a cross-validation are not for an estimator that
+        finds its groups in a column of X.
+
+        Returns
+        -------
+        routing : MetadataRequest
+            What `fit`, `predict` and `score` ask for.
+        """
+        routing = super().get_metadata_routing()
+        if self.groups is not None or self.formula is not None:
+            for method in ("fit", "predict", "score"):
+                request = getattr(routing, method)
+                if request.requests.get("groups") is True:
+                    request.add_request(param="groups", alias=False)
+        return routing

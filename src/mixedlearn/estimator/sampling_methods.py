@@ -1,0 +1,248 @@
+"""Methods of the estimator that draw from the fitted model, or take further rows into it."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mixedlearn.data.labels import Labels, encode, look_up, merge_levels
+from mixedlearn.data.sums import accumulate
+from mixedlearn.estimator.state import FittedState
+from mixedlearn.estimator.validation import (
+    check_count,
+    check_response,
+    check_weights,
+)
+from mixedlearn.model.simulation import make_generator, sample_effects, sample_responses
+from mixedlearn.model.updating import with_more_rows
+from mixedlearn.specification import Design
+
+FloatArray = NDArray[np.float64]
+
+
+class SamplingMethods(FittedState):
+    """Simulation, and updates of the random effects."""
+
+    def sample_y(
+        self,
+        X: Any,
+        groups: Any = None,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        random_effects: str = "new",
+        sample_weight: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Draw new responses from the fitted model.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_rows, n_features)
+            The columns that `fit` had.
+        groups : array-like of shape (n_rows,) or (n_rows, n_factors), default=None
+            Labels, as for `predict`. Rows with equal labels share their random effects, whether or
+            not `fit` saw the label.
+        n_samples : int, default=1
+            Number of responses for every row.
+        random_state : int, RandomState, Generator or None, default=None
+            Seed of the random numbers.
+        random_effects : {"new", "fitted"}, default="new"
+            Whether every level gets new random effects from their normal distribution in every
+            sample (lme4's ``simulate``), or known levels keep their BLUPs and only unknown ones get
+            new effects (lme4's ``use.u=TRUE``).
+        sample_weight : array-like of shape (n_rows,), default=None
+            Precision weights: the noise variance of row i is ``noise_variance_ / w_i``.
+
+        Returns
+        -------
+        y : ndarray of shape (n_rows, n_samples)
+            Responses, in units of y. The fixed effects and the variance components are taken as
+            known.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            As `predict`, if groups are missing although the random effects have a variance, if a
+            weight is not positive, or if a parameter is not allowed.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> sampled = model.sample_y(X, n_samples=1000, random_state=0)
+        >>> sampled.shape
+        (180, 1000)
+        >>> bool(abs(sampled.mean() - y.mean()) < 2)
+        True
+        """
+        model = self._fitted_model()
+        if random_effects not in ("new", "fitted"):
+            raise ValueError(f"random_effects must be 'new' or 'fitted', got {random_effects!r}.")
+        check_count(n_samples, "n_samples")
+        columns, labels = self._rows(X, groups)
+        weights = check_weights(sample_weight, columns)
+        if weights is not None and not weights.all():
+            row = int(np.argmin(weights))
+            raise ValueError(
+                f"sample_weight is zero at row {row}: the noise of such a row would have an "
+                "infinite variance. Leave the row out."
+            )
+        if not labels and model.has_random_effects:
+            names = ", ".join(map(repr, model.specification.factor_names))
+            raise ValueError(
+                f"sample_y received no groups, but the model has random effects for {names}: a "
+                "draw needs to know which rows share them. Pass groups=..."
+            )
+        known, new = self._codes_to_sample(labels, keep=random_effects == "fitted")
+        generator = make_generator(random_state)
+        return sample_responses(model, Design(columns, known), new, n_samples, generator, weights)
+
+    def _codes_to_sample(
+        self, labels: list[Labels], *, keep: bool
+    ) -> tuple[tuple[NDArray[np.int32] | None, ...], list[NDArray[np.int32]]]:
+        """Codes of the levels that keep their BLUPs, and of those that get new effects."""
+        if not (labels and self._levels):
+            return (None,) * len(self._levels), []
+        known: list[NDArray[np.int32] | None] = []
+        new = []
+        for own, levels in zip(labels, self._levels, strict=True):
+            codes, _ = encode(own)
+            known.append(look_up(own, levels) if keep else None)
+            new.append(codes if known[-1] is None else np.where(known[-1] < 0, codes, -1))
+        return tuple(known), new
+
+    def sample_random_effects(
+        self, n_samples: int = 1000, random_state: Any = None
+    ) -> dict[str, FloatArray]:
+        """Draw the random effects of every level from their distribution given the data.
+
+        The distribution is normal around the BLUPs of `random_effects_`. Beside the covariances of
+        `random_effects_covariances_` it has what the uncertainty of the fixed effects adds, as in
+        merTools' ``REsim``; the variance components are taken as known. Given the fixed effects,
+        levels are drawn independently of each other.
+
+        Parameters
+        ----------
+        n_samples : int, default=1000
+            Number of draws.
+        random_state : int, RandomState, Generator or None, default=None
+            Seed of the random numbers.
+
+        Returns
+        -------
+        samples : dict of str to ndarray of shape (n_samples, n_levels, q)
+            For every factor, its random effects, the levels in the order of `random_effects_`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If a parameter is not allowed.
+
+        Examples
+        --------
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_dyestuff
+        >>> X, y = load_dyestuff(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Batch").fit(X, y)
+        >>> samples = model.sample_random_effects(random_state=0)["Batch"]
+        >>> samples.shape
+        (1000, 6, 1)
+        """
+        model = self._fitted_model()
+        check_count(n_samples, "n_samples")
+        sampled = sample_effects(model, n_samples, make_generator(random_state))
+        return dict(zip(model.specification.factor_names, sampled, strict=True))
+
+    def update_random_effects(
+        self,
+        X: Any,
+        y: ArrayLike,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Take further rows into the random effects, without a refit.
+
+        New levels get BLUPs from their rows; those of known levels become what they are given the
+        rows of `fit` and these together. With several factors all BLUPs change jointly. The fixed
+        effects, the variance components and the log-likelihood stay those of the fit.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            The columns that `fit` had, in rows that the model has not seen.
+        y : array-like of shape (n_samples,)
+            Response.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+            Labels, as for `predict`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Precision weights; a row of weight zero counts as absent.
+
+        Returns
+        -------
+        self : MixedLinearRegressor
+            ``random_effects_``, ``random_effects_covariances_``, ``n_groups_`` and predictions with
+            their standard deviations hold the new rows.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If the model has no grouping factor, if groups are missing, or as in `fit` for columns,
+            labels, responses and weights.
+
+        Examples
+        --------
+        A subject that was not in the fit, after two days of observation:
+
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> new = X["Subject"] == 372
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"])
+        >>> model = model.fit(X[~new], y[~new])
+        >>> print(f"{model.predict(X[new])[-1]:.1f} {y[new].iloc[-1]:.1f}")
+        344.3 364.1
+        >>> _ = model.update_random_effects(X[new].head(2), y[new].head(2))
+        >>> print(f"{model.predict(X[new])[-1]:.1f} {model.n_groups_}")
+        356.7 {'Subject': 18}
+        """
+        model = self._fitted_model()
+        if not model.specification.factors:
+            raise ValueError(
+                "The model was fitted without groups, so it has no random effects to update."
+            )
+        columns, labels = self._labelled_rows(X, groups)
+        response = check_response(self, columns, y)
+        weights = check_weights(sample_weight, columns)
+        if weights is not None and not weights.all():
+            present = weights > 0.0
+            columns, response, weights = columns[present], response[present], weights[present]
+            labels = [own.rows(present) for own in labels]
+        encoded = [encode(own) for own in labels]
+        products = accumulate(
+            columns,
+            response,
+            [codes for codes, _ in encoded],
+            [len(levels) for _, levels in encoded],
+            [factor.slopes for factor in model.specification.factors],
+            weights,
+            shift=model.products.shift,
+        )
+        merged = [
+            merge_levels(known, own) for known, (_, own) in zip(self._levels, encoded, strict=True)
+        ]
+        levels = [own for _, _, own in merged]
+        places = [(known, other) for known, other, _ in merged]
+        self._model = with_more_rows(model, products, places, [len(own) for own in levels])
+        self._levels = levels
+        self._count_groups()
+        return self

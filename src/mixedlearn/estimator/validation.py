@@ -1,0 +1,300 @@
+"""Validation of rows: from what a user passes to numeric columns and labels.
+
+The estimator's half that talks to scikit-learn's checks. Errors name the column at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from mixedlearn.data.labels import Labels, as_labels, interaction, shown
+from mixedlearn.specification import Specification, factor_name
+
+FLOATS = [np.float64, np.float32]
+
+
+def is_frame(X: Any) -> bool:
+    """Whether X is a data frame (pandas, polars), which has columns of different types."""
+    return hasattr(X, "columns") and hasattr(X, "__getitem__")
+
+
+def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bool) -> Any:
+    """Check the shape and the names of X, and leave its columns as they are.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Gets ``n_features_in_`` and ``feature_names_in_``, or is compared with them.
+    X : array-like or DataFrame of shape (n, n_features)
+    has_groups : bool
+        Whether groups come beside X; X may have no columns then.
+    reset : bool
+        Whether this is `fit`.
+
+    Returns
+    -------
+    DataFrame or ndarray
+    """
+    if not is_frame(X):
+        _refuse_complex(X, "X")
+        # A list of rows that mix numbers and labels would become text.
+        mixes = isinstance(X, (list, tuple)) and np.asarray(X).dtype.kind in "US"
+        X = check_array(
+            X,
+            dtype=object if mixes else None,
+            ensure_all_finite=False,
+            ensure_min_features=0 if has_groups else 1,
+            estimator=estimator,
+        )
+    elif len(set(X.columns)) < len(X.columns):
+        twice = next(name for name in X.columns if list(X.columns).count(name) > 1)
+        raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
+    elif X.shape[0] == 0 or (X.shape[1] == 0 and not has_groups):
+        check_array(np.empty(X.shape), estimator=estimator)
+    return validate_data(estimator, X, skip_check_array=True, reset=reset)
+
+
+def column_names(X: Any) -> list[str]:
+    """Names of the columns of X; x0, x1, ... where it has none that are text."""
+    names = list(X.columns) if is_frame(X) else []
+    if names and all(isinstance(name, str) for name in names):
+        return names
+    return [f"x{j}" for j in range(X.shape[1])]
+
+
+def find_labels(
+    X: Any,
+    groups: Any,
+    names: Sequence[str],
+    group_columns: Sequence[tuple[int, ...]],
+    factor_names: Sequence[str] | None = None,
+) -> list[Labels]:
+    """The labels of every factor, from the group columns or from the argument.
+
+    Parameters
+    ----------
+    X : DataFrame or ndarray
+    groups : array-like or None
+        The argument of `fit` or `predict`.
+    names : sequence of str
+        Names of the columns of X.
+    group_columns : sequence of tuple of int
+        Columns of X that hold the labels of each factor.
+    factor_names : sequence of str, optional
+        The factors of a fitted model.
+    """
+    if not group_columns:
+        return [] if groups is None else as_labels(groups, len(X), factor_names)
+    if groups is not None:
+        listed = ", ".join(repr(factor_name(columns, names)) for columns in group_columns)
+        raise ValueError(
+            f"groups were given twice: the constructor names the column"
+            f"{'s' if len(group_columns) > 1 else ''} {listed} and labels were passed as well. "
+            "Use one of the two."
+        )
+    found = []
+    for columns in group_columns:
+        parts = [
+            as_labels(_safe_indexing(X, column, axis=1), len(X), [names[column]])[0]
+            for column in columns
+        ]
+        name = factor_name(columns, names)
+        found.append(parts[0] if len(parts) == 1 else interaction(name, parts))
+    return found
+
+
+def numeric_columns(
+    estimator: BaseEstimator, X: Any, specification: Specification, *, check_finite: bool = True
+) -> NDArray[np.floating]:
+    """The columns with an effect, as floats.
+
+    Without ``check_finite`` the caller sees to NaN and infinity, and saves a pass over the rows.
+    """
+    columns = list(specification.columns)
+    if not columns:
+        return np.empty((len(X), 0))
+    if columns != list(range(len(specification.names))):
+        X = _safe_indexing(X, columns, axis=1)
+    names = [specification.names[column] for column in columns]
+    _refuse_text_and_dates(X, names)
+    try:
+        return check_array(
+            X,
+            dtype=FLOATS,
+            input_name="X",
+            estimator=estimator,
+            ensure_all_finite=check_finite,
+        )
+    except (ValueError, TypeError) as error:
+        raise _with_column(error, X, names) from None
+
+
+def check_count(value: Any, name: str) -> None:
+    """Refuse what is no positive integer."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and value >= 1):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float64]:
+    """The response as floats, one for each row of X."""
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        )
+    _refuse_complex(y, "y")
+    values = column_or_1d(y, warn=True)
+    if len(values) != len(X):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {len(X)} rows, y "
+            f"has {len(values)}."
+        )
+    values = _as_floats(values, "y")
+    row, kind = _first_not_finite(values)
+    if kind:
+        raise ValueError(f"Input y contains {kind}, the first at row {row}: drop such rows.")
+    return values
+
+
+def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
+    """Precision weights: finite, not negative, not all zero."""
+    if sample_weight is None:
+        return None
+    _refuse_complex(sample_weight, "sample_weight")
+    values = np.asarray(sample_weight)
+    if values.ndim == 0:
+        values = np.full(len(X), values[()])
+    if values.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {values.ndim}D array.")
+    if len(values) != len(X):
+        raise ValueError(
+            f"sample_weight has {len(values)} values, but X has {len(X)} rows: give one weight for "
+            "each row."
+        )
+    weights = _as_floats(values, "sample_weight")
+    row, kind = _first_not_finite(weights)
+    if kind:
+        raise ValueError(
+            f"Input sample_weight contains {kind}, the first at row {row}: give such rows weight "
+            "zero to leave them out."
+        )
+    if (weights < 0.0).any():
+        row = int(np.argmax(weights < 0.0))
+        raise ValueError(
+            f"Negative values in data passed to `sample_weight`, the first at row {row}: a weight "
+            "is the inverse of a variance."
+        )
+    if not weights.any():
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number: with all of them zero, no "
+            "row counts."
+        )
+    return weights
+
+
+def _refuse_complex(values: Any, name: str) -> None:
+    """Refuse complex arrays; scikit-learn's message would print them whole."""
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+        raise ValueError(f"Complex data not supported: {name} is complex. Pass real numbers.")
+
+
+def _as_floats(values: NDArray, name: str) -> NDArray[np.float64]:
+    """Numbers as floats; text is refused even where it spells numbers."""
+    row, what = _first_text_or_date(values)
+    if what:
+        raise ValueError(
+            f"{name} is not numeric: {shown(values[row])} at row {row} is {what}. Convert it to "
+            "numbers."
+        )
+    try:
+        return values.astype(np.float64, copy=False)
+    except (ValueError, TypeError) as error:
+        raise _same_kind(error, f"{name} is not numeric: {error}") from None
+
+
+def _refuse_text_and_dates(X: Any, names: list[str]) -> None:
+    """Refuse columns that a conversion to float would guess at: text that spells numbers, dates."""
+    if not is_frame(X) and X.dtype.kind in "biuf":
+        return
+    dtypes = list(X.dtypes) if is_frame(X) else [X.dtype] * len(names)
+    for position, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
+        if getattr(dtype, "kind", "O") in "biuf":
+            continue
+        column = np.asarray(_safe_indexing(X, position, axis=1))
+        _refuse_complex(column, f"column {name!r} of X")
+        row, what = _first_text_or_date(column)
+        if what:
+            raise ValueError(_not_numeric(name, column[row], row, what))
+
+
+def _first_text_or_date(values: NDArray) -> tuple[int, str]:
+    """Row and kind of the first entry that is no number though float() may accept it."""
+    if values.dtype.kind in "mM" and len(values):
+        return 0, "a date" if values.dtype.kind == "M" else "a time difference"
+    if values.dtype.kind in "OSU":
+        for row, value in enumerate(values):
+            if isinstance(value, (str, bytes)):
+                return row, "text"
+    return 0, ""
+
+
+def _first_not_finite(values: NDArray[np.float64]) -> tuple[int, str]:
+    """Row and name of the first entry that is NaN or infinite."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return 0, ""
+    row = int(np.argmin(finite))
+    return row, "NaN" if np.isnan(values[row]) else "infinity"
+
+
+def _with_column(error: Exception, X: Any, names: list[str]) -> Exception:
+    """The same error, naming the column and the row at fault where there is one."""
+    for position, name in enumerate(names):
+        column = np.asarray(_safe_indexing(X, position, axis=1))
+        if column.dtype == object:
+            column = np.where(pd.isna(column), np.nan, column)
+        try:
+            values = column.astype(np.float64)
+        except (ValueError, TypeError):
+            for row, value in enumerate(column):
+                if not _is_number(value):
+                    kind = f"of type {type(value).__name__}"
+                    message = _not_numeric(name, value, row, kind)
+                    return _same_kind(error, f"{message} ({error})")
+            return error
+        row, kind = _first_not_finite(values)
+        if kind:
+            return _same_kind(
+                error,
+                f"Input X contains {kind} in column {name!r}, the first at row {row}: drop or "
+                "impute such rows.",
+            )
+    return error
+
+
+def _not_numeric(name: str, value: Any, row: int, what: str) -> str:
+    return (
+        f"Column {name!r} of X is not numeric: {shown(value)} at row {row} is {what}. Convert or "
+        "encode it, name it in groups if it holds the levels of a grouping factor, or leave it out "
+        "with fixed_effects."
+    )
+
+
+def _same_kind(error: Exception, message: str) -> Exception:
+    return TypeError(message) if isinstance(error, TypeError) else ValueError(message)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (ValueError, TypeError):
+        return False
+    return True

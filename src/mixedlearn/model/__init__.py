@@ -1,0 +1,1 @@
+"""The fitted model: fits, refits, predictions, simulations."""

@@ -1,0 +1,67 @@
+"""Confounding of random effects with the noise.
+
+Where the levels use up all rows, the noise may be one more random effect: if a matrix C satisfies
+
+    U_i C U_i' = I    for every level i,
+
+then ``I + U_i D U_i' = (1 + t) I + U_i (D - t C) U_i'``, and (s2, D) has the same likelihood as
+``((1 + t) s2, (D - t C) / (1 + t))`` for every t. One row in each level and a random intercept are
+the plainest case. Of all these the one with the most noise is taken, at which D is singular.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.engines.levels import LevelMoments
+
+FloatArray = NDArray[np.float64]
+
+# Share of the rows that C may fail to explain, by rounding error.
+TOLERANCE = 1e-8
+
+
+def noise_direction(
+    moments: LevelMoments, structure: CovarianceStructure, n_rows: int
+) -> FloatArray | None:
+    """The matrix C of the module's head, shape (q, q), or None where there is none.
+
+    Parameters
+    ----------
+    moments : LevelMoments
+    structure : CovarianceStructure
+        C has the structure of D.
+    n_rows : int
+    """
+    q = moments.n_effects
+    if q == 0 or moments.n_spanned < n_rows:
+        return None
+    if structure.kind == "scalar":
+        basis = np.eye(q)[None]
+    else:
+        pairs = [(i, j) for i in range(q) for j in range(i, q) if structure.mask[i, j]]
+        basis = np.zeros((len(pairs), q, q))
+        for number, (i, j) in enumerate(pairs):
+            basis[number, i, j] = basis[number, j, i] = 1.0
+    columns = moments.rows[:, :q]
+    square = np.einsum("kim,kjm->ijm", columns, columns)
+    turned = np.einsum("abm,nbc->nacm", square, basis)
+    system = np.einsum("nacm,lcam->nl", turned, turned)
+    target = np.einsum("naam->n", turned)
+    solution = np.linalg.lstsq(system, target, rcond=1e-10)[0]
+    if n_rows - target @ solution > TOLERANCE * n_rows:
+        return None
+    return np.tensordot(solution, basis, 1)
+
+
+def most_noise(covariance: FloatArray, direction: FloatArray) -> float:
+    """The largest t for which ``D - t C`` is positive semi-definite."""
+    values, vectors = np.linalg.eigh(covariance)
+    positive = values > 1e-12 * max(values[-1], 1e-300)
+    root = vectors[:, positive] / np.sqrt(values[positive])
+    outside = direction - vectors[:, positive] @ (vectors[:, positive].T @ direction)
+    if not positive.any() or np.abs(outside).max() > 1e-8 * np.abs(direction).max():
+        return 0.0
+    return 1.0 / max(float(np.linalg.eigvalsh(root.T @ direction @ root)[-1]), 1e-300)

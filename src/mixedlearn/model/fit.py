@@ -1,0 +1,339 @@
+"""The fit: from cross-products to a fitted model.
+
+Of the five steps, design (`design`) and cross-products (`cross_products.accumulate`) come before
+this module; here are the engine (`problem.make_problem`), the optimisation (`optimize.minimise`)
+and the fitted model, put together by `fit_products`. Every refit starts from the cross-products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.components import VarianceComponents
+from mixedlearn.covariance.structures import CovarianceStructure, triangular_root
+from mixedlearn.data.sums import CrossProducts
+from mixedlearn.engines.bases import RandomBasis
+from mixedlearn.engines.choose import NOISE_FLOOR, Problem, make_problem
+from mixedlearn.engines.levels import reduce_levels
+from mixedlearn.engines.protocol import FixedEffects
+from mixedlearn.model.confounding import most_noise, noise_direction
+from mixedlearn.model.fitted import FittedModel, user_blups
+from mixedlearn.search.newton import minimise
+from mixedlearn.specification import Specification
+
+FloatArray = NDArray[np.float64]
+
+# The optimiser's limits where nobody sets them.
+MAX_ITER = 100
+TOL = 1e-8
+# With so little noise, rounding error in the derivatives is this much of the objective.
+BOUNDED_TOLERANCE = 1e-4
+# An objective that is less certain than this is worth a word.
+MUCH_ROUNDING = 1e-4
+# Share of the variances that is rounding error once as much as can be is counted as noise.
+REMAINDER = 1e-12
+
+
+def fit_products(
+    products: CrossProducts,
+    specification: Specification,
+    *,
+    max_iter: int,
+    tol: float,
+    start: FloatArray | None = None,
+) -> FittedModel:
+    """Fit a model to cross-products.
+
+    Parameters
+    ----------
+    products : CrossProducts
+    specification : Specification
+    max_iter : int
+        Most iterations of the optimiser from one start.
+    tol : float
+        Decrease of the objective that may remain promised at the optimum.
+    start : ndarray of shape (n_parameters,), optional
+        Theta, in the user's units, to start from; by default moments.
+
+    Returns
+    -------
+    FittedModel
+
+    Raises
+    ------
+    ValueError
+        If a model with random effects has no more rows than fixed-effect columns.
+    """
+    problem = make_problem(products, specification)
+    n_fixed = problem.fixed.columns.shape[1]
+    if products.n_rows <= n_fixed and specification.factors:
+        raise ValueError(
+            f"Found n_samples={products.n_rows} rows for {n_fixed} linearly independent "
+            "fixed-effect columns (the intercept among them): the variances need more rows than "
+            f"columns.{_largest_term(specification)} Give more rows, or name fewer columns in "
+            "fixed_effects or the formula."
+        )
+    notes = _aliasing_notes(specification, problem)
+    if problem.fixed.is_exact:
+        return _exact_fit(products, specification, problem, notes)
+    engine = problem.engine
+    components = engine.components
+    if start is not None:
+        start = engine_theta(specification, problem.randoms, components, start)
+    if problem.is_bounded:
+        tol = max(tol, BOUNDED_TOLERANCE)
+    optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
+    noise = optimum.evaluation.fixed.noise_variance
+    is_lost = not optimum.is_certified and noise < NOISE_FLOOR
+    if is_lost and not (problem.is_bounded or engine.has_exact_hessian):
+        problem = make_problem(products, specification, bound_noise=True)
+        engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
+        optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
+    factors = components.factors_from_theta(optimum.evaluation.theta)[: len(problem.randoms)]
+    fixed_effects = optimum.evaluation.fixed
+    confounded = _confounded_factors(products, problem)
+    for k, direction in confounded.items():
+        factors, fixed_effects = _count_as_noise(
+            components.structures, factors, fixed_effects, k, direction
+        )
+    return FittedModel(
+        specification=specification,
+        products=products,
+        fixed_basis=problem.fixed,
+        random_bases=problem.randoms,
+        factors=factors,
+        fixed_effects=fixed_effects,
+        blups=user_blups(engine, problem.fixed, problem.randoms, factors, fixed_effects),
+        objective=optimum.evaluation.objective,
+        n_iterations=optimum.n_iterations,
+        is_certified=optimum.is_certified,
+        is_bounded=problem.is_bounded,
+        warnings=(
+            *notes,
+            *_noise_notes(problem),
+            *_rounding_notes(problem, optimum.evaluation.rounding),
+            *_level_notes(specification, products, confounded),
+            *_equal_factor_notes(specification, products),
+        ),
+    )
+
+
+def refit(
+    model: FittedModel,
+    *,
+    products: CrossProducts | None = None,
+    specification: Specification | None = None,
+    start: FloatArray | None = None,
+) -> FittedModel:
+    """Fit a model like a fitted one, to other cross-products or with another specification.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Stays as it is.
+    products : CrossProducts, optional
+        By default those of the model.
+    specification : Specification, optional
+        By default that of the model; ``replace(model.specification, reml=False)``, say.
+    start : ndarray of shape (n_parameters,), optional
+        As for `fit_products`.
+    """
+    return fit_products(
+        model.products if products is None else products,
+        model.specification if specification is None else specification,
+        max_iter=MAX_ITER,
+        tol=TOL,
+        start=start,
+    )
+
+
+def objective_at(model: FittedModel, theta: FloatArray) -> float:
+    """Minus twice the profiled log-likelihood of a model at a theta in the user's units."""
+    specification, problem = model.specification, model.problem()
+    if problem.fixed.is_exact:
+        return -np.inf
+    engine = problem.engine
+    own = engine_theta(specification, problem.randoms, engine.components, theta)
+    return engine.evaluate(own, 0).objective
+
+
+def engine_theta(
+    specification: Specification,
+    randoms: Sequence[RandomBasis],
+    components: VarianceComponents,
+    theta: FloatArray,
+) -> FloatArray:
+    """Theta in the engine's columns, where the D_k have the engine's structures."""
+    user = VarianceComponents(tuple(factor.structure for factor in specification.factors))
+    factors = []
+    for random, structure, own in zip(
+        randoms, components.structures, user.factors_from_theta(theta), strict=False
+    ):
+        root = random.from_user @ own
+        is_free = structure.kind == "unrestricted"
+        factors.append(triangular_root(root) if is_free else root[:, random.kept])
+    return components.theta_from_factors(factors) if factors else np.empty(0)
+
+
+def _noise_notes(problem: Problem) -> tuple[str, ...]:
+    if not problem.is_bounded or problem.fixed.is_exact:
+        return ()
+    return (
+        "The random effects reproduce the response exactly: the noise variance cannot be told from "
+        "zero, and the likelihood has no maximum. The estimates are those of a very small noise.",
+    )
+
+
+def _rounding_notes(problem: Problem, rounding: float) -> tuple[str, ...]:
+    """What elimination loses; the other engines keep more digits than they promise."""
+    if problem.is_bounded or problem.engine.has_exact_hessian or rounding <= MUCH_ROUNDING:
+        return ()
+    return (
+        "The noise is so small beside the random effects that rounding error leaves the "
+        f"log-likelihood uncertain by about {rounding:.0e}: the variances have few right digits.",
+    )
+
+
+def _exact_fit(
+    products: CrossProducts,
+    specification: Specification,
+    problem: Problem,
+    notes: tuple[str, ...],
+) -> FittedModel:
+    n_fixed = problem.fixed.columns.shape[1]
+    note = (
+        "The fixed effects reproduce the response exactly: the noise variance and the variances of "
+        "the random effects are zero."
+    )
+    return FittedModel(
+        specification=specification,
+        products=products,
+        fixed_basis=problem.fixed,
+        random_bases=problem.randoms,
+        factors=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
+        fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
+        blups=tuple(
+            np.zeros((grouped.shape[2], factor.structure.n_effects))
+            for grouped, factor in zip(products.grouped, specification.factors, strict=True)
+        ),
+        objective=-np.inf,
+        n_iterations=1,
+        is_certified=True,
+        is_bounded=False,
+        warnings=(*notes, note),
+    )
+
+
+def _largest_term(specification: Specification) -> str:
+    """A sentence about the term of most columns, which may be text that was meant otherwise."""
+    largest = max(specification.terms, key=lambda term: len(term.coefs), default=None)
+    if largest is None or len(largest.coefs) < 2:
+        return ""
+    return f" The term {largest.name!r} alone has {len(largest.coefs)}."
+
+
+def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str, ...]:
+    notes = []
+    names = [
+        name
+        for name, aliased in zip(specification.coef_names, problem.fixed.aliased, strict=True)
+        if aliased
+    ]
+    if names:
+        notes.append(
+            f"The fixed effects of {', '.join(map(repr, names))} are aliased: these columns are "
+            "constant or linear combinations of earlier ones. Their coefficients are set to zero."
+        )
+    for factor, random in zip(specification.factors, problem.randoms, strict=True):
+        names = [name for effect, name in enumerate(factor.effects) if effect not in random.kept]
+        if names:
+            of_factor = f" of {factor.name!r}" if len(specification.factors) > 1 else ""
+            notes.append(
+                f"The random effects{of_factor} of {', '.join(map(repr, names))} are aliased: "
+                "these columns are constant or linear combinations of earlier ones. Their "
+                "variances are set to zero."
+            )
+    return tuple(notes)
+
+
+def _level_notes(
+    specification: Specification, products: CrossProducts, confounded: dict[int, FloatArray]
+) -> tuple[str, ...]:
+    notes = []
+    for k, (factor, grouped) in enumerate(
+        zip(specification.factors, products.grouped, strict=True)
+    ):
+        n_levels = grouped.shape[2]
+        if k in confounded:
+            rows = "one row" if n_levels == products.n_rows else "too few rows"
+            notes.append(
+                f"Every level of {factor.name!r} has {rows}: the variances of its random effects "
+                "cannot be told from the noise variance, and as much as can be is counted as noise."
+            )
+        elif n_levels == 1:
+            notes.append(
+                f"The factor {factor.name!r} has one level: the variances of its random effects "
+                "cannot be estimated from a single draw."
+            )
+    return tuple(notes)
+
+
+def _equal_factor_notes(specification: Specification, products: CrossProducts) -> tuple[str, ...]:
+    """Factors that divide the rows alike: random effects that both have share one variance."""
+    notes = []
+    for (k, other), crossing in products.crossings.items():
+        n_pairs, sizes = len(crossing.first), (products.grouped[j].shape[2] for j in (k, other))
+        first, second = specification.factors[k], specification.factors[other]
+        shared = [name for name in first.effects if name in second.effects]
+        if shared and all(n_pairs == size for size in sizes):
+            notes.append(
+                f"The factors {first.name!r} and {second.name!r} divide the rows in the same way: "
+                f"the variances of {', '.join(map(repr, shared))} of the two cannot be told apart, "
+                "only their sum. Leave one of the factors out."
+            )
+    return tuple(notes)
+
+
+def _confounded_factors(products: CrossProducts, problem: Problem) -> dict[int, FloatArray]:
+    """Directions in which a factor's random effects cannot be told from noise, by factor."""
+    found = {}
+    for k, random in enumerate(problem.randoms):
+        if products.grouped[k].shape[2] * len(random.columns) < products.n_rows:
+            continue
+        moments = reduce_levels(products, k, problem.fixed, random)
+        structure = problem.engine.components.structures[k]
+        direction = noise_direction(moments, structure, products.n_rows)
+        if direction is not None:
+            found[k] = direction
+    return found
+
+
+def _count_as_noise(
+    structures: Sequence[CovarianceStructure],
+    factors: Sequence[FloatArray],
+    fixed_effects: FixedEffects,
+    k: int,
+    direction: FloatArray,
+) -> tuple[tuple[FloatArray, ...], FixedEffects]:
+    """Move as much of the random effects of factor k as can be into the noise.
+
+    The other factors' covariances are relative to the noise, so they shrink as it grows; see
+    `confounding`.
+    """
+    original = factors[k] @ factors[k].T
+    share = most_noise(original, direction)
+    values, vectors = np.linalg.eigh(original - share * direction)
+    # What the subtraction leaves of a variance that has become noise is rounding error.
+    values = np.where(values > REMAINDER * np.trace(original), values, 0.0)
+    covariance = (vectors * values) @ vectors.T / (1.0 + share)
+    moved = [factor / np.sqrt(1.0 + share) for factor in factors]
+    moved[k] = structures[k].lambda_from_theta(structures[k].theta_from_covariance(covariance))
+    return tuple(moved), replace(
+        fixed_effects,
+        inverse_root=fixed_effects.inverse_root / np.sqrt(1.0 + share),
+        noise_variance=fixed_effects.noise_variance * (1.0 + share),
+    )

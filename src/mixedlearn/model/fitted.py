@@ -1,0 +1,171 @@
+"""The fitted model: a frozen object with everything the attributes and later inference need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.data.sums import CrossProducts
+from mixedlearn.engines.bases import FixedBasis, RandomBasis
+from mixedlearn.engines.choose import Problem, engine_in_bases, make_problem
+from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
+from mixedlearn.specification import Specification
+
+FloatArray = NDArray[np.float64]
+
+# A standard deviation of the engine's effects, relative to its natural unit, that is zero.
+SINGULAR = 1e-8
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model with its estimates. Holds cross-products, no rows.
+
+    Attributes
+    ----------
+    specification : Specification
+    products : CrossProducts
+    fixed_basis : FixedBasis
+    random_bases : tuple of RandomBasis
+        One for every factor.
+    factors : tuple of ndarray of shape (q*, q*)
+        Lambda of every factor in the engine's columns.
+    fixed_effects : FixedEffects
+        Generalised least squares in the engine's columns.
+    blups : tuple of ndarray of shape (m, q)
+        Conditional means of every factor's random effects, in the user's units.
+    objective : float
+        Minus twice the (restricted) log-likelihood.
+    n_iterations : int
+        Iterations of the optimiser.
+    is_certified : bool
+        Whether the optimum carries its certificate.
+    is_bounded : bool
+        Whether noise was added, to bound the likelihood.
+    warnings : tuple of str
+        What could not be estimated, in words.
+    observed : CrossProducts, optional
+        Of the rows that the random effects are predicted from, if these are more than the rows of
+        the fit: their levels are those of ``blups``. The estimates and the likelihood are always
+        those of ``products``.
+    """
+
+    specification: Specification
+    products: CrossProducts
+    fixed_basis: FixedBasis
+    random_bases: tuple[RandomBasis, ...]
+    factors: tuple[FloatArray, ...]
+    fixed_effects: FixedEffects
+    blups: tuple[FloatArray, ...]
+    objective: float
+    n_iterations: int
+    is_certified: bool
+    is_bounded: bool
+    warnings: tuple[str, ...]
+    observed: CrossProducts | None = None
+
+    @property
+    def noise_variance(self) -> float:
+        """Residual variance of a row of weight one."""
+        if self.fixed_basis.is_exact:
+            return 0.0
+        return self.fixed_effects.noise_variance * self.fixed_basis.scale**2
+
+    @property
+    def likelihood_df(self) -> int:
+        """Rows; of the restricted likelihood those less the fixed effects that are not aliased."""
+        n_fixed = len(self.fixed_effects.coef) if self.specification.reml else 0
+        return self.products.n_rows - n_fixed
+
+    @property
+    def coef(self) -> FloatArray:
+        """Coefficients, the intercept first if there is one; aliased ones are zero."""
+        basis = self.fixed_basis
+        return basis.offset + basis.scale * (basis.to_user @ self.fixed_effects.coef)
+
+    @property
+    def coef_covariance(self) -> FloatArray:
+        """Covariance of the coefficients, the variance components taken as known."""
+        root = self.fixed_basis.to_user @ self.fixed_effects.inverse_root
+        return self.noise_variance * root @ root.T
+
+    @property
+    def relative_roots(self) -> tuple[FloatArray, ...]:
+        """A root of every factor's D in the user's units, shapes (q, q*)."""
+        return tuple(
+            random.to_user @ factor
+            for random, factor in zip(self.random_bases, self.factors, strict=True)
+        )
+
+    @property
+    def theta(self) -> FloatArray:
+        """Free entries of every factor's Lambda in the user's units."""
+        parts = [np.empty(0)]
+        for factor, random, relative in zip(
+            self.specification.factors, self.random_bases, self.relative_roots, strict=True
+        ):
+            root = np.zeros(factor.structure.mask.shape)
+            root[:, random.kept] = relative
+            parts.append(factor.structure.theta_from_root(root))
+        return np.concatenate(parts)
+
+    @property
+    def covariances(self) -> tuple[FloatArray, ...]:
+        """Covariance of the random effects of a level of every factor, shapes (q, q)."""
+        return tuple(self.noise_variance * root @ root.T for root in self.relative_roots)
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the covariance of some factor's random effects has no full rank."""
+        return any(
+            len(factor) < own.structure.n_effects
+            or bool((np.linalg.svd(factor, compute_uv=False) < SINGULAR).any())
+            for factor, own in zip(self.factors, self.specification.factors, strict=True)
+        )
+
+    @property
+    def has_random_effects(self) -> bool:
+        """Whether the random effects have any variance."""
+        return any(bool(factor.any()) for factor in self.factors)
+
+    def problem(self) -> Problem:
+        """The likelihood of the fit, made from its cross-products."""
+        return make_problem(self.products, self.specification, bound_noise=self.is_bounded)
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """Distribution of the random effects given the response, in the engine's columns."""
+        products = self.products if self.observed is None else self.observed
+        engine = engine_in_bases(products, self.specification, self.fixed_basis, self.random_bases)
+        return engine.posterior(self.factors)
+
+    def conditional_covariances(self, k: int) -> FloatArray:
+        """Covariance of the effects of each level of factor k given the response, (m, q, q).
+
+        The coefficients are taken as known, as in lme4's ``ranef(condVar=TRUE)``.
+        """
+        to_user = self.random_bases[k].to_user
+        partial = np.einsum("ai,ijm->maj", to_user, self.posterior.covariance(k))
+        return self.noise_variance * (partial @ to_user.T)
+
+    def __getstate__(self) -> dict[str, object]:
+        """The state to pickle: the posterior can be computed again, and may be large."""
+        return {name: value for name, value in vars(self).items() if name != "posterior"}
+
+
+def user_blups(
+    engine: Engine,
+    fixed: FixedBasis,
+    randoms: Sequence[RandomBasis],
+    factors: tuple[FloatArray, ...],
+    fixed_effects: FixedEffects,
+) -> tuple[FloatArray, ...]:
+    """BLUPs of every factor's random effects in the user's units, shapes (m, q)."""
+    blups = engine.random_effects(factors, fixed_effects) if factors else ()
+    return tuple(
+        fixed.scale * (random.to_user @ own).T for random, own in zip(randoms, blups, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""The search for the optimum of a likelihood."""

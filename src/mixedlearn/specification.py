@@ -1,0 +1,385 @@
+"""Design: from parameters and the columns of X to the parts of the model.
+
+A `Specification` is what the parameters say once the columns of X are known; it does not depend on
+the rows, so the same object serves `fit` and `predict`. A `Design` is the new rows of a prediction:
+numeric columns and a level for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.structures import CovarianceStructure, make_structure
+from mixedlearn.exceptions import did_you_mean
+
+INTERCEPT = "intercept"
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A grouping factor and its random effects.
+
+    Attributes
+    ----------
+    name : str
+        Name of the factor; of an interaction, those of its columns with colons between them.
+    columns : tuple of int
+        Columns of X that hold the labels; several for an interaction, none where labels come beside
+        X.
+    slopes : tuple of int
+        Numeric columns with a random slope.
+    effects : tuple of str
+        Names of the random effects of a level.
+    random_intercept : bool
+        Whether each level has an intercept of its own.
+    structure : CovarianceStructure
+        Structure of the covariance of a level's effects.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    slopes: tuple[int, ...]
+    effects: tuple[str, ...]
+    random_intercept: bool
+    structure: CovarianceStructure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """Fixed effects that belong together: a covariate, a categorical variable, an interaction.
+
+    Attributes
+    ----------
+    name : str
+        Name of the term.
+    coefs : tuple of int
+        Positions of its coefficients among all.
+    variables : frozenset of str
+        The variables whose interaction it is; a term contains another whose variables are among
+        its own.
+    numeric : frozenset of str
+        Those that are not categorical.
+    marginal : ndarray of shape (df, p)
+        Combinations of the coefficients that are zero under its marginal (type III) hypothesis:
+        they span what its coefficients are if all categorical variables have contrasts that sum to
+        zero.
+    """
+
+    name: str
+    coefs: tuple[int, ...]
+    variables: frozenset[str]
+    numeric: frozenset[str]
+    marginal: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """The model in terms of the columns of X.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of all columns of X.
+    columns : tuple of int
+        Columns of X with a fixed or random effect: the numeric columns of a `Design`.
+    factors : tuple of Factor
+        Grouping factors; empty for a model without random effects.
+    fixed : tuple of int
+        Numeric columns with a fixed effect.
+    fit_intercept : bool
+        Whether there is a fixed intercept.
+    reml : bool
+        Restricted likelihood or likelihood.
+    terms : tuple of Term
+        The fixed effects but for the intercept, by terms.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[int, ...]
+    factors: tuple[Factor, ...]
+    fixed: tuple[int, ...]
+    fit_intercept: bool
+    reml: bool
+    terms: tuple[Term, ...]
+
+    @property
+    def coef_names(self) -> tuple[str, ...]:
+        """Names of the coefficients, the intercept first if there is one."""
+        names = tuple(self.names[self.columns[position]] for position in self.fixed)
+        return ((INTERCEPT,) if self.fit_intercept else ()) + names
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Names of the grouping factors."""
+        return tuple(factor.name for factor in self.factors)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The rows of a model.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, k)
+        The specification's numeric columns.
+    codes : tuple of ndarray of shape (n,), int, or None
+        For every factor, the level of each row, -1 for a level unknown to the model; None for a
+        factor that takes no part.
+    """
+
+    X: NDArray[np.floating]
+    codes: tuple[NDArray[np.int32] | None, ...]
+
+
+def find_group_columns(groups: Any, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Positions of the columns that the constructor's ``groups`` names, for every factor.
+
+    Raises
+    ------
+    ValueError
+        If a column does not exist, a factor is named twice, or a list or an interaction is empty.
+    """
+    if groups is None:
+        return ()
+    if isinstance(groups, list) and not groups:
+        raise ValueError("groups=[] names no column: name one, or leave groups=None.")
+    found: list[tuple[int, ...]] = []
+    for entry in groups if isinstance(groups, list) else [groups]:
+        _refuse_other_interactions(entry, names)
+        if isinstance(entry, tuple) and len(entry) < 2:
+            advice = f"give the column itself, {entry[0]!r}" if entry else "name its columns"
+            raise ValueError(
+                f"groups has the tuple {entry!r}, but an interaction has two columns or more: "
+                f"{advice}."
+            )
+        parts = entry if isinstance(entry, tuple) else (entry,)
+        columns = tuple(find_column(part, names, "groups") for part in parts)
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"groups has the interaction {entry!r}, which names a column twice.")
+        if any(set(columns) == set(other) for other in found):
+            raise ValueError(
+                f"groups names the factor {factor_name(columns, names)!r} twice, in whatever order "
+                "its columns are: name it once."
+            )
+        found.append(columns)
+    return tuple(found)
+
+
+def _refuse_other_interactions(entry: Any, names: Sequence[str]) -> None:
+    """Refuse what looks like an interaction but is no tuple."""
+    parts = entry.split(":") if isinstance(entry, str) and entry not in names else entry
+    if isinstance(parts, list) and len(parts) > 1 and all(part in names for part in parts):
+        raise ValueError(f"groups has the entry {entry!r}: an interaction is a tuple, {(*parts,)}.")
+
+
+def factor_name(columns: Sequence[int], names: Sequence[str]) -> str:
+    """Name of the factor that columns of X make: their names with colons between them."""
+    return ":".join(names[column] for column in columns)
+
+
+def plain_name(factor: Any) -> Any:
+    """The name of a factor, of an interaction that is given as the tuple of its columns too."""
+    return ":".join(map(str, factor)) if isinstance(factor, tuple) else factor
+
+
+def make_specification(
+    names: Sequence[str],
+    factors: Sequence[tuple[str, tuple[int, ...]]],
+    *,
+    fixed_effects: Any,
+    random_intercept: Any,
+    random_slopes: Any,
+    covariance: Any,
+    fit_intercept: bool,
+    reml: bool,
+    terms: Sequence[Term] | None = None,
+) -> Specification:
+    """Resolve the constructor's parameters; see `MixedLinearRegressor` for their meaning.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the columns of X.
+    factors : sequence of (str, tuple of int)
+        Name of every grouping factor, and the columns of X that hold its labels; empty where no
+        groups were given.
+    terms : sequence of Term, optional
+        The terms of the fixed effects; by default every column is one.
+    """
+    factor_names = [name for name, _ in factors]
+    twice = next((name for name in factor_names if factor_names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"Two grouping factors are called {twice!r}: rename one of them.")
+    taken = frozenset(column for _, columns in factors for column in columns)
+    if fixed_effects is None:
+        fixed = tuple(column for column in range(len(names)) if column not in taken)
+    else:
+        fixed = _columns(fixed_effects, names, taken, "fixed_effects")
+    intercepts = _by_factor(random_intercept, factor_names, "random_intercept", True)
+    by_name = isinstance(random_slopes, Mapping)
+    slopes = [
+        _columns(own, names, taken, f"random_slopes[{name!r}]" if by_name else "random_slopes")
+        for name, own in zip(
+            factor_names, _by_factor(random_slopes, factor_names, "random_slopes", ()), strict=True
+        )
+    ]
+    covariances = _by_factor(covariance, factor_names, "covariance", "full")
+    columns = tuple(sorted({*fixed, *(column for own in slopes for column in own)}))
+    position = {column: index for index, column in enumerate(columns)}
+    if INTERCEPT in {names[column] for column in columns} and (fit_intercept or any(intercepts)):
+        raise ValueError(
+            f"X has a column called {INTERCEPT!r}, the name of the constant: rename it, or set "
+            "fit_intercept=False and random_intercept=False."
+        )
+    resolved = []
+    for (name, own_columns), intercept, own_slopes, own_covariance in zip(
+        factors, intercepts, slopes, covariances, strict=True
+    ):
+        _check_factor(name, intercept, own_slopes, own_covariance)
+        slope_names = tuple(names[column] for column in own_slopes)
+        effects = (INTERCEPT, *slope_names) if intercept else slope_names
+        resolved.append(
+            Factor(
+                name=name,
+                columns=own_columns,
+                slopes=tuple(position[column] for column in own_slopes),
+                effects=effects,
+                random_intercept=bool(intercept),
+                structure=_structure(name, own_covariance, effects),
+            )
+        )
+    fixed_names = [names[column] for column in fixed]
+    return Specification(
+        names=tuple(names),
+        columns=columns,
+        factors=tuple(resolved),
+        fixed=tuple(position[column] for column in fixed),
+        fit_intercept=fit_intercept,
+        reml=reml,
+        terms=_column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+    )
+
+
+def _column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]:
+    """Every column a term of its own."""
+    rows = np.eye(len(names) + fit_intercept)[int(fit_intercept) :]
+    return tuple(
+        Term(name, (position + fit_intercept,), frozenset([name]), frozenset([name]), row[None])
+        for position, (name, row) in enumerate(zip(names, rows, strict=True))
+    )
+
+
+def _check_factor(name: str, intercept: Any, slopes: tuple[int, ...], covariance: Any) -> None:
+    if not isinstance(intercept, (bool, np.bool_)):
+        raise ValueError(
+            f"random_intercept has the entry {intercept!r} for {name!r}: give True or False."
+        )
+    if isinstance(covariance, str) and covariance not in ("full", "diagonal", "scalar"):
+        raise ValueError(
+            f"covariance has the entry {covariance!r} for {name!r}: give 'full', 'diagonal', "
+            "'scalar' or a mask of booleans."
+        )
+    if not (intercept or slopes):
+        raise ValueError(
+            f"The factor {name!r} has no random effect: random_intercept is False and "
+            "random_slopes is empty. Set one of them, or leave the factor out of groups."
+        )
+
+
+def _structure(name: str, covariance: Any, effects: tuple[str, ...]) -> CovarianceStructure:
+    try:
+        return make_structure(covariance, effects)
+    except ValueError as error:
+        raise ValueError(f"Factor {name!r}: {error}") from error
+
+
+def find_column(column: Any, names: Sequence[str], parameter: str) -> int:
+    """Position of a column given by name or position.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column; the message suggests the nearest name.
+    """
+    if isinstance(column, (int, np.integer)) and not isinstance(column, (bool, np.bool_)):
+        if -len(names) <= column < len(names):
+            return int(column) % len(names)
+        raise ValueError(
+            # scikit-learn's checks look for "feature(s)".
+            f"{parameter} names column {column}, but X has {len(names)} feature(s): give a "
+            f"position from 0 to {len(names) - 1} or a name."
+        )
+    if isinstance(column, str):
+        if column in names:
+            return list(names).index(column)
+        raise ValueError(
+            f"{parameter} names the column {column!r}, which X does not have."
+            f"{did_you_mean(column, names)} Its columns are: {', '.join(map(repr, names))}."
+            f"{_lost_names(names)}"
+        )
+    raise ValueError(
+        f"{parameter} must name columns of X by name (str) or position (int), got {column!r}."
+    )
+
+
+def _lost_names(names: Sequence[str]) -> str:
+    """A hint for columns that are called as those of an array are, for the end of a message."""
+    if list(names) != [f"x{k}" for k in range(len(names))]:
+        return ""
+    return (
+        " An array has no other names: give a position, or have the transformers of a Pipeline "
+        "keep the names by set_output(transform='pandas')."
+    )
+
+
+def _columns(
+    columns: Any, names: Sequence[str], taken: Set[int], parameter: str
+) -> tuple[int, ...]:
+    if columns is None:
+        return ()
+    if isinstance(columns, (str, int, np.integer)):
+        columns = [columns]
+    if isinstance(columns, (Mapping, Set)) or not isinstance(columns, Iterable):
+        raise ValueError(
+            f"{parameter} must be a list of columns of X, got {columns!r}: give their names or "
+            "positions in order."
+        )
+    found = tuple(find_column(column, names, parameter) for column in columns)
+    for column in found:
+        if column in taken:
+            raise ValueError(
+                f"{parameter} names {names[column]!r}, which is a group column: it has no "
+                "numeric effect. Copy it to a column of its own if you need one."
+            )
+        if found.count(column) > 1:
+            raise ValueError(f"{parameter} names the column {names[column]!r} twice.")
+    return found
+
+
+def _by_factor(value: Any, factor_names: Sequence[str], parameter: str, default: Any) -> list[Any]:
+    """A parameter for every factor: the same for all, or given by factor in a dict."""
+    if not isinstance(value, Mapping):
+        return [value] * len(factor_names)
+    if not factor_names:
+        return []
+    given: dict[Any, Any] = {}
+    for own_key, entry in value.items():
+        key = plain_name(own_key)
+        if key in given:
+            raise ValueError(f"{parameter} has two entries for {key!r}: give one.")
+        given[key] = entry
+    for key in given:
+        if key not in factor_names:
+            known = ", ".join(map(repr, factor_names))
+            is_one = len(factor_names) == 1
+            raise ValueError(
+                f"{parameter} has an entry for {key!r}, but the grouping factor"
+                f"{' is' if is_one else 's are'} called {known}: use "
+                f"{'that name' if is_one else 'one of these names'}, or give the value itself."
+            )
+    return [given.get(name, default) for name in factor_names]
