@@ -58,8 +58,6 @@ MUCH_NOISE = 1.05
 # Further starts are tried for up to this many numbers in the reduced data.
 FEW_DATA = 100_000
 N_MIXED_STARTS = 4
-# Variances with which correlations are tried.
-TRIAL_SIZES = (0.1, 3.0)
 # Standard deviations with which what a chart does not see is tried.
 WAY_OUT_SIZES = (0.3, 0.03, 0.003)
 # So often, at most, a search goes on from there.
@@ -179,7 +177,8 @@ def local_model(components: VarianceComponents, evaluation: Evaluation) -> Local
 def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float) -> Optimum:
     """Minimise the engine's objective.
 
-    Where there may be several optima, further starts are tried and the lowest end counts. A
+    Where there may be several optima, further starts are tried and the lowest end counts. Some
+    structures have several whatever the data are like; see `correlated_starts`. Of all others a
     singular D, a missing certificate, a long path, few levels, or more noise than there is within
     levels are the signs. Where the data are many only the noise is asked, and only one more start
     is made.
@@ -200,10 +199,9 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     if start is None:
         start = components.theta_of(engine.start())
     best = minimise_from(engine, start, max_iter, tol)
-    if not may_be_local(engine, best):
-        return best
+    starts = further_starts(engine) if may_be_local(engine, best) else correlated_starts(engine)
     n_agreeing = 0
-    for covariances in further_starts(engine):
+    for covariances in starts:
         theta = components.theta_of(covariances)
         optimum = minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
@@ -235,8 +233,6 @@ def may_be_local(engine: Engine, optimum: Optimum) -> bool:
     if engine.size > FEW_DATA:
         return False
     factors = engine.components.roots(optimum.evaluation.theta)
-    if not all(structure.is_linear for structure in engine.components.structures):
-        return True
     return bool(
         not optimum.is_certified
         or optimum.n_iterations > MANY_ITERATIONS
@@ -250,10 +246,7 @@ def _smallest_deviation(factor: FloatArray) -> float:
 
 
 def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
-    """Beta from within levels; variances of all sizes; effects of mixed sizes and correlations.
-
-    Structures that tie correlations to each other may have an optimum for each sign of them.
-    """
+    """Beta from within levels; variances of all sizes; effects of mixed sizes and correlations."""
     structures = engine.components.structures
     identities = [np.eye(structure.n_effects) for structure in structures]
     yield engine.start_from_within()
@@ -261,11 +254,7 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
         return
     for size in (1.0, 1e2, 1e4, 1e6, 1e10):
         yield tuple(size * identity for identity in identities)
-    trials = [structure.trials() for structure in structures]
-    for number in range(1, max(map(len, trials))):
-        unit = [own[number % len(own)] for own in trials]
-        for size in TRIAL_SIZES:
-            yield tuple(size * own for own in unit)
+    yield from correlated_starts(engine)
     if len(structures) > 1:
         for large in range(len(structures)):
             sizes = [1e2 if k == large else 1e-2 for k in range(len(structures))]
@@ -275,6 +264,19 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
         trade = len(structures) > 1 and engine.size <= FEW_DATA // 4
         for _ in range(N_MIXED_STARTS_SEVERAL if trade else N_MIXED_STARTS):
             yield tuple(_mixed_start(structure, generator) for structure in structures)
+
+
+def correlated_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
+    """Correlations of both signs, for structures that tie them to each other.
+
+    Such a structure may have an optimum for each sign, whatever the data are like.
+    """
+    structures = engine.components.structures
+    if engine.size > FEW_DATA or all(structure.is_linear for structure in structures):
+        return
+    trials = [structure.trials() for structure in structures]
+    for number in range(1, max(map(len, trials))):
+        yield tuple(own[number % len(own)] for own in trials)
 
 
 def _mixed_start(structure: Structure, generator: np.random.Generator) -> FloatArray:

@@ -19,6 +19,7 @@ from mixedlearn.covariance.structures.heterogeneous_compound_symmetry import (
     HeterogeneousCompoundSymmetry,
 )
 from mixedlearn.covariance.structures.mask import mask_structure
+from mixedlearn.covariance.structures.parts import Parts, side_by_side
 from mixedlearn.covariance.structures.scalar import Scalar
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "BasisChanges",
     "Correlation",
     "Notation",
+    "Parts",
     "Structure",
     "functions",
     "make_structure",
@@ -51,9 +53,9 @@ def make_structure(covariance: object, effects: Sequence[str]) -> Structure:
 
     Parameters
     ----------
-    covariance : str or array-like of bool, shape (q, q)
+    covariance : str, array-like of bool of shape (q, q), or Parts
         The public parameter: a name of the registry, or a mask, in which True marks a free entry of
-        D.
+        D. A formula may have several structures side by side.
     effects : sequence of str
         Names of the q effects, for messages.
 
@@ -62,6 +64,8 @@ def make_structure(covariance: object, effects: Sequence[str]) -> Structure:
     ValueError
         If there is no structure of that name, or the mask is none.
     """
+    if isinstance(covariance, Parts):
+        return side_by_side(covariance, lambda name, q: make_structure(name, [""] * q))
     if not isinstance(covariance, str):
         return mask_structure(covariance, effects)
     if covariance not in REGISTRY:
@@ -87,9 +91,9 @@ def structure_of_notation(function: str, hom: bool | None) -> str | None:
     """
     for name, structure in REGISTRY.items():
         own = structure.notation
-        if own is not None and own.function == function:
-            if own.is_default if hom is None else own.hom == hom:
-                return name
+        is_asked = own is not None and own.function == function
+        if own is not None and is_asked and (own.is_default if hom is None else own.hom == hom):
+            return name
     return None
 
 

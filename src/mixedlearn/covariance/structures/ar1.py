@@ -5,8 +5,8 @@ stationary Markov chain; Box & Jenkins 1970, section 3.2)
 
     L_i1 = r^(p_i - p_1),    L_ij = (1 - r^(2 g_j))^(1/2) r^(p_i - p_j),    g_j = p_j - p_(j-1)
 
-With ``r = sin(t)`` the root ``(1 - r^(2 g))^(1/2)`` is ``cos(t) (1 + r^2 + ... + r^(2 g - 2))^(1/2)``,
-smooth through r = 1 and r = -1. Gaps of more than one are what is left without some effects.
+With ``r = sin(t)`` the root ``(1 - r^(2 g))^(1/2)`` is ``cos(t) (1 + r^2 + ... +
+r^(2 g - 2))^(1/2)``, smooth through r = 1 and r = -1. Gaps of more than one are what is left without some effects.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _powers(
 def _innovations(
     sine: FloatArray, cosine: FloatArray, gaps: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """``(1 - sin(t)^(2 gap))^(1/2)``, with the sign of the cosine, and its first two derivatives."""
+    """``(1 - sin(t)^(2 gap))^(1/2)`` with the sign of the cosine, and its first two derivatives."""
     powers = np.array([_powers(sine, cosine, 2 * k) for k in range(gaps.max(initial=1))])
     # The sum of as many powers as the gap is wide, for every gap, as a last axis.
     sums = powers.cumsum(axis=0)[gaps - 1]

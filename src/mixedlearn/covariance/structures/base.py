@@ -294,7 +294,7 @@ class Structure(ABC):
         return None
 
     def charts(self, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
-        """Thetas of shape (n, n_parameters) in their charts, and their free entries, (n, n_free)."""
+        """Thetas of shape (n, n_parameters) in their charts; their free entries, (n, n_free)."""
         n, size = theta.shape
         found = [self.chart(own) for own in theta]
         moved = np.array(

@@ -28,6 +28,8 @@ FloatArray = NDArray[np.float64]
 # Values of r at which `ways_out` looks, and the variance that counts as none there.
 N_VALUES = 101
 NO_VARIANCE = 1e-16
+# An end of r, but for rounding error of its angle.
+SAME_END = 1e-12
 
 
 class OneCorrelation(Structure):
@@ -104,10 +106,6 @@ class OneCorrelation(Structure):
     def grid(self) -> FloatArray:
         """Values of r, the ends among them."""
         return np.linspace(self.lower, self.upper, N_VALUES)
-
-
-# An end of r, but for rounding error of its angle.
-SAME_END = 1e-12
 
 
 class OneVariance(OneCorrelation):

@@ -188,7 +188,7 @@ class Unrestricted(Pattern):
         if rotation is None:
             return Chart(theta, free.ravel(), None)
         turned = np.where(free, root @ rotation, 0.0)
-        turn: FloatArray = np.kron(np.eye(self.n_effects), rotation)
+        turn = np.asarray(np.kron(np.eye(self.n_effects), rotation), dtype=np.float64)
         return Chart(turned.ravel(), free.ravel(), turn)
 
     def charts(self, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
