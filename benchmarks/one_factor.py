@@ -21,7 +21,7 @@ from _timing import extra_memory, print_table, time_in_turn
 from sklearn.linear_model import LinearRegression
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.data.sums import accumulate
+from mixedlearn.data.sums import sum_rows
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.engines.choose import make_problem
 from mixedlearn.specification import make_specification
@@ -165,8 +165,9 @@ def time_iterations() -> None:
     for n_rows in (100_000, 1_000_000, 4_000_000):
         groups = np.random.default_rng(SEED).integers(0, 10_000, n_rows).astype(np.int32)
         X, y = simulate(n_rows, 5, groups, slope=True)
-        products = accumulate(X, y, [groups], [10_000], [specification.factors[0].slopes])
-        engine = make_problem(products, specification).engine
+        levels = [pd.RangeIndex(10_000)]
+        sums = sum_rows(X, y, [groups], levels, specification.slopes)
+        engine = make_problem(sums, specification).engine
         theta = engine.components.theta_from_covariances([np.eye(2)])
         seconds = time_in_turn(
             {"evaluate": lambda e=engine, t=theta: e.evaluate(t, 2)}, {"evaluate": 15}

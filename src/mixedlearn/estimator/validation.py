@@ -16,14 +16,10 @@ from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from mixedlearn.data.labels import Labels, as_labels, interaction, shown
+from mixedlearn.data.rows import is_frame
 from mixedlearn.specification import Specification, factor_name
 
 FLOATS = [np.float64, np.float32]
-
-
-def is_frame(X: Any) -> bool:
-    """Whether X is a data frame (pandas, polars), which has columns of different types."""
-    return hasattr(X, "columns") and hasattr(X, "__getitem__")
 
 
 def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bool) -> Any:
@@ -135,13 +131,6 @@ def numeric_columns(
         )
     except (ValueError, TypeError) as error:
         raise _with_column(error, X, names) from None
-
-
-def check_count(value: Any, name: str) -> None:
-    """Refuse what is no positive integer."""
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (is_integer and value >= 1):
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
 def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float64]:
