@@ -6,17 +6,15 @@ what their number of draws allows.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mixedlearn.inference import coefficient_table, likelihood_ratio_test, variance_table
+from reference import FOLDER
 
-REFERENCE = json.loads(
-    (Path(__file__).parent / "reference" / "gallery_schools.json").read_text(encoding="utf-8")
-)
+REFERENCE = json.loads((FOLDER / "gallery_schools.json").read_text(encoding="utf-8"))
 SCHOOLS = REFERENCE["extroversion"]
 CLASSROOMS = REFERENCE["pupils_in_classrooms"]
 METHODS = [(effect, method) for effect, methods in CLASSROOMS.items() for method in methods]
