@@ -2,13 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mixedlearn.datasets import load_pastes, load_penicillin
-from reference import brute_force
+from reference import FOLDER, brute_force
 from reference.brute_force_several import (
     _by_rows,
     _inner_factors,
@@ -33,7 +32,7 @@ from reference.crossed_problems import (
     is_identified,
 )
 
-STORED = Path(__file__).parent / "reference" / "crossed_problems.json"
+STORED = FOLDER / "crossed_problems.json"
 
 # Three factors: two effects, one, two without an intercept.
 DS = [

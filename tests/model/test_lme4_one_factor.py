@@ -11,23 +11,20 @@ the coefficient, or the size of the predictions. Observed errors are below 3e-10
 import functools
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor, datasets
+from reference import FOLDER
 
 CRITERION = 1e-7  # minus twice the log-likelihood, absolute
 ESTIMATES = 1e-6  # theta, variances, coefficients, BLUPs: in their natural unit
 PREDICTIONS = 1e-7  # relative: means are better determined than what they are made of
 
 MODELS = {
-    model["id"]: model
-    for model in json.loads((Path(__file__).parent / "reference" / "one_factor.json").read_text())[
-        "models"
-    ]
+    model["id"]: model for model in json.loads((FOLDER / "one_factor.json").read_text())["models"]
 }
 
 

@@ -3,11 +3,11 @@
 import json
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reference import FOLDER
 from reference.brute_force import (
     best_fit,
     criterion,
@@ -17,7 +17,7 @@ from reference.brute_force import (
 )
 from reference.hard_problems import FAMILIES, hard_problem, is_estimable
 
-STORED = Path(__file__).parent / "reference" / "hard_problems.json"
+STORED = FOLDER / "hard_problems.json"
 
 YIELD = [1545, 1440, 1440, 1520, 1580, 1540, 1555, 1490, 1560, 1495, 1595, 1550, 1605, 1510, 1560]
 YIELD += [1445, 1440, 1595, 1465, 1545, 1595, 1630, 1515, 1635, 1625, 1520, 1455, 1450, 1480, 1445]

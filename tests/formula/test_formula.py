@@ -8,7 +8,6 @@ to compute them agree.
 
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,8 +29,8 @@ from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.formula import compile_formula
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.parser import parse, quoted
+from reference import FOLDER
 
-FOLDER = Path(__file__).parent / "reference"
 REFERENCE = json.loads((FOLDER / "formula.json").read_text(encoding="utf-8"))
 MACHINES = pd.DataFrame(REFERENCE["data"])
 BY_FORMULA = {model["formula"]: model for model in REFERENCE["models"]}

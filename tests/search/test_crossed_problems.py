@@ -7,7 +7,6 @@ predictions are computed from the rows by brute force at the fitted covariances.
 import functools
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +14,11 @@ import pytest
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.exceptions import DegenerateModelWarning
+from reference import FOLDER
 from reference.brute_force_several import criterion, gradient, solve
 from reference.crossed_problems import crossed_problem
 
-STORED = json.loads((Path(__file__).parent / "reference" / "crossed_problems.json").read_text())[
-    "problems"
-]
+STORED = json.loads((FOLDER / "crossed_problems.json").read_text())["problems"]
 SEEDS = [entry["seed"] for entry in STORED]
 # What a criterion may exceed the best known one by, and be off from the one of the rows.
 WORSE = 1e-6

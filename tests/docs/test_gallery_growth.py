@@ -5,6 +5,9 @@ the statsmodels notebook ``mixed_lm_example.ipynb``, which shows the output of l
 the vignette of lme4 1.1.31, which is the paper of Bates et al. (2015); chapter 1 of Bates' book
 on lme4; the tests of MixedModels.jl; and, where it says so, lme4 1.1.31 under R 4.2.2 and
 statsmodels 0.15.0.
+
+Data and folds are those of the pages' own seeds. What this package draws at random gets bounds that
+fail in at most one of 10,000 seeds.
 """
 
 import matplotlib.image
@@ -13,6 +16,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
+from helpers.chance import same_share, within_binomial
 from mixedlearn import inference
 
 
@@ -243,12 +247,16 @@ def test_sleepstudy_profile_intervals_are_those_of_lme4(sleepstudy):
 
 
 def test_sleepstudy_bootstrap_interval_of_the_correlation_is_as_wide_as_the_papers(sleepstudy):
-    """The paper prints -0.54 to 0.97, of a bootstrap whose seed it does not tell."""
+    """The paper prints -0.54 to 0.97, of a bootstrap whose seed it does not tell.
+
+    In 2,000 resamples the lower end has a standard deviation of 0.01 around -0.50, the upper end of
+    0.03 around 0.92. (The profile ends at 0.68.)
+    """
     lower, upper = sleepstudy["bootstrap"].loc["cor(intercept,Days|Subject)", ["lower", "upper"]]
     assert -0.6 < lower < -0.42
-    assert upper > 0.9
+    assert upper > 0.75
     resamples = sleepstudy["resamples"]
-    assert_prints(resamples.n_singular / resamples.n_resamples, "0.02")
+    assert within_binomial(resamples.n_singular, resamples.n_resamples, 0.02)  # two in a hundred
 
 
 def test_sleepstudy_tests_are_those_of_the_paper(sleepstudy):
@@ -291,8 +299,8 @@ def test_sleepstudy_pictures_show_all_subjects(sleepstudy):
 
 
 def test_sleepstudy_spread_is_reproduced_as_in_the_paper(sleepstudy):
-    """The paper's share of 1,000 simulated data sets is 0.78."""
-    assert_allclose(sleepstudy["share"], 0.78, atol=0.03)
+    """The paper's share of 1,000 simulated data sets is 0.78; the page simulates 10,000."""
+    assert same_share(round(10_000 * sleepstudy["share"]), 10_000, 780, 1_000)
 
 
 def test_sleepstudy_measurements_narrow_the_predictions_of_a_new_subject(sleepstudy):
@@ -333,9 +341,11 @@ def test_dyestuff_estimates_are_those_of_the_analysis_of_variance(dyestuff):
 
 def test_dyestuff_exact_test_is_the_f_test(dyestuff):
     test = dyestuff["test"]
-    assert_prints([test.statistic, test.p_value], "6.369 0.004")  # RLRsim
-    assert_allclose(test.p_value, dyestuff["p_value"], atol=0.0015)
-    assert_allclose(test.zero_share, dyestuff["p_zero"], atol=0.02)
+    assert_prints(test.statistic, "6.369")  # RLRsim, which simulates a p-value of 0.004
+    assert_prints(dyestuff["p_value"], "0.004")
+    n = test.n_resamples
+    counts = [round(test.p_value * (n + 1)) - 1, round(test.zero_share * n)]
+    assert within_binomial(counts, n, [dyestuff["p_value"], dyestuff["p_zero"]])
 
 
 def test_dyestuff2_is_that_of_mixedmodels_jl(dyestuff):

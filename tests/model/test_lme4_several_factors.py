@@ -13,17 +13,15 @@ predictions. Criteria get 1e-6 and 1e-5, as far as the usual printouts go.
 import functools
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor, datasets
+from reference import FOLDER
 
-REFERENCE = json.loads(
-    (Path(__file__).parent / "reference" / "several_factors.json").read_text(encoding="utf-8")
-)
+REFERENCE = json.loads((FOLDER / "several_factors.json").read_text(encoding="utf-8"))
 MODELS = {model["id"]: model for model in REFERENCE["models"]}
 SINGULAR = ("crossed-zero-variance", "crossed-perfect-correlation", "crossed-slopes-rank-two")
 

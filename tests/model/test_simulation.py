@@ -1,13 +1,13 @@
 """Simulated responses and random effects have the moments of the model.
 
-Tolerance: with S samples the error of a mean is var / sqrt(S), of a variance var sqrt(2 / S); the
-largest of a few hundred such errors stays below five of them.
+The bounds of moments are those of `assert_moments`: a false alarm in one of 10,000 seeds.
 """
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.chance import assert_moments
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_penicillin, load_sleepstudy
 from mixedlearn.inference import random_effects_table
@@ -18,16 +18,6 @@ N_SAMPLES = 20_000
 def sleepstudy():
     X, y = load_sleepstudy(return_X_y=True)
     return MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y), X, y
-
-
-def assert_moments(sampled, mean, covariance):
-    """Sampled columns have this mean and covariance."""
-    sd = np.sqrt(np.diag(covariance))
-    n_samples = sampled.shape[1]
-    assert (np.abs(sampled.mean(axis=1) - mean) < 5.0 * sd / np.sqrt(n_samples)).all()
-    scale = np.outer(sd, sd)
-    error = np.abs(np.cov(sampled) - covariance) / scale
-    assert (error < 5.0 * np.sqrt(2.0 / n_samples)).all()
 
 
 def test_new_levels_have_the_covariance_of_the_model():

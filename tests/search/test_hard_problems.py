@@ -9,18 +9,16 @@ import dataclasses
 import functools
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mixedlearn import MixedLinearRegressor
+from reference import FOLDER
 from reference.brute_force import criterion, criterion_by_levels, perfect_elimination_ordering
 from reference.hard_problems import hard_problem
 
-STORED = json.loads((Path(__file__).parent / "reference" / "hard_problems.json").read_text())[
-    "problems"
-]
+STORED = json.loads((FOLDER / "hard_problems.json").read_text())["problems"]
 # What a criterion may exceed the best known one by. It is also what a criterion may be off from the
 # one of the rows: cross-products keep about half the digits of a covariate whose offset is
 # thousands of standard deviations, next to a variance that is huge. The largest seen is 7e-7 (seed

@@ -488,9 +488,11 @@ def test_a_large_model():
     est, arguments = fit("large")
     names = ["sd(intercept|a)", "sd(intercept|b)", "sd(noise)", "intercept", "x"]
     wald = inference.confidence_intervals(est).loc[names]
-    truth = np.array([1.0, 0.5, 1.0, 1.0, 1.0])
     half = (wald["upper"] - wald["lower"]) / 2.0
-    assert (np.abs(wald["estimate"] - truth) < 2.0 * half).all()
+    # Of five parameters, one with 40 levels: a false alarm in less than one of 10,000 seeds.
+    truth = np.array([1.0, 0.5, 1.0, 1.0, 1.0])
+    wide = inference.confidence_intervals(est, level=1.0 - 1e-6).loc[names]
+    assert ((wide["lower"] < truth) & (truth < wide["upper"])).all()
     for reml in (False, True):
         own = inference.confidence_intervals(est, names[:3], method="profile", reml=reml)
         assert (np.abs(own["lower"] - wald["lower"].iloc[:3]) < 0.1 * half.iloc[:3]).all()
