@@ -140,7 +140,7 @@ class CompiledFormula:
                 )
         columns: dict[str, FloatArray] = {}
         for coding in self.codings:
-            columns.update(zip(coding.names, coding.columns(X).T, strict=True))
+            columns.update(zip(coding.names, coding.columns(X), strict=True))
         return _stacked([columns[name] for name in self.names], len(X))
 
     def labels(self, X: pd.DataFrame) -> list[Labels]:
@@ -275,10 +275,13 @@ class _Columns:
     def __init__(self, formula: str):
         self.formula = formula
         self.found: dict[str, FloatArray] = {}
+        self.plain: set[str] = set()
 
     def add(self, terms: SimpleFormula, X: pd.DataFrame) -> Coding:
         coding, columns = learn_coding(terms, X, self.formula)
-        for name, values in zip(coding.names, columns.T, strict=True):
+        for name, values in zip(coding.names, columns, strict=True):
+            if coding.is_plain and name in self.plain:
+                continue
             if not np.array_equal(self.found.setdefault(name, values), values, equal_nan=True):
                 raise FormulaError(
                     f"Two different columns of the formula are called {name!r}: rename a column of "
@@ -286,6 +289,8 @@ class _Columns:
                     self.formula,
                     0,
                 )
+        if coding.is_plain:
+            self.plain.update(coding.names)
         return coding
 
 
