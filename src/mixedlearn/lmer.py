@@ -96,7 +96,7 @@ def _check_arguments(formula: Any, sample_weight: Any, parameters: dict[str, Any
         raise TypeError(
             f"sample_weight takes the weights, not the name of a column: data[{sample_weight!r}]."
         )
-    known = [*MixedLinearRegressor().get_params(), "sample_weight"]
+    known = [*MixedLinearRegressor().get_params(), "sample_weight"] if parameters else []
     for name in parameters:
         if name not in known:
             hint = IN_PLACE_OF_R.get(name) or did_you_mean(name, known)
