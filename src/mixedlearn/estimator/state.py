@@ -135,10 +135,11 @@ class FittedState(BaseEstimator):
                 "factors itself: write (1 | column) in it, and pass X with that column."
             )
         X = as_pandas(X)
-        if len(set(X.columns)) < len(X.columns):
+        if not X.columns.is_unique:
             twice = X.columns[X.columns.duplicated()][0]
             raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
-        check_array(np.zeros((len(X), 1)))
+        if len(X) == 0:
+            check_array(np.zeros((0, 1)))
         return X
 
     def __sklearn_is_fitted__(self) -> bool:
