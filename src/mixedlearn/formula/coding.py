@@ -130,7 +130,7 @@ def _plain_names(terms: SimpleFormula) -> tuple[str, ...] | None:
         factor = term.factors[0]
         if factor.eval_method is Factor.EvalMethod.LOOKUP:
             names.append(factor.expr)
-        elif term.degree or factor.expr != "1":
+        elif term.degree:
             return None
     return tuple(names)
 
