@@ -253,11 +253,11 @@ def make_specification(
         fixed=tuple(position[column] for column in fixed),
         fit_intercept=fit_intercept,
         reml=reml,
-        terms=_column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+        terms=column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
     )
 
 
-def _column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]:
+def column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]:
     """Every column a term of its own."""
     rows = np.eye(len(names) + fit_intercept)[int(fit_intercept) :]
     return tuple(

@@ -169,8 +169,9 @@ def formula_frame(X: Any, groups: Any) -> pd.DataFrame:
             "factors itself: write (1 | column) in it, and pass X with that column."
         )
     X = as_pandas(X)
-    if len(set(X.columns)) < len(X.columns):
+    if not X.columns.is_unique:
         twice = X.columns[X.columns.duplicated()][0]
         raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
-    check_array(np.zeros((len(X), 1)))
+    if len(X) == 0:
+        check_array(np.zeros((0, 1)))
     return X
