@@ -6,6 +6,7 @@ with blanks in place of the rest, so that a position in a part is one in the who
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import NoReturn
@@ -13,6 +14,8 @@ from typing import NoReturn
 from mixedlearn.covariance.structures import functions, structure_of_notation
 from mixedlearn.formula.brackets import Brackets, FormulaError
 
+# Formulas whose parts are kept: the same one is fitted again and again in a cross-validation.
+CACHED_FORMULAS = 128
 NAME = re.compile(r"\s*(?:`([^`]+)`|([^\W\d][\w.]*))\s*")
 
 
@@ -75,8 +78,11 @@ class ParsedFormula:
     random: tuple[RandomTerm, ...]
 
 
+@functools.lru_cache(maxsize=CACHED_FORMULAS)
 def parse(text: str) -> ParsedFormula:
     """Take the right-hand side of a formula apart.
+
+    What is found is frozen, so that fits can share it.
 
     Raises
     ------

@@ -161,13 +161,13 @@ def _other_points(
 
 def _objective_without(model: FittedModel, k: int, effects: Set[int]) -> float:
     """F of the model without some random effects of a factor."""
-    products, specification = without_effects(model.products, model.specification, k, effects)
-    return refit(model, products=products, specification=specification).objective
+    sums, specification = without_effects(model.sums, model.specification, k, effects)
+    return refit(model, sums=sums, specification=specification).objective
 
 
 def _bound_without(model: FittedModel, k: int, effects: Set[int]) -> float:
     """The same, or that of another optimum where both are too high to bound an interval."""
-    smaller = without_effects(model.products, model.specification, k, effects)
+    smaller = without_effects(model.sums, model.specification, k, effects)
     engine = make_problem(*smaller, bound_noise=model.is_bounded).engine
     if engine.components.n_parameters:
         start = engine.components.theta_of(engine.start())
@@ -202,7 +202,7 @@ class DeviationProfiler:
             self._factor = parameter.factor
             self._random = problem.randoms[parameter.factor]
             self._row = self._random.to_user[parameter.effect]
-            n_levels = model.products.grouped[parameter.factor].shape[2]
+            n_levels = model.sums.n_levels[parameter.factor]
             noise = np.sqrt(model.noise_variance)
             natural = float(noise * np.linalg.norm(self._row) / n_levels**0.25)
             self.scale = max(value, natural)
@@ -293,7 +293,7 @@ class CorrelationProfiler:
         theta = _theta(model, self._engine)
         value = parameter_value(model, parameter)
         self.origin = ProfilePoint(value, model.objective, 0.0, theta)
-        n_levels = model.products.grouped[parameter.factor].shape[2]
+        n_levels = model.sums.n_levels[parameter.factor]
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
         self.highest = min(
@@ -397,7 +397,7 @@ class CoefProfiler:
         self._specification = without_coefs(
             model.specification, set(np.flatnonzero(aliased).tolist())
         )
-        self._products = model.products
+        self._sums = model.sums
         self._coef = int((~aliased[:coef]).sum())
         self._is_bounded = model.is_bounded
         self._problem = problem
@@ -418,11 +418,9 @@ class CoefProfiler:
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
-        products, specification = with_coef_held(
-            self._products, self._specification, self._coef, value
-        )
+        sums, specification = with_coef_held(self._sums, self._specification, self._coef, value)
         problem = make_problem(
-            products,
+            sums,
             specification,
             bound_noise=self._is_bounded,
             randoms=self._problem.randoms,
