@@ -5,7 +5,8 @@ a function of the D_k alone, so its derivatives by theta follow from those by D:
 
     df/dtheta_a = tr(G_k dD_k/dtheta_a),    dD = E Lambda' + Lambda E',    E = dLambda/dtheta_a
 
-and the second derivatives have the second-order term ``2 tr(G_k E_a E_b')`` besides.
+and the second derivatives have the terms ``2 tr(G_k E_a E_b')`` and, where Lambda is not linear in
+theta, ``2 tr(G_k Lambda_ab Lambda')`` besides, with ``Lambda_ab`` its second derivatives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 
 FloatArray = NDArray[np.float64]
 
@@ -28,12 +29,12 @@ class VarianceComponents:
 
     Attributes
     ----------
-    structures : tuple of CovarianceStructure
+    structures : tuple of Structure
     slices : tuple of slice
         Where theta holds the entries of each factor.
     """
 
-    structures: tuple[CovarianceStructure, ...]
+    structures: tuple[Structure, ...]
     slices: tuple[slice, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,43 +47,48 @@ class VarianceComponents:
         """Number of entries of theta."""
         return self.slices[-1].stop if self.slices else 0
 
-    @property
-    def has_full_blocks(self) -> bool:
-        """Whether the EM update of every factor has a closed form."""
-        return all(structure.has_full_blocks for structure in self.structures)
-
-    def factors_from_theta(self, theta: FloatArray) -> tuple[FloatArray, ...]:
+    def roots(self, theta: FloatArray) -> tuple[FloatArray, ...]:
         """Lambda of every factor, shapes (q_k, q_k)."""
         return tuple(
-            structure.lambda_from_theta(theta[own])
+            structure.root(theta[own])
             for structure, own in zip(self.structures, self.slices, strict=True)
         )
 
-    def theta_from_factors(self, factors: Iterable[FloatArray]) -> FloatArray:
-        """Theta of Lambdas that have their structures."""
+    def theta_of_roots(self, roots: Iterable[FloatArray]) -> FloatArray:
+        """Theta of roots of D_k that have these structures."""
         return self._joined(
-            structure.theta_from_lambda(factor)
-            for structure, factor in zip(self.structures, factors, strict=True)
+            structure.theta_of_root(root)
+            for structure, root in zip(self.structures, roots, strict=True)
         )
 
-    def theta_from_covariances(self, covariances: Iterable[FloatArray]) -> FloatArray:
-        """Theta of positive semi-definite D."""
+    def theta_of(self, covariances: Iterable[FloatArray]) -> FloatArray:
+        """Theta of positive semi-definite D_k."""
         return self._joined(
-            structure.theta_from_covariance(covariance)
+            structure.theta_of(covariance)
             for structure, covariance in zip(self.structures, covariances, strict=True)
         )
 
     def _joined(self, parts: Iterable[FloatArray]) -> FloatArray:
         return np.concatenate([np.empty(0), *parts])
 
-    def directions(self) -> list[FloatArray]:
+    def directions(self, theta: FloatArray) -> list[FloatArray]:
         """Derivatives of every Lambda by its own parameters, shapes (n_k, q_k, q_k)."""
-        return [structure.directions() for structure in self.structures]
+        return [
+            structure.directions(theta[own])
+            for structure, own in zip(self.structures, self.slices, strict=True)
+        ]
+
+    def curvatures(self, theta: FloatArray) -> list[FloatArray | None]:
+        """Second derivatives of every Lambda, (n_k, n_k, q_k, q_k); None where it is linear."""
+        return [
+            structure.curvature(theta[own])
+            for structure, own in zip(self.structures, self.slices, strict=True)
+        ]
 
 
 def theta_gradient(
     directions: Sequence[FloatArray],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     gradients: Sequence[FloatArray],
 ) -> FloatArray:
     """Derivative of the objective by theta.
@@ -91,45 +97,52 @@ def theta_gradient(
     ----------
     directions : sequence of ndarray of shape (n_k, q_k, q_k)
         See `VarianceComponents.directions`.
-    factors : sequence of ndarray of shape (q_k, q_k)
+    roots : sequence of ndarray of shape (q_k, q_k)
         Lambda of every factor.
     gradients : sequence of ndarray of shape (q_k, q_k)
         G, the derivative by D, of every factor.
     """
     parts = [
-        np.einsum("aij,ij->a", direction, 2.0 * gradient @ factor)
-        for direction, factor, gradient in zip(directions, factors, gradients, strict=True)
+        np.einsum("aij,ij->a", direction, 2.0 * gradient @ root)
+        for direction, root, gradient in zip(directions, roots, gradients, strict=True)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def theta_hessian(
     directions: Sequence[FloatArray],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     gradients: Sequence[FloatArray],
     second: FloatArray,
+    curvatures: Sequence[FloatArray | None],
 ) -> FloatArray:
     """Second derivative of the objective by theta.
 
     Parameters
     ----------
-    directions, factors, gradients
+    directions, roots, gradients
         As for `theta_gradient`.
     second : ndarray of shape (sum q_k^2, sum q_k^2)
         Second derivative by the entries of the D_k, row by row; only symmetric directions count.
+    curvatures : sequence of ndarray of shape (n_k, n_k, q_k, q_k), or None
+        See `VarianceComponents.curvatures`.
     """
     sizes = [direction.shape[0] for direction in directions]
-    squares = [factor.size for factor in factors]
+    squares = [root.size for root in roots]
     change = np.zeros((sum(sizes), sum(squares)))
-    curvature = np.zeros((sum(sizes), sum(sizes)))
+    added = np.zeros((sum(sizes), sum(sizes)))
     row = column = 0
-    for direction, factor, gradient in zip(directions, factors, gradients, strict=True):
+    for direction, root, gradient, curvature in zip(
+        directions, roots, gradients, curvatures, strict=True
+    ):
         rows = slice(row, row + direction.shape[0])
-        one_sided = direction @ factor.T
+        one_sided = direction @ root.T
         symmetric = one_sided + one_sided.transpose(0, 2, 1)
-        change[rows, column : column + factor.size] = symmetric.reshape(len(direction), factor.size)
-        turned = (gradient @ direction).reshape(len(direction), factor.size)
-        curvature[rows, rows] = 2.0 * turned @ direction.reshape(len(direction), factor.size).T
-        row, column = rows.stop, column + factor.size
-    hessian = change @ second @ change.T + curvature
+        change[rows, column : column + root.size] = symmetric.reshape(len(direction), root.size)
+        turned = (gradient @ direction).reshape(len(direction), root.size)
+        added[rows, rows] = 2.0 * turned @ direction.reshape(len(direction), root.size).T
+        if curvature is not None:
+            added[rows, rows] += np.einsum("abij,ij->ab", curvature, 2.0 * gradient @ root)
+        row, column = rows.stop, column + root.size
+    hessian = change @ second @ change.T + added
     return (hessian + hessian.T) / 2.0

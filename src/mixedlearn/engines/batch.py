@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.levels import NO_VARIATION, LevelMoments
 from mixedlearn.engines.likelihood import NO_RESIDUAL, ROUNDING, ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
@@ -62,8 +62,8 @@ class OneFactorBatch:
     ----------
     moments : LevelMoments
         The common part; what it has of a response is not looked at.
-    structure : CovarianceStructure
-        Structure of D in the engine's columns.
+    structure : Structure
+        Structure of D in the engine's columns; its root is linear in theta.
     likelihood : ProfiledLikelihood
         Its constant for a response whose scale is one.
     responses : ndarray of shape (r, n, m)
@@ -77,7 +77,7 @@ class OneFactorBatch:
     def __init__(
         self,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
         likelihood: ProfiledLikelihood,
         responses: FloatArray,
         cross: FloatArray,
@@ -91,7 +91,6 @@ class OneFactorBatch:
         p = likelihood.n_fixed
         self._within = np.repeat(moments.within[None], len(scales), axis=0)
         self._within[:, p] = self._within[:, :, p] = cross
-        self._directions = structure.directions()
         self._constants = likelihood.constant + 2.0 * likelihood.df * np.log(scales)
 
     @property
@@ -122,8 +121,7 @@ class OneFactorBatch:
 
     def factors(self, theta: FloatArray) -> FloatArray:
         """Lambda of every row of theta, shape (n, q, q)."""
-        padded = np.concatenate([theta, np.zeros((len(theta), 1))], axis=1)
-        return padded[:, self.structure.parameter]
+        return self.structure.root(theta)
 
     def evaluate(
         self, theta: FloatArray, responses: NDArray[np.intp], order: int
@@ -228,7 +226,8 @@ class OneFactorBatch:
         self, factors: FloatArray, gradient: FloatArray, second: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """Derivatives by theta; see `components`."""
-        directions = self._directions
+        # A linear structure has the same directions everywhere.
+        directions = self.structure.directions(np.empty(0))
         n, (size, q, _) = len(factors), directions.shape
         flat = directions.reshape(size, q * q)
         by_theta = (2.0 * gradient @ factors).reshape(n, q * q) @ flat.T

@@ -30,8 +30,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
 from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
-from mixedlearn.covariance.structures import PIVOT_TOLERANCE
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
@@ -173,7 +173,6 @@ class JointEngine:
         ]
         bounds = np.cumsum([0, *(q * m for q, m in self._shapes)]).tolist()
         self._slices = [slice(*pair) for pair in pairwise(bounds)]
-        self._directions = components.directions()
 
     def start(self) -> tuple[FloatArray, ...]:
         """Variances by the method of moments, from the residuals of ordinary least squares."""
@@ -210,7 +209,7 @@ class JointEngine:
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
-        factors = self.components.factors_from_theta(theta)
+        factors = self.components.roots(theta)
         likelihood = self.likelihood
         inverse, log_det = whitening(self._columns, self._shapes, factors)
         data = inverse @ self._data
@@ -238,7 +237,7 @@ class JointEngine:
         gradients = tuple(
             np.einsum("aibi->ab", blocks[k][k]) - score for k, score in enumerate(scores)
         )
-        arguments = (self._directions, factors, gradients)
+        arguments = (self.components.directions(theta), factors, gradients)
         gradient = theta_gradient(*arguments)
         found = Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
         if order == 1:
@@ -249,7 +248,7 @@ class JointEngine:
         second = residual - np.outer(g, g) / likelihood.df
         second -= np.block([[_traces(block) for block in row] for row in blocks])
         curvature = Curvature(second, tuple(-score for score in scores), residual)
-        hessian = theta_hessian(*arguments, second)
+        hessian = theta_hessian(*arguments, second, self.components.curvatures(theta))
         return replace(found, hessian=hessian, curvature=curvature)
 
     def _blocks(self, matrix: FloatArray) -> list[list[FloatArray]]:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.levels import (
     LevelMoments,
     LevelPosterior,
@@ -56,7 +56,7 @@ class OneFactorEngine:
     Parameters
     ----------
     moments : LevelMoments
-    structure : CovarianceStructure
+    structure : Structure
         Structure of D in the engine's columns.
     likelihood : ProfiledLikelihood
     """
@@ -66,7 +66,7 @@ class OneFactorEngine:
     def __init__(
         self,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
         likelihood: ProfiledLikelihood,
     ):
         self.components = VarianceComponents((structure,))
@@ -78,7 +78,6 @@ class OneFactorEngine:
         self._moments = compress(moments)
         self.size = self._moments.rows.size
         self._structure = structure
-        self._directions = self.components.directions()
 
     def start(self) -> tuple[FloatArray, ...]:
         """D by the method of moments, from the residuals of ordinary least squares."""
@@ -115,7 +114,7 @@ class OneFactorEngine:
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
-        (factor,) = self.components.factors_from_theta(theta)
+        (factor,) = self.components.roots(theta)
         likelihood = self.likelihood
         solved, cross, log_det = self._solve(factor)
         try:
@@ -130,13 +129,14 @@ class OneFactorEngine:
         if order == 0:
             return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
         sums = self._derivative_sums(solved, fixed, order)
-        arguments = (self._directions, (factor,), (sums.gradient,))
+        arguments = (self.components.directions(theta), (factor,), (sums.gradient,))
         gradient = theta_gradient(*arguments)
         found = Evaluation(theta, objective, gradient, nothing, (sums.gradient,), fixed, rounding)
         if order == 1:
             return found
         curvature = self._curvature(sums, fixed.noise_variance)
-        hessian = theta_hessian(*arguments, curvature.objective)
+        curvatures = self.components.curvatures(theta)
+        hessian = theta_hessian(*arguments, curvature.objective, curvatures)
         return replace(found, hessian=hessian, curvature=curvature)
 
     def random_effects(

@@ -96,7 +96,7 @@ def worthless_evaluation(
         np.inf,
         np.zeros(size),
         np.zeros((size, size)),
-        tuple(np.zeros(structure.mask.shape) for structure in components.structures),
+        tuple(np.zeros((own.n_effects, own.n_effects)) for own in components.structures),
         FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 1.0),
         0.0,
     )

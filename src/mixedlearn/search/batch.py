@@ -133,7 +133,7 @@ def polished(state: BatchState) -> tuple[FloatArray, NDArray[np.bool_]]:
 
 
 def _at(batch: OneFactorBatch, theta: FloatArray, responses: NDArray[np.intp]) -> BatchState:
-    theta, free = _charts(batch, theta)
+    theta, free = batch.structure.charts(theta)
     evaluation = batch.evaluate(theta, responses, 2)
     lengths = np.maximum(1.0, np.abs(np.take_along_axis(theta, free, axis=1)))
     number = np.arange(len(theta))[:, None, None]
@@ -151,33 +151,6 @@ def _at(batch: OneFactorBatch, theta: FloatArray, responses: NDArray[np.intp]) -
         evaluation.rounding,
         np.zeros(len(theta), dtype=np.intp),
     )
-
-
-def _charts(batch: OneFactorBatch, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Thetas in their triangular charts, and the free entries; see `triangular_chart`."""
-    n, size = theta.shape
-    if batch.structure.kind != "unrestricted":
-        return theta, np.repeat(np.arange(size)[None], n, axis=0)
-    q = batch.structure.n_effects
-    factors = theta.reshape(n, q, q)
-    rest = factors @ factors.transpose(0, 2, 1)
-    order = np.empty((n, q), dtype=np.intp)
-    number = np.arange(n)
-    taken = np.zeros((n, q), bool)
-    for j in range(q):
-        diagonal = np.where(taken, -np.inf, np.einsum("naa->na", rest))
-        order[:, j] = pivot = diagonal.argmax(axis=1)
-        taken[number, pivot] = True
-        column = rest[number, :, pivot]
-        square = diagonal[number, pivot]
-        share = column / np.where(square > 0.0, square, np.inf)[:, None]
-        rest = rest - share[:, :, None] * column[:, None]
-    permuted = factors[number[:, None], order]
-    lower = np.linalg.qr(permuted.transpose(0, 2, 1))[1].transpose(0, 2, 1)
-    rotated = np.empty_like(factors)
-    rotated[number[:, None], order] = np.tril(lower)
-    rows, columns = np.tril_indices(q)
-    return rotated.reshape(n, size), order[:, rows] * q + columns
 
 
 def _trust_region_steps(slope: FloatArray, curvature: FloatArray, radius: FloatArray) -> FloatArray:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import CovarianceStructure, triangular_chart
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.protocol import Engine, Evaluation, Objective
 
 FloatArray = NDArray[np.float64]
@@ -58,6 +58,10 @@ MUCH_NOISE = 1.05
 # Further starts are tried for up to this many numbers in the reduced data.
 FEW_DATA = 100_000
 N_MIXED_STARTS = 4
+# Standard deviations with which what a chart does not see is tried.
+WAY_OUT_SIZES = (0.3, 0.03, 0.003)
+# So often, at most, a search goes on from there.
+MOST_WAYS_OUT = 5
 # So many ends in a row at the same optimum are enough where several optima are rare.
 ENOUGH_AGREEING = 4
 # With several factors and slopes, effects of one factor may stand in for those of another.
@@ -153,16 +157,15 @@ def local_model(components: VarianceComponents, evaluation: Evaluation) -> Local
     theta, gradient, hessian = evaluation.theta, evaluation.gradient, evaluation.hessian
     free = np.ones(len(theta), bool)
     for structure, own in zip(components.structures, components.slices, strict=True):
-        if structure.kind != "unrestricted":
+        chart = structure.chart(theta[own])
+        if chart is None:
             continue
-        factor = structure.lambda_from_theta(theta[own])
-        rotation, triangle = triangular_chart(factor, structure.mask)
-        free[own] = triangle.ravel()
-        if rotation is not None:
+        free[own] = chart.free
+        if chart.turn is not None:
             theta = theta.copy()
-            theta[own] = np.where(triangle, factor @ rotation, 0.0).ravel()
+            theta[own] = chart.theta
             turn = np.eye(len(theta))
-            turn[own, own] = np.kron(np.eye(structure.n_effects), rotation)
+            turn[own, own] = chart.turn
             gradient, hessian = turn.T @ gradient, turn.T @ hessian @ turn
     lengths = np.maximum(1.0, np.abs(theta[free]))
     scaled = hessian[np.ix_(free, free)] * np.outer(lengths, lengths)
@@ -174,7 +177,8 @@ def local_model(components: VarianceComponents, evaluation: Evaluation) -> Local
 def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float) -> Optimum:
     """Minimise the engine's objective.
 
-    Where there may be several optima, further starts are tried and the lowest end counts. A
+    Where there may be several optima, further starts are tried and the lowest end counts. Some
+    structures have several whatever the data are like; see `correlated_starts`. Of all others a
     singular D, a missing certificate, a long path, few levels, or more noise than there is within
     levels are the signs. Where the data are many only the noise is asked, and only one more start
     is made.
@@ -193,13 +197,12 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     if components.n_parameters == 0:
         return _only_point(engine)
     if start is None:
-        start = components.theta_from_covariances(engine.start())
+        start = components.theta_of(engine.start())
     best = minimise_from(engine, start, max_iter, tol)
-    if not may_be_local(engine, best):
-        return best
+    starts = further_starts(engine) if may_be_local(engine, best) else correlated_starts(engine)
     n_agreeing = 0
-    for covariances in further_starts(engine):
-        theta = components.theta_from_covariances(covariances)
+    for covariances in starts:
+        theta = components.theta_of(covariances)
         optimum = minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
         least = ZERO_LOSS + optimum.evaluation.rounding
@@ -229,7 +232,7 @@ def may_be_local(engine: Engine, optimum: Optimum) -> bool:
         return True
     if engine.size > FEW_DATA:
         return False
-    factors = engine.components.factors_from_theta(optimum.evaluation.theta)
+    factors = engine.components.roots(optimum.evaluation.theta)
     return bool(
         not optimum.is_certified
         or optimum.n_iterations > MANY_ITERATIONS
@@ -251,6 +254,7 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
         return
     for size in (1.0, 1e2, 1e4, 1e6, 1e10):
         yield tuple(size * identity for identity in identities)
+    yield from correlated_starts(engine)
     if len(structures) > 1:
         for large in range(len(structures)):
             sizes = [1e2 if k == large else 1e-2 for k in range(len(structures))]
@@ -262,18 +266,34 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
             yield tuple(_mixed_start(structure, generator) for structure in structures)
 
 
-def _mixed_start(structure: CovarianceStructure, generator: np.random.Generator) -> FloatArray:
+def correlated_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
+    """Correlations of both signs, for structures that tie them to each other.
+
+    Such a structure may have an optimum for each sign, whatever the data are like.
+    """
+    structures = engine.components.structures
+    if engine.size > FEW_DATA or all(structure.is_linear for structure in structures):
+        return
+    trials = [structure.trials() for structure in structures]
+    for number in range(1, max(map(len, trials))):
+        yield tuple(own[number % len(own)] for own in trials)
+
+
+def _mixed_start(structure: Structure, generator: np.random.Generator) -> FloatArray:
     q = structure.n_effects
     root = generator.standard_normal((q, q)) * 10.0 ** generator.uniform(-2, 3, (q, 1))
     return structure.project(root @ root.T)
 
 
 def _without_rounding(engine: Objective, evaluation: Evaluation) -> Evaluation:
-    """The evaluation with columns of Lambda that are zero but for rounding set to zero."""
-    factors = [factor.copy() for factor in engine.components.factors_from_theta(evaluation.theta)]
-    for factor in factors:
-        factor[:, np.linalg.norm(factor, axis=0) < ROUNDING_DEVIATION] = 0.0
-    return replace(evaluation, theta=engine.components.theta_from_factors(factors))
+    """The evaluation with variances that are zero but for rounding set to zero."""
+    theta = evaluation.theta.copy()
+    components = engine.components
+    for structure, own in zip(components.structures, components.slices, strict=True):
+        for end in structure.settlements(theta[own]):
+            if end.size < ROUNDING_DEVIATION:
+                theta[own][end.entries] = end.values
+    return replace(evaluation, theta=theta)
 
 
 def minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
@@ -299,6 +319,40 @@ def _only_point(engine: Objective) -> Optimum:
 def _descend(
     engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
 ) -> Optimum:
+    optimum = _arrive(engine, state, n_iterations, max_iter, tol)
+    for _ in range(MOST_WAYS_OUT):
+        way_out = _way_out(engine, optimum.evaluation)
+        if way_out is None:
+            return optimum
+        optimum = _arrive(engine, _at(engine, way_out), optimum.n_iterations, max_iter, tol)
+    return replace(optimum, is_certified=False)
+
+
+def _way_out(engine: Objective, evaluation: Evaluation) -> FloatArray | None:
+    """A lower theta near by that no derivative shows; see `Structure.ways_out`."""
+    components = engine.components
+    if all(structure.is_linear for structure in components.structures):
+        return None
+    theta = evaluation.theta
+    gradients = engine.evaluate(theta, 1).covariance_gradients
+    best, lowest = None, evaluation.objective - ZERO_LOSS - evaluation.rounding
+    for structure, own, gradient in zip(
+        components.structures, components.slices, gradients, strict=True
+    ):
+        for size in WAY_OUT_SIZES:
+            for moved in structure.ways_out(theta[own], gradient, size):
+                trial = theta.copy()
+                trial[own] = moved
+                objective = engine.evaluate(trial, 0).objective
+                if objective < lowest:
+                    best, lowest = trial, objective
+    return best
+
+
+def _arrive(
+    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
+) -> Optimum:
+    """Descend to where nothing more is promised."""
     while True:
         state, n_iterations = _newton(engine, state, n_iterations, max_iter, tol)
         settled = _settle(engine, state)
@@ -324,23 +378,22 @@ def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
     """Take EM steps while far away: they never increase the objective and cope with any start."""
     components = engine.components
     n_steps = 0
-    while (
-        components.has_full_blocks
-        and state.model.newton_length > NEAR
-        and n_steps < min(N_EM_STEPS, max_iter - 1)
-    ):
+    while state.model.newton_length > NEAR and n_steps < min(N_EM_STEPS, max_iter - 1):
         evaluation = state.evaluation
         updated = [
-            structure.em_update(factor @ factor.T, gradient, n_levels)
-            for structure, factor, gradient, n_levels in zip(
+            structure.em_update(root @ root.T, gradient, n_levels)
+            for structure, root, gradient, n_levels in zip(
                 components.structures,
-                components.factors_from_theta(evaluation.theta),
+                components.roots(evaluation.theta),
                 evaluation.covariance_gradients,
                 engine.n_levels,
                 strict=True,
             )
         ]
-        state = _at(engine, components.theta_from_covariances(updated))
+        known = [covariance for covariance in updated if covariance is not None]
+        if len(known) < len(updated):
+            break
+        state = _at(engine, components.theta_of(known))
         n_steps += 1
     return state, n_steps
 
@@ -388,13 +441,13 @@ def _straight_step(
     variances: a valley that is straight in D and curved in Lambda.
     """
     covariances = []
-    moved = components.factors_from_theta(model.moved(step))
-    origin = components.factors_from_theta(model.theta)
+    moved = components.roots(model.moved(step))
+    origin = components.roots(model.theta)
     for structure, factor, end in zip(components.structures, origin, moved, strict=True):
         change = end - factor
         covariance = factor @ factor.T + factor @ change.T + change @ factor.T
         covariances.append(structure.project(covariance))
-    return components.theta_from_covariances(covariances)
+    return components.theta_of(covariances)
 
 
 def _settle(engine: Objective, state: _State) -> _State | None:
@@ -402,24 +455,24 @@ def _settle(engine: Objective, state: _State) -> _State | None:
 
     Returns None where there is nothing to set, or where the objective would suffer.
     """
-    components, evaluation = engine.components, state.evaluation
-    factors = list(components.factors_from_theta(state.model.theta))
+    components, theta = engine.components, state.model.theta
     stiffness = np.zeros(components.n_parameters)
     stiffness[state.model.free] = np.abs(state.model.vectors**2 @ state.model.curvature)
-    candidates = []
-    for k, stiff in enumerate(components.factors_from_theta(stiffness)):
-        sizes = np.linalg.norm(factors[k], axis=0)
-        is_small = (sizes < SMALL_DEVIATION) | (stiff.max(axis=0, initial=0.0) < FLAT_CURVATURE)
-        candidates += [(sizes[j], k, j) for j in np.flatnonzero(is_small & (sizes > 0.0))]
+    candidates: list[tuple[float, NDArray[np.intp], FloatArray]] = []
+    for structure, own in zip(components.structures, components.slices, strict=True):
+        for end in structure.settlements(theta[own]):
+            is_flat = stiffness[own][end.entries].max(initial=0.0) < FLAT_CURVATURE
+            is_there = np.array_equal(theta[own][end.entries], end.values)
+            if (end.size < SMALL_DEVIATION or is_flat) and not is_there:
+                candidates.append((end.size, own.start + end.entries, end.values))
     settled = None
-    for _, k, j in sorted(candidates):
-        trial_factor = factors[k].copy()
-        trial_factor[:, slice(None) if components.structures[k].kind == "scalar" else j] = 0.0
-        trial_factors = [*factors[:k], trial_factor, *factors[k + 1 :]]
-        theta = components.theta_from_factors(trial_factors)
-        trial = engine.evaluate(theta, 0)
-        if trial.objective <= evaluation.objective + ZERO_LOSS + trial.rounding:
-            factors, settled = trial_factors, theta
+    most = state.evaluation.objective + ZERO_LOSS
+    for _, entries, values in sorted(candidates, key=lambda candidate: candidate[0]):
+        moved = theta.copy()
+        moved[entries] = values
+        trial = engine.evaluate(moved, 0)
+        if trial.objective <= most + trial.rounding:
+            theta = settled = moved
     return None if settled is None else _at(engine, settled)
 
 

@@ -173,7 +173,6 @@ class SeveralFactorsEngine:
         self.likelihood = likelihood
         self.within_variance = reduced.within_variance
         self._reduced = reduced
-        self._directions = components.directions()
         # The last elimination is kept, for the BLUPs at the optimum.
         self._last: tuple[bytes, Elimination] | None = None
         self.size = (
@@ -213,7 +212,7 @@ class SeveralFactorsEngine:
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective, gradient and average information; see the module's head for the formulas."""
-        factors = self.components.factors_from_theta(theta)
+        factors = self.components.roots(theta)
         likelihood = self.likelihood
         try:
             elimination = self._eliminate(factors)
@@ -242,7 +241,7 @@ class SeveralFactorsEngine:
                 gradient -= np.einsum("arm,brm->ab", mixed, mixed)
             gradients.append(gradient)
             squares.append(square)
-        arguments = (self._directions, factors, gradients)
+        arguments = (self.components.directions(theta), factors, gradients)
         gradient = theta_gradient(*arguments)
         found = Evaluation(theta, objective, gradient, nothing, tuple(gradients), fixed, rounding)
         if order == 1:
@@ -252,7 +251,7 @@ class SeveralFactorsEngine:
         second = average - np.outer(g, g) / likelihood.df
         # The average is that of the exact curvature, which has twice as much, and its expectation.
         curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
-        hessian = theta_hessian(*arguments, second)
+        hessian = theta_hessian(*arguments, second, self.components.curvatures(theta))
         return replace(found, hessian=hessian, curvature=curvature)
 
     def random_effects(
