@@ -52,9 +52,9 @@ class VarianceComponents:
         return all(structure.has_full_blocks for structure in self.structures)
 
     def factors_from_theta(self, theta: FloatArray) -> tuple[FloatArray, ...]:
-        """Lambda of every factor, shapes (q_k, q_k)."""
+        """Lambda of every factor, shapes (..., q_k, q_k) for theta of shape (..., n_parameters)."""
         return tuple(
-            structure.lambda_from_theta(theta[own])
+            structure.lambda_from_theta(theta[..., own])
             for structure, own in zip(self.structures, self.slices, strict=True)
         )
 
@@ -82,54 +82,67 @@ class VarianceComponents:
 
 def theta_gradient(
     directions: Sequence[FloatArray],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     gradients: Sequence[FloatArray],
 ) -> FloatArray:
-    """Derivative of the objective by theta.
+    """Derivative of the objective by theta, shape (..., n_parameters).
 
     Parameters
     ----------
     directions : sequence of ndarray of shape (n_k, q_k, q_k)
         See `VarianceComponents.directions`.
-    factors : sequence of ndarray of shape (q_k, q_k)
+    roots : sequence of ndarray of shape (..., q_k, q_k)
         Lambda of every factor.
-    gradients : sequence of ndarray of shape (q_k, q_k)
+    gradients : sequence of ndarray of shape (..., q_k, q_k)
         G, the derivative by D, of every factor.
     """
     parts = [
-        np.einsum("aij,ij->a", direction, 2.0 * gradient @ factor)
-        for direction, factor, gradient in zip(directions, factors, gradients, strict=True)
+        _rows(2.0 * gradient @ root) @ _rows(direction).T
+        for direction, root, gradient in zip(directions, roots, gradients, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def theta_hessian(
     directions: Sequence[FloatArray],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     gradients: Sequence[FloatArray],
     second: FloatArray,
 ) -> FloatArray:
-    """Second derivative of the objective by theta.
+    """Second derivative of the objective by theta, shape (..., n_parameters, n_parameters).
 
     Parameters
     ----------
-    directions, factors, gradients
+    directions, roots, gradients
         As for `theta_gradient`.
-    second : ndarray of shape (sum q_k^2, sum q_k^2)
+    second : ndarray of shape (..., sum q_k^2, sum q_k^2)
         Second derivative by the entries of the D_k, row by row; only symmetric directions count.
     """
-    sizes = [direction.shape[0] for direction in directions]
-    squares = [factor.size for factor in factors]
-    change = np.zeros((sum(sizes), sum(squares)))
-    curvature = np.zeros((sum(sizes), sum(sizes)))
+    changes, curvatures = [], []
+    for direction, root, gradient in zip(directions, roots, gradients, strict=True):
+        one_sided = direction @ root.swapaxes(-1, -2)[..., None, :, :]
+        changes.append(_rows(one_sided + one_sided.swapaxes(-1, -2)))
+        turned = _rows(gradient[..., None, :, :] @ direction)
+        curvatures.append(2.0 * turned @ _rows(direction).T)
+    change = _block_diagonal(changes)
+    hessian = change @ second @ change.swapaxes(-1, -2) + _block_diagonal(curvatures)
+    return (hessian + hessian.swapaxes(-1, -2)) / 2.0
+
+
+def _rows(matrices: FloatArray) -> FloatArray:
+    """Matrices of shape (..., q, q) row by row, shape (..., q q)."""
+    return matrices.reshape(*matrices.shape[:-2], matrices.shape[-1] ** 2)
+
+
+def _block_diagonal(blocks: Sequence[FloatArray]) -> FloatArray:
+    """Blocks of shape (..., a_k, b_k) as one matrix, shape (..., sum a_k, sum b_k)."""
+    if len(blocks) == 1:
+        return blocks[0]
+    n_rows, n_columns = (sum(block.shape[axis] for block in blocks) for axis in (-2, -1))
+    result = np.zeros((*blocks[0].shape[:-2], n_rows, n_columns))
     row = column = 0
-    for direction, factor, gradient in zip(directions, factors, gradients, strict=True):
-        rows = slice(row, row + direction.shape[0])
-        one_sided = direction @ factor.T
-        symmetric = one_sided + one_sided.transpose(0, 2, 1)
-        change[rows, column : column + factor.size] = symmetric.reshape(len(direction), factor.size)
-        turned = (gradient @ direction).reshape(len(direction), factor.size)
-        curvature[rows, rows] = 2.0 * turned @ direction.reshape(len(direction), factor.size).T
-        row, column = rows.stop, column + factor.size
-    hessian = change @ second @ change.T + curvature
-    return (hessian + hessian.T) / 2.0
+    for block in blocks:
+        rows, columns = slice(row, row + block.shape[-2]), slice(column, column + block.shape[-1])
+        result[..., rows, columns] = block
+        row, column = rows.stop, columns.stop
+    return result

@@ -81,8 +81,10 @@ class CovarianceStructure:
         return (self.parameter == indices).astype(float)
 
     def lambda_from_theta(self, theta: FloatArray) -> FloatArray:
-        """Lambda, shape (q, q)."""
-        return np.append(theta, 0.0)[self.parameter]
+        """Lambda, shape (..., q, q) for theta of shape (..., n_parameters)."""
+        padded = np.zeros((*theta.shape[:-1], theta.shape[-1] + 1))
+        padded[..., :-1] = theta
+        return padded[..., self.parameter]
 
     def theta_from_lambda(self, factor: FloatArray) -> FloatArray:
         """Theta of a Lambda that has this structure; columns are given positive diagonals."""
