@@ -23,6 +23,7 @@ FloatArray = NDArray[np.float64]
 NO_RESIDUAL = 1e-13
 # The objective is a sum of many terms, of which rounding error leaves this much undetermined.
 ROUNDING = 1e-14
+EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +62,20 @@ class ProfiledLikelihood:
         infinite.
         """
         p = self.n_fixed
-        inverse_root, is_lost = _inverse_root(cross[..., :p, :p])
-        projection = inverse_root.swapaxes(-1, -2) @ cross[..., :p, p:]
-        residual = cross[..., p, p] - np.square(projection).sum(axis=(-2, -1))
-        is_lost = is_lost | ~(residual > NO_RESIDUAL * self.total)
-        if is_lost.any():
-            residual = np.where(is_lost, np.inf, residual)
-        return FixedEffects(
-            (inverse_root @ projection)[..., 0], inverse_root, as_value(residual / self.df)
-        )
+        inverse_root, is_singular = _inverse_root(cross[..., :p, :p])
+        projection = (cross[..., None, p, :p] @ inverse_root)[..., 0, :]
+        residual = cross[..., p, p] - (projection * projection).sum(axis=-1)
+        has_residual = residual > NO_RESIDUAL * self.total
+        if is_singular is not False or not has_residual.all():
+            residual = np.where(has_residual & np.logical_not(is_singular), residual, np.inf)
+        coef = (inverse_root @ projection[..., None])[..., 0]
+        return FixedEffects(coef, inverse_root, as_value(residual / self.df))
 
     def objective(self, log_det: Any, fixed: FixedEffects) -> Any:
         """The objective from log|V|, shape (...)."""
-        value = self.constant + log_det
-        value = value + self.df * (1.0 + np.log(2.0 * np.pi * fixed.noise_variance))
+        value = (
+            self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * fixed.noise_variance))
+        )
         if self.reml:
             diagonal = fixed.inverse_root.diagonal(axis1=-2, axis2=-1)
             value = value - 2.0 * np.log(diagonal).sum(axis=-1)
@@ -88,23 +89,23 @@ class ProfiledLikelihood:
         square of an entry of Lambda.
         """
         share = ROUNDING * (abs(objective) + self.total / fixed.noise_variance)
-        return as_value(share + 4.0 * np.finfo(float).eps * largest)
+        return as_value(share + 4.0 * EPSILON * largest)
 
 
 def as_value(values: Any) -> Any:
     """An array as it is, a number as a float: numpy's own are slow, and warn of infinite ones."""
-    return values if np.ndim(values) else float(values)
+    return values if isinstance(values, np.ndarray) and values.ndim else float(values)
 
 
-def _inverse_root(squares: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _inverse_root(squares: FloatArray) -> tuple[FloatArray, NDArray[np.bool_] | bool]:
     """Upper triangular roots of the inverses of matrices, and where a matrix is singular.
 
     The root of a singular matrix is the identity.
     """
-    shape = squares.shape[:-2]
     try:
-        return np.linalg.inv(np.linalg.cholesky(squares)).swapaxes(-1, -2), np.zeros(shape, bool)
+        return np.linalg.inv(np.linalg.cholesky(squares)).swapaxes(-1, -2), False
     except np.linalg.LinAlgError:
+        shape = squares.shape[:-2]
         roots, is_singular = np.empty_like(squares), np.zeros(shape, bool)
         for place in np.ndindex(shape):
             try:

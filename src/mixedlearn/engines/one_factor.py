@@ -79,6 +79,7 @@ class OneFactorEngine(ProfiledEngine):
     ):
         self._levels = moments
         self._moments = compress(moments)
+        self._blocks = list(level_blocks(self._moments.rows))
         super().__init__(
             VarianceComponents((structure,)),
             (moments.rows.shape[-1],),
@@ -126,7 +127,7 @@ class OneFactorEngine(ProfiledEngine):
         q = self._moments.n_effects
         cross, log_det = self._moments.within, 0.0
         blocks = []
-        for block in level_blocks(rows):
+        for block in self._blocks:
             solved, pivots = solve_levels(rows[..., block], roots[0])
             data = solved[..., q:, :]
             cross = cross + (data @ data.swapaxes(-1, -2)).sum(axis=0)
@@ -140,10 +141,9 @@ class OneFactorEngine(ProfiledEngine):
         likelihood = self.likelihood
         q, p = self._moments.n_effects, likelihood.n_fixed
         turn = _to_residuals(fixed)
-        blocks = zip(level_blocks(self._moments.rows), details, strict=True)
         found = [
             _level_sums(solved, turn, self._moments.multiplicity[block], likelihood.reml, order)
-            for block, solved in blocks
+            for block, solved in zip(self._blocks, details, strict=True)
         ]
         if not found:
             nothing = np.zeros((0, 0))

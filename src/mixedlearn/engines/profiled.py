@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,12 @@ class ProfiledEngine(ABC):
             return worthless_evaluation(theta, likelihood.n_fixed, self.components)
         fixed = likelihood.least_squares(solution.cross)
         is_lost = np.isinf(fixed.noise_variance)
-        if is_lost.all():
+        some_are_lost = is_lost.any()
+        if some_are_lost and is_lost.all():
             # D so large that X'V^-1 X is singular to rounding: no point to stay at.
             return worthless_evaluation(theta, likelihood.n_fixed, self.components)
         objective = likelihood.objective(solution.log_det, fixed)
-        sizes = [np.square(root).max(axis=(-2, -1), initial=0.0) for root in roots]
-        largest = sizes[0] if len(sizes) == 1 else np.max(sizes, axis=0)
+        largest = reduce(np.maximum, [_largest_square(root) for root in roots])
         rounding = likelihood.rounding(objective, fixed, self._n_differences * largest)
         if order == 0:
             return Evaluation(theta, objective, _NOTHING, _NOTHING, (), fixed, rounding)
@@ -118,7 +119,7 @@ class ProfiledEngine(ABC):
         hessian = _NOTHING
         if curvature is not None:
             hessian = theta_hessian(self._directions, roots, gradients, curvature.objective)
-        if is_lost.any():
+        if some_are_lost:
             gradient[is_lost] = 0.0
             hessian[is_lost] = 0.0
         return Evaluation(
@@ -143,3 +144,8 @@ class ProfiledEngine(ABC):
         self, details: Any, fixed: FixedEffects, order: int
     ) -> tuple[tuple[FloatArray, ...], Curvature | None]:
         """Derivatives by the D_k, shapes (..., q_k, q_k), and at order 2 the second ones."""
+
+
+def _largest_square(matrices: FloatArray) -> Any:
+    """The largest square of an entry of every matrix, shape (...) for (..., q, q)."""
+    return np.square(matrices).max(axis=(-2, -1), initial=0.0)

@@ -45,6 +45,7 @@ GOOD_AGREEMENT = 0.75
 # Most iterations for the length of a step on the trust region's border, and how near is enough.
 N_BORDER_ITERATIONS = 60
 NEAR_BORDER = 1e-6
+SMALLEST = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,12 @@ def local_model(evaluation: Evaluation, free: NDArray[np.intp]) -> LocalModel:
     places = _places(free)
     lengths = np.maximum(1.0, np.abs(theta[places]))
     # One index more for the Hessian's second axis.
-    pairs = (*(place[..., None] for place in places[:-1]), free[..., :, None], free[..., None, :])
-    scaled = evaluation.hessian[pairs] * (lengths[..., :, None] * lengths[..., None, :])
+    pairs = (*(place[..., None] for place in places), free[..., None, :])
+    scaled = evaluation.hessian[pairs] * lengths[..., :, None] * lengths[..., None, :]
     curvature, vectors = np.linalg.eigh(scaled)
     slope = ((evaluation.gradient[places] * lengths)[..., None, :] @ vectors)[..., 0, :]
     # The share of the step of length one that the model wants along each eigenvector.
-    size = np.maximum(np.abs(slope), np.finfo(float).tiny)
+    size = np.maximum(np.abs(slope), SMALLEST)
     share = size / np.maximum(curvature, size)
     promised = (share * (size - 0.5 * share * curvature)).sum(axis=-1)
     return LocalModel(

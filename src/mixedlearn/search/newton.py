@@ -120,8 +120,8 @@ def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
     ):
         evaluation = state.evaluation
         updated = [
-            structure.em_update(factor @ factor.T, gradient, n_levels)
-            for structure, factor, gradient, n_levels in zip(
+            structure.em_update(root @ root.T, gradient, n_levels)
+            for structure, root, gradient, n_levels in zip(
                 components.structures,
                 components.factors_from_theta(evaluation.theta),
                 evaluation.covariance_gradients,
@@ -175,9 +175,9 @@ def _straight_step(
     covariances = []
     moved = components.factors_from_theta(model.moved(step))
     origin = components.factors_from_theta(model.theta)
-    for structure, factor, end in zip(components.structures, origin, moved, strict=True):
-        change = end - factor
-        covariance = factor @ factor.T + factor @ change.T + change @ factor.T
+    for structure, root, end in zip(components.structures, origin, moved, strict=True):
+        change = end - root
+        covariance = root @ root.T + root @ change.T + change @ root.T
         covariances.append(structure.project(covariance))
     return components.theta_from_covariances(covariances)
 
@@ -187,24 +187,24 @@ def _settle(engine: Objective, state: _State) -> _State | None:
 
     Returns None where there is nothing to set, or where the objective would suffer.
     """
-    components, evaluation = engine.components, state.evaluation
-    factors = list(components.factors_from_theta(state.model.theta))
+    components, evaluation, model = engine.components, state.evaluation, state.model
+    roots = list(components.factors_from_theta(model.theta))
     stiffness = np.zeros(components.n_parameters)
-    stiffness[state.model.free] = np.abs(state.model.vectors**2 @ state.model.curvature)
+    stiffness[model.free] = np.abs(np.square(model.vectors) @ model.curvature)
     candidates = []
     for k, stiff in enumerate(components.factors_from_theta(stiffness)):
-        sizes = np.linalg.norm(factors[k], axis=0)
+        sizes = np.linalg.norm(roots[k], axis=0)
         is_small = (sizes < SMALL_DEVIATION) | (stiff.max(axis=0, initial=0.0) < FLAT_CURVATURE)
         candidates += [(sizes[j], k, j) for j in np.flatnonzero(is_small & (sizes > 0.0))]
     settled = None
     for _, k, j in sorted(candidates):
-        trial_factor = factors[k].copy()
-        trial_factor[:, slice(None) if components.structures[k].kind == "scalar" else j] = 0.0
-        trial_factors = [*factors[:k], trial_factor, *factors[k + 1 :]]
-        theta = components.theta_from_factors(trial_factors)
+        trial_root = roots[k].copy()
+        trial_root[:, slice(None) if components.structures[k].kind == "scalar" else j] = 0.0
+        trial_roots = [*roots[:k], trial_root, *roots[k + 1 :]]
+        theta = components.theta_from_factors(trial_roots)
         trial = engine.evaluate(theta, 0)
         if trial.objective <= evaluation.objective + ZERO_LOSS + trial.rounding:
-            factors, settled = trial_factors, theta
+            roots, settled = trial_roots, theta
     return None if settled is None else _at(engine, settled)
 
 
@@ -221,7 +221,9 @@ def _polish(engine: Objective, state: _State) -> Evaluation:
 
 def _without_rounding(engine: Objective, evaluation: Evaluation) -> Evaluation:
     """The evaluation with columns of Lambda that are zero but for rounding set to zero."""
-    factors = [factor.copy() for factor in engine.components.factors_from_theta(evaluation.theta)]
-    for factor in factors:
-        factor[:, np.linalg.norm(factor, axis=0) < ROUNDING_DEVIATION] = 0.0
-    return replace(evaluation, theta=engine.components.theta_from_factors(factors))
+    roots = engine.components.factors_from_theta(evaluation.theta)
+    are_gone = [np.linalg.norm(root, axis=0) < ROUNDING_DEVIATION for root in roots]
+    if not any(gone.any() for gone in are_gone):
+        return evaluation
+    cleaned = [np.where(gone, 0.0, root) for gone, root in zip(are_gone, roots, strict=True)]
+    return replace(evaluation, theta=engine.components.theta_from_factors(cleaned))
