@@ -1,1 +1,5 @@
-"""Slow, independent references that the fast estimator is checked against."""
+"""Slow, independent references that the fast estimator is checked against, and stored numbers."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent

@@ -3,15 +3,14 @@
 import functools
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor, datasets, lmer
+from reference import FOLDER
 
-FOLDER = Path(__file__).parent
 REFERENCE = json.loads((FOLDER / "inference.json").read_text(encoding="utf-8"))
 MODELS = {model["id"]: model for model in REFERENCE["models"]}
 DDF = {"Satterthwaite": "satterthwaite", "Kenward-Roger": "kenward-roger"}
