@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ class VarianceComponents:
     slices: tuple[slice, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        stops = np.cumsum([0, *(structure.n_parameters for structure in self.structures)]).tolist()
-        slices = tuple(slice(*pair) for pair in pairwise(stops))
+        sizes = (structure.n_parameters for structure in self.structures)
+        slices = tuple(slice(*pair) for pair in pairwise(accumulate(sizes, initial=0)))
         object.__setattr__(self, "slices", slices)
 
     @property

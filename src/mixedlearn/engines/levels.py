@@ -196,12 +196,13 @@ def separate_levels(fixed: FixedBasis, moments: LevelMoments) -> tuple[FixedBasi
     for row in rows:
         row[q:-1] = rotation.T @ row[q:-1]
     within = np.zeros_like(moments.within)
-    within[:p, :p] = np.diag(np.where(values < NO_VARIATION, 0.0, values))
-    response = np.where(values < NO_VARIATION, 0.0, rotation.T @ moments.within[:p, p])
+    varies = values >= NO_VARIATION
+    within[np.arange(p), np.arange(p)] = np.where(varies, values, 0.0)
+    response = np.where(varies, rotation.T @ moments.within[:p, p], 0.0)
     within[:p, p] = within[p, :p] = response
     within[p, p] = moments.within[p, p]
     rotated = replace(fixed, columns=fixed.columns @ rotation, to_user=fixed.to_user @ rotation)
-    return rotated, replace(moments, within=within)
+    return rotated, LevelMoments(q, moments.n_spanned, rows, moments.multiplicity, within)
 
 
 def within_residual(moments: LevelMoments, n_rows: int) -> tuple[Any, int]:

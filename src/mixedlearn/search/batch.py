@@ -115,7 +115,7 @@ def descend(
     n_steps : ndarray of shape (n,), int
         Steps taken so far.
     """
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         _, model = evaluate_with_model(batch.engine(responses), theta)
         radius = np.ones(len(theta))
         n_steps = np.zeros(len(theta), dtype=np.intp)

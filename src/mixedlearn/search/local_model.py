@@ -286,8 +286,7 @@ def judge(
     size, radius : float, or ndarray of shape (...)
         Length of the step, and how long it might have been.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        agreement = np.where(np.greater(promised, 0.0), np.divide(gained, promised), -np.inf)
+    agreement = gained / np.maximum(promised, SMALLEST)
     is_poor = ~(agreement >= POOR_AGREEMENT)
     is_long = (agreement > GOOD_AGREEMENT) & (size > 0.8 * radius)
     is_accepted = (gained > -rounding) & (agreement > REFUSED_AGREEMENT)
