@@ -5,7 +5,8 @@ a function of the D_k alone, so its derivatives by theta follow from those by D:
 
     df/dtheta_a = tr(G_k dD_k/dtheta_a),    dD = E Lambda' + Lambda E',    E = dLambda/dtheta_a
 
-and the second derivatives have the second-order term ``2 tr(G_k E_a E_b')`` besides.
+and the second derivatives have the terms ``2 tr(G_k E_a E_b')`` and, where Lambda is not linear in
+theta, ``2 tr(G_k Lambda_ab Lambda')`` besides, with ``Lambda_ab`` its second derivatives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 
 FloatArray = NDArray[np.float64]
 
@@ -28,12 +29,12 @@ class VarianceComponents:
 
     Attributes
     ----------
-    structures : tuple of CovarianceStructure
+    structures : tuple of Structure
     slices : tuple of slice
         Where theta holds the entries of each factor.
     """
 
-    structures: tuple[CovarianceStructure, ...]
+    structures: tuple[Structure, ...]
     slices: tuple[slice, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,38 +47,59 @@ class VarianceComponents:
         """Number of entries of theta."""
         return self.slices[-1].stop if self.slices else 0
 
-    @property
-    def has_full_blocks(self) -> bool:
-        """Whether the EM update of every factor has a closed form."""
-        return all(structure.has_full_blocks for structure in self.structures)
-
-    def factors_from_theta(self, theta: FloatArray) -> tuple[FloatArray, ...]:
+    def roots(self, theta: FloatArray) -> tuple[FloatArray, ...]:
         """Lambda of every factor, shapes (..., q_k, q_k) for theta of shape (..., n_parameters)."""
         return tuple(
-            structure.lambda_from_theta(theta[..., own])
+            structure.root(theta[..., own])
             for structure, own in zip(self.structures, self.slices, strict=True)
         )
 
-    def theta_from_factors(self, factors: Iterable[FloatArray]) -> FloatArray:
-        """Theta of Lambdas that have their structures."""
+    def theta_of_roots(self, roots: Iterable[FloatArray]) -> FloatArray:
+        """Theta of roots of D_k that have these structures."""
         return self._joined(
-            structure.theta_from_lambda(factor)
-            for structure, factor in zip(self.structures, factors, strict=True)
+            structure.theta_of_root(root)
+            for structure, root in zip(self.structures, roots, strict=True)
         )
 
-    def theta_from_covariances(self, covariances: Iterable[FloatArray]) -> FloatArray:
-        """Theta of positive semi-definite D."""
+    def theta_of(self, covariances: Iterable[FloatArray]) -> FloatArray:
+        """Theta of positive semi-definite D_k."""
         return self._joined(
-            structure.theta_from_covariance(covariance)
+            structure.theta_of(covariance)
             for structure, covariance in zip(self.structures, covariances, strict=True)
         )
 
     def _joined(self, parts: Iterable[FloatArray]) -> FloatArray:
         return np.concatenate([np.empty(0), *parts])
 
-    def directions(self) -> list[FloatArray]:
+    def charted(self, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+        """Theta in the charts of its structures, and the entries that are free there.
+
+        Of several thetas, (n, n_parameters), each has a chart of its own, and there is one factor.
+        """
+        if theta.ndim > 1:
+            (structure,) = self.structures
+            return structure.charts(theta)
+        free = np.ones(len(theta), bool)
+        for structure, own in zip(self.structures, self.slices, strict=True):
+            chart = structure.chart(theta[own])
+            if chart is not None:
+                theta = theta.copy()
+                theta[own], free[own] = chart.theta, chart.free
+        return theta, np.flatnonzero(free)
+
+    def directions(self, theta: FloatArray) -> list[FloatArray]:
         """Derivatives of every Lambda by its own parameters, shapes (n_k, q_k, q_k)."""
-        return [structure.directions() for structure in self.structures]
+        return [
+            structure.directions(theta[..., own])
+            for structure, own in zip(self.structures, self.slices, strict=True)
+        ]
+
+    def curvatures(self, theta: FloatArray) -> list[FloatArray | None]:
+        """Second derivatives of every Lambda, (n_k, n_k, q_k, q_k); None where it is linear."""
+        return [
+            structure.curvature(theta[..., own])
+            for structure, own in zip(self.structures, self.slices, strict=True)
+        ]
 
 
 def theta_gradient(
@@ -108,6 +130,7 @@ def theta_hessian(
     roots: Sequence[FloatArray],
     gradients: Sequence[FloatArray],
     second: FloatArray,
+    curvatures: Sequence[FloatArray | None],
 ) -> FloatArray:
     """Second derivative of the objective by theta, shape (..., n_parameters, n_parameters).
 
@@ -117,15 +140,22 @@ def theta_hessian(
         As for `theta_gradient`.
     second : ndarray of shape (..., sum q_k^2, sum q_k^2)
         Second derivative by the entries of the D_k, row by row; only symmetric directions count.
+    curvatures : sequence of ndarray of shape (n_k, n_k, q_k, q_k), or None
+        See `VarianceComponents.curvatures`.
     """
-    changes, curvatures = [], []
-    for direction, root, gradient in zip(directions, roots, gradients, strict=True):
+    changes, added = [], []
+    for direction, root, gradient, curvature in zip(
+        directions, roots, gradients, curvatures, strict=True
+    ):
         one_sided = direction @ root.swapaxes(-1, -2)[..., None, :, :]
         changes.append(_rows(one_sided + one_sided.swapaxes(-1, -2)))
         turned = _rows(gradient[..., None, :, :] @ direction)
-        curvatures.append(2.0 * turned @ _rows(direction).T)
+        term = 2.0 * turned @ _rows(direction).T
+        if curvature is not None:
+            term += np.einsum("abij,...ij->...ab", curvature, 2.0 * gradient @ root)
+        added.append(term)
     change = _block_diagonal(changes)
-    hessian = change @ second @ change.swapaxes(-1, -2) + _block_diagonal(curvatures)
+    hessian = change @ second @ change.swapaxes(-1, -2) + _block_diagonal(added)
     return (hessian + hessian.swapaxes(-1, -2)) / 2.0
 
 

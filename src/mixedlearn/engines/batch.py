@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.levels import LevelMoments
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
@@ -27,7 +27,7 @@ class OneFactorBatch:
     ----------
     moments : LevelMoments
         The common part; what it has of a response is not looked at.
-    structure : CovarianceStructure
+    structure : Structure
         Structure of D in the engine's columns.
     likelihood : ProfiledLikelihood
         Its constant for a response whose scale is one.
@@ -42,7 +42,7 @@ class OneFactorBatch:
     def __init__(
         self,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
         likelihood: ProfiledLikelihood,
         responses: FloatArray,
         cross: FloatArray,

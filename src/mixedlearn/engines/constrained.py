@@ -90,12 +90,11 @@ class ConstrainedEngine:
         self._engine = engine
         self._df = df
         self._constraint = constraint
-        self._directions = self.components.directions()
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """The constrained objective, with its gradient and Hessian of every order above zero."""
         evaluation = self._engine.evaluate(theta, 2 if order else 0)
-        factors = self.components.factors_from_theta(theta)
+        factors = self.components.roots(theta)
         constraint = self._constraint
         if isinstance(constraint, HeldDeviation):
             change, gradients, second = _held(evaluation, factors, constraint, self._df)
@@ -113,12 +112,12 @@ class ConstrainedEngine:
             )
         if order == 0:
             return replace(evaluation, objective=objective)
-        arguments = (self._directions, factors, gradients)
+        arguments = (self.components.directions(theta), factors, gradients)
         return replace(
             evaluation,
             objective=objective,
             gradient=theta_gradient(*arguments),
-            hessian=theta_hessian(*arguments, second),
+            hessian=theta_hessian(*arguments, second, self.components.curvatures(theta)),
             covariance_gradients=tuple(gradients),
         )
 

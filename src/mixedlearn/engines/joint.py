@@ -30,8 +30,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import PIVOT_TOLERANCE
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, within_variance

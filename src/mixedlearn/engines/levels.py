@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import PIVOT_TOLERANCE
+from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.protocol import FixedEffects

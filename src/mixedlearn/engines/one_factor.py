@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.levels import (
     LevelMoments,
     LevelPosterior,
@@ -65,7 +65,7 @@ class OneFactorEngine(ProfiledEngine):
     Parameters
     ----------
     moments : LevelMoments
-    structure : CovarianceStructure
+    structure : Structure
         Structure of D in the engine's columns.
     likelihood : ProfiledLikelihood
         Its constant an array, of several responses.
@@ -74,7 +74,7 @@ class OneFactorEngine(ProfiledEngine):
     def __init__(
         self,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
         likelihood: ProfiledLikelihood,
     ):
         self._levels = moments

@@ -81,7 +81,6 @@ class ProfiledEngine(ABC):
         self.within_variance = within_variance
         self.size = size
         self._within = within
-        self._directions = components.directions()
 
     def start(self) -> tuple[FloatArray, ...]:
         """The D_k by the method of moments, from the residuals of ordinary least squares."""
@@ -97,7 +96,7 @@ class ProfiledEngine(ABC):
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """Objective, gradient and Hessian at theta; see the module's head for the steps."""
-        roots = self.components.factors_from_theta(theta)
+        roots = self.components.roots(theta)
         likelihood = self.likelihood
         try:
             solution = self._solve(roots)
@@ -115,10 +114,12 @@ class ProfiledEngine(ABC):
         if order == 0:
             return Evaluation(theta, objective, _NOTHING, _NOTHING, (), fixed, rounding)
         gradients, curvature = self._derivatives(solution.details, fixed, order)
-        gradient = theta_gradient(self._directions, roots, gradients)
+        directions = self.components.directions(theta)
+        gradient = theta_gradient(directions, roots, gradients)
         hessian = _NOTHING
         if curvature is not None:
-            hessian = theta_hessian(self._directions, roots, gradients, curvature.objective)
+            second, bends = curvature.objective, self.components.curvatures(theta)
+            hessian = theta_hessian(directions, roots, gradients, second, bends)
         if some_are_lost:
             gradient[is_lost] = 0.0
             hessian[is_lost] = 0.0

@@ -106,7 +106,7 @@ def worthless_evaluation(
         np.full(lead, np.inf) if lead else np.inf,
         np.zeros((*lead, size)),
         np.zeros((*lead, size, size)),
-        tuple(np.zeros((*lead, *structure.mask.shape)) for structure in components.structures),
+        tuple(np.zeros((*lead, own.n_effects, own.n_effects)) for own in components.structures),
         FixedEffects(np.zeros((*lead, n_fixed)), identity, np.ones(lead) if lead else 1.0),
         np.zeros(lead) if lead else 0.0,
     )

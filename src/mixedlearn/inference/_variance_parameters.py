@@ -79,7 +79,7 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
     """The variance parameters of a model with random effects and noise, at its optimum."""
     engine = model.problem().engine
     components = engine.components
-    optimum, local = evaluate_with_model(engine, components.theta_from_factors(model.factors))
+    optimum, local = evaluate_with_model(engine, components.theta_of_roots(model.factors))
     entries = local.free
     n_free, n_fixed = len(entries), len(optimum.fixed.coef)
     hessian = np.zeros((n_free, n_free))
@@ -133,8 +133,8 @@ def _covariance_changes(
     log_noise: FloatArray,
 ) -> tuple[FloatArray, ...]:
     """Derivatives of ``s2 T Lambda Lambda' T'`` by theta's free entries and eta."""
-    factors = components.factors_from_theta(theta)
-    directions = components.directions()
+    factors = components.roots(theta)
+    directions = components.directions(theta)
     bounds = [0, *np.cumsum([len(own) for own in directions]).tolist()]
     found = []
     for random, factor, direction, (start, stop), covariance in zip(

@@ -187,7 +187,7 @@ def effective_df(model: FittedModel, residual_square: float) -> float:
         bound_noise=model.is_bounded,
     )
     engine = problem.engine
-    evaluation = engine.evaluate(engine.components.theta_from_factors(model.factors), 1)
+    evaluation = engine.evaluate(engine.components.theta_of_roots(model.factors), 1)
     slack = sum(
         float(np.einsum("ij,ik,jk->", gradient, factor, factor))
         for gradient, factor in zip(evaluation.covariance_gradients, model.factors, strict=True)

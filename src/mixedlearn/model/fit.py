@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import CovarianceStructure, triangular_root
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import RandomBasis
 from mixedlearn.engines.choose import NOISE_FLOOR, Problem, make_problem
@@ -94,7 +94,7 @@ def fit_sums(
         problem = make_problem(sums, specification, bound_noise=True)
         engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
         optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
-    factors = components.factors_from_theta(optimum.evaluation.theta)[: len(problem.randoms)]
+    factors = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
@@ -170,14 +170,8 @@ def engine_theta(
 ) -> FloatArray:
     """Theta in the engine's columns, where the D_k have the engine's structures."""
     user = VarianceComponents(tuple(factor.structure for factor in specification.factors))
-    factors = []
-    for random, structure, own in zip(
-        randoms, components.structures, user.factors_from_theta(theta), strict=False
-    ):
-        root = random.from_user @ own
-        is_free = structure.kind == "unrestricted"
-        factors.append(triangular_root(root) if is_free else root[:, random.kept])
-    return components.theta_from_factors(factors) if factors else np.empty(0)
+    roots = [random.from_user @ own for random, own in zip(randoms, user.roots(theta), strict=True)]
+    return components.theta_of_roots(roots) if roots else np.empty(0)
 
 
 def _noise_notes(problem: Problem) -> tuple[str, ...]:
@@ -250,7 +244,9 @@ def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str
             "constant or linear combinations of earlier ones. Their coefficients are set to zero."
         )
     for factor, random in zip(specification.factors, problem.randoms, strict=True):
-        names = [name for effect, name in enumerate(factor.effects) if effect not in random.kept]
+        names = [
+            name for name, aliased in zip(factor.effects, random.aliased, strict=True) if aliased
+        ]
         if names:
             of_factor = f" of {factor.name!r}" if len(specification.factors) > 1 else ""
             notes.append(
@@ -310,7 +306,7 @@ def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray]:
 
 
 def _count_as_noise(
-    structures: Sequence[CovarianceStructure],
+    structures: Sequence[Structure],
     factors: Sequence[FloatArray],
     fixed_effects: FixedEffects,
     k: int,
@@ -328,7 +324,7 @@ def _count_as_noise(
     values = np.where(values > REMAINDER * np.trace(original), values, 0.0)
     covariance = (vectors * values) @ vectors.T / (1.0 + share)
     moved = [factor / np.sqrt(1.0 + share) for factor in factors]
-    moved[k] = structures[k].lambda_from_theta(structures[k].theta_from_covariance(covariance))
+    moved[k] = structures[k].root(structures[k].theta_of(covariance))
     return tuple(moved), replace(
         fixed_effects,
         inverse_root=fixed_effects.inverse_root / np.sqrt(1.0 + share),

@@ -120,9 +120,9 @@ class FittedModel:
         for factor, random, relative in zip(
             self.specification.factors, self.random_bases, self.relative_roots, strict=True
         ):
-            root = np.zeros(factor.structure.mask.shape)
+            root = np.zeros((factor.structure.n_effects, factor.structure.n_effects))
             root[:, random.kept] = relative
-            parts.append(factor.structure.theta_from_root(root))
+            parts.append(factor.structure.theta_of_root(root))
         return np.concatenate(parts)
 
     @property

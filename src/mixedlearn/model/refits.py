@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure, engine_structure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
 from mixedlearn.engines.bases import with_response
 from mixedlearn.engines.batch import OneFactorBatch
@@ -121,8 +121,8 @@ def make_refitter(model: FittedModel, rows: ResponseColumns) -> Refitter:
     if len(model.factors) != 1 or model.is_bounded or not has_noise:
         return Refitter(model, rows)
     factor, random = model.specification.factors[0], model.random_bases[0]
-    structure = engine_structure(factor.structure, random.kept)
-    if structure.n_effects == 0 or (structure.kind == "unrestricted" and not structure.mask.all()):
+    structure = factor.structure.in_engine(random.kept)
+    if structure.n_effects == 0 or not structure.is_linear:
         return Refitter(model, rows)
     moments = reduce_levels(model.sums, 0, model.fixed_basis, random)
     # Where the levels use up all rows, random effects may be noise; see `confounding`.
@@ -141,7 +141,7 @@ class OneFactorRefitter(Refitter):
         The rows of the fit.
     moments : LevelMoments
         The levels of the fit in its columns.
-    structure : CovarianceStructure
+    structure : Structure
         Structure of D in the engine's columns.
     """
 
@@ -150,7 +150,7 @@ class OneFactorRefitter(Refitter):
         model: FittedModel,
         rows: ResponseColumns,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
     ):
         super().__init__(model, rows)
         whole, fixed = model.sums, model.fixed_basis
@@ -161,7 +161,7 @@ class OneFactorRefitter(Refitter):
         within[:p, :p] = np.diag(np.where(squares < NO_VARIATION, 0.0, squares))
         self._moments = replace(moments, within=within)
         self._structure = structure
-        self._start = structure.theta_from_lambda(model.factors[0])
+        self._start = structure.theta_of_root(model.factors[0])
         _, self._to_rows = factorise_with_inverse(whole.z_level_products(0))
         reml = model.specification.reml
         constant = -whole.sum_log_weights + (fixed.log_det_gram if reml else 0.0)
@@ -179,7 +179,7 @@ class OneFactorRefitter(Refitter):
         ends = minimise(batch, self._start, max_iter=MAX_ITER, tol=TOL)
         basis = self._model.fixed_basis
         fixed = ends.evaluation.fixed
-        own_roots = self._structure.lambda_from_theta(ends.evaluation.theta)
+        own_roots = self._structure.root(ends.evaluation.theta)
         roots = self._model.random_bases[0].to_user @ own_roots
         noise_variance = fixed.noise_variance * batch.scales**2
         coef = projections.T + batch.scales[:, None] * fixed.coef
@@ -223,7 +223,7 @@ class OneFactorRefitter(Refitter):
         whole = self._rows.with_response(sums, number, self._trend)
         fixed_basis = with_response(model.fixed_basis, whole, model.specification.fit_intercept)
         fixed_effects = ends.evaluation.fixed.of(number)
-        root = self._structure.lambda_from_theta(ends.evaluation.theta[number])
+        root = self._structure.root(ends.evaluation.theta[number])
         blups = conditional_means(batch.moments(number), root, fixed_effects)
         return replace(
             model,

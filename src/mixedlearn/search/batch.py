@@ -156,7 +156,7 @@ def _best_of_starts(
     for number, (engine, _) in in_doubt.items():
         for covariances in further_starts(engine):
             owners.append(number)
-            starts.append(engine.components.theta_from_covariances(covariances))
+            starts.append(engine.components.theta_of(covariances))
     model, _ = descend(batch, np.array(starts), np.array(owners), tol)
     arrived = model.is_minimum(tol)
     best = {number: optimum for number, (_, optimum) in in_doubt.items()}

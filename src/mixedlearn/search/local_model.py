@@ -1,10 +1,10 @@
 """The quadratic model of an objective around a theta: its steps, and the certificate.
 
 The objective depends on Lambda only through ``Lambda Lambda'``, so theta moves without bounds,
-through zero; where D is full, in a triangular chart. Lengths of theta are measured relative to
-``max(1, |theta|)``, entry by entry: in the engine's columns one is the natural unit, and a large
-entry acts through its logarithm. In these lengths and in the eigenvectors of the Hessian, with
-slopes c and curvatures w, the model is
+through zero, in the charts of the structures (`covariance.charts`). Lengths of theta are measured
+relative to ``max(1, |theta|)``, entry by entry: in the engine's columns one is the natural unit,
+and a large entry acts through its logarithm. In these lengths and in the eigenvectors of the
+Hessian, with slopes c and curvatures w, the model is
 
     f(s) = f + sum_j (c_j s_j + w_j s_j^2 / 2)
 
@@ -27,8 +27,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import triangular_chart
 from mixedlearn.engines.protocol import Evaluation, Objective
 
 FloatArray = NDArray[np.float64]
@@ -128,7 +126,7 @@ class LocalModel:
 
 def evaluate_with_model(objective: Objective, theta: FloatArray) -> tuple[Evaluation, LocalModel]:
     """The objective at a theta, with its derivatives, and the model around it."""
-    theta, free = charted(objective.components, theta)
+    theta, free = objective.components.charted(theta)
     evaluation = objective.evaluate(theta, 2)
     return evaluation, local_model(evaluation, free)
 
@@ -165,55 +163,6 @@ def _places(free: NDArray[np.intp]) -> tuple[NDArray[np.intp], ...]:
     if free.ndim == 1:
         return (free,)
     return np.arange(len(free))[:, None], free
-
-
-def charted(
-    components: VarianceComponents, theta: FloatArray
-) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Theta in a triangular chart where D is full, and the entries that are free in it.
-
-    Of several thetas, the structure has to be full or free of covariances.
-    """
-    if all(structure.kind != "unrestricted" for structure in components.structures):
-        every = np.arange(theta.shape[-1])
-        return theta, np.broadcast_to(every, theta.shape).copy() if theta.ndim > 1 else every
-    if theta.ndim > 1:
-        return _charts(theta, components.structures[0].n_effects)
-    free = np.ones(len(theta), bool)
-    for structure, own in zip(components.structures, components.slices, strict=True):
-        if structure.kind != "unrestricted" or structure.n_effects == 1:
-            continue
-        root = structure.lambda_from_theta(theta[own])
-        rotation, triangle = triangular_chart(root, structure.mask)
-        free[own] = triangle.ravel()
-        if rotation is not None:
-            theta = theta.copy()
-            theta[own] = np.where(triangle, root @ rotation, 0.0).ravel()
-    return theta, np.flatnonzero(free)
-
-
-def _charts(theta: FloatArray, q: int) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Thetas of full structures in their charts, and the free entries; see `triangular_chart`."""
-    n, size = theta.shape
-    roots = theta.reshape(n, q, q)
-    rest = roots @ roots.transpose(0, 2, 1)
-    order = np.empty((n, q), dtype=np.intp)
-    number = np.arange(n)
-    taken = np.zeros((n, q), bool)
-    for j in range(q):
-        diagonal = np.where(taken, -np.inf, np.einsum("naa->na", rest))
-        order[:, j] = pivot = diagonal.argmax(axis=1)
-        taken[number, pivot] = True
-        column = rest[number, :, pivot]
-        square = diagonal[number, pivot]
-        share = column / np.where(square > 0.0, square, np.inf)[:, None]
-        rest = rest - share[:, :, None] * column[:, None]
-    permuted = roots[number[:, None], order]
-    lower = np.linalg.qr(permuted.transpose(0, 2, 1))[1].transpose(0, 2, 1)
-    rotated = np.empty_like(roots)
-    rotated[number[:, None], order] = np.tril(lower)
-    rows, columns = np.tril_indices(q)
-    return rotated.reshape(n, size), order[:, rows] * q + columns
 
 
 def trust_region_step(slope: FloatArray, curvature: FloatArray, radius: Any) -> FloatArray:

@@ -39,6 +39,10 @@ AVERAGE_SHARE = 1e-4
 # Objectives closer than this are equal: a variance may be set to zero, another start gains nothing.
 ZERO_LOSS = 1e-9
 SMALLEST_RADIUS = 1e-10
+# Standard deviations with which what a chart does not see is tried.
+WAY_OUT_SIZES = (0.3, 0.03, 0.003)
+# So often, at most, a search goes on from there.
+MOST_WAYS_OUT = 5
 # Up to this many numbers in the reduced data are few.
 FEW_DATA = 100_000
 
@@ -93,6 +97,40 @@ def descend(engine: Objective, start: FloatArray, *, max_iter: int, tol: float) 
 def _descend(
     engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
 ) -> Optimum:
+    optimum = _arrive(engine, state, n_iterations, max_iter, tol)
+    for _ in range(MOST_WAYS_OUT):
+        way_out = _way_out(engine, optimum.evaluation)
+        if way_out is None:
+            return optimum
+        optimum = _arrive(engine, _at(engine, way_out), optimum.n_iterations, max_iter, tol)
+    return replace(optimum, is_certified=False)
+
+
+def _way_out(engine: Objective, evaluation: Evaluation) -> FloatArray | None:
+    """A lower theta near by that no derivative shows; see `Structure.ways_out`."""
+    components = engine.components
+    if all(structure.is_linear for structure in components.structures):
+        return None
+    theta = evaluation.theta
+    gradients = engine.evaluate(theta, 1).covariance_gradients
+    best, lowest = None, evaluation.objective - ZERO_LOSS - evaluation.rounding
+    for structure, own, gradient in zip(
+        components.structures, components.slices, gradients, strict=True
+    ):
+        for size in WAY_OUT_SIZES:
+            for moved in structure.ways_out(theta[own], gradient, size):
+                trial = theta.copy()
+                trial[own] = moved
+                objective = engine.evaluate(trial, 0).objective
+                if objective < lowest:
+                    best, lowest = trial, objective
+    return best
+
+
+def _arrive(
+    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
+) -> Optimum:
+    """Descend to where nothing more is promised."""
     while True:
         state, n_iterations = _newton(engine, state, n_iterations, max_iter, tol)
         settled = _settle(engine, state)
@@ -113,23 +151,22 @@ def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
     """Take EM steps while far away: they never increase the objective and cope with any start."""
     components = engine.components
     n_steps = 0
-    while (
-        components.has_full_blocks
-        and state.model.newton_length > NEAR
-        and n_steps < min(N_EM_STEPS, max_iter - 1)
-    ):
+    while state.model.newton_length > NEAR and n_steps < min(N_EM_STEPS, max_iter - 1):
         evaluation = state.evaluation
         updated = [
             structure.em_update(root @ root.T, gradient, n_levels)
             for structure, root, gradient, n_levels in zip(
                 components.structures,
-                components.factors_from_theta(evaluation.theta),
+                components.roots(evaluation.theta),
                 evaluation.covariance_gradients,
                 engine.n_levels,
                 strict=True,
             )
         ]
-        state = _at(engine, components.theta_from_covariances(updated))
+        known = [covariance for covariance in updated if covariance is not None]
+        if len(known) < len(updated):
+            break
+        state = _at(engine, components.theta_of(known))
         n_steps += 1
     return state, n_steps
 
@@ -173,13 +210,13 @@ def _straight_step(
     variances: a valley that is straight in D and curved in Lambda.
     """
     covariances = []
-    moved = components.factors_from_theta(model.moved(step))
-    origin = components.factors_from_theta(model.theta)
+    moved = components.roots(model.moved(step))
+    origin = components.roots(model.theta)
     for structure, root, end in zip(components.structures, origin, moved, strict=True):
         change = end - root
         covariance = root @ root.T + root @ change.T + change @ root.T
         covariances.append(structure.project(covariance))
-    return components.theta_from_covariances(covariances)
+    return components.theta_of(covariances)
 
 
 def _settle(engine: Objective, state: _State) -> _State | None:
@@ -187,24 +224,24 @@ def _settle(engine: Objective, state: _State) -> _State | None:
 
     Returns None where there is nothing to set, or where the objective would suffer.
     """
-    components, evaluation, model = engine.components, state.evaluation, state.model
-    roots = list(components.factors_from_theta(model.theta))
+    components, theta, model = engine.components, state.model.theta, state.model
     stiffness = np.zeros(components.n_parameters)
     stiffness[model.free] = np.abs(np.square(model.vectors) @ model.curvature)
-    candidates = []
-    for k, stiff in enumerate(components.factors_from_theta(stiffness)):
-        sizes = np.linalg.norm(roots[k], axis=0)
-        is_small = (sizes < SMALL_DEVIATION) | (stiff.max(axis=0, initial=0.0) < FLAT_CURVATURE)
-        candidates += [(sizes[j], k, j) for j in np.flatnonzero(is_small & (sizes > 0.0))]
+    candidates: list[tuple[float, NDArray[np.intp], FloatArray]] = []
+    for structure, own in zip(components.structures, components.slices, strict=True):
+        for end in structure.settlements(theta[own]):
+            is_flat = stiffness[own][end.entries].max(initial=0.0) < FLAT_CURVATURE
+            is_there = np.array_equal(theta[own][end.entries], end.values)
+            if (end.size < SMALL_DEVIATION or is_flat) and not is_there:
+                candidates.append((end.size, own.start + end.entries, end.values))
     settled = None
-    for _, k, j in sorted(candidates):
-        trial_root = roots[k].copy()
-        trial_root[:, slice(None) if components.structures[k].kind == "scalar" else j] = 0.0
-        trial_roots = [*roots[:k], trial_root, *roots[k + 1 :]]
-        theta = components.theta_from_factors(trial_roots)
-        trial = engine.evaluate(theta, 0)
-        if trial.objective <= evaluation.objective + ZERO_LOSS + trial.rounding:
-            roots, settled = trial_roots, theta
+    most = state.evaluation.objective + ZERO_LOSS
+    for _, entries, values in sorted(candidates, key=lambda candidate: candidate[0]):
+        moved = theta.copy()
+        moved[entries] = values
+        trial = engine.evaluate(moved, 0)
+        if trial.objective <= most + trial.rounding:
+            theta = settled = moved
     return None if settled is None else _at(engine, settled)
 
 
@@ -220,10 +257,11 @@ def _polish(engine: Objective, state: _State) -> Evaluation:
 
 
 def _without_rounding(engine: Objective, evaluation: Evaluation) -> Evaluation:
-    """The evaluation with columns of Lambda that are zero but for rounding set to zero."""
-    roots = engine.components.factors_from_theta(evaluation.theta)
-    are_gone = [np.linalg.norm(root, axis=0) < ROUNDING_DEVIATION for root in roots]
-    if not any(gone.any() for gone in are_gone):
-        return evaluation
-    cleaned = [np.where(gone, 0.0, root) for gone, root in zip(are_gone, roots, strict=True)]
-    return replace(evaluation, theta=engine.components.theta_from_factors(cleaned))
+    """The evaluation with variances that are zero but for rounding set to zero."""
+    theta = evaluation.theta.copy()
+    components = engine.components
+    for structure, own in zip(components.structures, components.slices, strict=True):
+        for end in structure.settlements(theta[own]):
+            if end.size < ROUNDING_DEVIATION:
+                theta[own][end.entries] = end.values
+    return replace(evaluation, theta=theta)

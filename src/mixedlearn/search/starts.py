@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.protocol import Engine, Evaluation
 from mixedlearn.search.newton import FEW_DATA, SMALL_DEVIATION, ZERO_LOSS, Optimum, minimise_from
 
@@ -30,7 +30,8 @@ N_MIXED_STARTS_SEVERAL = 16
 def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float) -> Optimum:
     """Minimise the engine's objective.
 
-    Where there may be several optima, further starts are tried and the lowest end counts. A
+    Where there may be several optima, further starts are tried and the lowest end counts. Some
+    structures have several whatever the data are like; see `correlated_starts`. Of all others a
     singular D, a missing certificate, a long path, few levels, or more noise than there is within
     levels are the signs. Where the data are many only the noise is asked, and only one more start
     is made.
@@ -49,13 +50,13 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     if components.n_parameters == 0:
         return Optimum(engine.evaluate(np.empty(0), 0), True, 1)
     if start is None:
-        start = components.theta_from_covariances(engine.start())
+        start = components.theta_of(engine.start())
     best = minimise_from(engine, start, max_iter, tol)
-    if not may_be_local(engine, best.evaluation, best.is_certified, best.n_iterations):
-        return best
+    is_open = may_be_local(engine, best.evaluation, best.is_certified, best.n_iterations)
+    starts = further_starts(engine) if is_open else correlated_starts(engine)
     n_agreeing = 0
-    for covariances in further_starts(engine):
-        theta = components.theta_from_covariances(covariances)
+    for covariances in starts:
+        theta = components.theta_of(covariances)
         optimum = minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
         least = ZERO_LOSS + optimum.evaluation.rounding
@@ -107,7 +108,7 @@ def may_be_local(
     has_much_noise = evaluation.fixed.noise_variance > MUCH_NOISE * engine.within_variance
     if engine.size > FEW_DATA:
         return has_much_noise
-    roots = engine.components.factors_from_theta(evaluation.theta)
+    roots = engine.components.roots(evaluation.theta)
     smallest = reduce(np.minimum, [smallest_deviation(root) for root in roots])
     return (
         has_much_noise
@@ -132,6 +133,7 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
         return
     for size in (1.0, 1e2, 1e4, 1e6, 1e10):
         yield tuple(size * identity for identity in identities)
+    yield from correlated_starts(engine)
     if len(structures) > 1:
         for large in range(len(structures)):
             sizes = [1e2 if k == large else 1e-2 for k in range(len(structures))]
@@ -143,7 +145,20 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
             yield tuple(_mixed_start(structure, generator) for structure in structures)
 
 
-def _mixed_start(structure: CovarianceStructure, generator: np.random.Generator) -> FloatArray:
+def correlated_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
+    """Correlations of both signs, for structures that tie them to each other.
+
+    Such a structure may have an optimum for each sign, whatever the data are like.
+    """
+    structures = engine.components.structures
+    if engine.size > FEW_DATA or all(structure.is_linear for structure in structures):
+        return
+    trials = [structure.trials() for structure in structures]
+    for number in range(1, max(map(len, trials))):
+        yield tuple(own[number % len(own)] for own in trials)
+
+
+def _mixed_start(structure: Structure, generator: np.random.Generator) -> FloatArray:
     q = structure.n_effects
     root = generator.standard_normal((q, q)) * 10.0 ** generator.uniform(-2, 3, (q, 1))
     return structure.project(root @ root.T)
