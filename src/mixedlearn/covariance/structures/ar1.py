@@ -6,7 +6,8 @@ stationary Markov chain; Box & Jenkins 1970, section 3.2)
     L_i1 = r^(p_i - p_1),    L_ij = (1 - r^(2 g_j))^(1/2) r^(p_i - p_j),    g_j = p_j - p_(j-1)
 
 With ``r = sin(t)`` the root ``(1 - r^(2 g))^(1/2)`` is ``cos(t) (1 + r^2 + ... +
-r^(2 g - 2))^(1/2)``, smooth through r = 1 and r = -1. Gaps of more than one are what is left without some effects.
+r^(2 g - 2))^(1/2)``, smooth through r = 1 and r = -1. Gaps of more than one are what is left
+without some effects.
 """
 
 from __future__ import annotations
