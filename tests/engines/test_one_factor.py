@@ -23,7 +23,7 @@ from mixedlearn.engines.bases import RandomBasis, fixed_basis, random_basis
 from mixedlearn.engines.levels import no_levels, reduce_levels
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
-from mixedlearn.search.newton import trust_region_step
+from mixedlearn.search.local_model import trust_region_step
 from reference.brute_force import criterion
 from reference.numbered import sums_of
 

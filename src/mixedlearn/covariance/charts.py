@@ -28,13 +28,10 @@ class Chart:
         The same D as that of the point.
     free : ndarray of shape (n_parameters,), bool
         Entries of theta that the chart leaves free; the others stay.
-    turn : ndarray of shape (n_parameters, n_parameters) or None
-        Derivative of the point's theta by the chart's; None for the identity.
     """
 
     theta: FloatArray
     free: NDArray[np.bool_]
-    turn: FloatArray | None
 
 
 def triangular_chart(
@@ -76,7 +73,7 @@ def triangular_chart(
                 for j in remaining:
                     rest[i][j] -= share * rest[pivot][j]
     free = np.empty((q, q), bool)
-    free[order] = np.tri(q, dtype=bool) & mask[order][:, order]
+    free[order] = np.tri(q, dtype=bool) if is_full else np.tril(mask[order][:, order])
     if not root[~free].any():
         return None, free
     if is_full:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ class VarianceComponents:
     slices: tuple[slice, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        stops = np.cumsum([0, *(structure.n_parameters for structure in self.structures)]).tolist()
-        slices = tuple(slice(*pair) for pair in pairwise(stops))
+        sizes = (structure.n_parameters for structure in self.structures)
+        slices = tuple(slice(*pair) for pair in pairwise(accumulate(sizes, initial=0)))
         object.__setattr__(self, "slices", slices)
 
     @property
@@ -48,9 +48,9 @@ class VarianceComponents:
         return self.slices[-1].stop if self.slices else 0
 
     def roots(self, theta: FloatArray) -> tuple[FloatArray, ...]:
-        """Lambda of every factor, shapes (q_k, q_k)."""
+        """Lambda of every factor, shapes (..., q_k, q_k) for theta of shape (..., n_parameters)."""
         return tuple(
-            structure.root(theta[own])
+            structure.root(theta[..., own])
             for structure, own in zip(self.structures, self.slices, strict=True)
         )
 
@@ -71,17 +71,33 @@ class VarianceComponents:
     def _joined(self, parts: Iterable[FloatArray]) -> FloatArray:
         return np.concatenate([np.empty(0), *parts])
 
+    def charted(self, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+        """Theta in the charts of its structures, and the entries that are free there.
+
+        Of several thetas, (n, n_parameters), each has a chart of its own, and there is one factor.
+        """
+        if theta.ndim > 1:
+            (structure,) = self.structures
+            return structure.charts(theta)
+        free = np.ones(len(theta), bool)
+        for structure, own in zip(self.structures, self.slices, strict=True):
+            chart = structure.chart(theta[own])
+            if chart is not None:
+                theta = theta.copy()
+                theta[own], free[own] = chart.theta, chart.free
+        return theta, np.flatnonzero(free)
+
     def directions(self, theta: FloatArray) -> list[FloatArray]:
         """Derivatives of every Lambda by its own parameters, shapes (n_k, q_k, q_k)."""
         return [
-            structure.directions(theta[own])
+            structure.directions(theta[..., own])
             for structure, own in zip(self.structures, self.slices, strict=True)
         ]
 
     def curvatures(self, theta: FloatArray) -> list[FloatArray | None]:
         """Second derivatives of every Lambda, (n_k, n_k, q_k, q_k); None where it is linear."""
         return [
-            structure.curvature(theta[own])
+            structure.curvature(theta[..., own])
             for structure, own in zip(self.structures, self.slices, strict=True)
         ]
 
@@ -91,22 +107,22 @@ def theta_gradient(
     roots: Sequence[FloatArray],
     gradients: Sequence[FloatArray],
 ) -> FloatArray:
-    """Derivative of the objective by theta.
+    """Derivative of the objective by theta, shape (..., n_parameters).
 
     Parameters
     ----------
     directions : sequence of ndarray of shape (n_k, q_k, q_k)
         See `VarianceComponents.directions`.
-    roots : sequence of ndarray of shape (q_k, q_k)
+    roots : sequence of ndarray of shape (..., q_k, q_k)
         Lambda of every factor.
-    gradients : sequence of ndarray of shape (q_k, q_k)
+    gradients : sequence of ndarray of shape (..., q_k, q_k)
         G, the derivative by D, of every factor.
     """
     parts = [
-        np.einsum("aij,ij->a", direction, 2.0 * gradient @ root)
+        _rows(2.0 * gradient @ root) @ _rows(direction).T
         for direction, root, gradient in zip(directions, roots, gradients, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def theta_hessian(
@@ -116,33 +132,47 @@ def theta_hessian(
     second: FloatArray,
     curvatures: Sequence[FloatArray | None],
 ) -> FloatArray:
-    """Second derivative of the objective by theta.
+    """Second derivative of the objective by theta, shape (..., n_parameters, n_parameters).
 
     Parameters
     ----------
     directions, roots, gradients
         As for `theta_gradient`.
-    second : ndarray of shape (sum q_k^2, sum q_k^2)
+    second : ndarray of shape (..., sum q_k^2, sum q_k^2)
         Second derivative by the entries of the D_k, row by row; only symmetric directions count.
     curvatures : sequence of ndarray of shape (n_k, n_k, q_k, q_k), or None
         See `VarianceComponents.curvatures`.
     """
-    sizes = [direction.shape[0] for direction in directions]
-    squares = [root.size for root in roots]
-    change = np.zeros((sum(sizes), sum(squares)))
-    added = np.zeros((sum(sizes), sum(sizes)))
-    row = column = 0
+    changes, added = [], []
     for direction, root, gradient, curvature in zip(
         directions, roots, gradients, curvatures, strict=True
     ):
-        rows = slice(row, row + direction.shape[0])
-        one_sided = direction @ root.T
-        symmetric = one_sided + one_sided.transpose(0, 2, 1)
-        change[rows, column : column + root.size] = symmetric.reshape(len(direction), root.size)
-        turned = (gradient @ direction).reshape(len(direction), root.size)
-        added[rows, rows] = 2.0 * turned @ direction.reshape(len(direction), root.size).T
+        one_sided = direction @ root.swapaxes(-1, -2)[..., None, :, :]
+        changes.append(_rows(one_sided + one_sided.swapaxes(-1, -2)))
+        turned = _rows(gradient[..., None, :, :] @ direction)
+        term = 2.0 * turned @ _rows(direction).T
         if curvature is not None:
-            added[rows, rows] += np.einsum("abij,ij->ab", curvature, 2.0 * gradient @ root)
-        row, column = rows.stop, column + root.size
-    hessian = change @ second @ change.T + added
-    return (hessian + hessian.T) / 2.0
+            term += np.einsum("abij,...ij->...ab", curvature, 2.0 * gradient @ root)
+        added.append(term)
+    change = _block_diagonal(changes)
+    hessian = change @ second @ change.swapaxes(-1, -2) + _block_diagonal(added)
+    return (hessian + hessian.swapaxes(-1, -2)) / 2.0
+
+
+def _rows(matrices: FloatArray) -> FloatArray:
+    """Matrices of shape (..., q, q) row by row, shape (..., q q)."""
+    return matrices.reshape(*matrices.shape[:-2], matrices.shape[-1] ** 2)
+
+
+def _block_diagonal(blocks: Sequence[FloatArray]) -> FloatArray:
+    """Blocks of shape (..., a_k, b_k) as one matrix, shape (..., sum a_k, sum b_k)."""
+    if len(blocks) == 1:
+        return blocks[0]
+    n_rows, n_columns = (sum(block.shape[axis] for block in blocks) for axis in (-2, -1))
+    result = np.zeros((*blocks[0].shape[:-2], n_rows, n_columns))
+    row = column = 0
+    for block in blocks:
+        rows, columns = slice(row, row + block.shape[-2]), slice(column, column + block.shape[-1])
+        result[..., rows, columns] = block
+        row, column = rows.stop, columns.stop
+    return result

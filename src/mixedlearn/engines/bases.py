@@ -236,13 +236,21 @@ def _independent_columns(
     A column whose residual square falls below ``negligible`` counts as dependent as well: it
     differs from a constant by rounding error only.
     """
+    least = np.maximum(ALIAS_TOLERANCE * np.diag(gram), negligible)
+    try:
+        root = np.linalg.cholesky(gram).T
+        if (np.square(np.diag(root)) > least).all():
+            return np.arange(len(gram)), np.asarray(root)
+    except np.linalg.LinAlgError:
+        pass
+    # Not all are independent: one after the other.
     kept: list[int] = []
     root = np.zeros((len(gram), len(gram)))
     for j in range(len(gram)):
         rank = len(kept)
         column = np.linalg.solve(root[:rank, :rank].T, gram[kept, j])
         pivot = gram[j, j] - np.dot(column, column)
-        if pivot > max(ALIAS_TOLERANCE * gram[j, j], negligible[j]):
+        if pivot > least[j]:
             root[:rank, rank] = column
             root[rank, rank] = np.sqrt(pivot)
             kept.append(j)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.engines.choose import Problem
-from mixedlearn.search.newton import FEW_LEVELS
+from mixedlearn.search.starts import FEW_LEVELS
 
 FloatArray = NDArray[np.float64]
 

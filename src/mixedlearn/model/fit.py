@@ -1,8 +1,8 @@
 """The fit: from cross-products to a fitted model.
 
-Of the five steps, design (`design`) and cross-products (`cross_products.accumulate`) come before
-this module; here are the engine (`problem.make_problem`), the optimisation (`optimize.minimise`)
-and the fitted model, put together by `fit_sums`. Every refit starts from the cross-products.
+Of the five steps, the specification and the sums (`data.sums`) come before this module; here
+are the engine (`engines.choose`), the search (`search.starts`) and the fitted model, put
+together by `fit_sums`. Every refit starts from the cross-products.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
 from mixedlearn.model.confounding import most_noise, noise_direction
 from mixedlearn.model.fitted import FittedModel, user_blups
-from mixedlearn.search.newton import minimise
+from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]

@@ -225,13 +225,10 @@ class SideBySide(Structure):
         """The charts of the parts."""
         charts = [part.chart(own) for part, own in zip(self.parts, self._own(theta), strict=True)]
         moved, free = theta.copy(), np.ones(len(theta), bool)
-        turn = np.eye(len(theta))
         for own, chart in zip(self._slices, charts, strict=True):
             if chart is not None:
                 moved[own], free[own] = chart.theta, chart.free
-                if chart.turn is not None:
-                    turn[own, own] = chart.turn
-        return Chart(moved, free, turn)
+        return Chart(moved, free)
 
     def settlements(self, theta: FloatArray) -> list[Settlement]:
         """The ends of every part."""

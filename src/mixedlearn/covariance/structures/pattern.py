@@ -185,11 +185,9 @@ class Unrestricted(Pattern):
         """Lambda rotated into a triangle."""
         root = self.root(theta)
         rotation, free = triangular_chart(root, self.mask)
-        if rotation is None:
-            return Chart(theta, free.ravel(), None)
-        turned = np.where(free, root @ rotation, 0.0)
-        turn = np.asarray(np.kron(np.eye(self.n_effects), rotation), dtype=np.float64)
-        return Chart(turned.ravel(), free.ravel(), turn)
+        if rotation is not None:
+            theta = np.where(free, root @ rotation, 0.0).ravel()
+        return Chart(theta, free.ravel())
 
     def charts(self, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
         """Many Lambdas, each rotated into a triangle of its own."""
