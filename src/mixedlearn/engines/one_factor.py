@@ -79,7 +79,8 @@ class OneFactorEngine(ProfiledEngine):
     ):
         self._levels = moments
         self._moments = compress(moments)
-        self._blocks = list(level_blocks(self._moments.rows))
+        # Without levels there is one block of none.
+        self._blocks = list(level_blocks(self._moments.rows)) or [slice(0)]
         super().__init__(
             VarianceComponents((structure,)),
             (moments.rows.shape[-1],),
@@ -145,13 +146,10 @@ class OneFactorEngine(ProfiledEngine):
             _level_sums(solved, turn, self._moments.multiplicity[block], likelihood.reml, order)
             for block, solved in zip(self._blocks, details, strict=True)
         ]
-        if not found:
-            nothing = np.zeros((0, 0))
-            return (nothing,), Curvature(nothing, (nothing,), nothing) if order == 2 else None
         sums = found[0] if len(found) == 1 else _LevelSums.total(found)
         lead = sums.information.shape[:-2]
         s2 = np.asarray(fixed.noise_variance)[..., None, None]
-        products = sums.products.reshape(*lead, q, p + 1, q, -1)
+        products = sums.products.reshape(*lead, q, p + 1, q, p + 1 if likelihood.reml else 1)
         scores = products[..., p, :, -1] / s2
         gradient = sums.information - scores
         leverages = products[..., :p, :, :-1]

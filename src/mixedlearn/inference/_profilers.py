@@ -148,7 +148,7 @@ def make_profiler(model: FittedModel, parameter: Parameter, problem: Problem) ->
 
 def _theta(model: FittedModel, engine: Engine) -> FloatArray:
     """Theta of the fit, in the engine's columns."""
-    return engine.components.theta_of_roots(model.factors) if model.factors else np.empty(0)
+    return engine.components.theta_of_roots(model.roots) if model.roots else np.empty(0)
 
 
 def _other_points(

@@ -94,21 +94,21 @@ def fit_sums(
         problem = make_problem(sums, specification, bound_noise=True)
         engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
         optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
-    factors = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
+    roots = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
-        factors, fixed_effects = _count_as_noise(
-            components.structures, factors, fixed_effects, k, direction
+        roots, fixed_effects = _count_as_noise(
+            components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
         specification=specification,
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
-        factors=factors,
+        roots=roots,
         fixed_effects=fixed_effects,
-        blups=user_blups(engine, problem.fixed, problem.randoms, factors, fixed_effects),
+        blups=user_blups(engine, problem.fixed, problem.randoms, roots, fixed_effects),
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified,
@@ -209,7 +209,7 @@ def _exact_fit(
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
-        factors=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
+        roots=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
         blups=tuple(
             np.zeros((m, factor.structure.n_effects))
@@ -307,7 +307,7 @@ def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray]:
 
 def _count_as_noise(
     structures: Sequence[Structure],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     fixed_effects: FixedEffects,
     k: int,
     direction: FloatArray,
@@ -317,13 +317,13 @@ def _count_as_noise(
     The other factors' covariances are relative to the noise, so they shrink as it grows; see
     `confounding`.
     """
-    original = factors[k] @ factors[k].T
+    original = roots[k] @ roots[k].T
     share = most_noise(original, direction)
     values, vectors = np.linalg.eigh(original - share * direction)
     # What the subtraction leaves of a variance that has become noise is rounding error.
     values = np.where(values > REMAINDER * np.trace(original), values, 0.0)
     covariance = (vectors * values) @ vectors.T / (1.0 + share)
-    moved = [factor / np.sqrt(1.0 + share) for factor in factors]
+    moved = [root / np.sqrt(1.0 + share) for root in roots]
     moved[k] = structures[k].root(structures[k].theta_of(covariance))
     return tuple(moved), replace(
         fixed_effects,
