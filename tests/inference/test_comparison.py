@@ -198,6 +198,7 @@ def test_aliased_columns_leave_nothing_to_test():
     assert np.isnan(table.loc["x2", "p_value"])
 
 
+@pytest.mark.slow_cases("scalar-0")
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
 @pytest.mark.parametrize(("model", "limit"), [*((name, 400) for name in MODELS), ("scalar", 0)])
 def test_drop1_against_fits_without_the_column(model, limit, monkeypatch):

@@ -198,6 +198,7 @@ def test_standard_errors_of_variances_by_dense_algebra(name, reml):
     np.testing.assert_allclose(table["std_error"], [*expected, noise], rtol=1e-5)
 
 
+@pytest.mark.slow_cases("crossed chain", "crossed slopes", "three")
 @pytest.mark.parametrize("name", ["crossed", "crossed slopes", "three", "crossed chain"])
 def test_elimination_gives_the_same_degrees_of_freedom(name, monkeypatch):
     problem = draw(name, weighted=True)

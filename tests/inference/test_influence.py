@@ -111,6 +111,9 @@ def _check_deletions(est, rows, result, cases):
     assert result.variance_components is None
 
 
+@pytest.mark.slow_cases(
+    "elimination-True-crossed", "elimination-False-crossed", "joint-False-crossed", "crossed-g"
+)
 @FILTER
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(("model", "by"), [("slope", "g"), ("crossed", "g"), ("crossed", "h")])
@@ -123,6 +126,7 @@ def test_refits_are_fits_of_the_other_rows(model, by, reml):
         _check_refit(result, level, fit(rows[rows[by] != level], model, reml=reml))
 
 
+@pytest.mark.slow_cases("crossed", "scalar")
 @FILTER
 @pytest.mark.parametrize("model", ["intercept", "crossed", "scalar", "nothing"])
 def test_refits_by_row_are_fits_of_the_other_rows(model):
@@ -157,6 +161,7 @@ def _check_refit(result, case, expected):
                     assert components[name] == pytest.approx(correlation, abs=3e-3)
 
 
+@pytest.mark.slow_cases("True-crossed")
 @pytest.mark.parametrize("model", ["slope", "crossed"])
 @pytest.mark.parametrize("refit", [False, True])
 def test_change_of_origin_and_unit(model, refit):
@@ -181,6 +186,7 @@ def test_rows_in_another_order_have_their_own_influence():
     np.testing.assert_allclose(straight.leverage.to_numpy()[order], turned.leverage, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_rows_of_weight_zero_are_absent():
     rows = draw(7, n=40)
     extra = rows.iloc[[0]].assign(w=0.0, y=99.0, g="unknown")

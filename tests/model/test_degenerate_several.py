@@ -257,6 +257,7 @@ def test_response_that_two_factors_reproduce_exactly(reml, engine):
 ALIASED = X.assign(double=2.0 * X["x"], constant=4.0, zero=0.0)
 
 
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("slope", ["double", "constant", "zero"])
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_aliased_slopes_in_one_factor(covariance, slope):
@@ -389,6 +390,7 @@ def test_single_precision_of_a_covariate_far_from_zero(engine):
     np.testing.assert_allclose(single.noise_variance_, double.noise_variance_, rtol=1e-6)
 
 
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("seed", range(6))
 def test_categories_that_levels_do_not_have(seed):
     """The column of such a category and level is zero, but for what rounding leaves."""

@@ -134,6 +134,7 @@ def test_the_engines_fit_the_same(name, monkeypatch):
     close(predicted, expected)
 
 
+@pytest.mark.slow_cases("several-chain and crossed", "several-weighted")
 @pytest.mark.parametrize("name", MODELS)
 def test_order_of_the_factors(name, engine):
     X, y, _ = data()
@@ -170,6 +171,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("how", NAMES)
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_names_of_the_levels(name, how, engine):
@@ -184,6 +186,7 @@ def test_names_of_the_levels(name, how, engine):
     close(other.predict(named, return_std=True), plain.predict(X, return_std=True))
 
 
+@pytest.mark.slow_cases("several-chain and crossed")
 @pytest.mark.parametrize("name", ["crossed, slopes", "nested", "chain and crossed"])
 def test_scale_and_shift_of_the_covariates(name, engine):
     X, y, _ = data()
@@ -214,6 +217,7 @@ def test_scale_and_shift_of_the_covariates(name, engine):
             close(effects, plain.random_effects_[factor])
 
 
+@pytest.mark.slow_cases("several-chain and crossed", "several-weighted")
 @pytest.mark.parametrize("name", MODELS)
 def test_scale_and_shift_of_the_response(name, engine):
     X, y, _ = data()
@@ -297,6 +301,7 @@ def test_chunks_and_the_pairs_of_levels(chunk_rows, weighted):
 
 
 # --- a factor given twice ------------------------------------------------------------------------
+@pytest.mark.slow_cases("several-others1-slopes1")
 @pytest.mark.parametrize("slopes", [None, ["x"]])
 @pytest.mark.parametrize("others", [[], ["item"]])
 def test_a_factor_under_two_names(others, slopes):

@@ -147,6 +147,7 @@ class Fit:
         return mean, np.sqrt(variance)
 
 
+@pytest.mark.slow_cases("several-chain and crossed", "several-crossed, slopes-False")
 @pytest.mark.parametrize(("weighted", "reml"), [(True, True), (False, False)])
 @pytest.mark.parametrize("name", MODELS)
 def test_against_dense_matrices(name, weighted, reml, engine):
@@ -189,6 +190,7 @@ def test_the_new_rows_are_of_every_kind():
         assert both & together
 
 
+@pytest.mark.slow_cases("several-chain and crossed")
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_the_standard_deviation_needs_the_covariance_between_factors(name, engine):
     """Adding up factors as if they were independent would be off by far more than rounding."""
@@ -239,6 +241,7 @@ def test_of_variances_large_and_small_beside_the_noise(scale, engine):
 
 
 # --- many rows -----------------------------------------------------------------------------------
+@pytest.mark.slow_cases("several-chain and crossed")
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_many_rows_are_as_one_by_one(name, engine):
     """Rows are sorted and cut into chunks on the way: none is mixed up."""
@@ -301,6 +304,7 @@ def standardised_errors(nested, seed):
     return squares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True], ids=["crossed", "nested and crossed"])
 def test_standardised_errors_have_variance_one(nested):
     """For known x known, known x unknown, unknown x known and unknown x unknown levels.

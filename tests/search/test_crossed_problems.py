@@ -79,6 +79,7 @@ def rounding(Ds, data):
     return 8.0 * np.finfo(float).eps * float(change)
 
 
+@pytest.mark.slow_cases(every=4)
 @pytest.mark.parametrize("entry", STORED, ids=lambda entry: entry["seed"])
 def test_the_best_optimum_is_found_and_certified(entry):
     problem, model = fitted(entry["seed"])

@@ -72,6 +72,7 @@ def factor_of(problem, theta):
     return factor
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("entry", STORED, ids=lambda entry: entry["seed"])
 def test_the_best_optimum_is_found_and_certified(entry):
     problem, model = fitted(entry["seed"])
@@ -177,6 +178,7 @@ def neighbours(problem, factor, rng):
                 yield back @ (unit[:, None] * turned)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("seed", range(len(STORED)))
 def test_no_step_lowers_the_criterion(seed):
     """Holds at a singular optimum too: a variance of zero would not gain by growing."""
