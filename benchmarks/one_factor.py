@@ -20,8 +20,8 @@ import statsmodels.api as sm
 from _timing import extra_memory, print_table, time_in_turn
 from sklearn.linear_model import LinearRegression
 
-from mixedlearn import MixedLinearRegressor
-from mixedlearn.data.sums import accumulate
+from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.data.sums import sum_rows
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.engines.choose import make_problem
 from mixedlearn.specification import make_specification
@@ -74,6 +74,27 @@ def fit_million_rows(slope: bool, quick: bool) -> None:
     print(f"  extra memory of the fit: {memory / X.nbytes:.2f} x the size of X")
     if not slope:
         time_predictions(estimator, X, y, groups)
+
+
+def fit_by_formula() -> None:
+    """The same 1e6 rows x 10 columns in a data frame, by parameters and by formula."""
+    n_rows, n_columns = 1_000_000, 10
+    groups = np.random.default_rng(SEED).integers(0, 100_000, n_rows)
+    X, y = simulate(n_rows, n_columns, groups, slope=True)
+    names = [f"x{j}" for j in range(n_columns)]
+    frame = pd.DataFrame(X, columns=names).assign(g=groups)
+    with_response = frame.assign(y=y)
+    formula = f"{' + '.join(names)} + (1 + x0 | g)"
+    by_parameters, by_formula, by_lmer = "by parameters", "by formula", "lmer"
+    programs = {
+        by_parameters: lambda: MixedLinearRegressor(groups="g", random_slopes=["x0"]).fit(frame, y),
+        by_formula: lambda: MixedLinearRegressor(formula=formula).fit(frame, y),
+        by_lmer: lambda: lmer(f"y ~ {formula}", with_response),
+    }
+    seconds = time_in_turn(programs, dict.fromkeys(programs, 9))
+    print_table("1e6 rows x 10 columns of a data frame, 1e5 groups", by_parameters, seconds)
+    for name in (by_formula, by_lmer):
+        print(f"  {name} / {by_parameters}: {seconds[name] / seconds[by_parameters]:.2f}")
 
 
 def time_predictions(
@@ -130,6 +151,7 @@ def fit_sleepstudy() -> None:
     }
     frames = {
         OURS: lambda: frame_model.fit(study.data, study.target),
+        f"{OURS} by lmer": lambda: lmer("Reaction ~ Days + (1 + Days | Subject)", study.frame),
         "mixedlm-rs": lambda: mixedlm_rs.mixedlm(
             formula, study.frame, groups=study.groups, re_formula="~Days"
         ).fit(),
@@ -165,8 +187,9 @@ def time_iterations() -> None:
     for n_rows in (100_000, 1_000_000, 4_000_000):
         groups = np.random.default_rng(SEED).integers(0, 10_000, n_rows).astype(np.int32)
         X, y = simulate(n_rows, 5, groups, slope=True)
-        products = accumulate(X, y, [groups], [10_000], [specification.factors[0].slopes])
-        engine = make_problem(products, specification).engine
+        levels = [pd.RangeIndex(10_000)]
+        sums = sum_rows(X, y, [groups], levels, specification.slopes)
+        engine = make_problem(sums, specification).engine
         theta = engine.components.theta_from_covariances([np.eye(2)])
         seconds = time_in_turn(
             {"evaluate": lambda e=engine, t=theta: e.evaluate(t, 2)}, {"evaluate": 15}
@@ -186,6 +209,7 @@ def main() -> None:
     fit_small_groups()
     fit_million_rows(slope=False, quick=quick)
     fit_million_rows(slope=True, quick=quick)
+    fit_by_formula()
     time_iterations()
 
 

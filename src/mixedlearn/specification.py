@@ -1,8 +1,7 @@
-"""Design: from parameters and the columns of X to the parts of the model.
+"""Specification: from parameters and the columns of X to the parts of the model.
 
 A `Specification` is what the parameters say once the columns of X are known; it does not depend on
-the rows, so the same object serves `fit` and `predict`. A `Design` is the new rows of a prediction:
-numeric columns and a level for each row.
+the rows, so the same object serves `fit` and `predict`.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class Specification:
     names : tuple of str
         Names of all columns of X.
     columns : tuple of int
-        Columns of X with a fixed or random effect: the numeric columns of a `Design`.
+        Columns of X with a fixed or random effect: the numeric columns of `Rows`.
     factors : tuple of Factor
         Grouping factors; empty for a model without random effects.
     fixed : tuple of int
@@ -114,26 +113,19 @@ class Specification:
         return ((INTERCEPT,) if self.fit_intercept else ()) + names
 
     @property
+    def slopes(self) -> tuple[tuple[int, ...], ...]:
+        """For every factor, the numeric columns with a random slope."""
+        return tuple(factor.slopes for factor in self.factors)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the numeric columns."""
+        return tuple(self.names[column] for column in self.columns)
+
+    @property
     def factor_names(self) -> tuple[str, ...]:
         """Names of the grouping factors."""
         return tuple(factor.name for factor in self.factors)
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """The rows of a model.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n, k)
-        The specification's numeric columns.
-    codes : tuple of ndarray of shape (n,), int, or None
-        For every factor, the level of each row, -1 for a level unknown to the model; None for a
-        factor that takes no part.
-    """
-
-    X: NDArray[np.floating]
-    codes: tuple[NDArray[np.int32] | None, ...]
 
 
 def find_group_columns(groups: Any, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -261,11 +253,11 @@ def make_specification(
         fixed=tuple(position[column] for column in fixed),
         fit_intercept=fit_intercept,
         reml=reml,
-        terms=_column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+        terms=column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
     )
 
 
-def _column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]:
+def column_terms(names: Sequence[str], fit_intercept: bool) -> tuple[Term, ...]:
     """Every column a term of its own."""
     rows = np.eye(len(names) + fit_intercept)[int(fit_intercept) :]
     return tuple(

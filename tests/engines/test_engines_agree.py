@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from mixedlearn.covariance.components import theta_hessian
-from mixedlearn.data.sums import accumulate
 from mixedlearn.engines import choose, plan
 from mixedlearn.engines.choose import make_problem
 from mixedlearn.engines.elimination import level_pairs
@@ -28,6 +27,7 @@ from mixedlearn.engines.levels import separate_levels
 from mixedlearn.engines.one_factor import OneFactorEngine
 from mixedlearn.specification import make_specification
 from reference.dense import Dense, DenseSolution
+from reference.numbered import sums_of
 
 OBJECTIVE = 1e-8
 CLOSE = 1e-8
@@ -183,7 +183,7 @@ class Case:
             reml=reml,
         )
         slopes = [factor.slopes for factor in self.specification.factors]
-        self.products = accumulate(self.X, self.y, codes, self.n_levels, slopes, self.weights)
+        self.products = sums_of(self.X, self.y, codes, self.n_levels, slopes, self.weights)
         self.problem = make_problem(self.products, self.specification)
         self.components = self.problem.engine.components
         self.all_ones = np.column_stack([np.ones(N), self.X])

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.covariance.structures import engine_structure, make_structure, triangular_chart
-from mixedlearn.data.sums import accumulate
 from mixedlearn.engines import levels, one_factor
 from mixedlearn.engines.bases import RandomBasis, fixed_basis, random_basis
 from mixedlearn.engines.levels import no_levels, reduce_levels
@@ -24,6 +23,7 @@ from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
 from mixedlearn.search.newton import trust_region_step
 from reference.brute_force import criterion
+from reference.numbered import sums_of
 
 OBJECTIVE = 1e-9
 FIRST = 1e-6
@@ -75,10 +75,10 @@ class Case:
         self.user = structure_of(q, kind)
         if q:
             slopes = tuple(range(q - 1))
-            products = accumulate(self.columns, self.y, [self.codes], [m], [slopes], self.weights)
+            products = sums_of(self.columns, self.y, [self.codes], [m], [slopes], self.weights)
             self.random = random_basis(products, 0, True, self.user)
         else:
-            products = accumulate(self.columns, self.y, [], [], [], self.weights)
+            products = sums_of(self.columns, self.y, [], [], [], self.weights)
             nothing = np.zeros((0, 0))
             self.random = RandomBasis(nothing, nothing, nothing, np.arange(0))
         fixed = fixed_basis(products, (0, 1, 2, 3), True)
@@ -258,7 +258,7 @@ def test_random_intercepts_are_merged_by_the_size_of_the_level(sizes, monkeypatc
     codes = np.repeat(np.arange(len(repeated)), repeated)
     x = rng.standard_normal((len(codes), 1))
     y = rng.standard_normal(len(repeated))[codes] + rng.standard_normal(len(codes))
-    products = accumulate(x, y, [codes], [len(repeated)], [()])
+    products = sums_of(x, y, [codes], [len(repeated)], [()])
     structure = structure_of(1, "full")
     moments = reduce_levels(
         products, 0, fixed_basis(products, (0,), True), random_basis(products, 0, True, structure)

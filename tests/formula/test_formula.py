@@ -130,7 +130,7 @@ def test_categorical_formulas_of_lme4(formula):
 @pytest.mark.parametrize("formula", BY_FORMULA)
 def test_marginal_hypotheses_of_lmertest(formula):
     model = BY_FORMULA[formula]
-    found = lmer(formula, MACHINES)._model
+    found = lmer(formula, MACHINES)._fitted.model
     assert len(found.specification.terms) == len(model["terms"])
     for term, expected in zip(found.specification.terms, model["terms"].values(), strict=True):
         value = term.marginal @ found.coef
@@ -207,7 +207,7 @@ def test_names_of_terms():
     data = datasets.load_cake().frame
     terms = lmer(
         "angle ~ recipe*temperature + (1 | recipe:replicate)", data
-    )._model.specification.terms
+    )._fitted.model.specification.terms
     assert [term.name for term in terms] == ["recipe", "temperature", "recipe:temperature"]
     assert [len(term.coefs) for term in terms] == [2, 5, 10]
     assert terms[2].variables == {"recipe", "temperature"}
@@ -219,7 +219,7 @@ def test_names_of_terms():
 def test_a_categorical_of_one_category_is_no_term():
     X, y = made_up()
     model = MixedLinearRegressor(formula="x + a + (1 | g)").fit(X.assign(a="p"), y)
-    assert [term.name for term in model._model.specification.terms] == ["x"]
+    assert [term.name for term in model._fitted.model.specification.terms] == ["x"]
 
 
 # Random terms
@@ -662,7 +662,7 @@ def test_a_fitted_model_can_be_pickled_and_holds_no_rows():
         again = pickle.loads(pickle.dumps(model))
         assert_allclose(again.predict(X), model.predict(X))
         assert again.formula_ == model.formula_
-        return len(pickle.dumps(model._formula)), len(pickle.dumps(model))
+        return len(pickle.dumps(model._fitted.formula)), len(pickle.dumps(model))
 
     few, many = size(500), size(5000)
     assert abs(many[0] - few[0]) < 200

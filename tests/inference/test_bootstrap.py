@@ -11,7 +11,6 @@ import pytest
 
 from helpers.chance import normal_bound, within_chi_squared
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.data.labels import look_up
 from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.datasets import (
     load_dyestuff,
@@ -19,6 +18,7 @@ from mixedlearn.datasets import (
     load_penicillin,
     load_sleepstudy,
 )
+from mixedlearn.estimator.view import FittedView
 from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference import BootstrapResult, confidence_intervals, parametric_bootstrap
 from mixedlearn.inference._parameters import parameter_names
@@ -75,12 +75,10 @@ class Simulated:
             self.X, n_samples=n_resamples, random_state=3, sample_weight=self.weights
         )
         self.deviations = sampled - self.mean[:, None]
-        fitted = self.model._model
-        columns, labels = self.model._rows(self.X, None)
-        codes = [
-            look_up(own, levels) for own, levels in zip(labels, self.model._levels, strict=True)
-        ]
-        rows = ResponseColumns(fitted.products, columns, codes, self.weights)
+        fitted = self.model._fitted.model
+        view = FittedView(self.model)
+        coded = view.rows(self.X, sample_weight=self.weights).coded(fitted.levels)
+        rows = ResponseColumns(fitted.sums, coded)
         self.refitter = make_refitter(fitted, rows)
         self.slow = Refitter(fitted, rows)
 
@@ -114,7 +112,7 @@ def test_refits_are_fits(name):
     refits = simulated.refitter.refit(simulated.deviations)
     n_singular = 0
     for number in range(simulated.deviations.shape[1]):
-        expected = simulated.fit(number)._model
+        expected = simulated.fit(number)._fitted.model
         found = refits.model(number)
         assert_same_model(found, expected)
         n_singular += expected.is_singular
@@ -135,7 +133,7 @@ def test_a_refitted_model_holds_the_cross_products_of_its_response(name):
     found = simulated.refitter.refit(simulated.deviations[:, :2])
     slow = simulated.slow.refit(simulated.deviations[:, :2])
     for number in range(2):
-        own, expected = found.model(number), simulated.fit(number)._model
+        own, expected = found.model(number), simulated.fit(number)._fitted.model
         # Their pilot means differ: compare what does not depend on them.
         for share in (0.3, 2.0):
             theta = share * own.theta
@@ -143,7 +141,7 @@ def test_a_refitted_model_holds_the_cross_products_of_its_response(name):
                 objective_at(expected, theta), abs=1e-7
             )
         assert own.objective == pytest.approx(objective_at(own, own.theta), abs=1e-7)
-        np.testing.assert_array_equal(own.products.gram, slow.model(number).products.gram)
+        np.testing.assert_array_equal(own.sums.gram, slow.model(number).sums.gram)
         assert_same_model(own, slow.model(number))
 
 
@@ -152,7 +150,7 @@ def test_batched_evaluations_are_those_of_single_engines(name):
     simulated = Simulated(name)
     refitter = simulated.refitter
     sums = refitter._rows.sums(simulated.deviations[:, :5])
-    projections = simulated.model._model.fixed_basis.columns[:-1].T @ sums.columns
+    projections = simulated.model._fitted.model.fixed_basis.columns[:-1].T @ sums.columns
     batch = refitter._batch(sums, projections)
     generator = np.random.default_rng(0)
     size = batch.structure.n_parameters
@@ -188,7 +186,7 @@ def test_an_objective_that_cannot_be_computed_is_infinite():
     simulated = Simulated("sleepstudy")
     refitter = simulated.refitter
     sums = refitter._rows.sums(simulated.deviations[:, :2])
-    projections = simulated.model._model.fixed_basis.columns[:-1].T @ sums.columns
+    projections = simulated.model._fitted.model.fixed_basis.columns[:-1].T @ sums.columns
     batch = refitter._batch(sums, projections)
     theta = np.array([[1e200, 0.0, 0.0, 1e200], [1.0, 0.0, 0.0, 1.0]])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -239,7 +237,7 @@ def test_the_parameters_are_the_default_statistic(which):
 
 def test_names_in_the_order_of_lme4():
     model, _, _ = sleepstudy()
-    assert parameter_names(model._model.specification) == [
+    assert parameter_names(model._fitted.model.specification) == [
         "sd(intercept|Subject)",
         "cor(intercept,Days|Subject)",
         "sd(Days|Subject)",

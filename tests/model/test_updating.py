@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor, inference
-from mixedlearn.data.sums import accumulate, merge
 from mixedlearn.datasets import load_pastes, load_sleepstudy
 from mixedlearn.engines import plan
 from reference.dense import spread
@@ -283,38 +282,6 @@ def test_a_model_without_groups_is_refused():
     model = MixedLinearRegressor().fit(X[["Days"]], y)
     with pytest.raises(ValueError, match="fitted without groups"):
         model.update_random_effects(X[["Days"]], y, groups=X["Subject"])
-
-
-def test_merged_cross_products_are_those_of_all_rows():
-    rng = np.random.default_rng(0)
-    X, y, w = rng.standard_normal((50, 2)), rng.standard_normal(50), rng.uniform(1, 2, 50)
-    codes = [rng.integers(0, 6, 50), rng.integers(0, 4, 50)]
-    whole = accumulate(X, y, codes, [6, 4], [(0,), ()], w)
-    parts, places = [], []
-    for part in (slice(0, 20), slice(20, None)):
-        own = [np.unique(code[part], return_inverse=True) for code in codes]
-        places.append([found for found, _ in own])
-        parts.append(
-            accumulate(
-                X[part],
-                y[part],
-                [code for _, code in own],
-                [len(found) for found, _ in own],
-                [(0,), ()],
-                w[part],
-                shift=whole.shift,
-            )
-        )
-    merged = merge(*parts, list(zip(*places, strict=True)), [6, 4])
-    assert (merged.n_rows, merged.z_columns) == (whole.n_rows, whole.z_columns)
-    assert merged.sum_log_weights == pytest.approx(whole.sum_log_weights)
-    np.testing.assert_allclose(merged.gram, whole.gram, rtol=1e-12, atol=1e-12)
-    for own, other in zip(merged.grouped, whole.grouped, strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-12, atol=1e-12)
-    own, other = merged.crossings[0, 1], whole.crossings[0, 1]
-    np.testing.assert_array_equal(own.first, other.first)
-    np.testing.assert_array_equal(own.second, other.second)
-    np.testing.assert_allclose(own.products, other.products, rtol=1e-12, atol=1e-12)
 
 
 def test_an_update_with_the_rows_of_an_interaction():

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 _NAME_A_COLUMN = "To name a column of X, use the constructor: MixedLinearRegressor(groups=...)."
 
+# Integer labels are dense if they span no more than so many numbers for each row.
+DENSE = 4
+
 _SPECIAL_INDEXES = (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex, pd.IntervalIndex)
 
 
@@ -217,6 +220,11 @@ def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
 
 
 def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Index]:
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu" and len(values):
+        labels = values.to_numpy()
+        first, last = int(labels.min()), int(labels.max())
+        if last - first < DENSE * len(labels) and last <= np.iinfo(np.int64).max:
+            return _encode_dense(labels, first, last)
     try:
         codes, levels = pd.factorize(values, sort=True)
     except TypeError:
@@ -227,6 +235,19 @@ def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Ind
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(levels.categories[levels.codes])
     return codes.astype(np.int32), levels
+
+
+def _encode_dense(
+    labels: NDArray[np.integer], first: int, last: int
+) -> tuple[NDArray[np.int32], pd.Index]:
+    """Integers with few gaps: a table of all between first and last needs no hashing or sorting."""
+    positions = np.subtract(labels, first, dtype=np.int64)
+    occurs = np.zeros(last - first + 1, dtype=bool)
+    occurs[positions] = True
+    levels = np.flatnonzero(occurs)
+    code_of = np.empty(len(occurs), dtype=np.int32)
+    code_of[levels] = np.arange(len(levels), dtype=np.int32)
+    return code_of[positions], pd.Index((levels + first).astype(labels.dtype))
 
 
 def merge_levels(

@@ -1,10 +1,10 @@
-"""Cross-products: the one pass over the rows.
+"""Sums over rows: the one pass that every fit needs.
 
 Notation
 --------
-The *basis columns* of a row are ``b = (1, x - c_x, y - c_y)``, where c is a pilot mean of the first
-rows: shifting first keeps the digits that a column like 1e8 + noise would lose in its squares. With
-precision weights w the sums below are
+The *basis columns* of a row are ``b = (1, x - c_x, y - c_y)``, where c is the *shift*, a mean of
+the rows or of the first of them: shifting first keeps the digits that a column like 1e8 + noise
+would lose in its squares. With precision weights w the sums are
 
     gram     = sum_r w_r b_r b_r'                     (k + 2, k + 2)
     grouped  = sum_{r in level i} w_r z_r b_r'        (n_z, k + 2, m)        for every factor
@@ -12,52 +12,41 @@ precision weights w the sums below are
 
 where z are the basis columns that have random effects, the constant always among them (it undoes
 the shift). Everything after this module is algebra on these sums; no later step sees a row.
+
+No module outside this package knows how the sums are stored. Others speak of columns in two
+coordinate systems: *basis coordinates*, shape (k + 2, c), of any column that the rows determine,
+and *z coordinates* of factor k, shape (n_z, q), of columns with random effects.
+
+Sums of parts are added: a shift is exchanged for another by ``b T``, where T adds multiples of the
+constant, and levels are aligned by their labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csc_array
+
+from mixedlearn.data.accumulation import add_up, check_squares, pilot_means
+from mixedlearn.data.crossing import Crossing, cross, merge_crossings
+from mixedlearn.data.labels import encode, merge_levels
+from mixedlearn.data.rows import CodedRows, Rows
 
 FloatArray = NDArray[np.float64]
 
-# Enough for a mean that is near, few enough to cost nothing.
-PILOT_ROWS = 1024
-# Big enough that Python's share is nil, small enough that a chunk stays in the cache.
-CHUNK_ENTRIES = 1 << 18
-# The basis columns of so many rows are made and multiplied while a core's own cache holds them.
-BASIS_ROWS = 4096
-
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
-    """Products of the random columns of two factors, for the pairs of levels that occur together.
+class Sums:
+    """Sums over rows that determine the likelihood, with the levels of every factor.
 
-    Attributes
-    ----------
-    first, second : ndarray of shape (n_pairs,), int
-        Levels of the first and of the second factor, in this order of sorting.
-    products : ndarray of shape (n_z first, n_z second, n_pairs)
-        Products of the z columns.
-    """
-
-    first: NDArray[np.int32]
-    second: NDArray[np.int32]
-    products: FloatArray
-
-    def turned(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        """Products of other columns ``z left`` and ``z right``: (q first, q second, n_pairs)."""
-        return np.einsum("za,zwm,wb->abm", left, self.products, right, optimize=True)
-
-
-@dataclass(frozen=True, slots=True)
-class CrossProducts:
-    """Sums over rows that determine the likelihood.
+    ``a + b`` are the sums of the rows of both, whatever levels each has seen and in whatever order
+    they are added. `n_rows`, `sum_log_weights` and `levels` may be read by anyone; all other fields
+    are for this package alone, others call the methods.
 
     Attributes
     ----------
@@ -65,8 +54,10 @@ class CrossProducts:
         Number of rows (of positive weight).
     sum_log_weights : float
         Sum of the logarithms of the weights.
+    levels : tuple of pandas.Index
+        For every factor, its levels in the order of the arrays below.
     shift : ndarray of shape (k + 1,)
-        Pilot means of the k columns and of the response.
+        What was taken from the k columns and from the response.
     gram : ndarray of shape (k + 2, k + 2)
         Products of all basis columns: constant, k columns, response.
     z_columns : tuple of tuple of int
@@ -80,24 +71,410 @@ class CrossProducts:
 
     n_rows: int
     sum_log_weights: float
+    levels: tuple[pd.Index, ...]
     shift: FloatArray
     gram: FloatArray
     z_columns: tuple[tuple[int, ...], ...]
     grouped: tuple[FloatArray, ...]
     crossings: dict[tuple[int, int], Crossing]
 
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        slopes: Sequence[tuple[int, ...]],
+        *,
+        like: Sums | None = None,
+    ) -> Sums:
+        """Sum up rows in one pass.
 
-def accumulate(
+        Parameters
+        ----------
+        rows : Rows
+            With a response and positive weights.
+        slopes : sequence of tuple of int
+            For every factor, the columns with a random slope.
+        like : Sums, optional
+            Take what these took from the columns and the response; by default pilot means.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite, or its square overflows.
+        """
+        encoded = [encode(own) for own in rows.labels]
+        return sum_rows(
+            rows.X,
+            rows.given_response,
+            [codes for codes, _ in encoded],
+            [levels for _, levels in encoded],
+            slopes,
+            rows.weights,
+            shift=None if like is None else like.shift,
+        )
+
+    @property
+    def n_factors(self) -> int:
+        """Number of grouping factors."""
+        return len(self.grouped)
+
+    @property
+    def n_levels(self) -> tuple[int, ...]:
+        """Number of levels of every factor."""
+        return tuple(grouped.shape[2] for grouped in self.grouped)
+
+    @property
+    def n_basis(self) -> int:
+        """Number of basis columns, k + 2."""
+        return len(self.gram)
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.gram[0, 0])
+
+    # Columns.
+
+    def fixed_columns(self, columns: Sequence[int], fit_intercept: bool) -> FloatArray:
+        """Columns of X in basis coordinates, the constant first if it is fixed: (k + 2, p).
+
+        With an intercept they keep the shift of the basis columns, which changes the intercept
+        alone; `unshifted` undoes it.
+        """
+        positions = np.array(columns, dtype=int) + 1
+        user = np.zeros((self.n_basis, len(positions) + fit_intercept))
+        user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
+        if fit_intercept:
+            user[0, 0] = 1.0
+        else:
+            user[0] = self.shift[positions - 1]
+        return user
+
+    def response(self, fit_intercept: bool) -> FloatArray:
+        """The response in basis coordinates, less its shift where there is an intercept."""
+        response = np.zeros(self.n_basis)
+        response[-1] = 1.0
+        if not fit_intercept:
+            response[0] = self.shift[-1]
+        return response
+
+    def unshifted(
+        self, coef: FloatArray, columns: Sequence[int], *, of_response: bool = False
+    ) -> FloatArray:
+        """Coefficients of the user's columns from those of `fixed_columns` with an intercept.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (1 + len(columns), ...)
+            The intercept first.
+        columns : sequence of int
+        of_response : bool, default=False
+            Whether the response keeps its shift as well.
+        """
+        moved = coef.copy()
+        moved[0] -= self.shift[list(columns)] @ moved[1:]
+        if of_response:
+            moved[0] += self.shift[-1]
+        return moved
+
+    def shifted(self, coef: FloatArray, columns: Sequence[int], fit_intercept: bool) -> FloatArray:
+        """``X beta`` less the shift of the response, in basis coordinates: (k + 2,)."""
+        combination = np.zeros(self.n_basis)
+        slopes = coef[1:] if fit_intercept else coef
+        combination[[column + 1 for column in columns]] = slopes
+        intercept = coef[0] if fit_intercept else 0.0
+        combination[0] = intercept + self.shift[list(columns)] @ slopes - self.shift[-1]
+        return combination
+
+    def shift_squares(self, columns: Sequence[int], fit_intercept: bool) -> FloatArray:
+        """Squares of what the shift took from the `fixed_columns`, shape (p,)."""
+        squares = self.total_weight * self.shift[:-1][list(columns)] ** 2
+        return np.append(0.0, squares) if fit_intercept else squares
+
+    @property
+    def response_shift(self) -> float:
+        """What the shift took from the response."""
+        return float(self.shift[-1])
+
+    def basis_rows(self, X: NDArray[np.floating]) -> FloatArray:
+        """Basis columns of any rows but for the response, unweighted: (n, k + 1)."""
+        return np.column_stack([np.ones(len(X)), X - self.shift[:-1]])
+
+    def random_columns(self, k: int, random_intercept: bool) -> FloatArray:
+        """The user's random columns of factor k in z coordinates, shape (n_z, q)."""
+        user = np.eye(len(self.z_columns[k]))
+        user[0, 1:] = self.slope_shifts(k)
+        return user[:, int(not random_intercept) :]
+
+    def slope_shifts(self, k: int) -> FloatArray:
+        """What the shift took from the random slopes of factor k."""
+        return self.shift[np.array(self.z_columns[k][1:], dtype=int) - 1]
+
+    def in_basis(self, k: int, columns: FloatArray) -> FloatArray:
+        """Columns in z coordinates of factor k in basis coordinates, shape (k + 2, q)."""
+        embedded = np.zeros((self.n_basis, columns.shape[1]))
+        embedded[list(self.z_columns[k])] = columns
+        return embedded
+
+    def weighted_rows(self, rows: CodedRows, chosen: Any) -> FloatArray:
+        """Basis columns of some rows, times the roots of their weights: (n, k + 2)."""
+        X = rows.X[chosen]
+        basis = np.empty((len(X), self.n_basis))
+        basis[:, 0] = 1.0
+        basis[:, 1:-1] = X - self.shift[:-1]
+        basis[:, -1] = rows.given_response[chosen] - self.shift[-1]
+        if rows.weights is not None:
+            basis *= np.sqrt(rows.weights[chosen])[:, None]
+        return basis
+
+    def z_values(self, k: int, X: NDArray[np.floating]) -> FloatArray:
+        """The z columns of factor k of any rows, unweighted: (n, n_z)."""
+        slopes = [column - 1 for column in self.z_columns[k][1:]]
+        return np.column_stack([np.ones(len(X)), X[:, slopes] - self.shift[slopes]])
+
+    def z_rows(self, k: int, basis: FloatArray) -> FloatArray:
+        """The z columns of factor k among basis columns of shape (n, ...)."""
+        return basis[:, list(self.z_columns[k])]
+
+    # Products.
+
+    def products(self, left: FloatArray, right: FloatArray | None = None) -> FloatArray:
+        """Products over all rows of columns in basis coordinates."""
+        return left.T @ (self.gram @ (left if right is None else right))
+
+    def z_products(self, k: int) -> FloatArray:
+        """Products over all rows of the z columns of factor k, shape (n_z, n_z)."""
+        z = list(self.z_columns[k])
+        return self.gram[np.ix_(z, z)]
+
+    def z_level_products(self, k: int) -> FloatArray:
+        """Products by level of the z columns of factor k with each other, (n_z, n_z, m)."""
+        return self.grouped[k][:, list(self.z_columns[k])]
+
+    def level_rows(self, k: int, columns: FloatArray, levels: slice = slice(None)) -> FloatArray:
+        """Products of the z columns of factor k with themselves and with others, by level.
+
+        Parameters
+        ----------
+        k : int
+        columns : ndarray of shape (k + 2, c)
+            In basis coordinates.
+        levels : slice
+            Some of the levels.
+
+        Returns
+        -------
+        products : ndarray of shape (n_z, n_z + c, m)
+        """
+        grouped = self.grouped[k][:, :, levels]
+        n_z = len(grouped)
+        rows = np.empty((n_z, n_z + columns.shape[1], grouped.shape[2]))
+        rows[:, :n_z] = grouped[:, list(self.z_columns[k])]
+        np.matmul(columns.T, grouped, out=rows[:, n_z:])
+        return rows
+
+    def level_products(self, k: int, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Products by level of columns in z and in basis coordinates, shape (q, c, m)."""
+        return np.matmul(right.T, np.einsum("za,zbm->abm", left, self.grouped[k], optimize=True))
+
+    def level_squares(self, k: int, columns: FloatArray) -> FloatArray:
+        """Products by level of columns in z coordinates with each other, shape (q, q, m)."""
+        turned = np.einsum("za,zwm->awm", columns, self.z_level_products(k), optimize=True)
+        return np.matmul(columns.T, turned)
+
+    def level_magnitudes(self, k: int, columns: FloatArray) -> FloatArray:
+        """Sizes of the terms that the squares of columns in z coordinates are made of: (q, m)."""
+        sizes = np.abs(columns)
+        return np.einsum("za,zwm,wa->am", sizes, np.abs(self.z_level_products(k)), sizes)
+
+    # Pairs of factors.
+
+    def pairs(self, k: int, other: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Levels of factor k and of another in the pairs that occur together."""
+        if k < other:
+            crossing = self.crossings[k, other]
+            return crossing.first, crossing.second
+        crossing = self.crossings[other, k]
+        return crossing.second, crossing.first
+
+    def crossed(self, k: int, other: int, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Products by pair of columns in z coordinates of two factors: (q_k, q_other, n_pairs)."""
+        if k < other:
+            return self.crossings[k, other].turned(left, right)
+        return self.crossings[other, k].turned(right, left).transpose(1, 0, 2)
+
+    def is_nested(self, inner: int, outer: int) -> bool:
+        """Whether every level of one factor occurs with one level of the other."""
+        return len(self.pairs(inner, outer)[0]) == self.n_levels[inner]
+
+    def containing_level(self, inner: int, outer: int) -> NDArray[np.int32]:
+        """For every level of a nested factor the level of the other that it occurs with."""
+        own, theirs = self.pairs(inner, outer)
+        containing = np.empty(len(own), dtype=np.int32)
+        containing[own] = theirs
+        return containing
+
+    # Variances between rows.
+
+    def variance_between_rows(self, columns: FloatArray) -> FloatArray:
+        """Variances of columns in basis coordinates, with n - 1 below, shape (c,) or ()."""
+        mean = self.gram[0] @ columns / self.total_weight
+        centred = columns.copy()
+        centred[0] -= mean
+        square = np.einsum("b...,bc,c...->...", centred, self.gram, centred)
+        return square / self.total_weight * self.n_rows / max(self.n_rows - 1, 1)
+
+    def response_moments(self) -> tuple[float, float]:
+        """Mean of the response and sum of squares about it."""
+        mean = self.gram[0, -1] / self.total_weight
+        square = max(float(self.gram[-1, -1] - mean * self.gram[0, -1]), 0.0)
+        return float(self.shift[-1] + mean), square
+
+    # Sums of other models for the same rows.
+
+    def of_factors(self, chosen: Sequence[int]) -> Sums:
+        """The sums of some of the factors."""
+        if len(chosen) == self.n_factors:
+            return self
+        pairs = combinations(range(len(chosen)), 2)
+        return replace(
+            self,
+            levels=tuple(self.levels[k] for k in chosen),
+            z_columns=tuple(self.z_columns[k] for k in chosen),
+            grouped=tuple(self.grouped[k] for k in chosen),
+            crossings={(i, j): self.crossings[chosen[i], chosen[j]] for i, j in pairs},
+        )
+
+    def with_slopes(self, k: int, slopes: Sequence[int]) -> Sums:
+        """The sums of a model in which factor k has some of its random slopes."""
+        # The constant stays among the z columns: it undoes the shift.
+        z = [0, *(slope + 1 for slope in slopes)]
+        grouped, z_columns = list(self.grouped), list(self.z_columns)
+        grouped[k], z_columns[k] = grouped[k][z], tuple(z_columns[k][column] for column in z)
+        crossings = dict(self.crossings)
+        for (i, j), crossing in self.crossings.items():
+            if i == k:
+                crossings[i, j] = crossing.restricted(z, slice(None))
+            elif j == k:
+                crossings[i, j] = crossing.restricted(slice(None), z)
+        return replace(
+            self, grouped=tuple(grouped), z_columns=tuple(z_columns), crossings=crossings
+        )
+
+    def less_constant(self, value: float) -> Sums:
+        """The sums for the response less a constant."""
+        shift = self.shift.copy()
+        shift[-1] -= value
+        return replace(self, shift=shift)
+
+    def less_column(self, column: int, value: float) -> Sums:
+        """The sums for the response less a multiple of a column of X."""
+        shift = self.shift.copy()
+        shift[-1] -= value * shift[column]
+        turn = np.eye(self.n_basis)
+        turn[column + 1, -1] = -value
+        return replace(
+            self,
+            shift=shift,
+            gram=self.products(turn),
+            grouped=tuple(
+                np.concatenate(
+                    [own[:, :-1], own[:, -1:] - value * own[:, column + 1, None]], axis=1
+                )
+                for own in self.grouped
+            ),
+        )
+
+    # Addition.
+
+    def __add__(self, other: Sums) -> Sums:
+        """The sums of the rows of both; levels are sorted, categories too, where they can be.
+
+        Raises
+        ------
+        ValueError
+            If they are not sums of the same columns.
+        """
+        if (self.z_columns, self.n_basis) != (other.z_columns, other.n_basis):
+            raise ValueError(
+                f"Sums of {self.n_basis - 2} columns with random effects {self.z_columns} cannot "
+                f"be added to sums of {other.n_basis - 2} columns with {other.z_columns}."
+            )
+        shift = self._common_shift(other)
+        first, second = self._with_shift(shift), other._with_shift(shift)
+        merged = [merge_levels(*own) for own in zip(self.levels, other.levels, strict=True)]
+        places = [(own, theirs) for own, theirs, _ in merged]
+        levels = tuple(both for _, _, both in merged)
+        grouped = []
+        for own, theirs, both, place in zip(
+            first.grouped, second.grouped, levels, places, strict=True
+        ):
+            total = np.zeros((*own.shape[:2], len(both)))
+            total[:, :, place[0]] = own
+            total[:, :, place[1]] += theirs
+            grouped.append(total)
+        return replace(
+            first,
+            n_rows=self.n_rows + other.n_rows,
+            sum_log_weights=self.sum_log_weights + other.sum_log_weights,
+            levels=levels,
+            gram=first.gram + second.gram,
+            grouped=tuple(grouped),
+            crossings={
+                (i, j): merge_crossings(
+                    (crossing, second.crossings[i, j]), places[i], places[j], len(levels[j])
+                )
+                for (i, j), crossing in first.crossings.items()
+            },
+        )
+
+    def _common_shift(self, other: Sums) -> FloatArray:
+        """The shift of both where they have one; else the mean of all rows, which keeps most."""
+        if np.array_equal(self.shift, other.shift) or not other.n_rows:
+            return self.shift
+        if not self.n_rows:
+            return other.shift
+        weight = self.total_weight + other.total_weight
+        means = (
+            own.shift * (own.total_weight / weight) + own.gram[0, 1:] / weight
+            for own in (self, other)
+        )
+        return sum(means, start=np.zeros(len(self.shift)))
+
+    def _with_shift(self, shift: FloatArray) -> Sums:
+        """The same sums with another shift: ``b T`` for b, T adding multiples of the constant."""
+        if np.array_equal(shift, self.shift):
+            return self
+        turn = np.eye(self.n_basis)
+        turn[0, 1:] = self.shift - shift
+        z_turns = [turn[np.ix_(z, z)] for z in self.z_columns]
+        return replace(
+            self,
+            shift=shift,
+            gram=self.products(turn),
+            grouped=tuple(
+                np.matmul(turn.T, np.einsum("za,zbm->abm", z_turn, own))
+                for z_turn, own in zip(z_turns, self.grouped, strict=True)
+            ),
+            crossings={
+                (i, j): replace(crossing, products=crossing.turned(z_turns[i], z_turns[j]))
+                for (i, j), crossing in self.crossings.items()
+            },
+        )
+
+
+def sum_rows(
     X: NDArray[np.floating],
     y: FloatArray,
     codes: Sequence[NDArray[np.integer]],
-    n_levels: Sequence[int],
-    slope_columns: Sequence[tuple[int, ...]],
+    levels: Sequence[pd.Index],
+    slopes: Sequence[tuple[int, ...]],
     weights: FloatArray | None = None,
+    *,
     chunk_rows: int | None = None,
     shift: FloatArray | None = None,
-) -> CrossProducts:
-    """Form the cross-products in one pass over the rows.
+) -> Sums:
+    """Sum up rows whose levels are known by number.
 
     Parameters
     ----------
@@ -107,201 +484,48 @@ def accumulate(
         Response.
     codes : sequence of ndarray of shape (n,), int
         For every factor, the level of each row, 0 to m - 1.
-    n_levels : sequence of int
-        For every factor, the number of levels, m.
-    slope_columns : sequence of tuple of int
+    levels : sequence of pandas.Index of length m
+        For every factor, its levels.
+    slopes : sequence of tuple of int
         For every factor, the columns of X with a random slope.
     weights : ndarray of shape (n,), optional
         Positive precision weights.
     chunk_rows : int, optional
         Rows per chunk; by default what keeps memory low and the cache warm.
     shift : ndarray of shape (k + 1,), optional
-        That of other cross-products, to which these are to be added; by default pilot means.
-
-    Returns
-    -------
-    CrossProducts
+        What to take from the columns and the response; by default pilot means.
 
     Raises
     ------
     ValueError
         If a value is not finite, or its square overflows.
     """
+    z_columns = tuple((0, *(column + 1 for column in columns)) for columns in slopes)
+    n_levels = [len(own) for own in levels]
     # Values that are not finite are told from the sums, once and for all.
     with np.errstate(over="ignore", invalid="ignore"):
-        return _accumulate(X, y, codes, n_levels, slope_columns, weights, chunk_rows, shift)
-
-
-def _accumulate(
-    X: NDArray[np.floating],
-    y: FloatArray,
-    codes: Sequence[NDArray[np.integer]],
-    n_levels: Sequence[int],
-    slope_columns: Sequence[tuple[int, ...]],
-    weights: FloatArray | None,
-    chunk_rows: int | None,
-    shift: FloatArray | None,
-) -> CrossProducts:
-    n, k = X.shape
-    if shift is None:
-        means = X[:PILOT_ROWS].mean(axis=0, dtype=float)
-        shift = np.append(means, y[:PILOT_ROWS].mean(dtype=float))
-    z_columns = tuple((0, *(column + 1 for column in columns)) for columns in slope_columns)
-    if chunk_rows is None:
-        scattered = [0 if _is_sorted(c) else m for c, m in zip(codes, n_levels, strict=True)]
-        chunk_rows = _chunk_rows(n, k + 2, max(scattered, default=0))
-    gram = np.zeros((k + 2, k + 2))
-    totals = [np.zeros((len(z), m, k + 2)) for z, m in zip(z_columns, n_levels, strict=True)]
-    buffer = np.empty((min(chunk_rows, n), k + 2))
-    row_pointers = np.arange(len(buffer) + 1, dtype=np.int32)
-    root_weights = None if weights is None else np.sqrt(weights)
-    for start in range(0, n, chunk_rows):
-        rows = slice(start, min(start + chunk_rows, n))
-        basis = buffer[: rows.stop - start]
-        for part in range(0, len(basis), BASIS_ROWS):
-            filled = basis[part : part + BASIS_ROWS]
-            own = slice(start + part, start + part + len(filled))
-            filled[:, 0] = 1.0
-            np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
-            np.subtract(y[own], shift[-1], out=filled[:, -1])
-            if root_weights is not None:
-                filled *= root_weights[own, None]
-            gram += filled.T @ filled
-        for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
-            # The levels of sorted rows are few in a chunk, and the product touches no others.
-            first, last = own_codes[rows].min(), own_codes[rows].max() + 1
-            for part_total, column in zip(total, own_columns, strict=True):
-                # One entry per row: the product below is a scatter-add that needs no sort.
-                indicator = csc_array(
-                    (basis[:, column], own_codes[rows] - first, row_pointers[: len(basis) + 1]),
-                    shape=(last - first, len(basis)),
-                )
-                part_total[first:last] += indicator @ basis
-    if not np.isfinite(gram).all():
-        column = int(np.argmin(np.isfinite(np.diag(gram)))) - 1
-        name = "the response" if column == k else f"the numeric column at position {column}"
-        raise ValueError(
-            f"The squares of {name} are not finite: they are too large for floating point. Divide "
-            "it by a constant."
-        )
-    return CrossProducts(
-        n_rows=n,
-        sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
-        shift=shift,
-        gram=gram,
-        z_columns=z_columns,
-        grouped=tuple(total.transpose(0, 2, 1) for total in totals),
-        crossings={
-            pair: _cross(X, shift, weights, codes, n_levels, slope_columns, pair)
-            for pair in combinations(range(len(codes)), 2)
-        },
-    )
-
-
-def _cross(
-    X: NDArray[np.floating],
-    shift: FloatArray,
-    weights: FloatArray | None,
-    codes: Sequence[NDArray[np.integer]],
-    n_levels: Sequence[int],
-    slope_columns: Sequence[tuple[int, ...]],
-    pair: tuple[int, int],
-) -> Crossing:
-    """Sum the products of two factors' z columns over the rows of each pair of levels."""
-    i, j = pair
-    weight = np.ones(len(X)) if weights is None else weights
-    left, right = (
-        [
-            None,
-            *(
-                np.subtract(X[:, column], shift[column], dtype=np.float64)
-                for column in slope_columns[factor]
-            ),
-        ]
-        for factor in pair
-    )
-    products = []
-    for z in left:
-        weighted = weight if z is None else weight * z
-        for w in right:
-            values = weighted if w is None else weighted * w
-            # The conversion adds up entries of the same pair, in linear time.
-            table = coo_array((values, (codes[i], codes[j])), shape=(n_levels[i], n_levels[j]))
-            compressed = table.tocsr()
-            compressed.sum_duplicates()
-            products.append(compressed.data)
-    first = np.repeat(np.arange(n_levels[i], dtype=np.int32), np.diff(compressed.indptr))
-    shape = (len(left), len(right), len(first))
-    return Crossing(first, compressed.indices, np.reshape(products, shape))
-
-
-def merge(
-    first: CrossProducts,
-    second: CrossProducts,
-    places: Sequence[tuple[NDArray[np.integer], NDArray[np.integer]]],
-    n_levels: Sequence[int],
-) -> CrossProducts:
-    """The cross-products of the rows of both, of the same columns and with the same shift.
-
-    Parameters
-    ----------
-    first, second : CrossProducts
-    places : sequence of (ndarray, ndarray) of int
-        For every factor, the level that each level of the first, and of the second, becomes.
-    n_levels : sequence of int
-        For every factor, the number of levels of both together.
-    """
-    grouped = []
-    for own, other, (own_places, other_places), m in zip(
-        first.grouped, second.grouped, places, n_levels, strict=True
-    ):
-        total = np.zeros((*own.shape[:2], m))
-        total[:, :, own_places] = own
-        total[:, :, other_places] += other
-        grouped.append(total)
-    return CrossProducts(
-        n_rows=first.n_rows + second.n_rows,
-        sum_log_weights=first.sum_log_weights + second.sum_log_weights,
-        shift=first.shift,
-        gram=first.gram + second.gram,
-        z_columns=first.z_columns,
-        grouped=tuple(grouped),
-        crossings={
-            (i, j): _merge_crossings(
-                (crossing, second.crossings[i, j]), places[i], places[j], n_levels[j]
+        if shift is None:
+            shift = pilot_means(X, y)
+        totals = add_up(X, y, codes, n_levels, z_columns, weights, shift, chunk_rows)
+        check_squares(totals.gram)
+        crossings = {
+            (i, j): cross(
+                X,
+                shift,
+                weights,
+                (codes[i], codes[j]),
+                (n_levels[i], n_levels[j]),
+                (slopes[i], slopes[j]),
             )
-            for (i, j), crossing in first.crossings.items()
-        },
+            for i, j in combinations(range(len(codes)), 2)
+        }
+    return Sums(
+        n_rows=len(X),
+        sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
+        levels=tuple(levels),
+        shift=shift,
+        gram=totals.gram,
+        z_columns=z_columns,
+        grouped=totals.grouped,
+        crossings=crossings,
     )
-
-
-def _merge_crossings(
-    crossings: tuple[Crossing, Crossing],
-    first_places: tuple[NDArray[np.integer], NDArray[np.integer]],
-    second_places: tuple[NDArray[np.integer], NDArray[np.integer]],
-    n_second: int,
-) -> Crossing:
-    keys = [
-        i[crossing.first].astype(np.int64) * n_second + j[crossing.second]
-        for crossing, i, j in zip(crossings, first_places, second_places, strict=True)
-    ]
-    pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
-    products = np.zeros((*crossings[0].products.shape[:2], len(pairs)))
-    bounds = np.split(where.ravel(), [len(keys[0])])
-    for crossing, own in zip(crossings, bounds, strict=True):
-        products[:, :, own] += crossing.products
-    first, second = np.divmod(pairs, n_second)
-    return Crossing(first.astype(np.int32), second.astype(np.int32), products)
-
-
-def _is_sorted(codes: NDArray[np.integer]) -> bool:
-    return bool((codes[1:] >= codes[:-1]).all())
-
-
-def _chunk_rows(n: int, n_columns: int, n_levels: int) -> int:
-    """Rows per chunk: cache-sized, but not few beside the levels, all of which a chunk touches.
-
-    An eighth of the rows bounds the copy when there are very many levels.
-    """
-    cached = max(CHUNK_ENTRIES // n_columns, 1)
-    return max(cached, min(n_levels // 2, n // 8))

@@ -1,8 +1,8 @@
-"""Bases: orthonormal fixed and random columns, built from the cross-products.
+"""Bases: orthonormal fixed and random columns, built from the sums.
 
 The engines work in columns of unit size that are orthogonal over all rows, so that a fit does not
 depend on the units or the origin of a covariate. Notation, with b the basis columns of
-`cross_products` and m the number of levels:
+`sums` and m the number of levels:
 
     user's columns    X = b F,        y = b f_y,        Z = b_z S
     engine's columns  X* = X R^-1,    y* = (y - X b_ols) / scale,    Z* = Z T
@@ -16,13 +16,13 @@ coefficient is zero, as in R's ``lm``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.structures import CovarianceStructure
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 
 FloatArray = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ class RandomBasis:
     Attributes
     ----------
     columns : ndarray of shape (n_z, q*)
-        Z* in terms of the z columns of the cross-products.
+        Z* in terms of the z columns of the sums.
     to_user : ndarray of shape (q, q*)
         T: ``D = T D* T'`` and ``b = T b*``.
     from_user : ndarray of shape (q*, q)
@@ -93,50 +93,41 @@ class RandomBasis:
     kept: NDArray[np.intp]
 
 
-def fixed_basis(
-    products: CrossProducts, columns: tuple[int, ...], fit_intercept: bool
-) -> FixedBasis:
+def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> FixedBasis:
     """Orthonormalise the fixed columns and take ordinary least squares out of the response.
 
     Parameters
     ----------
-    products : CrossProducts
+    sums : Sums
     columns : tuple of int
         Columns of X with a fixed effect.
     fit_intercept : bool
         Whether the constant is a fixed column; without it the shift of the columns is undone.
     """
-    shift = products.shift[:-1][list(columns)]
-    user = fixed_columns(products, columns, fit_intercept)
-    response = np.zeros(len(products.gram))
-    response[-1] = 1.0
-    if not fit_intercept:
-        response[0] = products.shift[-1]
-
-    gram = user.T @ products.gram @ user
-    magnitudes = products.gram[0, 0] * shift**2
-    if fit_intercept:
-        magnitudes = np.append(0.0, magnitudes)
-    kept, root = _independent_columns(gram, CONSTANT_TOLERANCE**2 * magnitudes)
+    user = sums.fixed_columns(columns, fit_intercept)
+    response = sums.response(fit_intercept)
+    negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)
+    kept, root = _independent_columns(sums.products(user), negligible)
     inverse_root = np.linalg.inv(root)
     orthonormal = user[:, kept] @ inverse_root
 
-    projection = orthonormal.T @ (products.gram @ response)
+    projection = sums.products(orthonormal, response)
     residual = response - orthonormal @ projection
-    residual_square = float(residual @ products.gram @ residual)
-    total = float(response @ products.gram @ response)
-    magnitude = products.gram[0, 0] * products.shift[-1] ** 2
-    n_residual = products.n_rows - len(kept)
-    negligible = max(EXACT_FIT_TOLERANCE * total, CONSTANT_TOLERANCE**2 * magnitude)
-    is_exact = n_residual <= 0 or residual_square <= negligible
+    residual_square = float(sums.products(residual))
+    n_residual = sums.n_rows - len(kept)
+    no_residual = max(
+        EXACT_FIT_TOLERANCE * float(sums.products(response)),
+        CONSTANT_TOLERANCE**2 * sums.total_weight * sums.response_shift**2,
+    )
+    is_exact = n_residual <= 0 or residual_square <= no_residual
     scale = 1.0 if is_exact else float(np.sqrt(residual_square / n_residual))
 
     to_user = np.zeros((user.shape[1], len(kept)))
     to_user[kept] = inverse_root
     offset = to_user @ projection
     if fit_intercept:
-        to_user[0] -= shift @ to_user[1:]
-        offset[0] += products.shift[-1] - shift @ offset[1:]
+        to_user = sums.unshifted(to_user, columns)
+        offset = sums.unshifted(offset, columns, of_response=True)
     aliased = np.ones(user.shape[1], bool)
     aliased[kept] = False
     return FixedBasis(
@@ -151,25 +142,22 @@ def fixed_basis(
     )
 
 
-def fixed_columns(
-    products: CrossProducts, columns: tuple[int, ...], fit_intercept: bool
-) -> FloatArray:
-    """The fixed columns in terms of the basis columns: F, of shape (k + 2, p_user).
-
-    With an intercept they keep the shift of the basis columns, which changes the intercept alone.
-    """
-    positions = np.array(columns, dtype=int) + 1
-    user = np.zeros((len(products.gram), len(positions) + fit_intercept))
-    user[positions, np.arange(len(positions)) + fit_intercept] = 1.0
+def with_response(basis: FixedBasis, sums: Sums, fit_intercept: bool) -> FixedBasis:
+    """The basis for another response to the same fixed columns, less the ``offset`` it had."""
+    response = sums.response(fit_intercept)
+    projection = sums.products(basis.columns, response)
+    residual = response - basis.columns @ projection
+    n_residual = sums.n_rows - len(projection)
+    scale = float(np.sqrt(sums.products(residual) / n_residual))
+    offset = basis.to_user @ projection
     if fit_intercept:
-        user[0, 0] = 1.0
-    else:
-        user[0] = products.shift[positions - 1]
-    return user
+        # The columns of the basis have their shift back already.
+        offset[0] += sums.response_shift
+    return replace(basis, response=residual / scale, scale=scale, offset=offset)
 
 
 def random_basis(
-    products: CrossProducts, k: int, random_intercept: bool, structure: CovarianceStructure
+    sums: Sums, k: int, random_intercept: bool, structure: CovarianceStructure
 ) -> RandomBasis:
     """Scale the random columns of factor k and orthogonalise those of free covariances.
 
@@ -177,16 +165,14 @@ def random_basis(
     all free: the whole of a full covariance, single effects of a diagonal one. A scalar covariance
     allows a common scale, a mask without such blocks a scale for each effect and some shifts.
     """
-    z = list(products.z_columns[k])
-    gram = products.gram[np.ix_(z, z)] / products.grouped[k].shape[2]
-    shift = products.shift[np.array(z[1:], dtype=int) - 1]
+    gram = sums.z_products(k) / sums.n_levels[k]
+    shift = sums.slope_shifts(k)
     # The user's columns in terms of the z columns: slopes get their shift back.
-    user = np.eye(len(z))
-    user[0, 1:] = shift
-    negligible = np.append(0.0, CONSTANT_TOLERANCE**2 * gram[0, 0] * shift**2)
-    if not random_intercept:
-        user, negligible = user[:, 1:], negligible[1:]
-    q = user.shape[1]
+    user = sums.random_columns(k, random_intercept)
+    negligible = CONSTANT_TOLERANCE**2 * gram[0, 0] * shift**2
+    if random_intercept:
+        negligible = np.append(0.0, negligible)
+    n_z, q = user.shape
     if structure.kind == "scalar" or not structure.has_full_blocks:
         unshift = np.eye(q)
         if random_intercept and structure.kind != "scalar":
@@ -204,13 +190,13 @@ def random_basis(
         return RandomBasis(
             (columns / sizes)[:, kept], (unshift / sizes)[:, kept], from_user[kept], kept
         )
-    columns, to_user, from_user = np.zeros((len(z), q)), np.zeros((q, q)), np.zeros((q, q))
+    columns, to_user, from_user = np.zeros((n_z, q)), np.zeros((q, q)), np.zeros((q, q))
     is_kept = np.zeros(q, bool)
     for block in structure.blocks():
         start, unshift = user[:, block], np.eye(len(block))
         if random_intercept and block[0] == 0:
             # With the intercept in the block, the shift is a change of basis like any other.
-            start, unshift[0, 1:] = np.eye(len(z))[:, block], -shift[block[1:] - 1]
+            start, unshift[0, 1:] = np.eye(n_z)[:, block], -shift[block[1:] - 1]
         kept, root = _independent_columns(start.T @ gram @ start, negligible[block])
         inverse_root = np.linalg.inv(root)
         own = block[kept]

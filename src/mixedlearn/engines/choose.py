@@ -7,14 +7,13 @@ to them, and choose the engine that is cheapest for the number of factors and le
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import engine_structure, make_structure
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
 from mixedlearn.engines.elimination.chain import plan_elimination
 from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
@@ -64,7 +63,7 @@ class Problem:
 
 
 def make_problem(
-    products: CrossProducts,
+    sums: Sums,
     specification: Specification,
     *,
     bound_noise: bool = False,
@@ -76,17 +75,17 @@ def make_problem(
     likelihood is unbounded, ``bound_noise`` says that it was found to be so. ``randoms`` are those
     of a problem with the same random effects, if there is one.
     """
-    fixed = fixed_basis(products, specification.fixed, specification.fit_intercept)
+    fixed = fixed_basis(sums, specification.fixed, specification.fit_intercept)
     if randoms is None:
         randoms = tuple(
-            random_basis(products, k, factor.random_intercept, factor.structure)
+            random_basis(sums, k, factor.random_intercept, factor.structure)
             for k, factor in enumerate(specification.factors)
         )
-    return _problem(products, specification, fixed, randoms, bound_noise=bound_noise)
+    return _problem(sums, specification, fixed, randoms, bound_noise=bound_noise)
 
 
 def engine_in_bases(
-    products: CrossProducts,
+    sums: Sums,
     specification: Specification,
     fixed: FixedBasis,
     randoms: tuple[RandomBasis, ...],
@@ -96,11 +95,11 @@ def engine_in_bases(
     It gives the BLUPs and the posterior of the random effects at the estimates of that model. In
     these rows the columns need not be orthonormal, and its likelihood is not to be asked.
     """
-    return _problem(products, specification, fixed, randoms, rotate=False).engine
+    return _problem(sums, specification, fixed, randoms, rotate=False).engine
 
 
 def _problem(
-    products: CrossProducts,
+    sums: Sums,
     specification: Specification,
     fixed: FixedBasis,
     randoms: tuple[RandomBasis, ...],
@@ -108,7 +107,7 @@ def _problem(
     bound_noise: bool = False,
     rotate: bool = True,
 ) -> Problem:
-    likelihood = _likelihood(products, specification, fixed)
+    likelihood = _likelihood(sums, specification, fixed)
     structures = tuple(
         engine_structure(factor.structure, random.kept)
         for factor, random in zip(specification.factors, randoms, strict=True)
@@ -117,7 +116,7 @@ def _problem(
     # A factor whose random effects are all aliased has no columns; one alone needs no detour.
     active = [k for k, random in enumerate(randoms) if len(random.kept) or len(randoms) == 1]
     parts = _Parts(
-        of_factors(products, active),
+        sums.of_factors(active),
         tuple(specification.factors[k] for k in active),
         tuple(randoms[k] for k in active),
         VarianceComponents(tuple(structures[k] for k in active)),
@@ -125,8 +124,7 @@ def _problem(
     )
     fixed, engine, is_bounded = _make_engine(parts, fixed, bound_noise, rotate)
     if len(active) < len(randoms):
-        n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
-        engine = PaddedEngine(engine, active, components, n_levels, likelihood.n_fixed)
+        engine = PaddedEngine(engine, active, components, sums.n_levels, likelihood.n_fixed)
     return Problem(fixed, randoms, engine, is_bounded)
 
 
@@ -134,48 +132,35 @@ def _problem(
 class _Parts:
     """What an engine is made of, beside the fixed columns."""
 
-    products: CrossProducts
+    sums: Sums
     factors: tuple[Factor, ...]
     randoms: tuple[RandomBasis, ...]
     components: VarianceComponents
     likelihood: ProfiledLikelihood
 
 
-def of_factors(products: CrossProducts, chosen: list[int]) -> CrossProducts:
-    """The cross-products of some of the factors."""
-    if len(chosen) == len(products.grouped):
-        return products
-    pairs = combinations(range(len(chosen)), 2)
-    return replace(
-        products,
-        z_columns=tuple(products.z_columns[k] for k in chosen),
-        grouped=tuple(products.grouped[k] for k in chosen),
-        crossings={(i, j): products.crossings[chosen[i], chosen[j]] for i, j in pairs},
-    )
-
-
 def _make_engine(
     parts: _Parts, fixed: FixedBasis, bound_noise: bool, rotate: bool
 ) -> tuple[FixedBasis, Engine, bool]:
     """The engine, its fixed columns, rotated if they may be, and whether noise was added."""
-    products, randoms, components = parts.products, parts.randoms, parts.components
-    likelihood, n_rows = parts.likelihood, parts.products.n_rows
+    sums, randoms, components = parts.sums, parts.randoms, parts.components
+    likelihood, n_rows = parts.likelihood, parts.sums.n_rows
     if len(randoms) <= 1:
         if randoms:
-            moments = reduce_levels(products, 0, fixed, randoms[0])
+            moments = reduce_levels(sums, 0, fixed, randoms[0])
         else:
-            moments, components = no_levels(products, fixed), _NO_COMPONENTS
+            moments, components = no_levels(sums, fixed), _NO_COMPONENTS
         fixed, moments, is_bounded = _prepare(fixed, moments, n_rows, rotate)
         return fixed, OneFactorEngine(moments, components.structures[0], likelihood), is_bounded
-    n_levels = tuple(grouped.shape[2] for grouped in products.grouped)
+    n_levels = sums.n_levels
     n_effects = [len(random.kept) for random in randoms]
     if is_joint(n_effects, n_levels):
-        moments = reduce_jointly(products, fixed, randoms)
+        moments = reduce_jointly(sums, fixed, randoms)
         fixed, moments, is_bounded = _prepare(fixed, moments, n_rows, rotate)
         return fixed, JointEngine(moments, components, n_levels, likelihood), is_bounded
-    plan = plan_elimination(products, n_effects)
+    plan = plan_elimination(sums, n_effects)
     check_memory(plan, parts.factors)
-    fixed, reduced = reduce_several(products, plan, fixed, randoms, rotate=rotate)
+    fixed, reduced = reduce_several(sums, plan, fixed, randoms, rotate=rotate)
     if bound_noise:
         reduced.data.gram[-1, -1] += NOISE_FLOOR * likelihood.df
     return fixed, SeveralFactorsEngine(reduced, components, n_levels, likelihood), bound_noise
@@ -184,15 +169,13 @@ def _make_engine(
 _NO_COMPONENTS = VarianceComponents((make_structure("full", []),))
 
 
-def _likelihood(
-    products: CrossProducts, specification: Specification, fixed: FixedBasis
-) -> ProfiledLikelihood:
+def _likelihood(sums: Sums, specification: Specification, fixed: FixedBasis) -> ProfiledLikelihood:
     n_fixed = fixed.columns.shape[1]
-    df = products.n_rows - n_fixed if specification.reml else products.n_rows
-    constant = 2.0 * df * np.log(fixed.scale) - products.sum_log_weights
+    df = sums.n_rows - n_fixed if specification.reml else sums.n_rows
+    constant = 2.0 * df * np.log(fixed.scale) - sums.sum_log_weights
     if specification.reml:
         constant += fixed.log_det_gram
-    return ProfiledLikelihood(products.n_rows, n_fixed, specification.reml, float(constant))
+    return ProfiledLikelihood(sums.n_rows, n_fixed, specification.reml, float(constant))
 
 
 def _prepare(

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
 from mixedlearn.covariance.structures import PIVOT_TOLERANCE
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
 from mixedlearn.engines.likelihood import ProfiledLikelihood
@@ -47,40 +47,35 @@ RANK_TOLERANCE = 1e-12
 LARGE_VARIANCE = 1e3
 
 
-def reduce_jointly(
-    products: CrossProducts, fixed: FixedBasis, randoms: Sequence[RandomBasis]
-) -> LevelMoments:
-    """Turn cross-products into r rows: the moments of one level that holds all effects.
+def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]) -> LevelMoments:
+    """Turn sums into r rows: the moments of one level that holds all effects.
 
     The effects come factor by factor, within a factor effect by effect, then level by level.
     """
     columns = np.column_stack([fixed.columns, fixed.response])
     shapes = [
-        (random.columns.shape[1], grouped.shape[2])
-        for random, grouped in zip(randoms, products.grouped, strict=True)
+        (random.columns.shape[1], m) for random, m in zip(randoms, sums.n_levels, strict=True)
     ]
     bounds = np.cumsum([0, *(q * m for q, m in shapes)])
     n_effects = int(bounds[-1])
     gram = np.zeros((n_effects, n_effects))
     response = np.empty((n_effects, columns.shape[1]))
     magnitudes = np.empty(n_effects)
-    for k, (random, grouped) in enumerate(zip(randoms, products.grouped, strict=True)):
+    for k, random in enumerate(randoms):
         own = slice(bounds[k], bounds[k + 1])
         q, m = shapes[k]
-        turned = np.einsum("za,zbm->abm", random.columns, grouped)
-        response[own] = np.einsum("bc,abm->amc", columns, turned).reshape(q * m, -1)
+        turned = sums.level_products(k, random.columns, columns)
+        response[own] = turned.transpose(0, 2, 1).reshape(q * m, -1)
         block = np.zeros((q, m, q, m))
-        z = list(products.z_columns[k])
-        square = np.einsum("abm,bc->acm", turned[:, z], random.columns)
-        sizes = np.abs(random.columns)
-        magnitudes[own] = np.einsum("za,zbm,ba->am", sizes, np.abs(grouped[:, z]), sizes).ravel()
+        square = sums.level_squares(k, random.columns)
+        magnitudes[own] = sums.level_magnitudes(k, random.columns).ravel()
         block[:, np.arange(m), :, np.arange(m)] = square.transpose(2, 0, 1)
         gram[own, own] = block.reshape(q * m, q * m)
         for other in range(k + 1, len(randoms)):
-            crossing = products.crossings[k, other]
-            values = crossing.turned(random.columns, randoms[other].columns)
+            values = sums.crossed(k, other, random.columns, randoms[other].columns)
+            first, second = sums.pairs(k, other)
             block = np.zeros((q, m, *shapes[other]))
-            block[:, crossing.first, :, crossing.second] = values.transpose(2, 0, 1)
+            block[:, first, :, second] = values.transpose(2, 0, 1)
             there = slice(bounds[other], bounds[other + 1])
             gram[own, there] = block.reshape(q * m, -1)
             gram[there, own] = gram[own, there].T
@@ -96,7 +91,7 @@ def reduce_jointly(
     rows[:, :n_effects] = (vectors * sizes[:, None] * roots).T
     rows[:, n_effects:] = (vectors / sizes[:, None] / roots).T @ response
     reduced = rows[:, n_effects:]
-    within = columns.T @ products.gram @ columns - reduced.T @ reduced
+    within = sums.products(columns) - reduced.T @ reduced
     return LevelMoments(n_effects, len(rows), rows[:, :, None], np.ones(1), within)
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.structures import PIVOT_TOLERANCE
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.protocol import FixedEffects
 
@@ -98,24 +98,19 @@ class LevelPosterior:
         return variance
 
 
-def reduce_levels(
-    products: CrossProducts, k: int, fixed: FixedBasis, random: RandomBasis
-) -> LevelMoments:
-    """Turn the cross-products of factor k into a few rows per level and the within part.
+def reduce_levels(sums: Sums, k: int, fixed: FixedBasis, random: RandomBasis) -> LevelMoments:
+    """Turn the sums of factor k into a few rows per level and the within part.
 
     The levels' spans are factorised in the shifted z columns, where the constant and a covariate
     far from zero are still told apart; Z* may have the shift back.
     """
     columns = np.column_stack([fixed.columns, fixed.response])
     r, q = random.columns.shape
-    rows = np.empty((r, q + columns.shape[1], products.grouped[k].shape[2]))
-    within = columns.T @ products.gram @ columns
+    rows = np.empty((r, q + columns.shape[1], sums.n_levels[k]))
+    within = sums.products(columns)
     n_spanned = 0
     for block in level_blocks(rows):
-        grouped = products.grouped[k][:, :, block]
-        part = np.empty((r, r + columns.shape[1], grouped.shape[2]))
-        part[:, :r] = grouped[:, list(products.z_columns[k])]
-        np.matmul(columns.T, grouped, out=part[:, r:])
+        part = sums.level_rows(k, columns, block)
         n_spanned += factorise(part)
         np.matmul(random.columns.T, part[:, :r], out=rows[:, :q, block])
         rows[:, q:, block] = part[:, r:]
@@ -128,11 +123,11 @@ def reduce_levels(
     return LevelMoments(q, n_spanned, rows, np.ones(rows.shape[2]), within)
 
 
-def no_levels(products: CrossProducts, fixed: FixedBasis) -> LevelMoments:
+def no_levels(sums: Sums, fixed: FixedBasis) -> LevelMoments:
     """The moments of a model without random effects: everything is within."""
     columns = np.column_stack([fixed.columns, fixed.response])
     rows = np.zeros((0, columns.shape[1], 0))
-    return LevelMoments(0, 0, rows, np.ones(0), columns.T @ products.gram @ columns)
+    return LevelMoments(0, 0, rows, np.ones(0), sums.products(columns))
 
 
 def factorise(rows: FloatArray) -> int:

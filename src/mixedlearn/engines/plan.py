@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixedlearn.data.sums import CrossProducts
-from mixedlearn.engines.elimination.chain import EliminationPlan, oriented, plan_elimination
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.elimination.chain import EliminationPlan, plan_elimination
 from mixedlearn.specification import Factor, Specification
 
 # Up to so many random effects of several factors are one dense block, with an exact Hessian.
@@ -79,11 +79,11 @@ class ModelDescription:
         return "\n".join(lines)
 
 
-def describe_model(products: CrossProducts, specification: Specification) -> ModelDescription:
+def describe_model(sums: Sums, specification: Specification) -> ModelDescription:
     """Describe a model from the cross-products of its factors."""
     factors = specification.factors
     n_effects = [len(factor.effects) for factor in factors]
-    n_levels = [grouped.shape[2] for grouped in products.grouped]
+    n_levels = sums.n_levels
     order: tuple[int, ...]
     if len(factors) <= 1:
         order, tail_size = tuple(range(len(factors))), 0
@@ -93,12 +93,12 @@ def describe_model(products: CrossProducts, specification: Specification) -> Mod
         tail_size = int(np.dot(n_effects, n_levels))
         blocks = ["part of one dense block"] * len(factors)
     else:
-        plan = plan_elimination(products, n_effects)
+        plan = plan_elimination(sums, n_effects)
         order, tail_size = (*plan.chain, *plan.tail), plan.n_tail
-        blocks = [_chain_block(products, plan, factors, k) for k in plan.chain]
+        blocks = [_chain_block(sums, plan, factors, k) for k in plan.chain]
         blocks += ["part of the dense block"] * len(plan.tail)
     return ModelDescription(
-        n_rows=products.n_rows,
+        n_rows=sums.n_rows,
         n_fixed=len(specification.coef_names),
         factors=tuple(factors[k].name for k in order),
         n_levels=tuple(n_levels[k] for k in order),
@@ -162,16 +162,12 @@ def _level_blocks(n_levels: int, q: int) -> str:
     return f"{n_levels:,} blocks of {q} x {q}"
 
 
-def _chain_block(
-    products: CrossProducts, plan: EliminationPlan, factors: Sequence[Factor], k: int
-) -> str:
+def _chain_block(sums: Sums, plan: EliminationPlan, factors: Sequence[Factor], k: int) -> str:
     text = _level_blocks(plan.shapes[k][1], plan.shapes[k][0])
     position = plan.chain.index(k)
     if position + 1 < len(plan.chain):
         text += f"; nested in {factors[plan.chain[position + 1]].name}"
     if plan.tail:
-        pairs = sum(
-            len(oriented(products, k, other)[0]) * plan.shapes[other][0] for other in plan.tail
-        )
+        pairs = sum(len(sums.pairs(k, other)[0]) * plan.shapes[other][0] for other in plan.tail)
         text += f"; {pairs:,} entries beside the dense block"
     return text

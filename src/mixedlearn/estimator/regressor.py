@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from copy import copy
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from mixedlearn.data.labels import Labels, encode
-from mixedlearn.data.sums import accumulate
+from mixedlearn.data.labels import Labels
+from mixedlearn.data.rows import CodedRows, Rows
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.plan import ModelDescription, describe_model
 from mixedlearn.estimator.callbacks import (
     FIT_STACKLEVEL,
@@ -34,17 +34,16 @@ from mixedlearn.estimator.validation import (
     find_labels,
     numeric_columns,
 )
+from mixedlearn.estimator.view import Fitted, FittedView, formula_frame
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
-from mixedlearn.formula import compile_formula
-from mixedlearn.model.fit import MAX_ITER, TOL, fit_products
-from mixedlearn.model.fitted import FittedModel
+from mixedlearn.formula import CompiledFormula, compile_formula
+from mixedlearn.model.fit import MAX_ITER, TOL, fit_sums
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.specification import (
-    Design,
     Specification,
     find_group_columns,
     make_specification,
@@ -72,6 +71,25 @@ _NO_RANDOM_TERMS = (
     "The formula has no random terms, so the model has no random effects: it is ordinary least "
     "squares. Write a term such as (1 | column) for an intercept of every level of that column."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _FitInput:
+    """What `fit` has read: the model, and rows of positive weight.
+
+    Attributes
+    ----------
+    specification : Specification
+    formula : CompiledFormula or None
+    source : DataFrame or ndarray
+        Where the numeric columns come from.
+    rows : Rows
+    """
+
+    specification: Specification
+    formula: CompiledFormula | None
+    source: Any
+    rows: Rows
 
 
 class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods, ReportMethods):
@@ -359,70 +377,65 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         (True, {'Subject': 18})
         """
         frame = self._check_fit_frame(self, X, groups)
-        if self.formula is None:
-            specification, labels = self._specify(frame, groups)
-            source, compiled = frame, None
-        else:
-            # Rows of weight zero are absent: nothing is learnt from them.
-            weights = check_weights(sample_weight, frame)
-            present_frame = frame if weights is None else frame[weights > 0.0]
-            compiled, source = compile_formula(self.formula, present_frame)
-            specification, labels = compiled.specification(reml=self.reml), compiled.labels(frame)
-        if not labels:
+        read = self._read(frame, y, groups, sample_weight)
+        specification, formula = read.specification, read.formula
+        if not read.rows.labels:
             warnings.warn(
-                _NO_GROUPS if compiled is None else _NO_RANDOM_TERMS,
+                _NO_GROUPS if formula is None else _NO_RANDOM_TERMS,
                 NoGroupsWarning,
                 stacklevel=FIT_STACKLEVEL,
             )
-        # NaN and infinity show in the cross-products, unless a weight of zero hides them.
-        columns = numeric_columns(
-            self, source, specification, check_finite=sample_weight is not None
-        )
-        response = check_response(self, frame, y)
-        weights = check_weights(sample_weight, frame)
-        if weights is not None and not weights.all():
-            present = weights > 0.0
-            if compiled is None:
-                columns = columns[present]
-            response, weights = response[present], weights[present]
-            labels = [own.rows(present) for own in labels]
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
-        codes, levels = [], []
-        for own in labels:
-            own_codes, own_levels = encode(own)
-            codes.append(own_codes)
-            levels.append(own_levels)
         try:
-            products = accumulate(
-                columns,
-                response,
-                codes,
-                [len(own) for own in levels],
-                [factor.slopes for factor in specification.factors],
-                weights,
-            )
+            sums = Sums.of(read.rows, specification.slopes)
         except ValueError:
-            numeric_columns(self, source, specification)
+            # Names the column at fault.
+            numeric_columns(self, read.source, specification)
             raise
-        del codes, columns, source, response
-        model = fit_products(
-            products,
+        del frame, read
+        model = fit_sums(
+            sums,
             specification,
             max_iter=self.max_iter,
             tol=self.tol,
             start=self._warm_theta(specification),
         )
-        self._formula = compiled
-        self._set_fitted(model, levels)
+        self._set_fitted(Fitted(model, formula))
         self._warn_of_fit()
         end_fit()
         return self
 
+    def _read(self, frame: Any, y: Any, groups: Any, sample_weight: Any) -> _FitInput:
+        """The model and the rows of a fit; a row of weight zero counts as absent."""
+        formula: CompiledFormula | None = None
+        if self.formula is None:
+            specification, labels = self._specify(frame, groups)
+            source = frame
+        else:
+            # Nothing is learnt from rows of weight zero.
+            weights = check_weights(sample_weight, frame)
+            present_frame = frame if weights is None else frame[weights > 0.0]
+            formula, source = compile_formula(self.formula, present_frame)
+            specification, labels = formula.specification(reml=self.reml), formula.labels(frame)
+        # NaN and infinity show in the sums, unless a weight of zero hides them.
+        columns = numeric_columns(
+            self, source, specification, check_finite=sample_weight is not None
+        )
+        response = check_response(self, frame, y)
+        weights = check_weights(sample_weight, frame)
+        if len(columns) == len(response):
+            rows = Rows(columns, tuple(labels), response, weights).present()
+        else:
+            # The columns of the formula are those of rows that are present.
+            nothing = np.empty((len(response), 0))
+            rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
+        return _FitInput(specification, formula, source, rows)
+
     def _warm_theta(self, specification: Specification) -> FloatArray | None:
         """Theta of the last fit, if it belongs to a model with the same random effects."""
-        if not (self.warm_start and hasattr(self, "_model")):
+        if not (self.warm_start and hasattr(self, "_fitted")):
             return None
-        last = self._model.specification.factors
+        last = self._fitted.model.specification.factors
         if len(last) != len(specification.factors):
             return None
         for old, new in zip(last, specification.factors, strict=True):
@@ -432,10 +445,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 return None
         return self.theta_
 
-    def _set_fitted(self, model: FittedModel, levels: list[pd.Index]) -> None:
-        self._model = model
-        # The levels of the BLUPs, and those of the rows of the fit.
-        self._levels = self._fit_levels = levels
+    def _set_fitted(self, fitted: Fitted) -> None:
+        self._fitted = fitted
+        model = fitted.model
         coef = model.coef
         has_intercept = model.specification.fit_intercept
         self.intercept_ = float(coef[0]) if has_intercept else 0.0
@@ -446,22 +458,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self.n_iter_ = model.n_iterations
         self.converged_ = model.is_certified
         self.is_singular_ = model.is_singular
-        self._count_groups()
-
-    def _with_model(self, model: FittedModel) -> MixedLinearRegressor:
-        """A copy with a refit of the model to the same rows."""
-        other = copy(self)
-        other._set_fitted(model, self._fit_levels)
-        return other
-
-    def _count_groups(self) -> None:
-        self.n_groups_ = {
-            name: len(own)
-            for name, own in zip(self._model.specification.factor_names, self._levels, strict=True)
-        }
 
     def _warn_of_fit(self) -> None:
-        model = self._model
+        model = self._fitted.model
         for message in model.warnings:
             warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
         if not model.is_certified:
@@ -550,11 +549,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     def _predict(
         self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
-        model = self._fitted_model()
-        columns, labels = self._rows(X, groups)
+        view = FittedView(self)
+        model = view.model
+        rows = view.rows(X, groups)
         names = model.specification.factor_names
-        wanted = self._wanted_factors(random_effects)
-        if wanted and not labels and model.has_random_effects:
+        wanted = _wanted_factors(random_effects, names)
+        if wanted and not rows.labels and model.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "
                 f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
@@ -562,35 +562,11 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        codes = self._codes(labels, wanted)
-        self._warn_of_text(labels, codes, stacklevel)
-        design = Design(columns, codes)
-        mean = predict_mean(model, design)
-        return (mean, predict_std(model, design)) if return_std else mean
-
-    def _wanted_factors(self, random_effects: Any) -> tuple[str, ...]:
-        """Names of the factors whose BLUPs are wanted."""
-        names = self._model.specification.factor_names
-        if isinstance(random_effects, str):
-            if random_effects in ("all", "none"):
-                return names if random_effects == "all" else ()
-            random_effects = [random_effects]
-        if isinstance(random_effects, tuple):
-            random_effects = [random_effects]
-        if not isinstance(random_effects, list):
-            raise ValueError(
-                "random_effects must be 'all', 'none' or a list of factors, got "
-                f"{random_effects!r}."
-            )
-        wanted = tuple(plain_name(name) for name in random_effects)
-        for name in wanted:
-            if name not in names:
-                known = ", ".join(map(repr, names)) or "none: it was fitted without groups"
-                raise ValueError(
-                    f"random_effects names the factor {name!r}, but the model's grouping factors "
-                    f"are {known}. Give 'all', 'none' or a list of factors."
-                )
-        return wanted
+        codes = view.codes(rows.labels, wanted)
+        view.warn_of_text(rows.labels, codes, stacklevel)
+        coded = CodedRows(rows.X, codes)
+        mean = predict_mean(model, coded)
+        return (mean, predict_std(model, coded)) if return_std else mean
 
     def score(
         self,
@@ -685,16 +661,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self._validate_params()
         X = self._check_fit_frame(clone(self), X, groups)
         specification, labels = self._specify(X, groups)
-        encoded = [encode(own) for own in labels]
-        rows = np.empty((len(X), 0))
-        products = accumulate(
-            rows,
-            np.zeros(len(X)),
-            [codes for codes, _ in encoded],
-            [len(levels) for _, levels in encoded],
-            [()] * len(encoded),
-        )
-        return describe_model(products, specification)
+        rows = Rows(np.empty((len(X), 0)), tuple(labels), np.zeros(len(X)))
+        return describe_model(Sums.of(rows, [()] * len(labels)), specification)
 
     def _validate_params(self) -> None:
         """Check the parameters; scikit-learn's message would show labels and not say what to do."""
@@ -716,7 +684,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                     f"formula and {name} are both given: the formula says all that {name} would. "
                     f"Leave {name}={default!r}."
                 )
-        return check_frame(target, self._formula_frame(X, groups), has_groups=True, reset=True)
+        return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
 
     def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
         """What the parameters say about these columns, and the labels of every factor."""
@@ -756,3 +724,26 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 if request.requests.get("groups") is True:
                     request.add_request(param="groups", alias=False)
         return routing
+
+
+def _wanted_factors(random_effects: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the factors whose BLUPs are wanted."""
+    if isinstance(random_effects, str):
+        if random_effects in ("all", "none"):
+            return names if random_effects == "all" else ()
+        random_effects = [random_effects]
+    if isinstance(random_effects, tuple):
+        random_effects = [random_effects]
+    if not isinstance(random_effects, list):
+        raise ValueError(
+            f"random_effects must be 'all', 'none' or a list of factors, got {random_effects!r}."
+        )
+    wanted = tuple(plain_name(name) for name in random_effects)
+    for name in wanted:
+        if name not in names:
+            known = ", ".join(map(repr, names)) or "none: it was fitted without groups"
+            raise ValueError(
+                f"random_effects names the factor {name!r}, but the model's grouping factors "
+                f"are {known}. Give 'all', 'none' or a list of factors."
+            )
+    return wanted

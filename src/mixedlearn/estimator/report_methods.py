@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.estimator.state import FittedState
+from mixedlearn.estimator.view import FittedView
 from mixedlearn.inference import _criteria
 from mixedlearn.inference._models import as_numbers
 from mixedlearn.inference.summaries import Summary, summarise
@@ -59,7 +60,7 @@ class ReportMethods(FittedState):
             )
         if not np.isfinite(values).all():
             raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        objective = objective_at(self._model, values)
+        objective = objective_at(FittedView(self).model, values)
         if objective == np.inf:
             raise ValueError(
                 f"theta is so large ({values}) that the noise is lost in rounding error: the "
@@ -102,7 +103,7 @@ class ReportMethods(FittedState):
         >>> round(model.aic(), 2), round(model.bic(), 2)
         (1755.63, 1774.79)
         """
-        return _criteria.aic(self._fitted_model())
+        return _criteria.aic(FittedView(self).model)
 
     def bic(self) -> float:
         """Schwarz's Bayesian information criterion of the fit.
@@ -137,7 +138,7 @@ class ReportMethods(FittedState):
         >>> round(model.bic(), 2)
         1774.79
         """
-        return _criteria.bic(self._fitted_model())
+        return _criteria.bic(FittedView(self).model)
 
     def summary(
         self, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mixedlearn.data.labels import Labels, encode, look_up, merge_levels
-from mixedlearn.data.sums import accumulate
+from mixedlearn.data.labels import encode, look_up
+from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.state import FittedState
-from mixedlearn.estimator.validation import (
-    check_count,
-    check_response,
-    check_weights,
-)
+from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.inference._models import check_count
 from mixedlearn.model.simulation import make_generator, sample_effects, sample_responses
 from mixedlearn.model.updating import with_more_rows
-from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 
@@ -81,41 +79,28 @@ class SamplingMethods(FittedState):
         >>> bool(abs(sampled.mean() - y.mean()) < 2)
         True
         """
-        model = self._fitted_model()
+        view = FittedView(self)
+        model = view.model
         if random_effects not in ("new", "fitted"):
             raise ValueError(f"random_effects must be 'new' or 'fitted', got {random_effects!r}.")
         check_count(n_samples, "n_samples")
-        columns, labels = self._rows(X, groups)
-        weights = check_weights(sample_weight, columns)
-        if weights is not None and not weights.all():
-            row = int(np.argmin(weights))
+        rows = view.rows(X, groups, sample_weight=sample_weight)
+        if rows.weights is not None and not rows.weights.all():
+            row = int(np.argmin(rows.weights))
             raise ValueError(
                 f"sample_weight is zero at row {row}: the noise of such a row would have an "
                 "infinite variance. Leave the row out."
             )
-        if not labels and model.has_random_effects:
+        if not rows.labels and model.has_random_effects:
             names = ", ".join(map(repr, model.specification.factor_names))
             raise ValueError(
                 f"sample_y received no groups, but the model has random effects for {names}: a "
                 "draw needs to know which rows share them. Pass groups=..."
             )
-        known, new = self._codes_to_sample(labels, keep=random_effects == "fitted")
         generator = make_generator(random_state)
-        return sample_responses(model, Design(columns, known), new, n_samples, generator, weights)
-
-    def _codes_to_sample(
-        self, labels: list[Labels], *, keep: bool
-    ) -> tuple[tuple[NDArray[np.int32] | None, ...], list[NDArray[np.int32]]]:
-        """Codes of the levels that keep their BLUPs, and of those that get new effects."""
-        if not (labels and self._levels):
-            return (None,) * len(self._levels), []
-        known: list[NDArray[np.int32] | None] = []
-        new = []
-        for own, levels in zip(labels, self._levels, strict=True):
-            codes, _ = encode(own)
-            known.append(look_up(own, levels) if keep else None)
-            new.append(codes if known[-1] is None else np.where(known[-1] < 0, codes, -1))
-        return tuple(known), new
+        known, new = _codes_to_sample(rows, model.levels, keep=random_effects == "fitted")
+        coded = CodedRows(rows.X, known, weights=rows.weights)
+        return sample_responses(model, coded, new, n_samples, generator)
 
     def sample_random_effects(
         self, n_samples: int = 1000, random_state: Any = None
@@ -156,7 +141,7 @@ class SamplingMethods(FittedState):
         >>> samples.shape
         (1000, 6, 1)
         """
-        model = self._fitted_model()
+        model = FittedView(self).model
         check_count(n_samples, "n_samples")
         sampled = sample_effects(model, n_samples, make_generator(random_state))
         return dict(zip(model.specification.factor_names, sampled, strict=True))
@@ -215,34 +200,27 @@ class SamplingMethods(FittedState):
         >>> print(f"{model.predict(X[new])[-1]:.1f} {model.n_groups_}")
         356.7 {'Subject': 18}
         """
-        model = self._fitted_model()
-        if not model.specification.factors:
+        view = FittedView(self)
+        if not view.model.specification.factors:
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
-        columns, labels = self._labelled_rows(X, groups)
-        response = check_response(self, columns, y)
-        weights = check_weights(sample_weight, columns)
-        if weights is not None and not weights.all():
-            present = weights > 0.0
-            columns, response, weights = columns[present], response[present], weights[present]
-            labels = [own.rows(present) for own in labels]
-        encoded = [encode(own) for own in labels]
-        products = accumulate(
-            columns,
-            response,
-            [codes for codes, _ in encoded],
-            [len(levels) for _, levels in encoded],
-            [factor.slopes for factor in model.specification.factors],
-            weights,
-            shift=model.products.shift,
-        )
-        merged = [
-            merge_levels(known, own) for known, (_, own) in zip(self._levels, encoded, strict=True)
-        ]
-        levels = [own for _, _, own in merged]
-        places = [(known, other) for known, other, _ in merged]
-        self._model = with_more_rows(model, products, places, [len(own) for own in levels])
-        self._levels = levels
-        self._count_groups()
+        rows = view.rows(X, groups, y, sample_weight, needs_groups=True)
+        self._fitted = Fitted(with_more_rows(view.model, rows.present()), view.formula)
         return self
+
+
+def _codes_to_sample(
+    rows: Rows, levels: Sequence[pd.Index], *, keep: bool
+) -> tuple[tuple[Codes | None, ...], list[Codes]]:
+    """Codes of the levels that keep their BLUPs, and of those that get new effects."""
+    if not (rows.labels and levels):
+        return (None,) * len(levels), []
+    known: list[Codes | None] = []
+    new = []
+    for own, own_levels in zip(rows.labels, levels, strict=True):
+        codes, _ = encode(own)
+        found = look_up(own, own_levels) if keep else None
+        known.append(found)
+        new.append(codes if found is None else np.where(found < 0, codes, np.int32(-1)))
+    return tuple(known), new

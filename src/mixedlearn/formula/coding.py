@@ -3,6 +3,9 @@
 What formulaic learns in `fit` (categories, knots, the basis of a polynomial) is kept in its model
 specification, which holds no rows. Beyond formulaic, booleans are categories, and what it would
 drop, guess or turn into a missing value is refused with the column and the row.
+
+Terms that are columns of numbers as they stand are taken without formulaic, which would take
+longer than the fit: there is nothing to learn of them.
 """
 
 from __future__ import annotations
@@ -37,8 +40,11 @@ class Coding:
 
     Attributes
     ----------
-    spec : ModelSpec
-        formulaic's terms, categories and states of transformations.
+    formula : SimpleFormula
+        The terms, the intercept among them.
+    learnt : ModelSpec or None
+        formulaic's terms, categories and states of transformations; None if every term is a column
+        of numbers as it stands.
     names : tuple of str
         Names of the columns, the intercept not among them.
     variables : tuple of str
@@ -51,7 +57,8 @@ class Coding:
         For every expression whether it is categorical, so that its columns sum to a constant.
     """
 
-    spec: ModelSpec
+    formula: SimpleFormula
+    learnt: ModelSpec | None
     names: tuple[str, ...]
     variables: tuple[str, ...]
     has_intercept: bool
@@ -59,37 +66,51 @@ class Coding:
     spans_intercept: dict[str, bool]
 
     @property
+    def is_plain(self) -> bool:
+        """Whether every term is a column of numbers as it stands."""
+        return self.learnt is None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The specification of formulaic; that of plain columns is the same for any rows."""
+        if self.learnt is not None:
+            return self.learnt
+        zeros = pd.DataFrame(dict.fromkeys(self.variables, np.zeros(1)))
+        return _learn(self.formula, zeros, None)[0].learnt
+
+    @property
     def terms(self) -> list[Term]:
         """The terms of the formula but for the intercept."""
-        return [term for term in self.spec.formula if term.degree]
+        return [term for term in self.formula if term.degree]
 
-    def columns(self, X: pd.DataFrame) -> FloatArray:
-        """The columns for these rows, shape (n, len(names))."""
-        materialiser = _Materialiser(_plain(X, self.variables))
-        return self.without_intercept(_materialise(materialiser, self.spec))
-
-    def without_intercept(self, matrix: FloatArray) -> FloatArray:
-        """The columns of a model matrix but for the intercept."""
-        start = 0
-        for term, _, columns in self.spec.structure or []:
-            if not term.degree:
-                return np.delete(matrix, slice(start, start + len(columns)), axis=1)
-            start += len(columns)
-        return matrix
+    def columns(self, X: pd.DataFrame) -> list[FloatArray]:
+        """The columns for these rows, each of shape (n,), in the order of ``names``."""
+        plain = plain_columns(X, self.names) if self.is_plain else None
+        if plain is not None:
+            return plain
+        spec = self.spec
+        matrix = _materialise(_Materialiser(_plain(X, self.variables)), spec)
+        return _without_intercept(matrix, spec)
 
 
-def learn_coding(terms: SimpleFormula, X: pd.DataFrame, formula: str) -> tuple[Coding, FloatArray]:
-    """Code the rows of `fit`; the second value is the columns."""
-    variables = variables_of(terms, list(X.columns))
-    materialiser = _Materialiser(_plain(X, variables))
-    spec = ModelSpec(formula=terms, na_action="raise", output="numpy")
-    matrix = _materialise(materialiser, spec, formula)
+def learn_coding(
+    terms: SimpleFormula, X: pd.DataFrame, formula: str
+) -> tuple[Coding, list[FloatArray]]:
+    """Code the rows of `fit`; the second value is the columns, as `Coding.columns`."""
+    variables = tuple(variables_of(terms, list(X.columns)))
+    names = _plain_names(terms)
+    plain = None if names is None else plain_columns(X, names)
+    if names is not None and plain is not None:
+        has_intercept = len(names) < len(terms)
+        return Coding(terms, None, names, variables, has_intercept, {}, {}), plain
+    materialiser, matrix = _learn(terms, _plain(X, variables), formula)
     learnt = materialiser.learnt
-    names = [name for term, _, columns in learnt.structure if term.degree for name in columns]
+    names = tuple(name for term, _, columns in learnt.structure if term.degree for name in columns)
     coding = Coding(
-        spec=learnt,
-        names=tuple(names),
-        variables=tuple(variables),
+        formula=terms,
+        learnt=learnt,
+        names=names,
+        variables=variables,
         has_intercept=len(names) < matrix.shape[1],
         factor_names=materialiser.factor_names,
         spans_intercept={
@@ -97,7 +118,59 @@ def learn_coding(terms: SimpleFormula, X: pd.DataFrame, formula: str) -> tuple[C
             for expression, factor in materialiser.factor_cache.items()
         },
     )
-    return coding, coding.without_intercept(matrix)
+    return coding, _without_intercept(matrix, learnt)
+
+
+def _plain_names(terms: SimpleFormula) -> tuple[str, ...] | None:
+    """The columns that terms are, if each but the intercept is one; else None."""
+    names = []
+    for term in terms:
+        if len(term.factors) > 1:
+            return None
+        factor = term.factors[0]
+        if factor.eval_method is Factor.EvalMethod.LOOKUP:
+            names.append(factor.expr)
+        elif term.degree:
+            return None
+    return tuple(names)
+
+
+def plain_columns(X: pd.DataFrame, names: Sequence[str]) -> list[FloatArray] | None:
+    """Columns of X, without a copy where they are floats; None if formulaic is to look at one.
+
+    That is one of another type, which may be categories, or with a missing value.
+    """
+    found = []
+    for name in names:
+        column = X[name]
+        dtype = getattr(column, "dtype", None)  # several columns of one name have none
+        if not isinstance(dtype, np.dtype) or dtype.kind not in "iuf":
+            return None
+        values = column.to_numpy(dtype=np.float64)
+        if dtype.kind == "f" and np.isnan(values).any():
+            return None
+        found.append(values)
+    return found
+
+
+def _without_intercept(matrix: FloatArray, spec: ModelSpec) -> list[FloatArray]:
+    """The columns of a model matrix but for the intercept."""
+    found: list[FloatArray] = []
+    start = 0
+    for term, _, columns in spec.structure or []:
+        if term.degree:
+            found.extend(matrix.T[start : start + len(columns)])
+        start += len(columns)
+    return found
+
+
+def _learn(
+    terms: SimpleFormula, X: pd.DataFrame, formula: str | None
+) -> tuple[_Materialiser, FloatArray]:
+    """The materialiser that has learnt the terms from some rows, and their model matrix."""
+    materialiser = _Materialiser(X)
+    spec = ModelSpec(formula=terms, na_action="raise", output="numpy")
+    return materialiser, _materialise(materialiser, spec, formula)
 
 
 class _Materialiser(PandasMaterializer):

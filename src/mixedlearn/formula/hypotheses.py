@@ -28,7 +28,7 @@ from formulaic.materializers.types import ScopedTerm
 from numpy.typing import NDArray
 
 from mixedlearn.formula.coding import Coding
-from mixedlearn.specification import Term
+from mixedlearn.specification import Term, column_terms
 
 FloatArray = NDArray[np.float64]
 
@@ -53,6 +53,8 @@ class _Column:
 
 def fixed_terms(coding: Coding) -> tuple[Term, ...]:
     """The terms of the fixed effects but for the intercept, without those that have no column."""
+    if coding.is_plain:
+        return column_terms(coding.names, coding.has_intercept)
     structure = coding.spec.structure or []
     rows = [
         (own.term, [column for scoped in own.scoped_terms for column in _columns(scoped, coding)])

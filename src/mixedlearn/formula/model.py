@@ -35,6 +35,9 @@ from mixedlearn.specification import INTERCEPT, Specification, Term, make_specif
 
 FloatArray = NDArray[np.float64]
 
+# So many entries are copied before pandas has found out whether columns lie side by side.
+COPIED_ENTRIES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class _Factor:
@@ -140,8 +143,9 @@ class CompiledFormula:
                 )
         columns: dict[str, FloatArray] = {}
         for coding in self.codings:
-            columns.update(zip(coding.names, coding.columns(X).T, strict=True))
-        return _stacked([columns[name] for name in self.names], len(X))
+            columns.update(zip(coding.names, coding.columns(X), strict=True))
+        is_plain = all(coding.is_plain for coding in self.codings)
+        return _stacked({name: columns[name] for name in self.names}, X, is_plain=is_plain)
 
     def labels(self, X: pd.DataFrame) -> list[Labels]:
         """The labels of every factor."""
@@ -266,7 +270,8 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
         factors=factors,
         terms=fixed_terms(fixed),
     )
-    return compiled, _stacked(list(columns.found.values()), len(X))
+    is_plain = len(columns.plain) == len(columns.found)
+    return compiled, _stacked(columns.found, X, is_plain=is_plain)
 
 
 class _Columns:
@@ -275,10 +280,13 @@ class _Columns:
     def __init__(self, formula: str):
         self.formula = formula
         self.found: dict[str, FloatArray] = {}
+        self.plain: set[str] = set()
 
     def add(self, terms: SimpleFormula, X: pd.DataFrame) -> Coding:
         coding, columns = learn_coding(terms, X, self.formula)
-        for name, values in zip(coding.names, columns.T, strict=True):
+        for name, values in zip(coding.names, columns, strict=True):
+            if coding.is_plain and name in self.plain:
+                continue
             if not np.array_equal(self.found.setdefault(name, values), values, equal_nan=True):
                 raise FormulaError(
                     f"Two different columns of the formula are called {name!r}: rename a column of "
@@ -286,6 +294,8 @@ class _Columns:
                     self.formula,
                     0,
                 )
+        if coding.is_plain:
+            self.plain.update(coding.names)
         return coding
 
 
@@ -348,5 +358,11 @@ def _refuse_twice(
             )
 
 
-def _stacked(columns: Sequence[FloatArray], n_rows: int) -> FloatArray:
-    return np.column_stack(columns) if columns else np.empty((n_rows, 0))
+def _stacked(columns: dict[str, FloatArray], X: pd.DataFrame, *, is_plain: bool) -> FloatArray:
+    """The columns as a matrix; as a view of X where they are its own and lie side by side."""
+    if is_plain and len(columns) * len(X) > COPIED_ENTRIES:
+        names = list(X.columns)
+        own = X.take([names.index(name) for name in columns], axis=1)
+        return own.to_numpy(dtype=np.float64)
+    # Column by column, as they come.
+    return np.array(list(columns.values())).T if columns else np.empty((len(X), 0))

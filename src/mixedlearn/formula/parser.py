@@ -6,12 +6,15 @@ with blanks in place of the rest, so that a position in a part is one in the who
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import NoReturn
 
 from mixedlearn.formula.brackets import Brackets, FormulaError
 
+# Formulas whose parts are kept: the same one is fitted again and again in a cross-validation.
+CACHED_FORMULAS = 128
 NAME = re.compile(r"\s*(?:`([^`]+)`|([^\W\d][\w.]*))\s*")
 
 
@@ -71,8 +74,11 @@ class ParsedFormula:
     random: tuple[RandomTerm, ...]
 
 
+@functools.lru_cache(maxsize=CACHED_FORMULAS)
 def parse(text: str) -> ParsedFormula:
     """Take the right-hand side of a formula apart.
+
+    What is found is frozen, so that fits can share it.
 
     Raises
     ------

@@ -23,8 +23,8 @@ def evaluate_response(text: str, X: pd.DataFrame) -> NDArray[np.float64]:
     """
     terms = read_terms(text, text, list(X.columns), ())
     coding, columns = learn_coding(terms, X, text)
-    if len(coding.terms) != 1 or columns.shape[1] != 1 or any(coding.spans_intercept.values()):
+    if len(coding.terms) != 1 or len(columns) != 1 or any(coding.spans_intercept.values()):
         raise FormulaError(
             "The response must be one numeric column, or an expression such as log(y).", text, 0
         )
-    return columns[:, 0]
+    return columns[0]

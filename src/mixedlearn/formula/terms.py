@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import difflib
+import functools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +31,8 @@ FROM_R = {
 }
 # Functions are suggested for names that are at least so similar.
 LIKELY_TYPO = 0.8
+# Parts of formulas whose terms are kept: formulaic takes longer to read one than a small fit.
+CACHED_PARTS = 256
 LOOKUP, PYTHON = Factor.EvalMethod.LOOKUP, Factor.EvalMethod.PYTHON
 
 
@@ -55,7 +58,7 @@ def read_terms(
         If it cannot be parsed, or uses what is neither a column nor a function.
     """
     try:
-        terms = Formula(part, _context={"__formulaic_variables_available__": list(others)})
+        terms = _parsed(part, tuple(others) if "." in part else ())
     except (FormulaicError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         if of_r := re.search(r"\bas\.\w+(?=\()", part):  # "as" cannot be parsed as Python
             message = f"{of_r[0]!r} is no known function. {_instead(of_r[0])}"
@@ -70,6 +73,12 @@ def read_terms(
         for factor in term.factors:
             _check_factor(factor, formula, names)
     return terms
+
+
+@functools.lru_cache(maxsize=CACHED_PARTS)
+def _parsed(part: str, others: tuple[str, ...]) -> Formula:
+    """What formulaic reads in a part. Fits share it, and none changes it."""
+    return Formula(part, _context={"__formulaic_variables_available__": list(others)})
 
 
 def variables_of(terms: SimpleFormula, names: Sequence[str]) -> list[str]:

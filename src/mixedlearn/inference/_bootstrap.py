@@ -17,12 +17,12 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 
-from mixedlearn.data.labels import look_up, shown
-from mixedlearn.data.responses import ResponseColumns, check_same_rows
-from mixedlearn.estimator.callbacks import run_with_progress
-from mixedlearn.estimator.validation import check_count, check_weights
+from mixedlearn.data.labels import shown
+from mixedlearn.data.responses import ResponseColumns
+from mixedlearn.data.rows import CodedRows
+from mixedlearn.data.same_rows import difference
 from mixedlearn.inference._bootstrap_result import BootstrapResult
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.refits import Refits, Refitter, make_refitter
@@ -139,7 +139,7 @@ def parametric_bootstrap(
             done.append(batch)
         return done
 
-    done = run_with_progress(estimator, "parametric_bootstrap", n_resamples, run)
+    done = view_of(estimator).with_progress("parametric_bootstrap", n_resamples, run)
     samples = np.concatenate([batch.samples for batch in done])
     return BootstrapResult(
         estimate=pd.Series(values, index=names),
@@ -189,7 +189,7 @@ class _Worker:
         """The statistic at the fit."""
         model = self.model
         if self.statistic is not None:
-            return self.statistic(self.estimator._with_model(model))
+            return self.statistic(view_of(self.estimator).with_model(model))
         return dict(zip(parameter_names(model.specification), estimates(model), strict=True))
 
     def batch(self, seeds: list[np.random.SeedSequence], names: list[str]) -> _Batch:
@@ -217,7 +217,7 @@ class _Worker:
             )
         samples = np.empty((n, len(names)))
         for number in range(n):
-            refitted = self.estimator._with_model(refits.model(number))
+            refitted = view_of(self.estimator).with_model(refits.model(number))
             own_names, samples_of_one = _named(self.statistic(refitted))
             if own_names != names:
                 raise ValueError(
@@ -237,31 +237,40 @@ def _make_worker(
     statistic: Statistic | None,
 ) -> _Worker:
     """Check that these are the rows of the fit, and prepare the resamples."""
-    columns, labels = estimator._labelled_rows(X, groups)
-    names = model.specification.factor_names
-    weights = check_weights(sample_weight, columns)
-    if weights is not None and not weights.all():
-        present = weights > 0.0
-        columns, weights = columns[present], weights[present]
-        labels = [own.rows(present) for own in labels]
-    codes = []
-    for own, levels, name in zip(labels[: len(names)], estimator._fit_levels, names, strict=True):
-        found = look_up(own, levels)
-        if (found < 0).any():
-            row = int(np.argmax(found < 0))
+    rows = view_of(estimator).rows(X, groups, sample_weight=sample_weight, needs_groups=True)
+    rows, specification = rows.present(), model.specification
+    coded = rows.coded(model.sums.levels)
+    for own, codes, name in zip(
+        rows.labels, coded.known_codes, specification.factor_names, strict=False
+    ):
+        if (codes < 0).any():
+            row = int(np.argmax(codes < 0))
             raise ValueError(
                 f"The level {shown(own.at(row))} of {name!r} was not seen in fit: pass the rows "
                 "that the model was fitted to."
             )
-        codes.append(found)
-    check_same_rows(model.products, model.specification, columns, codes, weights)
+    _check_same_rows(model, coded)
     parts = [
-        random_design(model, columns, code, k, grouped.shape[2])
-        for k, (code, grouped) in enumerate(zip(codes, model.products.grouped, strict=True))
+        random_design(model, coded.X, codes, k, m)
+        for k, (codes, m) in enumerate(zip(coded.known_codes, model.sums.n_levels, strict=True))
     ]
-    design = csr_array(hstack(parts)) if parts else csr_array((len(columns), 0))
-    refitter = make_refitter(model, ResponseColumns(model.products, columns, codes, weights))
-    return _Worker(estimator, model, refitter, design, weights, statistic)
+    design = csr_array(hstack(parts)) if parts else csr_array((len(coded.X), 0))
+    refitter = make_refitter(model, ResponseColumns(model.sums, coded))
+    return _Worker(estimator, model, refitter, design, coded.weights, statistic)
+
+
+def _check_same_rows(model: FittedModel, rows: CodedRows) -> None:
+    if len(rows.X) != model.sums.n_rows:
+        raise ValueError(
+            f"X has {len(rows.X)} rows (of positive weight), but the model was fitted to "
+            f"{model.sums.n_rows}: pass the rows of the fit."
+        )
+    names = model.specification.column_names, model.specification.factor_names
+    if difference(model.sums, rows, *names) is not None:
+        raise ValueError(
+            "X, groups and sample_weight are not those of the fit: their cross-products differ. "
+            "Pass the rows that the model was fitted to, in any order."
+        )
 
 
 def _named(value: Any) -> tuple[list[str], FloatArray]:

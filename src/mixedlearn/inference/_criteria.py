@@ -23,7 +23,7 @@ def aic(model: FittedModel) -> float:
 
 def bic(model: FittedModel) -> float:
     """Schwarz's criterion."""
-    return float(model.objective + np.log(model.products.n_rows) * n_parameters(model))
+    return float(model.objective + np.log(model.sums.n_rows) * n_parameters(model))
 
 
 def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> float:

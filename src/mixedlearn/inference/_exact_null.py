@@ -42,16 +42,13 @@ def spectrum(
     model: FittedModel, k: int, effects: Sequence[int]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Positive eigenvalues of ``Z'P_0 Z``, their multiplicities, and all eigenvalues of ``Z'Z``."""
-    products, factor = model.products, model.specification.factors[k]
-    z = list(products.z_columns[k])
-    user = np.eye(len(z))
-    user[0, 1:] = products.shift[np.array(z[1:], dtype=int) - 1]
-    user = user[:, int(not factor.random_intercept) :][:, effects]
-    turned = np.einsum("za,zbm->mab", user, products.grouped[k])
-    square = turned[:, :, z] @ user
+    sums, factor = model.sums, model.specification.factors[k]
+    user = sums.random_columns(k, factor.random_intercept)[:, effects]
+    square = sums.level_squares(k, user).transpose(2, 0, 1)
     # Rotating the columns of a level changes nothing, and makes Z'Z diagonal.
     xi, rotation = np.linalg.eigh(square)
-    cross = rotation.transpose(0, 2, 1) @ (turned @ model.fixed_basis.columns)
+    turned = sums.level_products(k, user, model.fixed_basis.columns).transpose(2, 0, 1)
+    cross = rotation.transpose(0, 2, 1) @ turned
     sizes = np.maximum(xi.ravel(), 0.0)
     mu, multiplicity = projected_spectrum(sizes, cross.reshape(len(sizes), -1))
     return mu, multiplicity, sizes

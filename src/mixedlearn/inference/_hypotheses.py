@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.engines.bases import fixed_columns
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.inference._models import as_numbers
 from mixedlearn.model.fitted import FittedModel
@@ -73,9 +72,8 @@ def _type_two(
 
 def _user_gram(model: FittedModel) -> FloatArray:
     """X'X; with an intercept, of columns shifted by constants, which changes no row but its own."""
-    specification, products = model.specification, model.products
-    columns = fixed_columns(products, specification.fixed, specification.fit_intercept)
-    return columns.T @ products.gram @ columns
+    specification, sums = model.specification, model.sums
+    return sums.products(sums.fixed_columns(specification.fixed, specification.fit_intercept))
 
 
 def _unit_root(gram: FloatArray, order: NDArray[np.intp]) -> FloatArray:
@@ -102,8 +100,7 @@ def _aliased_combinations(model: FittedModel) -> FloatArray:
     cross = gram[np.ix_(kept, left_out)] / sizes[:, None]
     null[kept] = -np.linalg.solve(scaled, cross) / sizes[:, None]
     if specification.fit_intercept:
-        shift = model.products.shift[:-1][list(specification.fixed)]
-        null[0] -= shift @ null[1:]
+        null = model.sums.unshifted(null, specification.fixed)
     return null / np.linalg.norm(null, axis=0)
 
 

@@ -30,7 +30,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.structures import CovarianceStructure, engine_structure
-from mixedlearn.engines.choose import of_factors
 from mixedlearn.engines.joint import reduce_jointly, whitening
 from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
 from mixedlearn.model.fitted import FittedModel
@@ -115,8 +114,8 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     information[:-1, :-1] = second - 2.0 * np.einsum("abii->ab", both)
     information[:-1, :-1] += np.einsum("abii->ab", products)
     information[:-1, -1] = information[-1, :-1] = first - np.einsum("aii->a", changes)
-    information[-1, -1] = model.products.n_rows - n_fixed
-    sizes = np.sqrt(np.append(np.diag(second), model.products.n_rows))
+    information[-1, -1] = model.sums.n_rows - n_fixed
+    sizes = np.sqrt(np.append(np.diag(second), model.sums.n_rows))
     covariance = 2.0 * _pseudo_inverse(information, sizes)
     excess = np.einsum("ab,abij->ij", covariance[:-1, :-1], both - products)
     identity = np.eye(n_fixed)
@@ -147,12 +146,9 @@ def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_B
         yield from _level_blocks(model, directions[0])
         return
     active = [k for k, random in enumerate(model.random_bases) if len(random.kept)]
-    products = of_factors(model.products, active)
+    sums = model.sums.of_factors(active)
     randoms = [model.random_bases[k] for k in active]
-    shapes = [
-        (len(random.kept), grouped.shape[2])
-        for random, grouped in zip(randoms, products.grouped, strict=True)
-    ]
+    shapes = [(len(random.kept), m) for random, m in zip(randoms, sums.n_levels, strict=True)]
     n_effects = sum(q * m for q, m in shapes)
     if n_effects > MOST_EFFECTS:
         raise ValueError(
@@ -160,7 +156,7 @@ def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_B
             f"effects, and this model has {n_effects:,} of them (up to {MOST_EFFECTS:,} are "
             'allowed): use ddf="satterthwaite".'
         )
-    moments = reduce_jointly(products, model.fixed_basis, randoms)
+    moments = reduce_jointly(sums, model.fixed_basis, randoms)
     columns = moments.rows[:, :n_effects, 0]
     inverse, _ = whitening(columns, shapes, [model.factors[k] for k in active])
     projected = inverse @ columns
@@ -179,7 +175,7 @@ def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_B
 
 
 def _level_blocks(model: FittedModel, directions: FloatArray) -> Iterator[_Block]:
-    moments = compress(reduce_levels(model.products, 0, model.fixed_basis, model.random_bases[0]))
+    moments = compress(reduce_levels(model.sums, 0, model.fixed_basis, model.random_bases[0]))
     q = moments.n_effects
     for levels in level_blocks(moments.rows):
         solved, _ = solve_levels(moments.rows[:, :, levels], model.factors[0])

@@ -24,14 +24,25 @@ def model_of(estimator: Any) -> FittedModel:
     NotFittedError
         Before `fit`.
     """
+    return of_the_fit(view_of(estimator).model)
+
+
+def view_of(estimator: Any) -> Any:
+    """What an estimator shows of its fit: a `mixedlearn.estimator.view.FittedView`.
+
+    Raises
+    ------
+    TypeError, NotFittedError
+        As `model_of`.
+    """
     is_class = isinstance(estimator, type)
-    if is_class or not hasattr(estimator, "_fitted_model"):
+    if is_class or not hasattr(estimator, "__mixedlearn_fitted__"):
         got = f"the class {estimator.__name__}" if is_class else type(estimator).__name__
         raise TypeError(
             f"Expected a fitted MixedLinearRegressor, got {got}: pass the last step of a Pipeline "
             "(pipeline[-1]) or the best_estimator_ of a search."
         )
-    return of_the_fit(estimator._fitted_model())
+    return estimator.__mixedlearn_fitted__()
 
 
 def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
@@ -44,6 +55,13 @@ def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
 def by_maximum_likelihood(model: FittedModel) -> FittedModel:
     """The model fitted by maximum likelihood."""
     return with_criterion(model, reml=False)
+
+
+def check_count(value: Any, name: str) -> None:
+    """Refuse what is no positive integer."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (is_integer and value >= 1):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
 def check_level(level: Any) -> float:

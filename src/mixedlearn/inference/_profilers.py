@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.choose import Problem, make_problem
 from mixedlearn.engines.constrained import (
     ConstrainedEngine,
@@ -155,18 +155,18 @@ def _other_points(
     return [*([] if near is origin else [origin]), *starts] if starts else []
 
 
-def _without(model: FittedModel, k: int, effect: int) -> tuple[CrossProducts, Specification]:
+def _without(model: FittedModel, k: int, effect: int) -> tuple[Sums, Specification]:
     """The model without a random effect; effects with a common variance go together."""
     factor = model.specification.factors[k]
     is_common = factor.structure.kind == "scalar"
     effects = set(range(len(factor.effects))) if is_common else {effect}
-    return without_effects(model.products, model.specification, k, effects)
+    return without_effects(model.sums, model.specification, k, effects)
 
 
 def _objective_without(model: FittedModel, k: int, effect: int) -> float:
     """F of the model without a random effect."""
-    products, specification = _without(model, k, effect)
-    return refit(model, products=products, specification=specification).objective
+    sums, specification = _without(model, k, effect)
+    return refit(model, sums=sums, specification=specification).objective
 
 
 def _bound_without(model: FittedModel, k: int, effect: int) -> float:
@@ -205,7 +205,7 @@ class DeviationProfiler:
             self._factor = parameter.factor
             self._random = problem.randoms[parameter.factor]
             self._row = self._random.to_user[parameter.effect]
-            n_levels = model.products.grouped[parameter.factor].shape[2]
+            n_levels = model.sums.n_levels[parameter.factor]
             noise = np.sqrt(model.noise_variance)
             natural = float(noise * np.linalg.norm(self._row) / n_levels**0.25)
             self.scale = max(value, natural)
@@ -294,7 +294,7 @@ class CorrelationProfiler:
         theta = _theta(model, self._engine)
         value = parameter_value(model, parameter)
         self.origin = ProfilePoint(value, model.objective, 0.0, theta)
-        n_levels = model.products.grouped[parameter.factor].shape[2]
+        n_levels = model.sums.n_levels[parameter.factor]
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
         self.highest = min(
@@ -393,7 +393,7 @@ class CoefProfiler:
         self._specification = without_coefs(
             model.specification, set(np.flatnonzero(aliased).tolist())
         )
-        self._products = model.products
+        self._sums = model.sums
         self._coef = int((~aliased[:coef]).sum())
         self._is_bounded = model.is_bounded
         self._problem = problem
@@ -414,11 +414,9 @@ class CoefProfiler:
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
-        products, specification = with_coef_held(
-            self._products, self._specification, self._coef, value
-        )
+        sums, specification = with_coef_held(self._sums, self._specification, self._coef, value)
         problem = make_problem(
-            products,
+            sums,
             specification,
             bound_noise=self._is_bounded,
             randoms=self._problem.randoms,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixedlearn.inference._models import model_of, normal_quantile
+from mixedlearn.inference._models import normal_quantile, view_of
 
 
 def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame:
@@ -51,10 +51,9 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     0  Batch     A  intercept     -17.6       19.6  -56.0   20.8
     1  Batch     B  intercept       0.4       19.6  -38.0   38.8
     """
-    model_of(estimator)
-    quantile = normal_quantile(level)
     # With further rows, if the random effects were updated.
-    model = estimator._fitted_model()
+    model = view_of(estimator).model
+    quantile = normal_quantile(level)
     parts = []
     for k, blups in enumerate(estimator.random_effects_.values()):
         factor = model.specification.factors[k]

@@ -119,7 +119,7 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     identity = np.eye(n_fixed)
     has_parameters = any(len(random.kept) for random in model.random_bases)
     if method in ("residual", "normal") or not has_parameters or model.fixed_basis.is_exact:
-        df = np.inf if method == "normal" else float(model.products.n_rows - n_fixed)
+        df = np.inf if method == "normal" else float(model.sums.n_rows - n_fixed)
         no_changes, none = np.empty((0, n_fixed, n_fixed)), np.empty((0, 0))
         return Uncertainty(df, False, root, model.noise_variance, identity, no_changes, none)
     if method == "kenward-roger":

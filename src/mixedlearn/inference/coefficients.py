@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mixedlearn.inference._criteria import aic, bic, n_parameters
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import model_of, view_of
 
 
 def model_matrix(estimator: Any, X: Any, groups: Any = None) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def model_matrix(estimator: Any, X: Any, groups: Any = None) -> pd.DataFrame:
     1        1.0          0.0          0.0  185.0
     """
     specification = model_of(estimator).specification
-    columns, _ = estimator._rows(X, groups)
+    columns = view_of(estimator).rows(X, groups).X
     fixed = columns[:, list(specification.fixed)]
     if specification.fit_intercept:
         fixed = np.column_stack([np.ones(len(columns)), fixed])
@@ -142,7 +142,7 @@ def information_criteria(estimator: Any) -> pd.Series:
     dtype: float64
     """
     model = model_of(estimator)
-    n_rows, n_estimated = model.products.n_rows, n_parameters(model)
+    n_rows, n_estimated = model.sums.n_rows, n_parameters(model)
     return pd.Series(
         {
             "log_likelihood": -0.5 * model.objective,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of
 from mixedlearn.inference._nested import what_is_missing
@@ -171,7 +171,7 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     One variance is tested at zero; the even mixture of chi-squared gives p = 4.0e-10.
     """
     models = [model_of(est0), model_of(est1)]
-    _check_same_data(*(model.products for model in models))
+    _check_same_data(*(model.sums for model in models))
     smaller, larger = _in_order(*models)
     is_refitted = refit and any(model.specification.reml for model in models)
     if refit:
@@ -284,20 +284,20 @@ def _criteria(model: FittedModel) -> dict[str, float]:
     }
 
 
-def _check_same_data(first: CrossProducts, second: CrossProducts) -> None:
+def _check_same_data(first: Sums, second: Sums) -> None:
     """Refuse models of different rows, as far as rows, weights and response tell."""
     if first.n_rows != second.n_rows:
         raise ValueError(
             f"The models were fitted to different data: one to {first.n_rows} rows, the other to "
             f"{second.n_rows}. Fit both to the same rows."
         )
-    total = first.gram[0, 0]
-    weights = np.array([[own.gram[0, 0], own.sum_log_weights] for own in (first, second)])
+    total = first.total_weight
+    weights = np.array([[own.total_weight, own.sum_log_weights] for own in (first, second)])
     if not np.allclose(weights[0], weights[1], rtol=SAME_DATA, atol=SAME_DATA):
         raise ValueError(
             "The models were fitted with different sample weights: fit both with the same ones."
         )
-    moments = [_response_moments(products) for products in (first, second)]
+    moments = [own.response_moments() for own in (first, second)]
     spread = np.sqrt(max(square for _, square in moments) / total)
     tolerance = SAME_DATA * (spread + abs(moments[0][0]))
     if abs(moments[0][0] - moments[1][0]) > tolerance or not np.isclose(
@@ -307,13 +307,6 @@ def _check_same_data(first: CrossProducts, second: CrossProducts) -> None:
             "The models were fitted to different responses (their means or sums of squares "
             "differ): fit both to the same y."
         )
-
-
-def _response_moments(products: CrossProducts) -> tuple[float, float]:
-    """Mean of the response and sum of squares about it."""
-    gram = products.gram
-    mean = gram[0, -1] / gram[0, 0]
-    return float(products.shift[-1] + mean), max(float(gram[-1, -1] - mean * gram[0, -1]), 0.0)
 
 
 def _in_order(first: FittedModel, second: FittedModel) -> tuple[FittedModel, FittedModel]:

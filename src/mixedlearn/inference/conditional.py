@@ -128,14 +128,14 @@ def conditional_aic(estimator: Any) -> ConditionalAIC:
     effective degrees of freedom: 29.02 + 1 for the noise
     """
     model = model_of(estimator)
-    n, noise = model.products.n_rows, model.noise_variance
+    n, noise = model.sums.n_rows, model.noise_variance
     p = len(model.fixed_effects.coef)
     if model.fixed_basis.is_exact:
         return ConditionalAIC(-np.inf, np.inf, float(p), p + 1.0)
     residual = conditional_residual_square(model)
     df = effective_df(model, residual)
     log_likelihood = -0.5 * (
-        n * np.log(2.0 * np.pi * noise) - model.products.sum_log_weights + residual / noise
+        n * np.log(2.0 * np.pi * noise) - model.sums.sum_log_weights + residual / noise
     )
     return ConditionalAIC(
         value=float(2.0 * (df + 1.0 - log_likelihood)),
@@ -146,29 +146,27 @@ def conditional_aic(estimator: Any) -> ConditionalAIC:
 
 
 def conditional_residual_square(model: FittedModel) -> float:
-    """Weighted sum of squares of the conditional residuals, from the cross-products."""
-    products, specification = model.products, model.specification
-    residual = response_without_fixed(model)
-    square = float(residual @ products.gram @ residual)
+    """Weighted sum of squares of the conditional residuals, from the sums."""
+    sums, residual = model.sums, response_without_fixed(model)
+    square = float(sums.products(residual))
     # The BLUPs of every level, as coefficients of the z columns, whose shift they take up.
-    effects = []
-    for factor, z, blups in zip(
-        specification.factors, products.z_columns, model.blups, strict=True
-    ):
-        own = np.zeros((len(z), len(blups)))
-        own[int(not factor.random_intercept) :] = blups.T
-        own[0] += products.shift[np.array(z[1:], dtype=int) - 1] @ own[1:]
-        effects.append(own)
+    effects = [
+        sums.random_columns(k, factor.random_intercept) @ blups.T
+        for k, (factor, blups) in enumerate(
+            zip(model.specification.factors, model.blups, strict=True)
+        )
+    ]
+    units = [np.eye(len(own)) for own in effects]
     for k, own in enumerate(effects):
-        grouped, own_z = products.grouped[k], list(products.z_columns[k])
-        square -= 2.0 * float(np.einsum("zm,zbm,b->", own, grouped, residual, optimize=True))
-        square += float(np.einsum("zm,zwm,wm->", own, grouped[:, own_z], own, optimize=True))
+        mixed = sums.level_products(k, units[k], residual[:, None])[:, 0]
+        square -= 2.0 * float(np.vdot(own, mixed))
+        products = sums.z_level_products(k)
+        square += float(np.einsum("zm,zwm,wm->", own, products, own, optimize=True))
         for other in range(k + 1, len(effects)):
-            crossing = products.crossings[k, other]
-            left, right = own[:, crossing.first], effects[other][:, crossing.second]
-            square += 2.0 * float(
-                np.einsum("zm,zwm,wm->", left, crossing.products, right, optimize=True)
-            )
+            first, second = sums.pairs(k, other)
+            products = sums.crossed(k, other, units[k], units[other])
+            left, right = own[:, first], effects[other][:, second]
+            square += 2.0 * float(np.einsum("zm,zwm,wm->", left, products, right, optimize=True))
     return square
 
 
@@ -180,11 +178,11 @@ def response_without_fixed(model: FittedModel) -> FloatArray:
 
 def effective_df(model: FittedModel, residual_square: float) -> float:
     """Trace of the hat matrix, from the conditional residual sum of squares."""
-    n, p = model.products.n_rows, len(model.fixed_effects.coef)
+    n, p = model.sums.n_rows, len(model.fixed_effects.coef)
     if not model.has_random_effects:
         return float(p)
     problem = make_problem(
-        model.products,
+        model.sums,
         replace(model.specification, reml=True),
         bound_noise=model.is_bounded,
     )

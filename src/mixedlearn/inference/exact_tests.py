@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.estimator.validation import check_count
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
-from mixedlearn.inference._models import model_of, with_criterion
+from mixedlearn.inference._models import check_count, model_of, with_criterion
 from mixedlearn.inference._text import lines_html, p_text
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
@@ -161,8 +160,8 @@ def exact_restricted_lrt(
     generator = make_generator(random_state)
     k, effects = _find_variance(model, factor, effect)
     model = with_criterion(model, reml=True)
-    products, specification = without_effects(model.products, model.specification, k, set(effects))
-    null = refit(model, products=products, specification=specification)
+    sums, specification = without_effects(model.sums, model.specification, k, set(effects))
+    null = refit(model, sums=sums, specification=specification)
     mu, multiplicity, _ = spectrum(model, k, effects)
     df = model.likelihood_df
     draw = NullDistribution(df, df, mu, multiplicity, mu, multiplicity, 0)
@@ -234,12 +233,12 @@ def exact_lrt(
     k, effects = _find_variance(model, None, None)
     coefs = _find_coefs(model, fixed_effects)
     model = with_criterion(model, reml=False)
-    products, specification = without_effects(
-        model.products, without_coefs(model.specification, set(coefs)), k, set(effects)
+    sums, specification = without_effects(
+        model.sums, without_coefs(model.specification, set(coefs)), k, set(effects)
     )
-    null = refit(model, products=products, specification=specification)
+    null = refit(model, sums=sums, specification=specification)
     mu, multiplicity, xi = spectrum(model, k, effects)
-    n, p = model.products.n_rows, len(model.fixed_effects.coef)
+    n, p = model.sums.n_rows, len(model.fixed_effects.coef)
     n_tested = p - len(null.fixed_effects.coef)
     sizes, counts = np.unique(xi, return_counts=True)
     draw = NullDistribution(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)

@@ -2,7 +2,7 @@
 
 All of them compare variances of an average row: of the fixed effects between rows, of each factor's
 random effects (mean over the rows of ``z'D z``), and of the noise. Means and variances over rows
-are weighted by the precision weights, and come from the cross-products.
+are weighted by the precision weights, and come from the sums.
 """
 
 from __future__ import annotations
@@ -45,16 +45,14 @@ class _Variances:
 
 
 def _variances(model: FittedModel) -> _Variances:
-    products = model.products
-    gram = products.gram
-    response = np.zeros(len(gram))
-    response[-1] = 1.0
+    sums = model.sums
+    response = sums.response(fit_intercept=True)
     random = [
         np.einsum("ab,ab->", square, covariance)
         for square, covariance in zip(column_products(model), model.covariances, strict=True)
     ]
     return _Variances(
-        fixed=float(_between_rows(gram, response - response_without_fixed(model), products.n_rows)),
+        fixed=float(sums.variance_between_rows(response - response_without_fixed(model))),
         random=np.array(random, dtype=float),
         noise=average_noise(model),
     )
@@ -62,29 +60,17 @@ def _variances(model: FittedModel) -> _Variances:
 
 def column_products(model: FittedModel) -> list[FloatArray]:
     """Means over the rows of the products of every factor's columns, shapes (q, q)."""
-    products = model.products
+    sums = model.sums
     found = []
-    for factor, z in zip(model.specification.factors, products.z_columns, strict=True):
-        user = np.eye(len(z))
-        user[0, 1:] = products.shift[np.array(z[1:], dtype=int) - 1]
-        user = user[:, int(not factor.random_intercept) :]
-        found.append(user.T @ products.gram[np.ix_(z, z)] @ user / products.gram[0, 0])
+    for k, factor in enumerate(model.specification.factors):
+        user = sums.random_columns(k, factor.random_intercept)
+        found.append(user.T @ sums.z_products(k) @ user / sums.total_weight)
     return found
 
 
 def average_noise(model: FittedModel) -> float:
     """Noise variance of a row of average weight."""
-    return float(model.noise_variance * model.products.n_rows / model.products.gram[0, 0])
-
-
-def _between_rows(gram: FloatArray, columns: FloatArray, n_rows: int) -> FloatArray:
-    """Variances of combinations of the basis columns between rows, with n - 1 below."""
-    weight = gram[0, 0]
-    mean = gram[0] @ columns / weight
-    centred = columns.copy()
-    centred[0] -= mean
-    square = np.einsum("b...,bc,c...->...", centred, gram, centred)
-    return square / weight * n_rows / max(n_rows - 1, 1)
+    return float(model.noise_variance * model.sums.n_rows / model.sums.total_weight)
 
 
 def r2(estimator: Any) -> pd.Series:
@@ -249,10 +235,10 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     Days        10.47          0.41          0.22          0.54
     """
     model = model_of(estimator)
-    products, specification = model.products, model.specification
+    specification = model.specification
     coef = np.where(model.fixed_basis.aliased, np.nan, model.coef)
     parts = _variances(model)
-    sd = np.sqrt(_between_rows(products.gram, np.eye(len(products.gram)), products.n_rows))
+    sd = np.sqrt(model.sums.variance_between_rows(np.eye(model.sums.n_basis)))
     columns = sd[1:-1][list(specification.fixed)]
     if specification.fit_intercept:
         columns = np.append(np.nan, columns)

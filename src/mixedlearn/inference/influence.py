@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.data.remainders import Remainders
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.inference._deletion import (
     Deletion,
-    Remainders,
     delete_cases,
     delete_levels,
     delete_rows,
@@ -21,7 +22,7 @@ from mixedlearn.inference._deletion import (
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._parameters import estimates, parameter_names
 from mixedlearn.inference._text import lines_html, table_html, table_text
-from mixedlearn.inference._training import TrainingRows, training_rows
+from mixedlearn.inference._training import training_rows
 from mixedlearn.inference.residuals import leverages
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.specification import plain_name
@@ -196,12 +197,13 @@ def influence(
         )
     rows = training_rows(estimator, model, X, y, groups, sample_weight)
     cases: NDArray[np.integer]
+    index: pd.Index
     if by == "row":
-        index = pd.RangeIndex(len(rows.response))
+        index = pd.RangeIndex(len(rows.X))
         cases = np.arange(len(index))
     else:
-        index = estimator._fit_levels[names.index(by)]
-        cases = rows.codes[names.index(by)]
+        index = model.sums.levels[names.index(by)]
+        cases = rows.known_codes[names.index(by)]
     components: pd.DataFrame | None = None
     if by == "row" and not refit:
         deletion, leverage, residual = delete_rows(model, rows)
@@ -232,7 +234,7 @@ def influence(
 
 def _delete(
     model: FittedModel,
-    rows: TrainingRows,
+    rows: CodedRows,
     cases: NDArray[np.integer],
     index: pd.Index,
     *,
@@ -242,7 +244,7 @@ def _delete(
     remaining = is_determined(model, rows, cases, len(index), to_spare=refit)
     if not refit and len(model.factors) == 1:
         return delete_levels(model, rows, remaining), None
-    remainders = Remainders(model, rows, cases, len(index))
+    remainders = Remainders(model.sums, rows, cases, len(index))
     if not refit:
         return delete_cases(model, remainders, remaining), None
     coef = np.full((len(index), len(model.coef)), np.nan)

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mixedlearn.estimator.validation import check_count
-from mixedlearn.inference._models import as_numbers, model_of, with_criterion
+from mixedlearn.inference._models import as_numbers, check_count, model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
 from mixedlearn.inference._profile_curve import profile_curve, profile_interval, signed_root
 from mixedlearn.inference._profilers import Profiler, make_profiler

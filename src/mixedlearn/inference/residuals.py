@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.inference._models import model_of
-from mixedlearn.inference._training import TrainingRows, training_rows
+from mixedlearn.inference._training import training_rows
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.prediction import predict_mean
-from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 
@@ -52,16 +52,16 @@ class RowLeverage:
     leverage: FloatArray
 
 
-def row_leverage(model: FittedModel, rows: TrainingRows, chunk: slice) -> RowLeverage:
+def row_leverage(model: FittedModel, rows: CodedRows, chunk: slice) -> RowLeverage:
     """Leverages of some rows."""
-    basis = rows.basis(chunk)
+    basis = model.sums.weighted_rows(rows, chunk)
     fixed = basis[:, :-1] @ model.fixed_basis.columns[:-1]
     inner, leverage = fixed.copy(), np.zeros(len(basis))
     if model.factors:
-        codes = [own[chunk] for own in rows.codes]
+        codes = [own[chunk] for own in rows.known_codes]
         z = [
-            basis[:, columns] @ random.columns
-            for columns, random in zip(model.products.z_columns, model.random_bases, strict=True)
+            model.sums.z_rows(k, basis) @ random.columns
+            for k, random in enumerate(model.random_bases)
         ]
         for own_z, own_codes, response in zip(z, codes, model.posterior.coef_response, strict=True):
             inner -= np.einsum("ri,ipr->rp", own_z, response[:, :, own_codes])
@@ -71,9 +71,9 @@ def row_leverage(model: FittedModel, rows: TrainingRows, chunk: slice) -> RowLev
     return RowLeverage(fixed, turned, leverage)
 
 
-def conditional_residuals(model: FittedModel, rows: TrainingRows) -> FloatArray:
+def conditional_residuals(model: FittedModel, rows: CodedRows) -> FloatArray:
     """Response minus fixed effects and BLUPs, shape (n,)."""
-    return rows.response - predict_mean(model, rows.design)
+    return rows.given_response - predict_mean(model, rows)
 
 
 def residuals(
@@ -146,8 +146,7 @@ def residuals(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
     rows = training_rows(estimator, model, X, y, groups, sample_weight)
     if kind == "marginal":
-        without = Design(rows.design.X, (None,) * len(rows.design.codes))
-        values = rows.response - predict_mean(model, without)
+        values = rows.given_response - predict_mean(model, rows.of_population())
     else:
         values = conditional_residuals(model, rows)
     if kind in ("scaled", "studentized"):
@@ -155,14 +154,14 @@ def residuals(
         if kind == "studentized":
             variance *= 1.0 - leverages(model, rows)
             variance[variance < NO_VARIANCE * model.noise_variance] = 0.0
-            variance[rows.weights == 0.0] = 0.0
+            variance[rows.given_weights == 0.0] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = values * np.sqrt(rows.weights / variance)
+            values = values * np.sqrt(rows.given_weights / variance)
         values[variance == 0.0] = np.nan
     return pd.Series(values, name=kind)
 
 
-def leverages(model: FittedModel, rows: TrainingRows) -> FloatArray:
+def leverages(model: FittedModel, rows: CodedRows) -> FloatArray:
     """Diagonal of the hat matrix, shape (n,)."""
     parts = [row_leverage(model, rows, chunk).leverage for chunk in rows.chunks()]
     return np.concatenate(parts)

@@ -87,14 +87,14 @@ def summarise(
     kind = "Linear mixed model" if specification.factors else "Linear model without random effects"
     likelihood = "restricted likelihood" if specification.reml else "likelihood"
     levels = ", ".join(
-        f"{factor.name} {grouped.shape[2]:,}"
-        for factor, grouped in zip(specification.factors, model.products.grouped, strict=True)
+        f"{factor.name} {m:,}"
+        for factor, m in zip(specification.factors, model.sums.n_levels, strict=True)
     )
     facts = {
         "Formula": estimator.formula_,
         "Criterion": f"-2 log {likelihood} {model.objective:.4f}",
         "AIC, BIC": f"{estimator.aic():.4f}, {estimator.bic():.4f}",
-        "Rows": f"{model.products.n_rows:,}",
+        "Rows": f"{model.sums.n_rows:,}",
         "Levels": levels or "no grouping factor",
     }
     return Summary(

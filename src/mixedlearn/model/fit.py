@@ -2,20 +2,21 @@
 
 Of the five steps, design (`design`) and cross-products (`cross_products.accumulate`) come before
 this module; here are the engine (`problem.make_problem`), the optimisation (`optimize.minimise`)
-and the fitted model, put together by `fit_products`. Every refit starts from the cross-products.
+and the fitted model, put together by `fit_sums`. Every refit starts from the cross-products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import CovarianceStructure, triangular_root
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import RandomBasis
 from mixedlearn.engines.choose import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.levels import reduce_levels
@@ -38,8 +39,8 @@ MUCH_ROUNDING = 1e-4
 REMAINDER = 1e-12
 
 
-def fit_products(
-    products: CrossProducts,
+def fit_sums(
+    sums: Sums,
     specification: Specification,
     *,
     max_iter: int,
@@ -50,7 +51,7 @@ def fit_products(
 
     Parameters
     ----------
-    products : CrossProducts
+    sums : Sums
     specification : Specification
     max_iter : int
         Most iterations of the optimiser from one start.
@@ -68,18 +69,18 @@ def fit_products(
     ValueError
         If a model with random effects has no more rows than fixed-effect columns.
     """
-    problem = make_problem(products, specification)
+    problem = make_problem(sums, specification)
     n_fixed = problem.fixed.columns.shape[1]
-    if products.n_rows <= n_fixed and specification.factors:
+    if sums.n_rows <= n_fixed and specification.factors:
         raise ValueError(
-            f"Found n_samples={products.n_rows} rows for {n_fixed} linearly independent "
+            f"Found n_samples={sums.n_rows} rows for {n_fixed} linearly independent "
             "fixed-effect columns (the intercept among them): the variances need more rows than "
             f"columns.{_largest_term(specification)} Give more rows, or name fewer columns in "
             "fixed_effects or the formula."
         )
     notes = _aliasing_notes(specification, problem)
     if problem.fixed.is_exact:
-        return _exact_fit(products, specification, problem, notes)
+        return _exact_fit(sums, specification, problem, notes)
     engine = problem.engine
     components = engine.components
     if start is not None:
@@ -90,19 +91,19 @@ def fit_products(
     noise = optimum.evaluation.fixed.noise_variance
     is_lost = not optimum.is_certified and noise < NOISE_FLOOR
     if is_lost and not (problem.is_bounded or engine.has_exact_hessian):
-        problem = make_problem(products, specification, bound_noise=True)
+        problem = make_problem(sums, specification, bound_noise=True)
         engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
         optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
     factors = components.factors_from_theta(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
-    confounded = _confounded_factors(products, problem)
+    confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
         factors, fixed_effects = _count_as_noise(
             components.structures, factors, fixed_effects, k, direction
         )
     return FittedModel(
         specification=specification,
-        products=products,
+        sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
         factors=factors,
@@ -116,8 +117,8 @@ def fit_products(
             *notes,
             *_noise_notes(problem),
             *_rounding_notes(problem, optimum.evaluation.rounding),
-            *_level_notes(specification, products, confounded),
-            *_equal_factor_notes(specification, products),
+            *_level_notes(specification, sums, confounded),
+            *_equal_factor_notes(specification, sums),
         ),
     )
 
@@ -125,7 +126,7 @@ def fit_products(
 def refit(
     model: FittedModel,
     *,
-    products: CrossProducts | None = None,
+    sums: Sums | None = None,
     specification: Specification | None = None,
     start: FloatArray | None = None,
 ) -> FittedModel:
@@ -135,15 +136,15 @@ def refit(
     ----------
     model : FittedModel
         Stays as it is.
-    products : CrossProducts, optional
+    sums : Sums, optional
         By default those of the model.
     specification : Specification, optional
         By default that of the model; ``replace(model.specification, reml=False)``, say.
     start : ndarray of shape (n_parameters,), optional
-        As for `fit_products`.
+        As for `fit_sums`.
     """
-    return fit_products(
-        model.products if products is None else products,
+    return fit_sums(
+        model.sums if sums is None else sums,
         model.specification if specification is None else specification,
         max_iter=MAX_ITER,
         tol=TOL,
@@ -199,7 +200,7 @@ def _rounding_notes(problem: Problem, rounding: float) -> tuple[str, ...]:
 
 
 def _exact_fit(
-    products: CrossProducts,
+    sums: Sums,
     specification: Specification,
     problem: Problem,
     notes: tuple[str, ...],
@@ -211,14 +212,14 @@ def _exact_fit(
     )
     return FittedModel(
         specification=specification,
-        products=products,
+        sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
         factors=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
         blups=tuple(
-            np.zeros((grouped.shape[2], factor.structure.n_effects))
-            for grouped, factor in zip(products.grouped, specification.factors, strict=True)
+            np.zeros((m, factor.structure.n_effects))
+            for m, factor in zip(sums.n_levels, specification.factors, strict=True)
         ),
         objective=-np.inf,
         n_iterations=1,
@@ -261,15 +262,12 @@ def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str
 
 
 def _level_notes(
-    specification: Specification, products: CrossProducts, confounded: dict[int, FloatArray]
+    specification: Specification, sums: Sums, confounded: dict[int, FloatArray]
 ) -> tuple[str, ...]:
     notes = []
-    for k, (factor, grouped) in enumerate(
-        zip(specification.factors, products.grouped, strict=True)
-    ):
-        n_levels = grouped.shape[2]
+    for k, (factor, n_levels) in enumerate(zip(specification.factors, sums.n_levels, strict=True)):
         if k in confounded:
-            rows = "one row" if n_levels == products.n_rows else "too few rows"
+            rows = "one row" if n_levels == sums.n_rows else "too few rows"
             notes.append(
                 f"Every level of {factor.name!r} has {rows}: the variances of its random effects "
                 "cannot be told from the noise variance, and as much as can be is counted as noise."
@@ -282,14 +280,13 @@ def _level_notes(
     return tuple(notes)
 
 
-def _equal_factor_notes(specification: Specification, products: CrossProducts) -> tuple[str, ...]:
+def _equal_factor_notes(specification: Specification, sums: Sums) -> tuple[str, ...]:
     """Factors that divide the rows alike: random effects that both have share one variance."""
     notes = []
-    for (k, other), crossing in products.crossings.items():
-        n_pairs, sizes = len(crossing.first), (products.grouped[j].shape[2] for j in (k, other))
+    for k, other in combinations(range(len(specification.factors)), 2):
         first, second = specification.factors[k], specification.factors[other]
         shared = [name for name in first.effects if name in second.effects]
-        if shared and all(n_pairs == size for size in sizes):
+        if shared and sums.is_nested(k, other) and sums.is_nested(other, k):
             notes.append(
                 f"The factors {first.name!r} and {second.name!r} divide the rows in the same way: "
                 f"the variances of {', '.join(map(repr, shared))} of the two cannot be told apart, "
@@ -298,15 +295,15 @@ def _equal_factor_notes(specification: Specification, products: CrossProducts) -
     return tuple(notes)
 
 
-def _confounded_factors(products: CrossProducts, problem: Problem) -> dict[int, FloatArray]:
+def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray]:
     """Directions in which a factor's random effects cannot be told from noise, by factor."""
     found = {}
     for k, random in enumerate(problem.randoms):
-        if products.grouped[k].shape[2] * len(random.columns) < products.n_rows:
+        if sums.n_levels[k] * len(random.columns) < sums.n_rows:
             continue
-        moments = reduce_levels(products, k, problem.fixed, random)
+        moments = reduce_levels(sums, k, problem.fixed, random)
         structure = problem.engine.components.structures[k]
-        direction = noise_direction(moments, structure, products.n_rows)
+        direction = noise_direction(moments, structure, sums.n_rows)
         if direction is not None:
             found[k] = direction
     return found

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.choose import Problem, engine_in_bases, make_problem
 from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
@@ -23,12 +24,13 @@ SINGULAR = 1e-8
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A model with its estimates. Holds cross-products, no rows.
+    """A model with its estimates. Holds sums, no rows.
 
     Attributes
     ----------
     specification : Specification
-    products : CrossProducts
+    sums : Sums
+        Of the rows of the fit, with their levels.
     fixed_basis : FixedBasis
     random_bases : tuple of RandomBasis
         One for every factor.
@@ -48,14 +50,14 @@ class FittedModel:
         Whether noise was added, to bound the likelihood.
     warnings : tuple of str
         What could not be estimated, in words.
-    observed : CrossProducts, optional
+    observed_sums : Sums, optional
         Of the rows that the random effects are predicted from, if these are more than the rows of
         the fit: their levels are those of ``blups``. The estimates and the likelihood are always
-        those of ``products``.
+        those of ``sums``.
     """
 
     specification: Specification
-    products: CrossProducts
+    sums: Sums
     fixed_basis: FixedBasis
     random_bases: tuple[RandomBasis, ...]
     factors: tuple[FloatArray, ...]
@@ -66,7 +68,17 @@ class FittedModel:
     is_certified: bool
     is_bounded: bool
     warnings: tuple[str, ...]
-    observed: CrossProducts | None = None
+    observed_sums: Sums | None = None
+
+    @property
+    def observed(self) -> Sums:
+        """The sums that the random effects are predicted from; see ``observed_sums``."""
+        return self.sums if self.observed_sums is None else self.observed_sums
+
+    @property
+    def levels(self) -> tuple[pd.Index, ...]:
+        """For every factor, the levels that ``blups`` belong to."""
+        return self.observed.levels
 
     @property
     def noise_variance(self) -> float:
@@ -79,7 +91,7 @@ class FittedModel:
     def likelihood_df(self) -> int:
         """Rows; of the restricted likelihood those less the fixed effects that are not aliased."""
         n_fixed = len(self.fixed_effects.coef) if self.specification.reml else 0
-        return self.products.n_rows - n_fixed
+        return self.sums.n_rows - n_fixed
 
     @property
     def coef(self) -> FloatArray:
@@ -133,14 +145,15 @@ class FittedModel:
         return any(bool(factor.any()) for factor in self.factors)
 
     def problem(self) -> Problem:
-        """The likelihood of the fit, made from its cross-products."""
-        return make_problem(self.products, self.specification, bound_noise=self.is_bounded)
+        """The likelihood of the fit, made from its sums."""
+        return make_problem(self.sums, self.specification, bound_noise=self.is_bounded)
 
     @cached_property
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
-        products = self.products if self.observed is None else self.observed
-        engine = engine_in_bases(products, self.specification, self.fixed_basis, self.random_bases)
+        engine = engine_in_bases(
+            self.observed, self.specification, self.fixed_basis, self.random_bases
+        )
         return engine.posterior(self.factors)
 
     def conditional_covariances(self, k: int) -> FloatArray:

@@ -16,73 +16,64 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 
-# Rows per chunk of the standard deviations, which need q (p + q) numbers for each row.
-CHUNK_ROWS = 1 << 15
 
-
-def predict_mean(model: FittedModel, design: Design) -> FloatArray:
+def predict_mean(model: FittedModel, rows: CodedRows) -> FloatArray:
     """Fixed effects plus the BLUPs of known levels, shape (n,)."""
     specification = model.specification
     coef = model.coef
     intercept = float(coef[0]) if specification.fit_intercept else 0.0
     slopes = coef[1:] if specification.fit_intercept else coef
-    if specification.fixed == tuple(range(design.X.shape[1])):
-        mean = design.X @ slopes
+    if specification.fixed == tuple(range(rows.X.shape[1])):
+        mean = rows.X @ slopes
     else:
-        mean = design.X[:, list(specification.fixed)] @ slopes
+        mean = rows.X[:, list(specification.fixed)] @ slopes
     mean += intercept
-    for factor, blups, codes in zip(specification.factors, model.blups, design.codes, strict=True):
+    for factor, blups, codes in zip(specification.factors, model.blups, rows.codes, strict=True):
         if codes is None or not blups.any():
             continue
         # Code -1, an unknown level, finds the zeros at the end.
         effects = np.vstack([blups, np.zeros(blups.shape[1])]).T
         for effect, column in zip(effects[factor.random_intercept :], factor.slopes, strict=True):
-            mean += effect[codes] * design.X[:, column]
+            mean += effect[codes] * rows.X[:, column]
         if factor.random_intercept:
             mean += effects[0][codes]
     return mean
 
 
-def predict_std(model: FittedModel, design: Design, *, of_mean: bool = False) -> FloatArray:
+def predict_std(model: FittedModel, rows: CodedRows, *, of_mean: bool = False) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
     A factor without codes counts as one of new levels. ``of_mean`` leaves out the noise and the
     effects of new levels.
     """
-    fixed, shift = model.fixed_basis, model.products.shift[:-1]
+    fixed, sums = model.fixed_basis, model.sums
     inverse_root = model.fixed_effects.inverse_root
-    n, n_factors = len(design.X), len(design.codes)
-    unknown = np.full(n, -1, dtype=np.int32)
-    codes = [unknown if own is None else own for own in design.codes]
+    codes = rows.known_codes
     posterior = model.posterior if any((own >= 0).any() for own in codes) else None
-    std = np.empty(n)
-    for start in range(0, n, CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        basis = np.column_stack([np.ones(len(design.X[rows])), design.X[rows] - shift])
+    std = np.empty(len(rows.X))
+    for chunk in rows.chunks():
+        basis = sums.basis_rows(rows.X[chunk])
         x = basis @ fixed.columns[:-1]
         variance = np.full(len(basis), 0.0 if of_mean else 1.0)
-        z = [
-            basis[:, columns] @ random.columns
-            for columns, random in zip(model.products.z_columns, model.random_bases, strict=True)
-        ]
-        own_codes = [own[rows] for own in codes]
-        for k in range(n_factors):
-            new = own_codes[k] < 0
+        z = [sums.z_rows(k, basis) @ random.columns for k, random in enumerate(model.random_bases)]
+        own_codes = [own[chunk] for own in codes]
+        for k, own in enumerate(own_codes):
+            new = own < 0
             if not of_mean:
                 spread = z[k][new] @ model.factors[k]
                 variance[new] += np.einsum("rj,rj->r", spread, spread)
             if posterior is not None:
                 known = ~new
-                response = posterior.coef_response[k][:, :, own_codes[k][known]]
+                response = posterior.coef_response[k][:, :, own[known]]
                 x[known] -= np.einsum("ri,ipr->rp", z[k][known], response)
         if posterior is not None:
             variance += posterior.variance(z, own_codes)
         leverage = x @ inverse_root
         variance += np.einsum("rj,rj->r", leverage, leverage)
-        std[rows] = np.sqrt(variance * model.noise_variance)
+        std[chunk] = np.sqrt(variance * model.noise_variance)
     return std

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.structures import CovarianceStructure, engine_structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
-from mixedlearn.data.sums import CrossProducts
-from mixedlearn.engines.bases import FixedBasis
+from mixedlearn.engines.bases import with_response
 from mixedlearn.engines.batch import BatchEvaluation, OneFactorBatch
 from mixedlearn.engines.choose import NOISE_FLOOR
 from mixedlearn.engines.levels import (
@@ -95,7 +94,10 @@ class Refitter:
     def __init__(self, model: FittedModel, rows: ResponseColumns):
         self._model = model
         self._rows = rows
-        self._trend = _trend(model)
+        specification = model.specification
+        self._trend = model.sums.shifted(
+            model.coef, specification.fixed, specification.fit_intercept
+        )
 
     def batch_size(self, n_rows: int) -> int:
         """How many responses are to come at a time."""
@@ -107,7 +109,7 @@ class Refitter:
         models = [
             refit(
                 self._model,
-                products=self._rows.products_of(sums, number, self._trend),
+                sums=self._rows.with_response(sums, number, self._trend),
                 start=self._model.theta,
             )
             for number in range(deviations.shape[1])
@@ -135,9 +137,9 @@ def make_refitter(model: FittedModel, rows: ResponseColumns) -> Refitter:
     structure = engine_structure(factor.structure, random.kept)
     if structure.n_effects == 0 or (structure.kind == "unrestricted" and not structure.mask.all()):
         return Refitter(model, rows)
-    moments = reduce_levels(model.products, 0, model.fixed_basis, random)
+    moments = reduce_levels(model.sums, 0, model.fixed_basis, random)
     # Where the levels use up all rows, random effects may be noise; see `confounding`.
-    if moments.rows.size > FEW_NUMBERS or moments.n_spanned >= model.products.n_rows:
+    if moments.rows.size > FEW_NUMBERS or moments.n_spanned >= model.sums.n_rows:
         return Refitter(model, rows)
     return OneFactorRefitter(model, rows, moments, structure)
 
@@ -185,7 +187,7 @@ class OneFactorRefitter(Refitter):
         structure: CovarianceStructure,
     ):
         super().__init__(model, rows)
-        products, fixed = model.products, model.fixed_basis
+        whole, fixed = model.sums, model.fixed_basis
         p = fixed.columns.shape[1]
         # The fixed columns of the fit are already those that stand alone; see `separate_levels`.
         squares = np.diag(moments.within)[:p]
@@ -194,11 +196,10 @@ class OneFactorRefitter(Refitter):
         self._moments = replace(moments, within=within)
         self._structure = structure
         self._start = structure.theta_from_lambda(model.factors[0])
-        z = list(products.z_columns[0])
-        _, self._to_rows = factorise_with_inverse(products.grouped[0][:, z])
+        _, self._to_rows = factorise_with_inverse(whole.z_level_products(0))
         reml = model.specification.reml
-        constant = -products.sum_log_weights + (fixed.log_det_gram if reml else 0.0)
-        self._likelihood = ProfiledLikelihood(products.n_rows, p, reml, constant)
+        constant = -whole.sum_log_weights + (fixed.log_det_gram if reml else 0.0)
+        self._likelihood = ProfiledLikelihood(whole.n_rows, p, reml, constant)
 
     def batch_size(self, n_rows: int) -> int:
         """How many responses are to come at a time."""
@@ -207,7 +208,7 @@ class OneFactorRefitter(Refitter):
     def refit(self, deviations: FloatArray) -> Refits:
         """Refit to responses whose deviations from ``X beta`` are the columns of a matrix."""
         sums = self._rows.sums(deviations)
-        projections = self._model.fixed_basis.columns[:-1].T @ sums.columns
+        projections = sums.products(self._model.fixed_basis.columns)
         batch = self._batch(sums, projections)
         ends = self._optimise(batch)
         basis = self._model.fixed_basis
@@ -232,7 +233,7 @@ class OneFactorRefitter(Refitter):
         q, total = self._moments.n_effects, self._likelihood.total
         scales = np.sqrt((sums.squares - np.square(projections).sum(axis=0)) / total)
         fixed_rows = self._moments.rows[:, q:-1]
-        inside = np.einsum("rzm,zmn->rnm", self._to_rows, sums.grouped[0])
+        inside = sums.level_products(0, self._to_rows)
         inside -= np.einsum("rpm,pn->rnm", fixed_rows, projections)
         inside /= scales[:, None]
         varies = np.append(np.diag(self._moments.within)[:-1] > 0.0, True)
@@ -286,14 +287,14 @@ class OneFactorRefitter(Refitter):
     ) -> FittedModel:
         """The model of one response."""
         model, random = self._model, self._model.random_bases[0]
-        products = self._rows.products_of(sums, number, self._trend)
-        fixed_basis = _with_response(model, products)
+        whole = self._rows.with_response(sums, number, self._trend)
+        fixed_basis = with_response(model.fixed_basis, whole, model.specification.fit_intercept)
         fixed_effects = ends.evaluation.fixed_effects(number)
         factor = batch.factors(ends.theta)[number]
         blups = conditional_means(batch.moments(number), factor, fixed_effects)
         return replace(
             model,
-            products=products,
+            sums=whole,
             fixed_basis=fixed_basis,
             factors=(factor,),
             fixed_effects=fixed_effects,
@@ -302,7 +303,7 @@ class OneFactorRefitter(Refitter):
             n_iterations=max(int(ends.n_iterations[number]), 1),
             is_certified=bool(ends.is_certified[number]),
             warnings=(),
-            observed=None,
+            observed_sums=None,
         )
 
 
@@ -338,32 +339,3 @@ def _best_of_starts(
             if other.evaluation.objective <= optimum.evaluation.objective:
                 best[number] = other
     return best
-
-
-def _trend(model: FittedModel) -> FloatArray:
-    """``X beta``, less the pilot mean of the response, in terms of the constant and the columns."""
-    specification, shift = model.specification, model.products.shift
-    trend = np.zeros(len(shift))
-    coef = model.coef
-    slopes = coef[1:] if specification.fit_intercept else coef
-    trend[[column + 1 for column in specification.fixed]] = slopes
-    intercept = coef[0] if specification.fit_intercept else 0.0
-    trend[0] = intercept + shift[list(specification.fixed)] @ slopes - shift[-1]
-    return trend
-
-
-def _with_response(model: FittedModel, products: CrossProducts) -> FixedBasis:
-    """The fixed basis of the model for the response of other cross-products; see `bases`."""
-    basis, has_intercept = model.fixed_basis, model.specification.fit_intercept
-    response = np.zeros(len(products.gram))
-    response[-1] = 1.0
-    if not has_intercept:
-        response[0] = products.shift[-1]
-    projection = basis.columns.T @ (products.gram @ response)
-    residual = response - basis.columns @ projection
-    n_residual = products.n_rows - len(projection)
-    scale = float(np.sqrt(residual @ products.gram @ residual / n_residual))
-    offset = basis.to_user @ projection
-    if has_intercept:
-        offset[0] += products.shift[-1]
-    return replace(basis, response=residual / scale, scale=scale, offset=offset)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.prediction import predict_mean
-from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 
@@ -49,10 +49,7 @@ def random_design(
 
     Rows with code -1 take no part.
     """
-    columns = list(model.products.z_columns[k])
-    slopes = [column - 1 for column in columns[1:]]
-    basis = np.column_stack([np.ones(len(X)), X[:, slopes] - model.products.shift[slopes]])
-    z = basis @ (model.random_bases[k].columns @ model.factors[k])
+    z = model.sums.z_values(k, X) @ (model.random_bases[k].columns @ model.factors[k])
     rows = np.flatnonzero(codes >= 0)
     q = z.shape[1]
     places = codes[rows, None] + n_levels * np.arange(q)
@@ -62,36 +59,33 @@ def random_design(
 
 def sample_responses(
     model: FittedModel,
-    design: Design,
+    rows: CodedRows,
     new_codes: Sequence[NDArray[np.integer]],
     n_samples: int,
     generator: np.random.Generator,
-    weights: FloatArray | None = None,
 ) -> FloatArray:
     """New responses, shape (n, n_samples).
 
     Parameters
     ----------
     model : FittedModel
-    design : Design
-        The rows; its codes tell the levels that keep their BLUPs.
+    rows : CodedRows
+        Their codes tell the levels that keep their BLUPs, their weights are positive.
     new_codes : sequence of ndarray of shape (n,), int
         For every factor, the levels that get new random effects, 0 to their number less one; -1
         elsewhere. Empty for a model without random effects.
     n_samples : int
     generator : numpy.random.Generator
-    weights : ndarray of shape (n,), optional
-        Positive precision weights.
     """
     noise = np.sqrt(model.noise_variance)
-    sampled = np.repeat(predict_mean(model, design)[:, None], n_samples, axis=1)
+    sampled = np.repeat(predict_mean(model, rows)[:, None], n_samples, axis=1)
     for k, codes in enumerate(new_codes):
         n_levels = int(codes.max(initial=-1)) + 1
-        columns = random_design(model, design.X, codes, k, n_levels)
+        columns = random_design(model, rows.X, codes, k, n_levels)
         sampled += noise * (columns @ generator.standard_normal((columns.shape[1], n_samples)))
     noises = generator.standard_normal(sampled.shape)
-    if weights is not None:
-        noises /= np.sqrt(weights)[:, None]
+    if rows.weights is not None:
+        noises /= np.sqrt(rows.weights)[:, None]
     sampled += noise * noises
     return sampled
 

@@ -11,10 +11,9 @@ import pandas as pd
 from formulaic.parser.types import Factor as FormulaFactor
 from numpy.typing import NDArray
 
-from mixedlearn.engines.elimination.chain import containing_level, is_nested
 from mixedlearn.formula import as_pandas
 from mixedlearn.formula.terms import names_in
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import view_of
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.specification import find_column
 
@@ -39,15 +38,9 @@ class Covariate:
     is_straight: bool
 
 
-def fitted_model(estimator: Any) -> FittedModel:
-    """The model of a fitted estimator, further rows of `update_random_effects` included."""
-    model_of(estimator)
-    return estimator._fitted_model()
-
-
-def covariates(estimator: Any) -> list[Covariate]:
+def covariates(view: Any) -> list[Covariate]:
     """The columns of X that have a fixed or random effect."""
-    specification, compiled = estimator._fitted_model().specification, estimator._formula
+    specification, compiled = view.model.specification, view.formula
     if compiled is None:
         return [
             Covariate(specification.names[column], False, True) for column in specification.columns
@@ -70,9 +63,9 @@ def covariates(estimator: Any) -> list[Covariate]:
     return list(found.values())
 
 
-def slope_covariates(estimator: Any, k: int) -> list[str]:
+def slope_covariates(view: Any, k: int) -> list[str]:
     """The columns of X that the random slopes of factor k are made of."""
-    specification, compiled = estimator._fitted_model().specification, estimator._formula
+    specification, compiled = view.model.specification, view.formula
     slopes = {
         specification.names[specification.columns[slope]]
         for slope in specification.factors[k].slopes
@@ -104,7 +97,7 @@ def only_covariate(estimator: Any, known: Sequence[Covariate], feature: Any, k: 
         )
     if feature is None:
         numbers = [column.name for column in known if not column.is_categorical]
-        slopes = [name for name in slope_covariates(estimator, k) if name in numbers]
+        slopes = [name for name in slope_covariates(view_of(estimator), k) if name in numbers]
         for only in (slopes, numbers, list(by_name)):
             if len(only) == 1:
                 return by_name[only[0]]
@@ -123,31 +116,29 @@ def only_covariate(estimator: Any, known: Sequence[Covariate], feature: Any, k: 
     return by_name[name]
 
 
-def covariate_frame(estimator: Any, X: Any, columns: NDArray[np.floating]) -> pd.DataFrame:
+def covariate_frame(view: Any, X: Any, columns: NDArray[np.floating]) -> pd.DataFrame:
     """The columns of X that `design_columns` needs.
 
     Parameters
     ----------
-    estimator : MixedLinearRegressor
+    view : FittedView
     X : array-like or DataFrame of shape (n, n_features)
     columns : ndarray of shape (n, k)
-        The numeric columns of X, as `FittedState._rows` gives them.
+        The numeric columns of X, as the view's `rows` have them.
     """
-    compiled = estimator._formula
+    compiled = view.formula
     if compiled is None:
-        specification = estimator._fitted_model().specification
-        names = [specification.names[column] for column in specification.columns]
-        return pd.DataFrame(columns, columns=names)
+        return pd.DataFrame(columns, columns=list(view.model.specification.column_names))
     used = [name for coding in compiled.codings for name in coding.variables]
     used += [name for factor in compiled.factors for name in factor.columns]
     return as_pandas(X)[list(dict.fromkeys(used))].reset_index(drop=True)
 
 
-def design_columns(estimator: Any, frame: pd.DataFrame) -> NDArray[np.floating]:
-    """The numeric columns of a `Design`, from the columns of `covariate_frame`."""
-    if estimator._formula is None:
+def design_columns(view: Any, frame: pd.DataFrame) -> NDArray[np.floating]:
+    """The numeric columns of rows, from the columns of `covariate_frame`."""
+    if view.formula is None:
         return frame.to_numpy(dtype=np.float64)
-    return estimator._formula.rows(frame)
+    return view.formula.rows(frame)
 
 
 def typical_rows(
@@ -216,9 +207,9 @@ def level_categories(levels: pd.Index) -> pd.Index:
     return pd.Index(levels.tolist(), tupleize_cols=False) if levels.nlevels > 1 else levels
 
 
-def group_columns(estimator: Any) -> list[tuple[str, ...]]:
+def group_columns(view: Any) -> list[tuple[str, ...]]:
     """For every factor the columns of X that hold its labels; none where they come beside X."""
-    specification, compiled = estimator._fitted_model().specification, estimator._formula
+    specification, compiled = view.model.specification, view.formula
     if compiled is not None:
         return [factor.columns for factor in compiled.factors]
     return [
@@ -229,5 +220,5 @@ def group_columns(estimator: Any) -> list[tuple[str, ...]]:
 
 def parent_codes(model: FittedModel, k: int, j: int) -> NDArray[np.int32] | None:
     """For every level of factor k the level of factor j that it is nested in; None if it is not."""
-    products = model.products if model.observed is None else model.observed
-    return containing_level(products, k, j) if is_nested(products, k, j) else None
+    sums = model.observed
+    return sums.containing_level(k, j) if sums.is_nested(k, j) else None

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.data.labels import as_labels, encode
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.model.prediction import predict_mean
 from mixedlearn.plot._inputs import (
     Covariate,
@@ -18,7 +19,6 @@ from mixedlearn.plot._inputs import (
     is_number,
     typical_rows,
 )
-from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 
@@ -31,7 +31,8 @@ class Paths:
 
     Parameters
     ----------
-    estimator : MixedLinearRegressor
+    view : FittedView
+        Of the estimator.
     frame : DataFrame
         As `covariate_frame` gives it.
     known : list of Covariate
@@ -40,9 +41,9 @@ class Paths:
     """
 
     def __init__(
-        self, estimator: Any, frame: pd.DataFrame, known: Sequence[Covariate], along: Covariate
+        self, view: Any, frame: pd.DataFrame, known: Sequence[Covariate], along: Covariate
     ):
-        self.estimator = estimator
+        self.view = view
         self.frame = frame
         self.others = [column for column in known if column.name != along.name]
         self.along = along
@@ -82,13 +83,13 @@ class Paths:
         row, grid = self._grid(present, own, n_levels)
         rows = typical_rows(self.frame, self.others, codes, n_levels).iloc[row]
         columns = design_columns(
-            self.estimator, rows.reset_index(drop=True).assign(**{self.along.name: grid})
+            self.view, rows.reset_index(drop=True).assign(**{self.along.name: grid})
         )
         of_others = tuple(
             None if other is None else constant_codes(own, other[present], n_levels)[row]
             for other in level_codes
         )
-        return row, grid, predict_mean(self.estimator._fitted_model(), Design(columns, of_others))
+        return row, grid, predict_mean(self.view.model, CodedRows(columns, of_others))
 
     def _grid(
         self, present: NDArray[np.intp], codes: NDArray[np.int32], n_levels: int

@@ -10,13 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.data.labels import encode, shown
-from mixedlearn.estimator.validation import check_response
 from mixedlearn.exceptions import did_you_mean
+from mixedlearn.inference._models import view_of
 from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
     covariate_frame,
     covariates,
-    fitted_model,
     level_categories,
     only_covariate,
 )
@@ -200,21 +199,21 @@ class GroupLinesDisplay:
         NotFittedError
             Before `fit`.
         """
-        model = fitted_model(estimator)
-        specification = model.specification
+        view = view_of(estimator)
+        specification = view.model.specification
         k = only_factor(specification, factor)
-        columns, labels = estimator._labelled_rows(X, groups)
-        response = check_response(estimator, columns, y)
+        rows = view.rows(X, groups, y, needs_groups=True)
+        labels, response = rows.labels, rows.given_response
         name = specification.factor_names[k]
         own_codes, own_levels = encode(labels[k])
         chosen = _choose_levels(own_levels, levels, name)
         place = np.full(len(own_levels), -1, dtype=np.int32)
         place[chosen] = np.arange(len(chosen))
         codes = place[own_codes]
-        known = covariates(estimator)
+        known = covariates(view)
         along = only_covariate(estimator, known, feature, k)
-        paths = Paths(estimator, covariate_frame(estimator, X, columns), known, along)
-        level_codes = estimator._codes(labels, specification.factor_names)
+        paths = Paths(view, covariate_frame(view, X, rows.X), known, along)
+        level_codes = view.codes(labels, specification.factor_names)
         row, grid, prediction = paths.of_levels(codes, len(chosen), level_codes)
         categories = level_categories(own_levels[chosen])
         lines = pd.DataFrame(

@@ -10,9 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator
 
-from mixedlearn.estimator.validation import check_count
 from mixedlearn.inference import ProfileLikelihood, confidence_intervals, profile_likelihood
-from mixedlearn.inference._models import check_level, model_of, normal_quantile
+from mixedlearn.inference._models import check_count, check_level, model_of, normal_quantile
 from mixedlearn.inference.profiles import DEFAULT_LEVEL
 from mixedlearn.plot._style import BLUE, GREY, INK, fitting, object_array, panel_axes, style
 

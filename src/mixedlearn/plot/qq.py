@@ -182,7 +182,7 @@ class QQDisplay:
         kind: Literal["noise", "random_effects"] = "noise"
         if X is None and y is None and groups is None and sample_weight is None:
             kind = "random_effects"
-            values = _standardised(estimator, model, factor, effect)
+            values = _standardised(model, factor, effect)
         else:
             if X is None or y is None:
                 raise ValueError(
@@ -280,9 +280,7 @@ def _band(n: int, level: float) -> tuple[NDArray[np.int64], FloatArray, FloatArr
     return ranks, lower, upper
 
 
-def _standardised(
-    estimator: Any, model: FittedModel, factor: Any, effect: Any
-) -> dict[str, pd.Series]:
+def _standardised(model: FittedModel, factor: Any, effect: Any) -> dict[str, pd.Series]:
     """Standardised BLUPs of the effects that are wanted, by the titles of their panels.
 
     Raises
@@ -299,7 +297,7 @@ def _standardised(
         k = specification.factor_names.index(name)
         table = pd.DataFrame(
             standardised_blups(model, k),
-            index=estimator._fit_levels[k],
+            index=model.sums.levels[k],
             columns=list(specification.factors[k].effects),
         )
         values |= {f"{own} | {name}": table[own] for own in effects}

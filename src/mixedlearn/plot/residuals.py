@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gamma
 
-from mixedlearn.estimator.validation import check_count, check_response, check_weights
 from mixedlearn.inference import residuals as residuals_of_the_fit
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.plot._style import BLUE, GREY, INK, legend_above, points_style, single_axes, style
 
 FloatArray = NDArray[np.float64]
@@ -196,11 +195,11 @@ class ResidualsDisplay:
                 )
         else:
             fitted_values = drawn if is_fitted else estimator.predict(X, groups)
-            values = check_response(estimator, fitted_values, y) - fitted_values
+            rows = view_of(estimator).rows(X, groups, y, sample_weight)
+            values = rows.given_response - fitted_values
             keep = np.ones(len(values), dtype=bool)
-            weights = check_weights(sample_weight, fitted_values)
-            if weights is not None:
-                values, keep = values * np.sqrt(weights), weights > 0.0
+            if rows.weights is not None:
+                values, keep = values * np.sqrt(rows.weights), rows.weights > 0.0
         display = cls(
             fitted_values=drawn[keep],
             residuals=values[keep],

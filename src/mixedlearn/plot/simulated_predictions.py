@@ -8,15 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.estimator.validation import is_frame
+from mixedlearn.data.rows import CodedRows, is_frame
 from mixedlearn.formula import as_pandas
-from mixedlearn.inference._models import normal_quantile
-from mixedlearn.model.fitted import FittedModel
+from mixedlearn.inference._models import normal_quantile, view_of
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
     covariates,
-    fitted_model,
     group_columns,
     level_categories,
     parent_codes,
@@ -34,7 +32,6 @@ from mixedlearn.plot._style import (
     style,
 )
 from mixedlearn.plot._text import level_text, plain_text, shortened
-from mixedlearn.specification import Design
 
 FloatArray = NDArray[np.float64]
 
@@ -178,20 +175,22 @@ class SimulatedPredictionsDisplay:
         NotFittedError
             Before `fit`.
         """
-        model = fitted_model(estimator)
+        view = view_of(estimator)
+        model = view.model
         k = only_factor(model.specification, factor)
         quantile = normal_quantile(level)
-        levels = estimator._levels[k]
+        levels = model.levels[k]
         frame, given = _case_frame(estimator, cases, k)
-        columns = group_columns(estimator)
+        columns = group_columns(view)
         n_cases, n_levels = len(frame), len(levels)
         rows = frame.iloc[np.repeat(np.arange(n_cases), n_levels)].reset_index(drop=True)
         own = np.tile(np.arange(n_levels, dtype=np.int32), n_cases)
         for part, name in enumerate(columns[k]):
             rows[name] = levels.get_level_values(part).take(own).array
-        design = _design(estimator, rows, k, own, {*given, *columns[k]})
-        mean, population = predict_mean(model, design), _population(model, design)
-        margin = quantile * predict_std(model, design, of_mean=not include_noise)
+        coded = _coded(estimator, rows, k, own, {*given, *columns[k]})
+        mean = predict_mean(model, coded)
+        population = predict_mean(model, coded.of_population())
+        margin = quantile * predict_std(model, coded, of_mean=not include_noise)
         names = np.array(_case_names(cases, frame[given]), dtype=object)
         display = cls(
             predictions=pd.DataFrame(
@@ -334,11 +333,12 @@ def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[
     ValueError
         If a column with an effect is missing, or there is no case.
     """
-    by_factor = group_columns(estimator)
+    view = view_of(estimator)
+    by_factor = group_columns(view)
     group_names = [name for columns in by_factor for name in columns]
-    needed = [column.name for column in covariates(estimator) if column.name not in by_factor[k]]
-    all_names = list(estimator._fitted_model().specification.names)
-    if estimator._formula is not None:
+    needed = [column.name for column in covariates(view) if column.name not in by_factor[k]]
+    all_names = list(view.model.specification.names)
+    if view.formula is not None:
         all_names = list(dict.fromkeys([*needed, *group_names]))
     if np.ndim(cases) != 2:
         raise ValueError(
@@ -359,7 +359,7 @@ def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[
                 f"{', '.join(map(repr, needed))}."
             )
     filled = frame[given].infer_objects()
-    for columns, levels in zip(by_factor, estimator._levels, strict=True):
+    for columns, levels in zip(by_factor, view.model.levels, strict=True):
         for part, name in enumerate(columns):
             if name not in given:
                 filled[name] = [levels.get_level_values(part)[0]] * len(frame)
@@ -405,29 +405,27 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
-def _design(
+def _coded(
     estimator: Any, rows: pd.DataFrame, k: int, own: NDArray[np.int32], given: set[str]
-) -> Design:
+) -> CodedRows:
     """The rows, with the levels of the other factors as far as they are known."""
-    model = estimator._fitted_model()
+    view = view_of(estimator)
+    model = view.model
     if not hasattr(estimator, "feature_names_in_"):
         rows = rows.set_axis(range(rows.shape[1]), axis=1)
-    columns, labels = estimator._rows(rows, None)
+    found_rows = view.rows(rows)
+    labels = found_rows.labels
     names = model.specification.factor_names
-    by_factor = group_columns(estimator)
+    by_factor = group_columns(view)
     told = [
         name for j, name in enumerate(names) if j != k and labels and given.issuperset(by_factor[j])
     ]
     codes = []
-    for j, found in enumerate(estimator._codes(labels, told)):
+    for j, found in enumerate(view.codes(labels, told)):
         if j == k:
             codes.append(own)
             continue
         found = np.full(len(own), -1, dtype=np.int32) if found is None else found
         parents = parent_codes(model, k, j)
         codes.append(found if parents is None else parents[own])
-    return Design(columns, tuple(codes))
-
-
-def _population(model: FittedModel, design: Design) -> FloatArray:
-    return predict_mean(model, Design(design.X, (None,) * len(design.codes)))
+    return CodedRows(found_rows.X, tuple(codes))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.elimination.level_pairs import TailPattern
 
 FloatArray = NDArray[np.float64]
@@ -54,45 +54,36 @@ class EliminationPlan:
         return sum(q * m for q, m in self.tail_shapes)
 
 
-def plan_elimination(products: CrossProducts, n_effects: Sequence[int]) -> EliminationPlan:
+def plan_elimination(sums: Sums, n_effects: Sequence[int]) -> EliminationPlan:
     """Choose the chain with the most random effects.
 
     Parameters
     ----------
-    products : CrossProducts
+    sums : Sums
     n_effects : sequence of int
         Effects per level, q, of every factor.
     """
-    n_levels = [grouped.shape[2] for grouped in products.grouped]
-    shapes = tuple(zip(n_effects, n_levels, strict=True))
+    shapes = tuple(zip(n_effects, sums.n_levels, strict=True))
     order = sorted(range(len(shapes)), key=lambda k: (-shapes[k][1], -shapes[k][0], k))
     # Chains that end in each factor, from the largest factor to the smallest.
     best: dict[int, tuple[int, ...]] = {}
     for position, k in enumerate(order):
         longest: tuple[int, ...] = ()
         for inner in order[:position]:
-            if is_nested(products, inner, k) and _count(best[inner], shapes) > _count(
-                longest, shapes
-            ):
+            if sums.is_nested(inner, k) and _count(best[inner], shapes) > _count(longest, shapes):
                 longest = best[inner]
         best[k] = (*longest, k)
     chain = max(best.values(), key=lambda factors: _count(factors, shapes))
     tail = tuple(k for k in order if k not in chain)
     ancestors = tuple(
-        tuple(containing_level(products, k, outer) for outer in chain[position + 1 :])
+        tuple(sums.containing_level(k, outer) for outer in chain[position + 1 :])
         for position, k in enumerate(chain)
     )
     return EliminationPlan(chain, tail, ancestors, shapes)
 
 
-def is_nested(products: CrossProducts, inner: int, outer: int) -> bool:
-    """Whether every level of one factor occurs with one level of the other."""
-    crossing = products.crossings[min(inner, outer), max(inner, outer)]
-    return len(crossing.first) == products.grouped[inner].shape[2]
-
-
 def tail_pattern(
-    products: CrossProducts, plan: EliminationPlan, k: int
+    sums: Sums, plan: EliminationPlan, k: int
 ) -> tuple[TailPattern, list[NDArray[np.intp]]]:
     """Which columns of the tail the levels of factor k occur with.
 
@@ -101,7 +92,7 @@ def tail_pattern(
     """
     levels, columns, start = [], [], 0
     for other in plan.tail:
-        own, theirs = oriented(products, k, other)
+        own, theirs = sums.pairs(k, other)
         q, m = plan.shapes[other]
         for effect in range(q):
             levels.append(own)
@@ -126,33 +117,5 @@ def tail_pattern(
     return pattern, np.split(place, np.cumsum(sizes)[:-1]) if sizes else []
 
 
-def oriented(
-    products: CrossProducts, k: int, other: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Levels of factor k and of another in the pairs that occur together."""
-    if k < other:
-        crossing = products.crossings[k, other]
-        return crossing.first, crossing.second
-    crossing = products.crossings[other, k]
-    return crossing.second, crossing.first
-
-
-def crossed(
-    products: CrossProducts, k: int, other: int, left: FloatArray, right: FloatArray
-) -> FloatArray:
-    """Products of the columns ``z left`` of factor k and ``z right`` of another, by pair."""
-    if k < other:
-        return products.crossings[k, other].turned(left, right)
-    return products.crossings[other, k].turned(right, left).transpose(1, 0, 2)
-
-
 def _count(factors: Sequence[int], shapes: Sequence[tuple[int, int]]) -> int:
     return sum(shapes[k][0] * shapes[k][1] for k in factors)
-
-
-def containing_level(products: CrossProducts, inner: int, outer: int) -> NDArray[np.int32]:
-    """For every level of a nested factor the level of the other that it occurs with."""
-    own, theirs = oriented(products, inner, outer)
-    containing = np.empty(len(own), dtype=np.int32)
-    containing[own] = theirs
-    return containing

@@ -23,14 +23,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.data.sums import CrossProducts
+from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
-from mixedlearn.engines.elimination.chain import (
-    EliminationPlan,
-    crossed,
-    oriented,
-    tail_pattern,
-)
+from mixedlearn.engines.elimination.chain import EliminationPlan, tail_pattern
 from mixedlearn.engines.elimination.level_pairs import TailPattern, TailRows
 from mixedlearn.engines.levels import (
     factorise_with_inverse,
@@ -211,7 +206,7 @@ class ReducedProducts:
 
 
 def reduce_several(
-    products: CrossProducts,
+    sums: Sums,
     plan: EliminationPlan,
     fixed: FixedBasis,
     randoms: Sequence[RandomBasis],
@@ -223,17 +218,16 @@ def reduce_several(
     Without ``rotate`` they stay as they are: what follows is for BLUPs, not for the likelihood.
     """
     first = plan.chain[0]
-    moments = reduce_levels(products, first, fixed, randoms[first])
+    moments = reduce_levels(sums, first, fixed, randoms[first])
     if rotate:
         fixed, moments = separate_levels(fixed, moments)
-    blocks = _Blocks(products, plan, randoms, np.column_stack([fixed.columns, fixed.response]))
-    patterns = [tail_pattern(products, plan, k) for k in plan.chain]
+    blocks = _Blocks(sums, plan, randoms, np.column_stack([fixed.columns, fixed.response]))
+    patterns = [tail_pattern(sums, plan, k) for k in plan.chain]
     stages = _make_stages(plan, [pattern for pattern, _ in patterns])
     q = stages[0].n_effects
 
     # Stage 0 in the bases of its levels: ``Q_i'c`` from the products of c with its z columns.
-    z_columns = list(products.z_columns[first])
-    _, to_basis = factorise_with_inverse(products.grouped[first][:, z_columns])
+    _, to_basis = factorise_with_inverse(sums.z_level_products(first))
     spread = blocks.with_z_columns()
     columns = np.concatenate(
         [
@@ -263,7 +257,7 @@ def reduce_several(
     within = Spans(columns[:, q:], tail_rows.rows)
     add_effects(effects, stages, 0, within, -1.0)
     add_data(data, stages, 0, within, data.rows, -1.0, with_gram=False)
-    square, df = within_residual(moments, products.n_rows)
+    square, df = within_residual(moments, sums.n_rows)
     return fixed, ReducedProducts(
         plan=plan,
         stages=stages,
@@ -281,7 +275,7 @@ class _Blocks:
 
     Parameters
     ----------
-    products : CrossProducts
+    sums : Sums
     plan : EliminationPlan
     randoms : sequence of RandomBasis
     basis : ndarray of shape (k + 2, p + 1)
@@ -290,25 +284,18 @@ class _Blocks:
 
     def __init__(
         self,
-        products: CrossProducts,
+        sums: Sums,
         plan: EliminationPlan,
         randoms: Sequence[RandomBasis],
         basis: FloatArray,
     ):
-        self.products, self.plan = products, plan
+        self.sums, self.plan = sums, plan
         self.columns = [random.columns for random in randoms]
-        turned = [
-            np.einsum("za,zbm->abm", columns, grouped, optimize=True)
-            for columns, grouped in zip(self.columns, products.grouped, strict=True)
-        ]
-        self.data = [np.matmul(basis.T, part) for part in turned]
-        self.squares = [
-            np.matmul(columns.T, part[:, list(z)])
-            for columns, part, z in zip(self.columns, turned, products.z_columns, strict=True)
-        ]
+        self.data = [sums.level_products(k, own, basis) for k, own in enumerate(self.columns)]
+        self.squares = [sums.level_squares(k, own) for k, own in enumerate(self.columns)]
 
     def with_z_columns(self) -> _Blocks:
-        """The same with the z columns of the cross-products for the first stage's own."""
+        """The same with the z columns of the sums for the first stage's own."""
         other = copy(self)
         first = self.plan.chain[0]
         other.columns = [
@@ -319,7 +306,7 @@ class _Blocks:
 
     def crossed(self, k: int, other: int) -> FloatArray:
         """``Z_k'Z_l`` for the pairs of levels that occur together, shape (q_k, q_l, n_pairs)."""
-        return crossed(self.products, k, other, self.columns[k], self.columns[other])
+        return self.sums.crossed(k, other, self.columns[k], self.columns[other])
 
     def above(self, s: int) -> FloatArray:
         """Products of stage s with all later stages, by level of s: shape (q, n_above, m)."""
@@ -328,7 +315,7 @@ class _Blocks:
         for other in self.plan.chain[s + 1 :]:
             values = self.crossed(k, other)
             by_level = np.empty_like(values)
-            by_level[:, :, oriented(self.products, k, other)[0]] = values
+            by_level[:, :, self.sums.pairs(k, other)[0]] = values
             parts.append(by_level)
         return np.concatenate(parts, axis=1)
 
@@ -358,7 +345,7 @@ class _Blocks:
                     result[rows, columns] = self.squares[k][a, b]
             for j, other in enumerate(self.plan.tail[i + 1 :], start=i + 1):
                 values = self.crossed(k, other)
-                own, theirs = oriented(self.products, k, other)
+                own, theirs = self.sums.pairs(k, other)
                 m_other = self.plan.shapes[other][1]
                 for a, row in enumerate(values):
                     for b, entries in enumerate(row):
@@ -410,7 +397,7 @@ def _starting_sums(blocks: _Blocks) -> StartingSums:
         overlaps[k][k] = np.einsum("am,abm->ab", inverse[k], np.square(blocks.squares[k]))
         for other in range(k + 1, len(shapes)):
             squares = np.square(blocks.crossed(k, other))
-            own, theirs = oriented(blocks.products, k, other)
+            own, theirs = blocks.sums.pairs(k, other)
             overlaps[k][other] = np.einsum("am,abm->ab", inverse[k][:, own], squares)
             overlaps[other][k] = np.einsum("bm,abm->ba", inverse[other][:, theirs], squares)
     return StartingSums(tuple(blocks.data), tuple(sizes), np.block(overlaps))

@@ -1,0 +1,135 @@
+"""The pass over the rows: see `sums` for what is added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+
+FloatArray = NDArray[np.float64]
+
+# Enough for a mean that is near, few enough to cost nothing.
+PILOT_ROWS = 1024
+# Big enough that Python's share is nil, small enough that a chunk stays in the cache.
+CHUNK_ENTRIES = 1 << 18
+# The basis columns of so many rows are made and multiplied while a core's own cache holds them.
+BASIS_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What one pass adds up.
+
+    Attributes
+    ----------
+    gram : ndarray of shape (k + 2, k + 2)
+    grouped : tuple of ndarray of shape (n_z, k + 2, m)
+        One for every factor.
+    """
+
+    gram: FloatArray
+    grouped: tuple[FloatArray, ...]
+
+
+def pilot_means(X: NDArray[np.floating], y: FloatArray) -> FloatArray:
+    """Means of the first rows of the columns and of the response, shape (k + 1,)."""
+    if not len(X):
+        return np.zeros(X.shape[1] + 1)
+    means = X[:PILOT_ROWS].mean(axis=0, dtype=float)
+    return np.append(means, y[:PILOT_ROWS].mean(dtype=float))
+
+
+def add_up(
+    X: NDArray[np.floating],
+    y: FloatArray,
+    codes: Sequence[NDArray[np.integer]],
+    n_levels: Sequence[int],
+    z_columns: Sequence[tuple[int, ...]],
+    weights: FloatArray | None,
+    shift: FloatArray,
+    chunk_rows: int | None = None,
+) -> Totals:
+    """Add up the products of the basis columns, over all rows and by level.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, k)
+    y : ndarray of shape (n,)
+    codes : sequence of ndarray of shape (n,), int
+        For every factor, the level of each row, 0 to m - 1.
+    n_levels : sequence of int
+        For every factor, the number of levels, m.
+    z_columns : sequence of tuple of int
+        For every factor, the basis columns with random effects.
+    weights : ndarray of shape (n,) or None
+    shift : ndarray of shape (k + 1,)
+    chunk_rows : int, optional
+        Rows per chunk; by default what keeps memory low and the cache warm.
+    """
+    n, k = X.shape
+    if chunk_rows is None:
+        scattered = [0 if _is_sorted(c) else m for c, m in zip(codes, n_levels, strict=True)]
+        chunk_rows = _chunk_rows(n, k + 2, max(scattered, default=0))
+    gram = np.zeros((k + 2, k + 2))
+    totals = [np.zeros((len(z), m, k + 2)) for z, m in zip(z_columns, n_levels, strict=True)]
+    buffer = np.empty((min(chunk_rows, n), k + 2))
+    row_pointers = np.arange(len(buffer) + 1, dtype=np.int32)
+    root_weights = None if weights is None else np.sqrt(weights)
+    for start in range(0, n, chunk_rows):
+        rows = slice(start, min(start + chunk_rows, n))
+        basis = buffer[: rows.stop - start]
+        for part in range(0, len(basis), BASIS_ROWS):
+            filled = basis[part : part + BASIS_ROWS]
+            own = slice(start + part, start + part + len(filled))
+            filled[:, 0] = 1.0
+            np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
+            np.subtract(y[own], shift[-1], out=filled[:, -1])
+            if root_weights is not None:
+                filled *= root_weights[own, None]
+            gram += filled.T @ filled
+        for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
+            # The levels of sorted rows are few in a chunk, and the product touches no others.
+            first, last = own_codes[rows].min(), own_codes[rows].max() + 1
+            for part_total, column in zip(total, own_columns, strict=True):
+                # One entry per row: the product below is a scatter-add that needs no sort.
+                indicator = csc_array(
+                    (basis[:, column], own_codes[rows] - first, row_pointers[: len(basis) + 1]),
+                    shape=(last - first, len(basis)),
+                )
+                part_total[first:last] += indicator @ basis
+    return Totals(gram, tuple(total.transpose(0, 2, 1) for total in totals))
+
+
+def check_squares(gram: FloatArray) -> None:
+    """Refuse sums that are not finite.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or its square overflows.
+    """
+    if np.isfinite(gram).all():
+        return
+    column = int(np.argmin(np.isfinite(np.diag(gram)))) - 1
+    is_response = column == len(gram) - 2
+    name = "the response" if is_response else f"the numeric column at position {column}"
+    raise ValueError(
+        f"The squares of {name} are not finite: they are too large for floating point. Divide "
+        "it by a constant."
+    )
+
+
+def _is_sorted(codes: NDArray[np.integer]) -> bool:
+    return bool((codes[1:] >= codes[:-1]).all())
+
+
+def _chunk_rows(n: int, n_columns: int, n_levels: int) -> int:
+    """Rows per chunk: cache-sized, but not few beside the levels, all of which a chunk touches.
+
+    An eighth of the rows bounds the copy when there are very many levels.
+    """
+    cached = max(CHUNK_ENTRIES // n_columns, 1)
+    return max(cached, min(n_levels // 2, n // 8))

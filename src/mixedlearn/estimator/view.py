@@ -1,0 +1,177 @@
+"""What a fitted estimator shows: its model, and how it reads further rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+
+from mixedlearn.data.labels import Labels, look_up, same_as_text, shown
+from mixedlearn.data.rows import Codes, Rows
+from mixedlearn.estimator.callbacks import run_with_progress
+from mixedlearn.estimator.validation import (
+    check_frame,
+    check_response,
+    check_weights,
+    find_labels,
+    numeric_columns,
+)
+from mixedlearn.exceptions import PopulationPredictionWarning
+from mixedlearn.formula import CompiledFormula, as_pandas
+from mixedlearn.model.fitted import FittedModel
+
+Result = TypeVar("Result")
+
+NO_RESPONSE = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """All that a prediction reads. It is replaced as a whole, so that none sees half an update.
+
+    Attributes
+    ----------
+    model : FittedModel
+    formula : CompiledFormula or None
+        What makes the columns of rows, if the model was given by a formula.
+    """
+
+    model: FittedModel
+    formula: CompiledFormula | None
+
+
+class FittedView:
+    """A fitted estimator at one moment, for the methods of the estimator, inference and plot.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+        Its parameters and the names of its columns.
+
+    Raises
+    ------
+    NotFittedError
+        Before `fit`.
+    """
+
+    def __init__(self, estimator: Any):
+        check_is_fitted(estimator)
+        self._estimator = estimator
+        fitted: Fitted = estimator._fitted
+        self.model = fitted.model
+        self.formula = fitted.formula
+
+    def rows(
+        self,
+        X: Any,
+        groups: Any = None,
+        y: Any = NO_RESPONSE,
+        sample_weight: Any = None,
+        *,
+        needs_groups: bool = False,
+    ) -> Rows:
+        """Read rows, with their labels if any came.
+
+        Raises
+        ------
+        ValueError
+            As `MixedLinearRegressor.predict`; if groups are needed and missing; if responses or
+            weights are not finite numbers, one for each row.
+        """
+        estimator, specification = self._estimator, self.model.specification
+        names = specification.factor_names
+        if self.formula is not None:
+            frame = formula_frame(X, groups)
+            columns = numeric_columns(estimator, self.formula.rows(frame), specification)
+            labels = self.formula.labels(frame)
+        else:
+            has_groups = groups is not None or estimator.n_features_in_ == 0
+            frame = check_frame(estimator, X, has_groups=has_groups, reset=False)
+            group_columns = [factor.columns for factor in specification.factors if factor.columns]
+            labels = find_labels(frame, groups, specification.names, group_columns, names or None)
+            columns = numeric_columns(estimator, frame, specification)
+        if needs_groups and names and not labels:
+            raise ValueError(
+                f"No groups were passed, but the model has the grouping factors "
+                f"{', '.join(map(repr, names))}: pass groups=... as to fit."
+            )
+        response = None if y is NO_RESPONSE else check_response(estimator, columns, y)
+        return Rows(columns, tuple(labels), response, check_weights(sample_weight, columns))
+
+    def codes(self, labels: Sequence[Labels], wanted: Sequence[str]) -> tuple[Codes | None, ...]:
+        """Levels of the rows for every factor, -1 for unknown ones; None for factors left out.
+
+        Raises
+        ------
+        ValueError
+            If a level is unknown and ``handle_unknown="error"``.
+        """
+        names = self.model.specification.factor_names
+        codes: list[Codes | None] = [None] * len(names)
+        if labels and names:
+            for k, (own, known) in enumerate(zip(labels, self.model.levels, strict=True)):
+                if names[k] in wanted:
+                    codes[k] = found = look_up(own, known)
+                    self._check_known(names[k], own, found)
+        return tuple(codes)
+
+    def _check_known(self, name: str, labels: Labels, codes: Codes) -> None:
+        if self._estimator.handle_unknown == "error" and (codes < 0).any():
+            row = int(np.argmax(codes < 0))
+            raise ValueError(
+                f"The level {shown(labels.at(row))} of {name!r} (row {row}) was not seen in fit. "
+                "Set handle_unknown='population' to predict such rows without an effect of "
+                f"{name!r}."
+            )
+
+    def warn_of_text(
+        self, labels: Sequence[Labels], codes: Sequence[Codes | None], stacklevel: int
+    ) -> None:
+        """Warn if no level of a factor is known because labels are text here and not in `fit`."""
+        for own, known, found in zip(labels, self.model.levels, codes, strict=False):
+            if found is None or (found >= 0).any():
+                continue
+            if (pair := same_as_text(own, known)) is not None:
+                label, level = map(shown, pair)
+                warnings.warn(
+                    f"All levels of {own.name!r} are new: here they are like {label}, in fit they "
+                    f"were like {level}. Labels of another type are other labels, so that rows are "
+                    f"predicted without an effect of {own.name!r}: convert the labels.",
+                    PopulationPredictionWarning,
+                    stacklevel=stacklevel + 1,
+                )
+
+    def with_model(self, model: FittedModel) -> Any:
+        """A copy of the estimator with a refit of the model to the same rows."""
+        other = copy(self._estimator)
+        other._set_fitted(Fitted(model, self.formula))
+        return other
+
+    def with_progress(
+        self, name: str, n_tasks: int, work: Callable[[Callable[[int], None]], Result]
+    ) -> Result:
+        """Do some work of many equal tasks; see `callbacks.run_with_progress`."""
+        return run_with_progress(self._estimator, name, n_tasks, work)
+
+
+def formula_frame(X: Any, groups: Any) -> pd.DataFrame:
+    """X as a data frame of which a formula can name columns."""
+    if groups is not None:
+        raise ValueError(
+            "groups were passed, but the model is given by a formula, which names the grouping "
+            "factors itself: write (1 | column) in it, and pass X with that column."
+        )
+    X = as_pandas(X)
+    if not X.columns.is_unique:
+        twice = X.columns[X.columns.duplicated()][0]
+        raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
+    if len(X) == 0:
+        check_array(np.zeros((0, 1)))
+    return X
