@@ -1,10 +1,29 @@
-"""What tests of several packages share: which cases are slow, and how many were left out."""
+"""What tests of several packages share: engines, which cases are slow, how many were left out."""
 
 from collections import Counter
 
 import pytest
 
 LEFT_OUT = pytest.StashKey[int]()
+# Up to so many random effects of several factors are one dense block.
+ENGINES = {"joint": 10**6, "elimination": 0}
+
+
+@pytest.fixture
+def use_engine(monkeypatch):
+    """Have models of several factors fitted by one of the engines from here on."""
+
+    def use(name):
+        monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", ENGINES[name])
+
+    return use
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, use_engine):
+    """Each engine for several factors in turn; a test that asks for this gets its name."""
+    use_engine(request.param)
+    return request.param
 
 
 @pytest.hookimpl(tryfirst=True)

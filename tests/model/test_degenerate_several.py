@@ -13,13 +13,13 @@ import pytest
 from scipy.optimize import minimize
 
 from mixedlearn import MixedLinearRegressor, lmer
-from mixedlearn.engines import plan
 from mixedlearn.exceptions import DegenerateModelWarning
 from reference.dense import Dense
 
 CRITERION = 2e-8
 ESTIMATES = 1e-4
-ENGINES = {"joint": 10**6, "several": 0}
+# Every test here runs with both engines for several factors.
+pytestmark = pytest.mark.usefixtures("engine")
 # Two factors of 4 and 5 levels, every pair of levels three times: 60 rows, all balanced.
 PAIRS = np.array(list(itertools.product(range(4), range(5), range(3))))
 A, B = PAIRS[:, 0], PAIRS[:, 1]
@@ -29,13 +29,6 @@ X = pd.DataFrame({"x": RNG.normal(size=N), "z": 2.0 + RNG.normal(size=N), "a": A
 NOISE = RNG.normal(size=N)
 EFFECTS_A = np.array([0.0, 2.0, -1.0, 3.0])
 EFFECTS_B = np.array([1.0, -2.0, 0.5, 4.0, 0.0])
-
-
-@pytest.fixture(params=ENGINES, autouse=True)
-def engine(request, monkeypatch):
-    """Every test here runs with both engines for several factors."""
-    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param])
-    return request.param
 
 
 def fit(X, y, sample_weight=None, **parameters):
