@@ -328,6 +328,7 @@ def test_one_factor(name, reml, weighted):
 
 
 # --- several factors -----------------------------------------------------------------------------
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize(("weighted", "reml"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("name", SEVERAL)
 def test_several_factors(name, reml, weighted):
@@ -337,6 +338,7 @@ def test_several_factors(name, reml, weighted):
     assert_all_close(several.engine.start(), joint.engine.start())
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_pairs_of_entries_that_are_not_listed(name, monkeypatch):
     case = Case(SEVERAL[name])
@@ -345,6 +347,7 @@ def test_pairs_of_entries_that_are_not_listed(name, monkeypatch):
     assert_same_engine(case, case.several(), listed, same_hessian=True)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_the_problem_chooses_by_the_number_of_effects(name, monkeypatch):
     case = Case(SEVERAL[name])
@@ -389,6 +392,7 @@ def case_of(name, reml=True):
     return Case((SEVERAL | ONE)[name], reml=reml)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("make", [Case.joint, Case.several], ids=["joint", "several"])
 @pytest.mark.parametrize("name", [*SEVERAL, *ONE])
@@ -441,6 +445,7 @@ def slopes_of(function, at):
     return np.stack(found, axis=-1)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", SEVERAL)
 def test_gradient_against_differences(name, reml):
@@ -454,6 +459,7 @@ def test_gradient_against_differences(name, reml):
                 assert_close(engine.evaluate(theta, 1).gradient, expected, DIFFERENCES)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", SEVERAL)
 def test_hessian_of_the_joint_engine_against_differences(name, reml):
@@ -465,6 +471,7 @@ def test_hessian_of_the_joint_engine_against_differences(name, reml):
         assert_close(found, expected, DIFFERENCES)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", [*SEVERAL, *ONE])
 def test_average_information_is_the_mean_of_observed_and_expected(name, reml):
