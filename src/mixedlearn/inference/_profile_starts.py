@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.engines.choose import Problem
+from mixedlearn.engines.problem import Problem
 from mixedlearn.search.starts import FEW_LEVELS
 
 FloatArray = NDArray[np.float64]
