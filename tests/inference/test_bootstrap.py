@@ -57,7 +57,7 @@ MODELS = {
     "few levels": (of(load_dyestuff), {"groups": "Batch"}, 60, True),
     "singular": (of(load_dyestuff2), {"groups": "Batch"}, 60, True),
     "weights, three effects": (synthetic, SYNTHETIC, 40, True),
-    "masked": (synthetic, SYNTHETIC | {"covariance": CHAIN_MASK}, 10, False),
+    "masked": (synthetic, SYNTHETIC | {"covariance": CHAIN_MASK}, 10, True),
     "crossed": (of(load_penicillin), {"groups": ["plate", "sample"]}, 30, False),
 }
 
