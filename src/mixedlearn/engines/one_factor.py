@@ -88,13 +88,14 @@ class OneFactorEngine(ProfiledEngine):
         self._moments = compress(moments)
         # Without levels there is one block of none.
         self._blocks = list(level_blocks(self._moments.rows)) or [slice(0)]
+        r, *_, n_columns, n_levels = self._moments.rows.shape
         super().__init__(
             VarianceComponents((structure,)),
             (moments.rows.shape[-1],),
             likelihood,
             self._moments.within,
             within_variance(moments, likelihood.n_rows),
-            self._moments.rows.size,
+            r * n_columns * n_levels,
         )
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:

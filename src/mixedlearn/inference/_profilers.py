@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +28,7 @@ from mixedlearn.engines.constrained import (
     noise_log_variance,
 )
 from mixedlearn.engines.problem import Problem, make_problem
-from mixedlearn.engines.protocol import Engine, Objective
+from mixedlearn.engines.protocol import Engine
 from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.inference._parameters import (
     Parameter,
@@ -39,7 +40,8 @@ from mixedlearn.inference._profile_starts import other_starts
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.submodels import with_coef_held, without_coefs, without_effects
-from mixedlearn.search.newton import Optimum, descend, minimise_from
+from mixedlearn.search.newton import descend, minimise_from
+from mixedlearn.search.starts import from_its_end
 
 FloatArray = NDArray[np.float64]
 
@@ -224,9 +226,8 @@ class DeviationProfiler:
         held = HeldDeviation(self._factor, self._row, value / self._unit)
         constrained = ConstrainedEngine(self._engine, self._df, held)
         start = self._start(value, near)
-        optimum = descend(constrained, start, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
-        if not optimum.is_certified:
-            optimum = _other_end(constrained, optimum)
+        search = partial(descend, constrained, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
+        optimum = from_its_end(search(start), search)
         evaluation = optimum.evaluation
         factors = self._engine.components.roots(evaluation.theta)
         tau = noise_log_variance(factors, held)
@@ -422,9 +423,8 @@ class CoefProfiler:
             self._sums, self._recipe.specification, self._coef, value
         )
         problem = make_problem(sums, self._recipe.of(specification), randoms=self._problem.randoms)
-        optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
-        if not optimum.is_certified:
-            optimum = _other_end(problem.engine, optimum)
+        search = partial(descend, problem.engine, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
+        optimum = from_its_end(search(near.theta), search)
         evaluation = optimum.evaluation
         # The derivative at this theta, where all coefficients are free: f depends on the value
         # through r2(free) + (value - coef)^2 / variance.
@@ -445,9 +445,3 @@ class CoefProfiler:
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """Points to start from, beside the one near by."""
         return _other_points(self._problem, self.origin, near, None)
-
-
-def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
-    """Where the descent got stuck, go on from where it stopped; keep the better end."""
-    again = descend(engine, optimum.evaluation.theta, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
-    return again if again.evaluation.objective <= optimum.evaluation.objective else optimum

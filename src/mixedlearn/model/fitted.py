@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.problem import Problem, engine_in_bases, make_problem
@@ -143,8 +144,7 @@ class FittedModel:
     def is_singular(self) -> bool:
         """Whether the covariance of some factor's random effects has no full rank."""
         return any(
-            len(root) < own.structure.n_effects
-            or bool((np.linalg.svd(root, compute_uv=False) < SINGULAR).any())
+            len(root) < own.structure.n_effects or bool(smallest_deviation(root) < SINGULAR)
             for root, own in zip(self.roots, self.specification.factors, strict=True)
         )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
 from mixedlearn.engines.bases import with_response
@@ -32,7 +33,6 @@ from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel
 from mixedlearn.search.batch import Ends, minimise
-from mixedlearn.search.starts import smallest_deviation
 
 FloatArray = NDArray[np.float64]
 
