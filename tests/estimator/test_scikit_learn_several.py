@@ -244,6 +244,7 @@ UNNAMED = [name for name in FORMS if "array" in name or "rows" in name or "unnam
 class TestContainers:
     """The same labels in any container give the same fit and the same predictions."""
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", FORMS)
     def test_fit(self, model, form):
         slopes, names = SLOPES, {"plot": "plot", "year": "year"}
@@ -480,6 +481,7 @@ class TestWarmStart:
         assert estimator.converged_
         assert_same_fit(estimator, cold, rtol=1e-5)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize(
         "other",
         [
@@ -534,6 +536,7 @@ class TestModelSelection:
         for (_, test), score in zip(FOLDS.split(X), by_hand(), strict=True):
             close(r2_score(Y.iloc[test], predicted[test]), score)
 
+    @pytest.mark.slow_cases(every=5)
     @pytest.mark.parametrize("labels", ["numbers", "text"])
     @pytest.mark.parametrize(
         "container", ["pandas", pytest.param("polars", marks=names_polars), "default"]

@@ -63,6 +63,7 @@ def test_standard_errors_of_residuals_are_those_of_simulated_responses():
     )
 
 
+@pytest.mark.slow_cases(every=3)
 @FILTER
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("model", MODELS)
@@ -73,6 +74,7 @@ def test_rows_left_out_at_fixed_variances_against_dense_algebra(model):
     _check_deletions(est, rows, result, [rows.index == row for row in rows.index])
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(("model", "by"), LEVELS)
 def test_levels_left_out_at_fixed_variances_against_dense_algebra(model, by):
