@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure, make_structure
+from mixedlearn.covariance.structures import REGISTRY, Structure, make_structure
 from mixedlearn.exceptions import did_you_mean
 
 INTERCEPT = "intercept"
@@ -36,7 +36,7 @@ class Factor:
         Names of the random effects of a level.
     random_intercept : bool
         Whether each level has an intercept of its own.
-    structure : CovarianceStructure
+    structure : Structure
         Structure of the covariance of a level's effects.
     """
 
@@ -45,7 +45,7 @@ class Factor:
     slopes: tuple[int, ...]
     effects: tuple[str, ...]
     random_intercept: bool
-    structure: CovarianceStructure
+    structure: Structure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,10 +271,11 @@ def _check_factor(name: str, intercept: Any, slopes: tuple[int, ...], covariance
         raise ValueError(
             f"random_intercept has the entry {intercept!r} for {name!r}: give True or False."
         )
-    if isinstance(covariance, str) and covariance not in ("full", "diagonal", "scalar"):
+    if isinstance(covariance, str) and covariance not in REGISTRY:
+        names = ", ".join(map(repr, REGISTRY))
         raise ValueError(
-            f"covariance has the entry {covariance!r} for {name!r}: give 'full', 'diagonal', "
-            "'scalar' or a mask of booleans."
+            f"covariance has the entry {covariance!r} for {name!r}: give {names} or a mask of "
+            f"booleans.{did_you_mean(covariance, list(REGISTRY))}"
         )
     if not (intercept or slopes):
         raise ValueError(
@@ -283,7 +284,7 @@ def _check_factor(name: str, intercept: Any, slopes: tuple[int, ...], covariance
         )
 
 
-def _structure(name: str, covariance: Any, effects: tuple[str, ...]) -> CovarianceStructure:
+def _structure(name: str, covariance: Any, effects: tuple[str, ...]) -> Structure:
     try:
         return make_structure(covariance, effects)
     except ValueError as error:

@@ -97,7 +97,7 @@ def criterion(sums, specification, seed):
             zip(problem.randoms, specification.factors, strict=True)
         )
     ]
-    theta = problem.engine.components.theta_from_covariances([own @ own.T for own in factors])
+    theta = problem.engine.components.theta_of([own @ own.T for own in factors])
     return problem.engine.evaluate(theta, 0).objective
 
 

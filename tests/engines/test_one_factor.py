@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.covariance.structures import engine_structure, make_structure, triangular_chart
+from mixedlearn.covariance.charts import triangular_chart
+from mixedlearn.covariance.structures import make_structure
+from mixedlearn.covariance.structures.pattern import Pattern, Unrestricted
 from mixedlearn.engines import levels, one_factor
 from mixedlearn.engines.bases import RandomBasis, fixed_basis, random_basis
 from mixedlearn.engines.levels import no_levels, reduce_levels
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
-from mixedlearn.search.newton import trust_region_step
+from mixedlearn.search.local_model import trust_region_step
 from reference.brute_force import criterion
 from reference.numbered import sums_of
 
@@ -117,14 +119,14 @@ def points(structure, seed=0):
     regular = rng.standard_normal(k)
     yield regular
     yield 30.0 * rng.standard_normal(k)
-    zero_column = structure.lambda_from_theta(rng.standard_normal(k))
-    if structure.kind != "scalar" and structure.n_effects > 1:
+    zero_column = structure.root(rng.standard_normal(k))
+    if isinstance(structure, Pattern) and structure.n_effects > 1:
         for column in range(structure.n_effects):
             gone = structure.parameter[:, column]
             theta = regular.copy()
             theta[gone[gone >= 0]] = 0.0
             yield theta
-        if structure.kind == "unrestricted":
+        if isinstance(structure, Unrestricted):
             yield np.outer(zero_column[:, 0], zero_column[0]).ravel()  # rank one, no column zero
     yield np.zeros(k)
 
@@ -157,10 +159,10 @@ def assert_close(found, expected, share):
 @pytest.mark.parametrize(("q", "kind"), STRUCTURES)
 def test_objective_gradient_and_hessian(q, kind, free, reml, weighted):
     case = Case(q, kind, reml=reml, weighted=weighted)
-    structure = case.user if free == "chart" else engine_structure(case.user, np.arange(q))
+    structure = case.user if free == "chart" else case.user.in_engine(np.arange(q))
     engine = case.engine(structure)
     for theta in points(structure):
-        factor = structure.lambda_from_theta(theta)
+        factor = structure.root(theta)
         found = engine.evaluate(theta, 2)
         np.testing.assert_array_equal(found.theta, theta)
         assert found.objective == pytest.approx(case.criterion(factor), abs=OBJECTIVE)
@@ -203,7 +205,7 @@ def test_without_random_effects_the_objective_is_that_of_least_squares(reml, wei
 def test_gradient_by_D(q, reml):
     """Against brute force at D + t E; at D = 0, where only t > 0 exists, by extrapolation."""
     case = Case(q, "full", reml=reml, weighted=True)
-    structure = engine_structure(case.user, np.arange(q))
+    structure = case.user.in_engine(np.arange(q))
     engine = case.engine(structure)
     rng = np.random.default_rng(0)
     root = rng.standard_normal((q, q)) + 2.0 * np.eye(q)
@@ -231,7 +233,7 @@ def test_gradient_by_D(q, reml):
 @pytest.mark.parametrize(("q", "kind"), [(1, "full"), (2, "full"), (2, "diagonal"), (3, "chain")])
 def test_levels_with_the_same_rows_are_merged_without_a_trace(q, kind, reml, monkeypatch):
     case = Case(q, kind, reml=reml, weighted=False, balanced=True, m=60)
-    structure = engine_structure(case.user, np.arange(q))
+    structure = case.user.in_engine(np.arange(q))
     monkeypatch.setattr(levels, "WORTH_MERGING", 0)
     merged = case.engine(structure)
     monkeypatch.setattr(one_factor, "compress", lambda moments: moments)
@@ -240,7 +242,7 @@ def test_levels_with_the_same_rows_are_merged_without_a_trace(q, kind, reml, mon
     for theta in points(structure):
         a, b = merged.evaluate(theta, 2), separate.evaluate(theta, 2)
         assert a.objective == pytest.approx(b.objective, abs=OBJECTIVE)
-        factor = structure.lambda_from_theta(theta)
+        factor = structure.root(theta)
         assert a.objective == pytest.approx(case.criterion(factor), abs=OBJECTIVE)
         assert_close(a.gradient, b.gradient, 1e-10)
         assert_close(a.hessian, b.hessian, 1e-10)
@@ -288,7 +290,7 @@ def test_triangular_chart(which, rank, spread, seed):
     q, kind = which
     structure = structure_of(q, kind)
     rng = np.random.default_rng(seed)
-    factor = structure.lambda_from_theta(rng.standard_normal(structure.n_parameters))
+    factor = structure.root(rng.standard_normal(structure.n_parameters))
     factor = 10.0 ** rng.uniform(-spread, spread, (q, 1)) * factor
     factor[:, structure.order[rank:]] = 0.0
     turn = np.linalg.qr(rng.standard_normal((q, q)))[0]
@@ -323,7 +325,7 @@ def test_a_triangular_factor_needs_no_rotation():
 def positive_theta(structure, rng):
     """A theta whose Lambda has positive diagonals."""
     theta = rng.standard_normal(structure.n_parameters)
-    diagonal = structure.parameter.diagonal()
+    diagonal = structure.parameter.diagonal() if isinstance(structure, Pattern) else [0]
     theta[diagonal] = np.abs(theta[diagonal]) + 0.1
     return theta
 
@@ -335,20 +337,20 @@ def test_theta_lambda_covariance_and_back(which, seed):
     structure = structure_of(q, kind)
     rng = np.random.default_rng(seed)
     theta = positive_theta(structure, rng)
-    factor = structure.lambda_from_theta(theta)
+    factor = structure.root(theta)
     covariance = factor @ factor.T
     assert factor.shape == (q, q)
     assert not covariance[~structure.mask].any()
     options = {"rtol": 1e-9, "atol": 1e-9}
-    np.testing.assert_allclose(structure.theta_from_lambda(factor), theta, rtol=1e-15)
-    np.testing.assert_allclose(structure.theta_from_covariance(covariance), theta, **options)
+    np.testing.assert_allclose(structure.theta_of_root(factor), theta, **options)
+    np.testing.assert_allclose(structure.theta_of(covariance), theta, **options)
     root = factor
     if kind not in ("diagonal", "scalar"):
         root = factor @ np.linalg.qr(rng.standard_normal((q, q)))[0]
-    np.testing.assert_allclose(structure.theta_from_root(root), theta, **options)
+    np.testing.assert_allclose(structure.theta_of_root(root), theta, **options)
     signs = np.where(rng.uniform(size=q) < 0.5, -1.0, 1.0)
     if kind != "scalar":
-        np.testing.assert_allclose(structure.theta_from_lambda(factor * signs), theta, rtol=1e-15)
+        np.testing.assert_allclose(structure.theta_of_root(factor * signs), theta, **options)
     expected = {"full": q * (q + 1) // 2, "diagonal": q, "scalar": 1}
     free = int(np.tril(structure.mask).sum())
     assert structure.n_parameters == expected.get(kind, free)
@@ -363,17 +365,17 @@ def test_theta_lambda_covariance_and_back(which, seed):
 def test_a_singular_covariance_comes_back(which, zeros, seed):
     q, kind = which
     structure = structure_of(q, kind)
-    factor = structure.lambda_from_theta(positive_theta(structure, np.random.default_rng(seed)))
+    factor = structure.root(positive_theta(structure, np.random.default_rng(seed)))
     factor[:, [j for j in zeros if j < q]] = 0.0
     covariance = factor @ factor.T
-    theta = structure.theta_from_covariance(covariance)
-    again = structure.lambda_from_theta(theta)
+    theta = structure.theta_of(covariance)
+    again = structure.root(theta)
     np.testing.assert_allclose(again @ again.T, covariance, atol=1e-9)
     assert not (again @ again.T)[~structure.mask].any()
 
 
 def test_theta_is_the_lower_triangle_by_columns():
-    factor = structure_of(3, "full").lambda_from_theta(np.arange(1.0, 7.0))
+    factor = structure_of(3, "full").root(np.arange(1.0, 7.0))
     assert factor.tolist() == [[1.0, 0.0, 0.0], [2.0, 4.0, 0.0], [3.0, 5.0, 6.0]]
 
 

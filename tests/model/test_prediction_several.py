@@ -194,7 +194,7 @@ def test_the_standard_deviation_needs_the_covariance_between_factors(name, engin
     at = training()[0]
     codes = [at[factor].to_numpy() for factor in fit.names]
     made = choose.make_problem(fit.model._fitted.model.sums, fit.model._fitted.model.specification)
-    posterior = made.engine.posterior(fit.model._fitted.model.factors)
+    posterior = made.engine.posterior(fit.model._fitted.model.roots)
     columns = [z @ basis.to_user for z, basis in zip(fit.random(at), made.randoms, strict=True)]
     together = posterior.variance(columns, codes)
     nowhere = np.full(len(at), -1)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import BasisChanges, Structure
 from mixedlearn.data.sums import Sums
 
 FloatArray = NDArray[np.float64]
@@ -83,7 +83,7 @@ class RandomBasis:
     from_user : ndarray of shape (q*, q)
         ``D* = from_user D from_user'`` gives the same model.
     kept : ndarray of shape (q*,), int
-        The effects that stay. The column of any other is a combination of earlier ones; its
+        The effects that have a column. That of any other is a combination of earlier ones; its
         variance is zero.
     """
 
@@ -91,6 +91,11 @@ class RandomBasis:
     to_user: FloatArray
     from_user: FloatArray
     kept: NDArray[np.intp]
+
+    @property
+    def aliased(self) -> NDArray[np.bool_]:
+        """The effects whose variance is zero because of their columns, shape (q,)."""
+        return np.asarray(~self.to_user.any(axis=1))
 
 
 def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> FixedBasis:
@@ -156,14 +161,12 @@ def with_response(basis: FixedBasis, sums: Sums, fit_intercept: bool) -> FixedBa
     return replace(basis, response=residual / scale, scale=scale, offset=offset)
 
 
-def random_basis(
-    sums: Sums, k: int, random_intercept: bool, structure: CovarianceStructure
-) -> RandomBasis:
+def random_basis(sums: Sums, k: int, random_intercept: bool, structure: Structure) -> RandomBasis:
     """Scale the random columns of factor k and orthogonalise those of free covariances.
 
     A change of basis leaves the model as it is only within a block of effects whose covariances are
-    all free: the whole of a full covariance, single effects of a diagonal one. A scalar covariance
-    allows a common scale, a mask without such blocks a scale for each effect and some shifts.
+    all free: the whole of a full covariance, single effects of a diagonal one. Other structures
+    allow a common scale, or a scale for each effect, and some shifts; see `BasisChanges`.
     """
     gram = sums.z_products(k) / sums.n_levels[k]
     shift = sums.slope_shifts(k)
@@ -173,26 +176,12 @@ def random_basis(
     if random_intercept:
         negligible = np.append(0.0, negligible)
     n_z, q = user.shape
-    if structure.kind == "scalar" or not structure.has_full_blocks:
-        unshift = np.eye(q)
-        if random_intercept and structure.kind != "scalar":
-            # A slope may take up the shift if the intercept has every covariance that it has.
-            absorbed = ~(structure.mask & ~structure.mask[0]).any(axis=1)
-            absorbed[0] = False
-            unshift[0, absorbed] = -shift[absorbed[1:]]
-        columns = user @ unshift
-        sizes = np.sqrt(np.diag(columns.T @ gram @ columns))
-        if structure.kind == "scalar":
-            sizes[:] = np.sqrt(np.mean(sizes**2))
-        from_user = sizes[:, None] * np.linalg.inv(unshift)
-        kept = np.flatnonzero(sizes) if structure.kind != "scalar" else np.arange(q)
-        sizes = np.where(sizes > 0.0, sizes, 1.0)
-        return RandomBasis(
-            (columns / sizes)[:, kept], (unshift / sizes)[:, kept], from_user[kept], kept
-        )
+    changes = structure.basis_changes
+    if changes.blocks is None:
+        return _scaled_basis(user, gram, shift if random_intercept else None, changes)
     columns, to_user, from_user = np.zeros((n_z, q)), np.zeros((q, q)), np.zeros((q, q))
     is_kept = np.zeros(q, bool)
-    for block in structure.blocks():
+    for block in changes.blocks:
         start, unshift = user[:, block], np.eye(len(block))
         if random_intercept and block[0] == 0:
             # With the intercept in the block, the shift is a change of basis like any other.
@@ -202,12 +191,33 @@ def random_basis(
         own = block[kept]
         is_kept[own] = True
         columns[:, own] = start[:, kept] @ inverse_root
-        to_user[np.ix_(block, own)] = unshift[:, kept] @ inverse_root
-        from_user[np.ix_(own, block)] = columns[:, own].T @ gram @ user[:, block]
-    if structure.kind == "diagonal":
+        to_user[block[:, None], own] = unshift[:, kept] @ inverse_root
+        from_user[own[:, None], block] = columns[:, own].T @ gram @ user[:, block]
+    if 1 < q == len(changes.blocks):
         is_kept &= ~_proportional_columns(user.T @ gram @ user)
     kept = np.flatnonzero(is_kept)
     return RandomBasis(columns[:, kept], to_user[:, kept], from_user[kept], kept)
+
+
+def _scaled_basis(
+    user: FloatArray, gram: FloatArray, shift: FloatArray | None, changes: BasisChanges
+) -> RandomBasis:
+    """Scale the columns, and let the intercept, if there is one, take up the shifts that it may."""
+    q = user.shape[1]
+    unshift = np.eye(q)
+    if shift is not None:
+        unshift[0, changes.absorbs] = -shift[changes.absorbs[1:]]
+    columns = user @ unshift
+    sizes = np.sqrt(np.diag(columns.T @ gram @ columns))
+    if not changes.has_own_scales:
+        sizes[:] = np.sqrt(np.mean(sizes**2))
+    from_user = sizes[:, None] * np.linalg.inv(unshift)
+    kept = np.arange(q) if changes.keeps_all else np.flatnonzero(sizes)
+    scales = np.where(sizes > 0.0, sizes, 1.0)
+    to_user = unshift / scales
+    # An effect that only keeps its place has no variance.
+    to_user[sizes == 0.0] = 0.0
+    return RandomBasis((columns / scales)[:, kept], to_user[:, kept], from_user[kept], kept)
 
 
 def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
@@ -226,13 +236,21 @@ def _independent_columns(
     A column whose residual square falls below ``negligible`` counts as dependent as well: it
     differs from a constant by rounding error only.
     """
+    least = np.maximum(ALIAS_TOLERANCE * np.diag(gram), negligible)
+    try:
+        root = np.linalg.cholesky(gram).T
+        if (np.square(np.diag(root)) > least).all():
+            return np.arange(len(gram)), np.asarray(root)
+    except np.linalg.LinAlgError:
+        pass
+    # Not all are independent: one after the other.
     kept: list[int] = []
     root = np.zeros((len(gram), len(gram)))
     for j in range(len(gram)):
         rank = len(kept)
         column = np.linalg.solve(root[:rank, :rank].T, gram[kept, j])
         pivot = gram[j, j] - np.dot(column, column)
-        if pivot > max(ALIAS_TOLERANCE * gram[j, j], negligible[j]):
+        if pivot > least[j]:
             root[:rank, rank] = column
             root[rank, rank] = np.sqrt(pivot)
             kept.append(j)

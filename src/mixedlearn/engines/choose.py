@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import engine_structure, make_structure
+from mixedlearn.covariance.structures import make_structure
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
 from mixedlearn.engines.elimination.chain import plan_elimination
@@ -109,7 +109,7 @@ def _problem(
 ) -> Problem:
     likelihood = _likelihood(sums, specification, fixed)
     structures = tuple(
-        engine_structure(factor.structure, random.kept)
+        factor.structure.in_engine(random.kept)
         for factor, random in zip(specification.factors, randoms, strict=True)
     )
     components = VarianceComponents(structures)

@@ -24,20 +24,21 @@ where i runs over the levels of k, j over those of l, P_X = V^-1 - V^-1 X H^-1 X
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
-from mixedlearn.covariance.structures import PIVOT_TOLERANCE
+from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
+from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
-from mixedlearn.engines.levels import LevelMoments, coef_within, within_residual
+from mixedlearn.engines.levels import LevelMoments, within_variance
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
-from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.profiled import ProfiledEngine, Solution
+from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
 
@@ -96,7 +97,7 @@ def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]
 
 
 def whitening(
-    columns: FloatArray, shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray]
+    columns: FloatArray, shapes: Sequence[tuple[int, int]], roots: Sequence[FloatArray]
 ) -> tuple[FloatArray, float]:
     """``L^-1``, shape (r, r), and log|V|.
 
@@ -108,12 +109,12 @@ def whitening(
         U.
     shapes : sequence of (int, int)
         q_k and m_k.
-    factors : sequence of ndarray of shape (q_k, q_k)
+    roots : sequence of ndarray of shape (q_k, q_k)
         The Lambda_k.
     """
-    spread = _times_factors(columns, shapes, factors)
+    spread = _times_roots(columns, shapes, roots)
     identity = np.eye(len(spread))
-    if max(np.square(factor).max(initial=0.0) for factor in factors) > LARGE_VARIANCE:
+    if max(np.square(root).max(initial=0.0) for root in roots) > LARGE_VARIANCE:
         lower = np.asarray(np.linalg.qr(np.vstack([spread.T, identity]), mode="r")).T
     else:
         lower = np.linalg.cholesky(identity + spread @ spread.T)
@@ -121,21 +122,21 @@ def whitening(
     return np.linalg.inv(lower), log_det
 
 
-def _times_factors(
-    columns: FloatArray, shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray]
+def _times_roots(
+    columns: FloatArray, shapes: Sequence[tuple[int, int]], roots: Sequence[FloatArray]
 ) -> FloatArray:
     """Columns of all effects times Lambda, level by level."""
     result = np.empty_like(columns)
     start = 0
-    for factor, (q, m) in zip(factors, shapes, strict=True):
+    for root, (q, m) in zip(roots, shapes, strict=True):
         own = slice(start, start + q * m)
         part = columns[:, own].reshape(len(columns), q, m)
-        result[:, own] = np.matmul(factor.T, part).reshape(len(columns), -1)
+        result[:, own] = np.matmul(root.T, part).reshape(len(columns), -1)
         start = own.stop
     return result
 
 
-class JointEngine:
+class JointEngine(ProfiledEngine):
     """The likelihood of several factors with few levels, all in one dense block.
 
     Parameters
@@ -149,8 +150,6 @@ class JointEngine:
     likelihood : ProfiledLikelihood
     """
 
-    has_exact_hessian = True
-
     def __init__(
         self,
         moments: LevelMoments,
@@ -158,30 +157,22 @@ class JointEngine:
         n_levels: tuple[int, ...],
         likelihood: ProfiledLikelihood,
     ):
-        self.components = components
-        self.n_levels = n_levels
-        self.likelihood = likelihood
-        self._within = moments.within
-        self._columns = moments.rows[:, : moments.n_effects, 0]
-        self._data = moments.rows[:, moments.n_effects :, 0]
-        self.size = self._columns.size
-        square, df = within_residual(moments, likelihood.n_rows)
-        self.within_variance = square / df if df > 0 else 0.0
+        rows, n_effects = moments.rows[:, :, 0], moments.n_effects
+        self._columns, self._data = rows[:, :n_effects], rows[:, n_effects:]
+        super().__init__(
+            components,
+            n_levels,
+            likelihood,
+            moments.within,
+            within_variance(moments, likelihood.n_rows),
+            self._columns.size,
+        )
         self._shapes = [
             (structure.n_effects, m)
             for structure, m in zip(components.structures, n_levels, strict=True)
         ]
         bounds = np.cumsum([0, *(q * m for q, m in self._shapes)]).tolist()
         self._slices = [slice(*pair) for pair in pairwise(bounds)]
-        self._directions = components.directions()
-
-    def start(self) -> tuple[FloatArray, ...]:
-        """Variances by the method of moments, from the residuals of ordinary least squares."""
-        return self._moments_of(np.zeros(self.likelihood.n_fixed))
-
-    def start_from_within(self) -> tuple[FloatArray, ...]:
-        """Variances by moments, from the residuals of the regression within levels."""
-        return self._moments_of(coef_within(self._within))
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
         contrast = np.append(-coef, 1.0)
@@ -197,35 +188,27 @@ class JointEngine:
         inverse = np.where(sizes > 0.0, 1.0 / np.where(sizes > 0.0, sizes, 1.0), 0.0)
         weighted = inverse[:, None] * np.square(gram)
         total = float(contrast @ self._within @ contrast + data @ data)
-        variances = start_from_moments(
+        return start_from_moments(
             squares=np.array([np.square(moments[part]) @ inverse[part] for part in parts]),
             counts=np.array([np.count_nonzero(sizes[part]) for part in parts]),
             sizes=np.array([sizes[part].sum() for part in parts]),
             overlaps=np.array([[weighted[g, h].sum() for h in parts] for g in parts]),
             total=total,
             df=self.likelihood.total,
+            n_effects=[q for q, _ in self._shapes],
         )
-        bounds = np.cumsum([q for q, _ in self._shapes])[:-1]
-        return tuple(np.diag(part) for part in np.split(variances, bounds))
 
-    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
-        factors = self.components.factors_from_theta(theta)
-        likelihood = self.likelihood
-        inverse, log_det = whitening(self._columns, self._shapes, factors)
+    def _solve(self, roots: tuple[FloatArray, ...]) -> Solution:
+        """The details are ``L^-1`` and K."""
+        inverse, log_det = whitening(self._columns, self._shapes, roots)
         data = inverse @ self._data
-        try:
-            fixed = likelihood.least_squares(self._within + data.T @ data)
-        except np.linalg.LinAlgError:
-            # D so large that X'V^-1 X is singular to rounding: no point to stay at.
-            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-        objective = likelihood.objective(log_det, fixed)
-        largest = max((np.square(factor).max(initial=0.0) for factor in factors), default=0.0)
-        rounding = likelihood.rounding(objective, fixed, largest)
-        nothing = np.empty(0)
-        if order == 0:
-            return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
-        s2 = fixed.noise_variance
+        return Solution(log_det, self._within + data.T @ data, (inverse, data))
+
+    def _derivatives(
+        self, details: tuple[FloatArray, FloatArray], fixed: FixedEffects, order: int
+    ) -> tuple[tuple[FloatArray, ...], Curvature | None]:
+        inverse, data = details
+        likelihood, s2 = self.likelihood, fixed.noise_variance
         projected = inverse @ self._columns  # P
         u = projected.T @ (data[:, -1] - data[:, :-1] @ fixed.coef)
         mixed = projected.T @ (data[:, :-1] @ fixed.inverse_root)
@@ -238,19 +221,14 @@ class JointEngine:
         gradients = tuple(
             np.einsum("aibi->ab", blocks[k][k]) - score for k, score in enumerate(scores)
         )
-        arguments = (self._directions, factors, gradients)
-        gradient = theta_gradient(*arguments)
-        found = Evaluation(theta, objective, gradient, nothing, gradients, fixed, rounding)
-        if order == 1:
-            return found
+        if order < 2:
+            return gradients, None
         turned = self._turned(effects)
         residual = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
         g = np.concatenate([score.ravel() for score in scores])
         second = residual - np.outer(g, g) / likelihood.df
         second -= np.block([[_traces(block) for block in row] for row in blocks])
-        curvature = Curvature(second, tuple(-score for score in scores), residual)
-        hessian = theta_hessian(*arguments, second)
-        return replace(found, hessian=hessian, curvature=curvature)
+        return gradients, Curvature(second, tuple(-score for score in scores), residual)
 
     def _blocks(self, matrix: FloatArray) -> list[list[FloatArray]]:
         """A matrix over all effects by pairs of factors, shapes (q_k, m_k, q_l, m_l)."""
@@ -273,31 +251,31 @@ class JointEngine:
         return turned
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        inverse, _ = whitening(self._columns, self._shapes, factors)
+        inverse, _ = whitening(self._columns, self._shapes, roots)
         data = inverse @ (self._data[:, -1] - self._data[:, :-1] @ fixed.coef)
         u = (inverse @ self._columns).T @ data
         return tuple(
-            factor @ (factor.T @ u[own].reshape(shape))
-            for factor, own, shape in zip(factors, self._slices, self._shapes, strict=True)
+            root @ (root.T @ u[own].reshape(shape))
+            for root, own, shape in zip(roots, self._slices, self._shapes, strict=True)
         )
 
-    def posterior(self, factors: Sequence[FloatArray]) -> JointPosterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> JointPosterior:
         """Distribution of the random effects given the response."""
-        inverse, _ = whitening(self._columns, self._shapes, factors)
+        inverse, _ = whitening(self._columns, self._shapes, roots)
         projected = inverse @ self._columns
         mixed = projected.T @ (inverse @ self._data[:, :-1])
         response = []
-        for factor, own, (q, m) in zip(factors, self._slices, self._shapes, strict=True):
+        for root, own, (q, m) in zip(roots, self._slices, self._shapes, strict=True):
             part = mixed[own].reshape(q, m, -1).transpose(0, 2, 1)
-            response.append(np.einsum("ab,bpm->apm", factor @ factor.T, part))
-        spread = _times_factors(self._columns, self._shapes, factors)
+            response.append(np.einsum("ab,bpm->apm", root @ root.T, part))
+        spread = _times_roots(self._columns, self._shapes, roots)
         outer = np.linalg.inv(np.eye(spread.shape[1]) + spread.T @ spread).astype(float, copy=False)
-        transposed = [factor.T for factor in factors]
-        half = _times_factors(outer, self._shapes, transposed)
-        covariance = _times_factors(np.ascontiguousarray(half.T), self._shapes, transposed)
+        transposed = [root.T for root in roots]
+        half = _times_roots(outer, self._shapes, transposed)
+        covariance = _times_roots(np.ascontiguousarray(half.T), self._shapes, transposed)
         return JointPosterior(covariance, tuple(self._shapes), tuple(response))
 
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import PIVOT_TOLERANCE
+from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.protocol import FixedEffects
@@ -46,17 +47,19 @@ BLOCK_ENTRIES = 1 << 18
 class LevelMoments:
     """The data of every level, reduced to r rows each.
 
+    Several responses add their axis, ``...``, to rows and within.
+
     Attributes
     ----------
     n_effects : int
         q, the number of (engine's) random columns.
     n_spanned : int
         Number of rows that hold data: the dimensions of the levels' spans, added up.
-    rows : ndarray of shape (r, q + p + 1, m)
+    rows : ndarray of shape (r, ..., q + p + 1, m)
         ``[U_i, R_i]``: random columns, fixed columns, response.
     multiplicity : ndarray of shape (m,)
         How many levels an entry stands for in sums that only involve U_i.
-    within : ndarray of shape (p + 1, p + 1)
+    within : ndarray of shape (..., p + 1, p + 1)
         W, the cross-products outside the levels' random columns.
     """
 
@@ -174,8 +177,9 @@ def factorise_with_inverse(products: FloatArray) -> tuple[FloatArray, FloatArray
 
 def level_blocks(rows: FloatArray) -> Iterator[slice]:
     """Slices of levels, so that work arrays stay small."""
-    size = max(BLOCK_ENTRIES // max(rows.shape[0] * rows.shape[1], 1), 1)
-    for start in range(0, rows.shape[2], size):
+    n_levels = rows.shape[-1]
+    size = max(BLOCK_ENTRIES * n_levels // max(rows.size, 1), 1)
+    for start in range(0, n_levels, size):
         yield slice(start, start + size)
 
 
@@ -192,22 +196,33 @@ def separate_levels(fixed: FixedBasis, moments: LevelMoments) -> tuple[FixedBasi
     for row in rows:
         row[q:-1] = rotation.T @ row[q:-1]
     within = np.zeros_like(moments.within)
-    within[:p, :p] = np.diag(np.where(values < NO_VARIATION, 0.0, values))
-    response = np.where(values < NO_VARIATION, 0.0, rotation.T @ moments.within[:p, p])
+    varies = values >= NO_VARIATION
+    within[np.arange(p), np.arange(p)] = np.where(varies, values, 0.0)
+    response = np.where(varies, rotation.T @ moments.within[:p, p], 0.0)
     within[:p, p] = within[p, :p] = response
     within[p, p] = moments.within[p, p]
     rotated = replace(fixed, columns=fixed.columns @ rotation, to_user=fixed.to_user @ rotation)
-    return rotated, replace(moments, within=within)
+    return rotated, LevelMoments(q, moments.n_spanned, rows, moments.multiplicity, within)
 
 
-def within_residual(moments: LevelMoments, n_rows: int) -> tuple[float, int]:
-    """Residual sum of squares within levels, X's part outside the levels taken out, and its df."""
-    cross = moments.within
-    values, vectors = np.linalg.eigh(cross[:-1, :-1])
-    usable = values > NO_VARIATION
-    projection = vectors[:, usable].T @ cross[:-1, -1] / np.sqrt(values[usable])
-    square = float(cross[-1, -1] - projection @ projection)
-    return square, n_rows - moments.n_spanned - int(usable.sum())
+def within_residual(moments: LevelMoments, n_rows: int) -> tuple[Any, int]:
+    """Residual sum of squares within levels, X's part outside the levels taken out, and its df.
+
+    The fixed part of W is to be diagonal (`separate_levels`); several responses give shape (...,).
+    """
+    within = moments.within
+    sizes = within.diagonal(axis1=-2, axis2=-1)[..., :-1]
+    usable = sizes > NO_VARIATION
+    projections = np.where(usable, within[..., :-1, -1], 0.0) ** 2 / np.where(usable, sizes, 1.0)
+    n_usable = int(usable.sum(axis=-1).max(initial=0))
+    square = within[..., -1, -1] - projections.sum(axis=-1)
+    return square, n_rows - moments.n_spanned - n_usable
+
+
+def within_variance(moments: LevelMoments, n_rows: int) -> Any:
+    """Residual variance within levels, of every response; zero where no rows are left for it."""
+    square, df = within_residual(moments, n_rows)
+    return square / df if df > 0 else np.zeros_like(square)
 
 
 def compress(moments: LevelMoments) -> LevelMoments:
@@ -219,7 +234,7 @@ def compress(moments: LevelMoments) -> LevelMoments:
     """
     q, rows = moments.n_effects, moments.rows
     n_levels = rows.shape[2]
-    if rows.size < WORTH_MERGING:
+    if rows.size < WORTH_MERGING or rows.ndim > 3:
         return moments
     dimension = rows[:, q:].size // max(n_levels, 1)
     most = n_levels // (2 * max(dimension, 1))
@@ -256,77 +271,83 @@ def compress(moments: LevelMoments) -> LevelMoments:
     )
 
 
-def solve_levels(rows: FloatArray, factor: FloatArray) -> tuple[FloatArray, FloatArray]:
+def solve_levels(rows: FloatArray, root: FloatArray) -> tuple[FloatArray, FloatArray]:
     """``L_i^-1 rows_i`` and the diagonals of L_i, for ``L_i L_i' = I + U_i D U_i'``.
 
     By modified Gram-Schmidt on the rows of ``[U_i Lambda, I]``.
 
     Parameters
     ----------
-    rows : ndarray of shape (r, q + p + 1, m)
+    rows : ndarray of shape (r, ..., q + p + 1, m)
         ``[U_i, R_i]``.
-    factor : ndarray of shape (q, q)
+    root : ndarray of shape (..., q, q)
         Lambda.
 
     Returns
     -------
-    solved : ndarray of shape (r, q + p + 1, m)
-    pivots : ndarray of shape (r, m)
+    solved : ndarray of shape (r, ..., q + p + 1, m)
+    pivots : ndarray of shape (r, ..., m)
     """
-    r, q = len(rows), len(factor)
-    n_levels = rows.shape[2]
+    r, q, n_levels = len(rows), root.shape[-1], rows.shape[-1]
     # Row j of [U_i Lambda, I]: the factorisation of this, and not of its square, keeps the pivots
     # of a D that is huge and nearly singular.
-    spread = np.zeros((r, q + r, n_levels))
-    np.matmul(factor.T, rows[:, :q], out=spread[:, :q])
+    spread = np.zeros((*rows.shape[:-2], q + r, n_levels))
+    np.matmul(root.swapaxes(-1, -2), rows[..., :q, :], out=spread[..., :q, :])
     solved = np.empty_like(rows)
-    pivots = np.empty((r, n_levels))
+    pivots = np.empty((*rows.shape[:-2], n_levels))
     term = np.empty(rows.shape[1:])
     for j in range(r):
-        spread[j, q + j] = 1.0
+        own = spread[j, ..., : q + j + 1, :]
+        own[..., q + j, :] = 1.0
         total = rows[j]
         for k in range(j):
-            entry = np.einsum("km,km->m", spread[j], spread[k])
-            spread[j] -= entry * spread[k]
+            # Row k is zero beyond these columns.
+            other, shared = spread[k, ..., : q + k + 1, :], own[..., : q + k + 1, :]
+            entry = np.einsum("...km,...km->...m", shared, other)[..., None, :]
+            shared -= entry * other
             np.multiply(entry, solved[k], out=term)
             total = np.subtract(total, term, out=solved[j])
-        np.sqrt(np.einsum("km,km->m", spread[j], spread[j]), out=pivots[j])
-        inverse = 1.0 / pivots[j]
-        spread[j] *= inverse
+        np.sqrt(np.einsum("...km,...km->...m", own, own), out=pivots[j])
+        inverse = 1.0 / pivots[j][..., None, :]
+        if j + 1 < r:
+            own *= inverse
         np.multiply(total, inverse, out=solved[j])
     return solved, pivots
 
 
 def sum_over_rows(left: FloatArray, right: FloatArray) -> FloatArray:
-    """``left_i' right_i`` for every level: (r, a, m) and (r, b, m) give (a, b, m)."""
+    """``left_i' right_i`` for every level.
+
+    Arrays of shapes (r, ..., a, m) and (r, ..., b, m) give one of shape (..., a, b, m).
+    """
     if len(left) == 0:
-        return np.zeros((left.shape[1], right.shape[1], left.shape[2]))
-    total = left[0][:, None] * right[0]
+        return np.zeros((*left.shape[1:-1], right.shape[-2], left.shape[-1]))
+    total = left[0][..., :, None, :] * right[0][..., None, :, :]
     term = np.empty_like(total)
     for j in range(1, len(left)):
-        np.multiply(left[j][:, None], right[j], out=term)
+        np.multiply(left[j][..., :, None, :], right[j][..., None, :, :], out=term)
         total += term
     return total
 
 
-def conditional_means(moments: LevelMoments, factor: FloatArray, fixed: FixedEffects) -> FloatArray:
+def conditional_means(moments: LevelMoments, root: FloatArray, fixed: FixedEffects) -> FloatArray:
     """BLUPs of the engine's random effects, ``D u_i``, shape (q, m)."""
     q = moments.n_effects
     means = np.empty((q, moments.rows.shape[2]))
     for block in level_blocks(moments.rows):
         rows = moments.rows[:, :, block]
         residual = rows[:, -1:] - np.matmul(fixed.coef, rows[:, q:-1])[:, None]
-        solved, _ = solve_levels(np.concatenate([rows[:, :q], residual], axis=1), factor)
+        solved, _ = solve_levels(np.concatenate([rows[:, :q], residual], axis=1), root)
         u = sum_over_rows(solved[:, :q], solved[:, q:])[:, 0]
-        means[:, block] = factor @ (factor.T @ u)
+        means[:, block] = root @ (root.T @ u)
     return means
 
 
-def conditional_moments(moments: LevelMoments, factor: FloatArray) -> LevelPosterior:
+def conditional_moments(moments: LevelMoments, root: FloatArray) -> LevelPosterior:
     """Covariance of the engine's random effects given y, and the BLUPs' dependence on beta."""
     q = moments.n_effects
-    solved, _ = solve_levels(moments.rows, factor)
-    covariance = factor @ factor.T
+    solved, _ = solve_levels(moments.rows, root)
+    covariance = root @ root.T
     spread = np.matmul(covariance, solved[:, :q])  # P_i D
     shrunk = covariance[:, :, None] - sum_over_rows(spread, spread)
     return LevelPosterior(shrunk, (sum_over_rows(spread, solved[:, q:-1]),))

@@ -3,11 +3,14 @@
 With ``H = X'V^-1 X`` and ``r2 = (y - X beta)'V^-1 (y - X beta)``, df = n - p for REML and n for ML,
 
     f = log|V| + [log|H| if REML] + df (1 + log(2 pi s2)),      s2 = r2 / df
+
+Arrays may have leading axes, ``...``: one entry for each of several responses, and none for one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ FloatArray = NDArray[np.float64]
 NO_RESIDUAL = 1e-13
 # The objective is a sum of many terms, of which rounding error leaves this much undetermined.
 ROUNDING = 1e-14
+EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,14 @@ class ProfiledLikelihood:
         Numbers of rows and of fixed columns.
     reml : bool
         Restricted likelihood or likelihood.
-    constant : float
+    constant : float or ndarray of shape (...)
         What the objective in the user's units has more than in the engine's columns.
     """
 
     n_rows: int
     n_fixed: int
     reml: bool
-    constant: float
+    constant: Any
 
     @property
     def df(self) -> int:
@@ -52,36 +56,60 @@ class ProfiledLikelihood:
         return self.n_rows - self.n_fixed
 
     def least_squares(self, cross: FloatArray) -> FixedEffects:
-        """Generalised least squares from ``[X y]'V^-1[X y]``.
+        """Generalised least squares from ``[X y]'V^-1[X y]``, shape (..., p + 1, p + 1).
 
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            If H is singular to rounding, or nothing is left of the residuals.
+        Where H is singular to rounding, or nothing is left of the residuals, the noise variance is
+        infinite.
         """
         p = self.n_fixed
-        root = np.linalg.cholesky(cross[:p, :p])
-        inverse_root = np.linalg.inv(root).T
-        projection = inverse_root.T @ cross[:p, p]
-        residual = float(cross[p, p] - projection @ projection)
-        if not residual > NO_RESIDUAL * self.total:
-            raise np.linalg.LinAlgError("the residual sum of squares is lost in rounding")
-        return FixedEffects(inverse_root @ projection, inverse_root, residual / self.df)
+        inverse_root, is_singular = _inverse_root(cross[..., :p, :p])
+        projection = (cross[..., None, p, :p] @ inverse_root)[..., 0, :]
+        residual = cross[..., p, p] - (projection * projection).sum(axis=-1)
+        has_residual = residual > NO_RESIDUAL * self.total
+        if is_singular is not False or not has_residual.all():
+            residual = np.where(has_residual & np.logical_not(is_singular), residual, np.inf)
+        coef = (inverse_root @ projection[..., None])[..., 0]
+        return FixedEffects(coef, inverse_root, as_value(residual / self.df))
 
-    def objective(self, log_det: float, fixed: FixedEffects) -> float:
-        """The objective from log|V|."""
-        value = self.constant + log_det
-        value += self.df * (1.0 + np.log(2.0 * np.pi * fixed.noise_variance))
+    def objective(self, log_det: Any, fixed: FixedEffects) -> Any:
+        """The objective from log|V|, shape (...)."""
+        value = (
+            self.constant + log_det + self.df * (1.0 + np.log(2.0 * np.pi * fixed.noise_variance))
+        )
         if self.reml:
-            value -= 2.0 * np.log(np.diag(fixed.inverse_root)).sum()
-        return float(value)
+            diagonal = fixed.inverse_root.diagonal(axis1=-2, axis2=-1)
+            value = value - 2.0 * np.log(diagonal).sum(axis=-1)
+        return as_value(value)
 
-    def rounding(self, objective: float, fixed: FixedEffects, largest: float) -> float:
-        """How far rounding error may have moved the objective.
+    def rounding(self, objective: Any, fixed: FixedEffects, largest: Any) -> Any:
+        """How far rounding error may have moved the objective, shape (...).
 
         The residual sum of squares is a difference of sums that are as large as the total, and a
         large D separates columns by as many digits as it has itself: ``largest`` is the largest
         square of an entry of Lambda.
         """
         share = ROUNDING * (abs(objective) + self.total / fixed.noise_variance)
-        return float(share + 4.0 * np.finfo(float).eps * largest)
+        return as_value(share + 4.0 * EPSILON * largest)
+
+
+def as_value(values: Any) -> Any:
+    """An array as it is, a number as a float: numpy's own are slow, and warn of infinite ones."""
+    return values if isinstance(values, np.ndarray) and values.ndim else float(values)
+
+
+def _inverse_root(squares: FloatArray) -> tuple[FloatArray, NDArray[np.bool_] | bool]:
+    """Upper triangular roots of the inverses of matrices, and where a matrix is singular.
+
+    The root of a singular matrix is the identity.
+    """
+    try:
+        return np.linalg.inv(np.linalg.cholesky(squares)).swapaxes(-1, -2), False
+    except np.linalg.LinAlgError:
+        shape = squares.shape[:-2]
+        roots, is_singular = np.empty_like(squares), np.zeros(shape, bool)
+        for place in np.ndindex(shape):
+            try:
+                roots[place] = np.linalg.inv(np.linalg.cholesky(squares[place])).T
+            except np.linalg.LinAlgError:
+                roots[place], is_singular[place] = np.eye(squares.shape[-1]), True
+        return roots, is_singular

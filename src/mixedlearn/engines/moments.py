@@ -11,6 +11,8 @@ but for the estimation of beta: linear in the variances d_h of all groups and s2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +30,9 @@ def start_from_moments(
     overlaps: FloatArray,
     total: float,
     df: int,
-) -> FloatArray:
-    """Variances of all groups, relative to the noise variance.
+    n_effects: Sequence[int],
+) -> tuple[FloatArray, ...]:
+    """Variances of all groups, relative to the noise variance: diagonal D_k, shapes (q_k, q_k).
 
     Parameters
     ----------
@@ -45,6 +48,8 @@ def start_from_moments(
         ``e'e``.
     df : int
         Its degrees of freedom.
+    n_effects : sequence of int
+        q_k of every factor: the groups are the effects of each in turn.
     """
     system = np.block([[overlaps, counts[:, None]], [sizes[None, :], np.array([[float(df)]])]])
     # One unit for each equation, so that none is lost beside another.
@@ -52,4 +57,5 @@ def start_from_moments(
     target = np.append(squares, total) / system_scale
     solution = np.linalg.lstsq(system / system_scale[:, None], target, rcond=1e-10)[0]
     noise = max(solution[-1], LEAST_NOISE * total / df)
-    return np.maximum(solution[:-1] / noise, SMALLEST_START)
+    variances = np.maximum(solution[:-1] / noise, SMALLEST_START)
+    return tuple(np.diag(own) for own in np.split(variances, np.cumsum(n_effects)[:-1]))

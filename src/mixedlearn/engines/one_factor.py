@@ -20,79 +20,77 @@ and its Hessian in directions E, F (Lindstrom & Bates 1988, section 3, for the p
       sum_i tr(E M_i F (2 u_i u_i'/s2 + 2 B_i - M_i)) - (2/s2) c_E'H^-1 c_F - g_E g_F / df
       - tr(H^-1 T_E H^-1 T_F)                                                        (REML only)
     c_E = sum_i N_i'E u_i,    g_E = sum_i u_i'E u_i / s2,    T_E = sum_i N_i'E N_i
+
+Several responses that share Z are evaluated at once, each at a Lambda of its own: arrays have their
+axis, ``...``, before the columns, and the levels last, so that Python's share of an evaluation is
+divided by their number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.components import VarianceComponents
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.levels import (
     LevelMoments,
     LevelPosterior,
-    coef_within,
     compress,
     conditional_means,
     conditional_moments,
     level_blocks,
     solve_levels,
     sum_over_rows,
-    within_residual,
+    within_variance,
 )
 from mixedlearn.engines.likelihood import NO_RESIDUAL, ProfiledLikelihood
-from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.profiled import ProfiledEngine, Solution
+from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
 
 
-class OneFactorEngine:
+class OneFactorEngine(ProfiledEngine):
     """The likelihood with one grouping factor.
+
+    Of several responses `evaluate` alone can be asked, with a row of theta for each.
 
     Parameters
     ----------
     moments : LevelMoments
-    structure : CovarianceStructure
+    structure : Structure
         Structure of D in the engine's columns.
     likelihood : ProfiledLikelihood
+        Its constant an array, of several responses.
     """
-
-    has_exact_hessian = True
 
     def __init__(
         self,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
         likelihood: ProfiledLikelihood,
     ):
-        self.components = VarianceComponents((structure,))
-        self.n_levels: tuple[int, ...] = (moments.rows.shape[2],)
-        self.likelihood = likelihood
-        square, df = within_residual(moments, likelihood.n_rows)
-        self.within_variance = square / df if df > 0 else 0.0
         self._levels = moments
         self._moments = compress(moments)
-        self.size = self._moments.rows.size
-        self._structure = structure
-        self._directions = self.components.directions()
+        # Without levels there is one block of none.
+        self._blocks = list(level_blocks(self._moments.rows)) or [slice(0)]
+        super().__init__(
+            VarianceComponents((structure,)),
+            (moments.rows.shape[-1],),
+            likelihood,
+            self._moments.within,
+            within_variance(moments, likelihood.n_rows),
+            self._moments.rows.size,
+        )
 
-    def start(self) -> tuple[FloatArray, ...]:
-        """D by the method of moments, from the residuals of ordinary least squares."""
-        return (self._moments_of(np.zeros(self.likelihood.n_fixed)),)
-
-    def start_from_within(self) -> tuple[FloatArray, ...]:
-        """D by the method of moments, from the residuals of the regression within levels.
-
-        What a huge D would give: where the regressions within and between levels disagree, the
-        likelihood may have one optimum near each.
-        """
-        return (self._moments_of(coef_within(self._moments.within)),)
-
-    def _moments_of(self, coef: FloatArray) -> FloatArray:
+    def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
         """D from the residuals at some beta.
 
         With ``A_i = U_i'U_i`` and ``v_i = U_i'e_i``, e_i the residuals, ``E v_i v_i' = s2 (A_i +
@@ -100,143 +98,151 @@ class OneFactorEngine:
         """
         q = self._moments.n_effects
         if q == 0:
-            return np.zeros((0, 0))
+            return (np.zeros((0, 0)),)
         root = self._moments.rows[:, :q]
         residual = self._moments.rows[:, -1] - np.matmul(coef, self._moments.rows[:, q:-1])
-        multiplicity = self._moments.multiplicity
-        square = np.einsum("kim,kjm->ijm", root, root)
-        moment = np.einsum("kim,km->im", root, residual)
-        system = np.einsum("abm,cdm->adbc", square * multiplicity, square).reshape(q * q, q * q)
+        square = sum_over_rows(root, root)
+        moment = sum_over_rows(root, residual[:, None])[:, 0]
+        flat = square.reshape(q * q, -1)
+        weighted = flat * self._moments.multiplicity
+        system = (weighted @ flat.T).reshape(q, q, q, q).transpose(0, 3, 1, 2)
         # Where the levels use up all rows, the total variance, one, has to do.
         noise = max(self.within_variance, NO_RESIDUAL) if self.within_variance > 0.0 else 1.0
-        excess = moment @ moment.T / noise - (square * multiplicity).sum(axis=2)
-        solution = np.linalg.lstsq(system, excess.ravel(), rcond=1e-8)[0].reshape(q, q)
-        return self._structure.project(solution, floor=0.01)
-
-    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        """Objective, gradient and Hessian at theta; see the module's head for the formulas."""
-        (factor,) = self.components.factors_from_theta(theta)
-        likelihood = self.likelihood
-        solved, cross, log_det = self._solve(factor)
-        try:
-            fixed = likelihood.least_squares(cross)
-        except np.linalg.LinAlgError:
-            # D so large that X'V^-1 X is singular to rounding: no point to stay at.
-            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-        objective = likelihood.objective(log_det, fixed)
-        largest = np.square(factor).max(initial=0.0)
-        rounding = likelihood.rounding(objective, fixed, largest)
-        nothing = np.empty(0)
-        if order == 0:
-            return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
-        sums = self._derivative_sums(solved, fixed, order)
-        arguments = (self._directions, (factor,), (sums.gradient,))
-        gradient = theta_gradient(*arguments)
-        found = Evaluation(theta, objective, gradient, nothing, (sums.gradient,), fixed, rounding)
-        if order == 1:
-            return found
-        curvature = self._curvature(sums, fixed.noise_variance)
-        hessian = theta_hessian(*arguments, curvature.objective)
-        return replace(found, hessian=hessian, curvature=curvature)
+        excess = (moment @ moment.T / noise).ravel() - weighted.sum(axis=1)
+        solution = np.linalg.lstsq(system.reshape(q * q, q * q), excess, rcond=1e-8)[0]
+        return (self.components.structures[0].project(solution.reshape(q, q), floor=0.01),)
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, shape (q, m)."""
-        return (conditional_means(self._levels, factors[0], fixed),)
+        return (conditional_means(self._levels, roots[0], fixed),)
 
-    def posterior(self, factors: Sequence[FloatArray]) -> LevelPosterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> LevelPosterior:
         """Distribution of the random effects given the response."""
-        return conditional_moments(self._levels, factors[0])
+        return conditional_moments(self._levels, roots[0])
 
-    def _solve(self, factor: FloatArray) -> tuple[list[FloatArray], FloatArray, float]:
-        """``[P_i, K_i]`` block by block, ``[X y]'V^-1[X y]`` and log|V|."""
+    def _solve(self, roots: tuple[FloatArray, ...]) -> Solution:
+        """The details are ``[P_i, K_i]``, shape (r, ..., q + p + 1, m), block by block."""
+        rows, multiplicity = self._moments.rows, self._moments.multiplicity
         q = self._moments.n_effects
-        cross = self._moments.within.copy()
-        log_det = 0.0
+        cross, log_det = self._moments.within, 0.0
         blocks = []
-        for block in level_blocks(self._moments.rows):
-            solved, pivots = solve_levels(self._moments.rows[:, :, block], factor)
-            for j in range(len(solved)):
-                cross += solved[j, q:] @ solved[j, q:].T
-                log_det += 2.0 * float(np.log(pivots[j]) @ self._moments.multiplicity[block])
+        for block in self._blocks:
+            solved, pivots = solve_levels(rows[..., block], roots[0])
+            data = solved[..., q:, :]
+            cross = cross + (data @ data.swapaxes(-1, -2)).sum(axis=0)
+            log_det = log_det + 2.0 * (np.log(pivots) @ multiplicity[block]).sum(axis=0)
             blocks.append(solved)
-        return blocks, cross, log_det
+        return Solution(log_det, cross, blocks)
 
-    def _derivative_sums(
-        self, blocks: list[FloatArray], fixed: FixedEffects, order: int
-    ) -> _DerivativeSums:
-        q, p = self._moments.n_effects, self.likelihood.n_fixed
-        s2 = fixed.noise_variance
-        information, scores = np.zeros((q, q)), np.zeros((q, q))
-        fourth, score_fourth = np.zeros((q * q, q * q)), np.zeros((q * q, q * q))
-        mixed_scores, leverages = np.zeros((q * p, q)), np.zeros((q * p, q * p))
-        for block, solved in zip(level_blocks(self._moments.rows), blocks, strict=True):
-            root = solved[:, :q]  # P_i
-            multiplicity = self._moments.multiplicity[block]
-            residual = solved[:, -1] - np.matmul(fixed.coef, solved[:, q:-1])
-            u = sum_over_rows(root, residual[:, None])[:, 0]
-            square = sum_over_rows(root, root)  # M_i
-            scores += u @ u.T / s2
-            information += square @ multiplicity
-            # N_i times a root of H^-1
-            mixed = sum_over_rows(root, np.matmul(fixed.inverse_root.T, solved[:, q:-1]))
-            flat = mixed.reshape(q * p, mixed.shape[2])
-            mixed_scores += flat @ u.T
-            if self.likelihood.reml:
-                leverages += flat @ flat.T
-            if order == 2:
-                weight = -multiplicity * square
-                if self.likelihood.reml:
-                    _add_leverages(weight, mixed)
-                flat_square = square.reshape(q * q, -1)
-                fourth += flat_square @ weight.reshape(q * q, -1).T
-                score_fourth += flat_square @ (u[:, None] * u).reshape(q * q, -1).T
-        products = leverages.reshape(q, p, q, p)
-        gradient = information - scores - np.einsum("apbp->ab", products)
-        spread = mixed_scores.reshape(q, p, q)
-        return _DerivativeSums(gradient, scores, fourth, score_fourth, spread, products)
-
-    def _curvature(self, sums: _DerivativeSums, s2: float) -> Curvature:
-        """Second derivatives by the entries of D."""
-        q, p = self._moments.n_effects, self.likelihood.n_fixed
-        c = sums.mixed_scores.transpose(0, 2, 1).reshape(q * q, p)
-        residual = (2.0 / s2) * (_as_form(sums.score_fourth, q) - c @ c.T)
-        g = sums.scores.ravel()
-        second = _as_form(sums.fourth, q) + residual - np.outer(g, g) / self.likelihood.df
-        if self.likelihood.reml:
-            t = sums.leverages.transpose(0, 2, 1, 3).reshape(q * q, p * p)
-            second -= t @ t.T
-        return Curvature(second, (-sums.scores,), residual)
+    def _derivatives(
+        self, details: list[FloatArray], fixed: FixedEffects, order: int
+    ) -> tuple[tuple[FloatArray, ...], Curvature | None]:
+        likelihood = self.likelihood
+        q, p = self._moments.n_effects, likelihood.n_fixed
+        turn = _to_residuals(fixed)
+        found = [
+            _level_sums(solved, turn, self._moments.multiplicity[block], likelihood.reml, order)
+            for block, solved in zip(self._blocks, details, strict=True)
+        ]
+        sums = found[0] if len(found) == 1 else _LevelSums.total(found)
+        lead = sums.information.shape[:-2]
+        s2 = np.asarray(fixed.noise_variance)[..., None, None]
+        products = sums.products.reshape(*lead, q, p + 1, q, p + 1 if likelihood.reml else 1)
+        scores = products[..., p, :, -1] / s2
+        gradient = sums.information - scores
+        leverages = products[..., :p, :, :-1]
+        if likelihood.reml:
+            gradient -= np.einsum("...apbp->...ab", leverages)
+        if order < 2:
+            return (gradient,), None
+        c = products[..., :p, :, -1].swapaxes(-1, -2).reshape(*lead, q * q, p)
+        residual = (2.0 / s2) * (_as_form(sums.score_fourth) - c @ c.swapaxes(-1, -2))
+        g = scores.reshape(*lead, q * q)
+        second = _as_form(sums.fourth) + residual
+        second -= g[..., :, None] * g[..., None, :] / likelihood.df
+        if likelihood.reml:
+            t = leverages.swapaxes(-3, -2).reshape(*lead, q * q, p * p)
+            second -= t @ t.swapaxes(-1, -2)
+        return (gradient,), Curvature(second, (-scores,), residual)
 
 
 @dataclass(frozen=True, slots=True)
-class _DerivativeSums:
+class _LevelSums:
     """Sums over levels that give the gradient and the Hessian.
 
-    ``gradient`` is G (q, q); ``scores`` sum u_i u_i'/s2 (q, q); ``fourth`` sum M_i (x)
-    (2 B_i - M_i) and ``score_fourth`` sum M_i (x) u_i u_i' (q q, q q); ``mixed_scores`` sum N_i u_i
-    (q, p, q) and ``leverages`` sum N_i (x) N_i (q, p, q, p), both with N_i times a root of H^-1.
+    Attributes
+    ----------
+    information : ndarray of shape (..., q, q)
+        ``sum M_i``.
+    products : ndarray of shape (..., q (p + 1), q w)
+        ``sum [N_i, u_i] (x) [N_i, u_i]`` for REML (w = p + 1), ``sum [N_i, u_i] (x) u_i`` for ML
+        (w = 1), with N_i times a root of H^-1.
+    fourth, score_fourth : ndarray of shape (..., q q, q q)
+        ``sum M_i (x) (2 B_i - M_i)`` and ``sum M_i (x) u_i u_i'``; empty below order 2.
     """
 
-    gradient: FloatArray
-    scores: FloatArray
+    information: FloatArray
+    products: FloatArray
     fourth: FloatArray
     score_fourth: FloatArray
-    mixed_scores: FloatArray
-    leverages: FloatArray
+
+    @classmethod
+    def total(cls, parts: Sequence[_LevelSums]) -> _LevelSums:
+        """The sums over all blocks of levels."""
+        return cls(
+            reduce(add, [part.information for part in parts]),
+            reduce(add, [part.products for part in parts]),
+            reduce(add, [part.fourth for part in parts]),
+            reduce(add, [part.score_fourth for part in parts]),
+        )
 
 
-def _as_form(fourth: FloatArray, q: int) -> FloatArray:
-    """``sum A_i (x) B_i`` as the form ``sum tr(E A_i F B_i)`` in E and F."""
-    return fourth.reshape(q, q, q, q).transpose(3, 0, 1, 2).reshape(q * q, q * q)
+def _to_residuals(fixed: FixedEffects) -> FloatArray:
+    """What turns [X y] into X times the root of H^-1 and the residual, (..., p + 1, p + 1)."""
+    p = fixed.coef.shape[-1]
+    turn = np.zeros((*fixed.coef.shape[:-1], p + 1, p + 1))
+    turn[..., :p, :p] = fixed.inverse_root.swapaxes(-1, -2)
+    turn[..., p, :p] = -fixed.coef
+    turn[..., p, p] = 1.0
+    return turn
 
 
-def _add_leverages(weight: FloatArray, mixed: FloatArray) -> None:
-    """Add 2 B_i to the weights of the Hessian, in place."""
-    for a in range(len(mixed)):
-        for b in range(a, len(mixed)):
-            leverage = 2.0 * np.einsum("pm,pm->m", mixed[a], mixed[b])
-            weight[a, b] += leverage
-            if b > a:
-                weight[b, a] += leverage
+def _level_sums(
+    solved: FloatArray, turn: FloatArray, multiplicity: FloatArray, reml: bool, order: int
+) -> _LevelSums:
+    """The sums over some levels, from ``[P_i, K_i]`` of shape (r, ..., q + p + 1, m)."""
+    p, n_levels = turn.shape[-1] - 1, solved.shape[-1]
+    q = solved.shape[-2] - p - 1
+    lead = turn.shape[:-2]
+    root = solved[..., :q, :]
+    square = sum_over_rows(root, root)  # M_i
+    mixed = sum_over_rows(root, turn @ solved[..., q:, :])  # [N_i root, u_i]
+    u = mixed[..., p, :]
+    flat = mixed.reshape(*lead, q * (p + 1), n_levels)
+    products = flat @ (flat if reml else u).swapaxes(-1, -2)
+    information = square @ multiplicity
+    if order < 2:
+        return _LevelSums(information, products, np.empty(0), np.empty(0))
+    weight = -multiplicity * square
+    if reml:
+        fixed = mixed[..., :p, :]
+        weight += 2.0 * np.einsum("...apm,...bpm->...abm", fixed, fixed)
+    shape = (*lead, q * q, n_levels)
+    flat_square = square.reshape(shape)
+    scores = u[..., :, None, :] * u[..., None, :, :]
+    return _LevelSums(
+        information,
+        products,
+        flat_square @ weight.reshape(shape).swapaxes(-1, -2),
+        flat_square @ scores.reshape(shape).swapaxes(-1, -2),
+    )
+
+
+def _as_form(fourth: FloatArray) -> FloatArray:
+    """``sum A_i (x) B_i`` as the form ``sum tr(E A_i F B_i)`` in E and F, (..., q q, q q)."""
+    *lead, size, _ = fourth.shape
+    q, n = math.isqrt(size), len(lead)
+    axes = (*range(n), n + 3, n, n + 1, n + 2)
+    return fourth.reshape(*lead, q, q, q, q).transpose(axes).reshape(fourth.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +20,23 @@ class FixedEffects:
 
     Attributes
     ----------
-    coef : ndarray of shape (p,)
+    coef : ndarray of shape (..., p)
         beta*.
-    inverse_root : ndarray of shape (p, p)
+    inverse_root : ndarray of shape (..., p, p)
         Upper triangular; ``inverse_root inverse_root'`` is the inverse of ``X*'V^-1 X*``.
-    noise_variance : float
+    noise_variance : float, or ndarray of shape (...)
         s2, relative to the squared scale of y*.
     """
 
     coef: FloatArray
     inverse_root: FloatArray
-    noise_variance: float
+    noise_variance: Any
+
+    def of(self, response: int) -> FixedEffects:
+        """Those of one of several responses."""
+        return FixedEffects(
+            self.coef[response], self.inverse_root[response], float(self.noise_variance[response])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +62,36 @@ class Curvature:
 class Evaluation:
     """The objective and what was asked of its derivatives at one theta.
 
+    Several responses, with a theta each, add their axis, ``...``.
+
     Attributes
     ----------
-    theta : ndarray of shape (n_parameters,)
+    theta : ndarray of shape (..., n_parameters)
         Where the objective was evaluated.
-    objective : float
-        Minus twice the profiled log-likelihood (restricted, for REML).
-    gradient : ndarray of shape (n_parameters,)
+    objective : float, or ndarray of shape (...)
+        Minus twice the profiled log-likelihood (restricted, for REML); infinite where it cannot be
+        computed.
+    gradient : ndarray of shape (..., n_parameters)
         Its derivative by theta; empty below order 1.
-    hessian : ndarray of shape (n_parameters, n_parameters)
+    hessian : ndarray of shape (..., n_parameters, n_parameters)
         Its second derivative by theta; empty below order 2.
-    covariance_gradients : tuple of ndarray of shape (q_k, q_k)
+    covariance_gradients : tuple of ndarray of shape (..., q_k, q_k)
         G, its derivative by D, of every factor; empty below order 1.
     fixed : FixedEffects
         Generalised least squares at theta.
-    rounding : float
+    rounding : float, or ndarray of shape (...)
         How far rounding error may have moved the objective.
     curvature : Curvature or None
         Second derivatives by D; None below order 2.
     """
 
     theta: FloatArray
-    objective: float
+    objective: Any
     gradient: FloatArray
     hessian: FloatArray
     covariance_gradients: tuple[FloatArray, ...]
     fixed: FixedEffects
-    rounding: float
+    rounding: Any
     curvature: Curvature | None = None
 
 
@@ -90,15 +99,16 @@ def worthless_evaluation(
     theta: FloatArray, n_fixed: int, components: VarianceComponents
 ) -> Evaluation:
     """An evaluation where the objective cannot be computed: infinite, with no way out of it."""
-    size = len(theta)
+    lead, size = theta.shape[:-1], theta.shape[-1]
+    identity = np.tile(np.eye(n_fixed), (*lead, 1, 1))
     return Evaluation(
         theta,
-        np.inf,
-        np.zeros(size),
-        np.zeros((size, size)),
-        tuple(np.zeros(structure.mask.shape) for structure in components.structures),
-        FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 1.0),
-        0.0,
+        np.full(lead, np.inf) if lead else np.inf,
+        np.zeros((*lead, size)),
+        np.zeros((*lead, size, size)),
+        tuple(np.zeros((*lead, own.n_effects, own.n_effects)) for own in components.structures),
+        FixedEffects(np.zeros((*lead, n_fixed)), identity, np.ones(lead) if lead else 1.0),
+        np.zeros(lead) if lead else 0.0,
     )
 
 
@@ -162,11 +172,11 @@ class Engine(Objective, Protocol):
         ...
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects at the Lambdas given, shapes (q_k, m_k)."""
         ...
 
-    def posterior(self, factors: Sequence[FloatArray]) -> Posterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> Posterior:
         """Distribution of the random effects given the response, at the Lambdas given."""
         ...

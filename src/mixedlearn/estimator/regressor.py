@@ -27,6 +27,7 @@ from mixedlearn.estimator.callbacks import (
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
 from mixedlearn.estimator.validation import (
+    StructureName,
     check_frame,
     check_response,
     check_weights,
@@ -123,13 +124,23 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Columns of X whose coefficient differs between levels. They need no fixed effect. A list
         holds for every factor; a dict gives the list by the factors' names, and none to a factor
         that it leaves out.
-    covariance : {"full", "diagonal", "scalar"}, array-like of bool, or dict, default="full"
+    covariance : str, array-like of bool, or dict, default="full"
         Structure of the covariance of the q random effects of a level (the intercept first, then
-        the slopes in their order): all variances and covariances free; no covariances; one variance
-        for all effects and no covariances; or, with a mask of shape (q, q), covariances zero
-        wherever the mask is False. The zeros of a mask hold exactly; a mask whose covariances form
-        a cycle of four or more effects without a chord is refused. A dict gives it by the factors'
-        names; a factor that it leaves out has a full covariance.
+        the slopes in their order):
+
+        - "full": all variances and covariances free;
+        - "diagonal": no covariances;
+        - "scalar": no covariances, and one variance for all effects;
+        - "compound_symmetry": one variance, and one correlation for all pairs of effects;
+        - "heterogeneous_compound_symmetry": the same with a variance for each effect;
+        - "ar1": one variance, and correlations r^abs(i - j) that fall with the distance in the
+          order of the effects;
+        - "heterogeneous_ar1": the same with a variance for each effect;
+        - a mask of shape (q, q): covariances zero wherever the mask is False. The zeros hold
+          exactly; a mask whose covariances form a cycle of four or more effects without a chord is
+          refused.
+
+        A dict gives it by the factors' names; a factor that it leaves out has a full covariance.
     fit_intercept : bool, default=True
         Whether the fixed effects have an intercept.
     reml : bool, default=True
@@ -168,7 +179,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Factor by factor, free entries, column by column, of the Cholesky factor of the random
         effects' covariance relative to the noise variance: the q entries of its diagonal for a
         diagonal covariance, one entry for a scalar one, and with a mask those of the effects in an
-        order that keeps its zeros.
+        order that keeps its zeros. For compound symmetry, the roots of the eigenvalues of the mean
+        of the effects and of their differences; for an AR(1), the standard deviation and the arc
+        sine of the correlation; with a variance for each effect, the roots of the standard
+        deviations and an angle that stands for the correlation.
     log_likelihood_ : float
         Maximum of the log-likelihood; of the restricted one if ``reml``.
     n_iter_ : int
@@ -188,8 +202,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Names of the columns of X, if it had names.
     formula_ : str
         The model in lme4's notation, whichever way it was given. What lme4 cannot write is noted:
-        ``(1 + x || g; one variance)`` for a scalar covariance, ``(1 + x + z | g; no covariance of
-        x and z)`` for a mask whose zeros do not separate blocks of effects.
+        ``(1 + x + z | g; no covariance of x and z)`` for a mask whose zeros do not separate blocks
+        of effects.
 
     Notes
     -----
@@ -277,7 +291,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         "fixed_effects": ["array-like", str, Integral, None],
         "random_intercept": ["boolean", dict],
         "random_slopes": ["array-like", str, Integral, dict, None],
-        "covariance": [StrOptions({"full", "diagonal", "scalar"}), "array-like", dict],
+        "covariance": [StructureName(), "array-like", dict],
         "fit_intercept": ["boolean"],
         "reml": ["boolean"],
         "handle_unknown": [StrOptions({"population", "error"})],
@@ -441,7 +455,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         for old, new in zip(last, specification.factors, strict=True):
             if (old.name, old.effects) != (new.name, new.effects):
                 return None
-            if not np.array_equal(old.structure.parameter, new.structure.parameter):
+            if not new.structure.is_same(old.structure):
                 return None
         return self.theta_
 

@@ -13,13 +13,26 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from mixedlearn.covariance.structures import REGISTRY
 from mixedlearn.data.labels import Labels, as_labels, interaction, shown
 from mixedlearn.data.rows import is_frame
 from mixedlearn.specification import Specification, factor_name
 
 FLOATS = [np.float64, np.float32]
+
+
+class StructureName(StrOptions):
+    """The names of the covariance structures, those that are registered later among them."""
+
+    def __init__(self) -> None:
+        super().__init__(set(REGISTRY))
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether a value is such a name."""
+        return isinstance(val, str) and val in REGISTRY
 
 
 def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bool) -> Any:

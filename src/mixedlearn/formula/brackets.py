@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 QUOTES = "'\"`"
@@ -35,10 +35,13 @@ class Brackets:
         For every opening bracket, where it is closed.
     enclosing : list of int
         For every character, the innermost bracket around it; -1 where there is none.
+    functions : tuple of str
+        The functions whose arguments are a random term if they have a bar: ``cs(visit | id)``.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, functions: Sequence[str] = ()):
         self.text = text
+        self.functions = tuple(functions)
         self.is_quoted = [False] * len(text)
         self.closing: dict[int, int] = {}
         self.enclosing = [-1] * len(text)
@@ -85,7 +88,19 @@ class Brackets:
     def is_call(self, bracket: int) -> bool:
         """Whether a bracket belongs to Python: the arguments of a function, an index."""
         before = self.text[:bracket]
-        return self.text[bracket] != "(" or bool(re.search(r"[\w.)\]`]$", before))
+        is_call = self.text[bracket] != "(" or bool(re.search(r"[\w.)\]`]$", before))
+        return is_call and not self.function_of(bracket)
+
+    def function_of(self, bracket: int) -> str:
+        """The function of a random term that opens here; empty where there is none."""
+        match = re.search(r"(?<![\w.`])([^\W\d]\w*)$", self.text[:bracket])
+        is_known = match is not None and self.text[bracket] == "(" and match[1] in self.functions
+        has_bar = is_known and any(True for _ in self.within("|", bracket))
+        return match[1] if match is not None and has_bar else ""
+
+    def start(self, bracket: int) -> int:
+        """Where a group starts, at its bracket or at its function."""
+        return bracket - len(self.function_of(bracket))
 
     def groups_with_bars(self) -> Iterator[int]:
         """Where the random terms open."""
@@ -99,7 +114,7 @@ class Brackets:
 
     def neighbours(self, bracket: int) -> tuple[int, int]:
         """Where the characters before and after a group are, blanks left out."""
-        before = len(self.text[:bracket].rstrip()) - 1
+        before = len(self.text[: self.start(bracket)].rstrip()) - 1
         rest = self.text[self.closing[bracket] + 1 :]
         return before, self.closing[bracket] + 1 + len(rest) - len(rest.lstrip())
 
@@ -113,7 +128,7 @@ class Brackets:
             self._check_is_added(around)
             around = self.enclosing[around]
         before, _ = self.neighbours(outer)
-        first = before if before >= 0 and self.text[before] == "+" else outer
+        first = before if before >= 0 and self.text[before] == "+" else self.start(outer)
         return first, self.closing[outer] + 1
 
     def _is_alone(self, bracket: int) -> bool:

@@ -17,6 +17,7 @@ import pandas as pd
 from formulaic import SimpleFormula
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.structures import REGISTRY, Parts
 from mixedlearn.data.labels import Labels, as_labels, interaction
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
@@ -49,10 +50,13 @@ class _Factor:
         Its column of X, or those of an interaction.
     blocks : tuple of tuple of str
         Names of the effects of every block, "intercept" for the intercept.
+    structures : tuple of str
+        Name of the covariance structure of every block.
     """
 
     columns: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...]
+    structures: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -68,13 +72,23 @@ class _Factor:
     def covariance(self) -> Any:
         """What the parameter ``covariance`` says of these blocks."""
         if len(self.blocks) == 1:
-            return "full"
+            return self.structures[0]
+        if any(structure != "full" for structure in self.structures):
+            return self._parts()
         if all(len(block) == 1 for block in self.blocks):
             return "diagonal"
         own = [(name, k) for k, block in enumerate(self.blocks) for name in block]
         own.sort(key=lambda entry: entry[0] != INTERCEPT)
         block_of = np.array([k for _, k in own])
         return block_of[:, None] == block_of
+
+    def _parts(self) -> Parts:
+        """The blocks by the places of their effects, the intercept's first."""
+        has_intercept = any(INTERCEPT in block for block in self.blocks)
+        place = {name: k for k, name in enumerate(self.slopes, start=int(has_intercept))}
+        place[INTERCEPT] = 0
+        effects = tuple(tuple(place[name] for name in block) for block in self.blocks)
+        return Parts(self.structures, effects)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +237,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
     codings = [fixed]
     blocks: dict[frozenset[str], tuple[Grouping, list[Block]]] = {}
     effects: dict[frozenset[str], list[tuple[str, ...]]] = {}
+    structures: dict[frozenset[str], list[str]] = {}
     for term, left in zip(parsed.random, random_parts, strict=True):
         parts = [left] if not term.is_separate else _separated(left)
         own = []
@@ -232,7 +247,8 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
             block = (INTERCEPT,) * coding.has_intercept + coding.names
             if block:
                 texts = tuple(term_text(each) for each in coding.terms)
-                own.append((block, Block(coding.has_intercept, texts)))
+                notation = None if term.structure == "full" else REGISTRY[term.structure].notation
+                own.append((block, Block(coding.has_intercept, texts, notation)))
         if not own:
             raise FormulaError(
                 "The random term has no effect: 0 leaves out its intercept.", text, term.position
@@ -244,6 +260,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
             for block, texts_of_block in own:
                 _refuse_twice(block, known, first, term, text)
                 known.append(block)
+                structures.setdefault(key, []).append(term.structure)
                 texts_of.append(texts_of_block)
     if INTERCEPT in columns.found:
         raise FormulaError(
@@ -252,7 +269,8 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
             find_name(INTERCEPT, text),
         )
     factors = tuple(
-        _Factor(grouping.columns, tuple(effects[key])) for key, (grouping, _) in blocks.items()
+        _Factor(grouping.columns, tuple(effects[key]), tuple(structures[key]))
+        for key, (grouping, _) in blocks.items()
     )
     compiled = CompiledFormula(
         text=formula_text(

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
+from mixedlearn.covariance.structures import functions, structure_of_notation
 from mixedlearn.formula.brackets import Brackets, FormulaError
 
 # Formulas whose parts are kept: the same one is fitted again and again in a cross-validation.
@@ -36,7 +37,7 @@ class Grouping:
 
 @dataclass(frozen=True, slots=True)
 class RandomTerm:
-    """A random term, ``(effects | grouping)``.
+    """A random term, ``(effects | grouping)`` or ``cs(effects | grouping, hom = TRUE)``.
 
     Attributes
     ----------
@@ -48,12 +49,15 @@ class RandomTerm:
         What is right of the bar; several for ``a/b``.
     position : int
         Where its parenthesis opens.
+    structure : str
+        Name of the covariance structure of its effects.
     """
 
     effects: str
     is_separate: bool
     groupings: tuple[Grouping, ...]
     position: int
+    structure: str = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def parse(text: str) -> ParsedFormula:
     if not text.strip():
         raise FormulaError("The formula is empty: write 1 for a fixed intercept alone.", text, 0)
     whole, text = text, _without_leading_tilde(text)
-    brackets = Brackets(text)
+    brackets = Brackets(text, functions())
     for position in brackets.outside("~"):
         raise FormulaError(
             "The parameter formula takes the right-hand side alone, without a response and '~': "
@@ -183,14 +187,49 @@ def _random_term(brackets: Brackets, start: int) -> RandomTerm:
             text,
             left,
         )
-    if not text[right:end].strip():
+    comma = next((place for place in brackets.within(",", start) if place >= right), end)
+    if not brackets.function_of(start) and comma < end:
+        _raise_no_grouping(text, comma)
+    if not text[right:comma].strip():
         raise FormulaError(
             "There is nothing on the right of the bar: name the column with the levels.",
             text,
             bars[0],
         )
     effects = " " * (start + 1) + text[start + 1 : left]
-    return RandomTerm(effects, is_separate, _groupings(text, right, end), start)
+    groupings = _groupings(text, right, comma)
+    structure = _structure(brackets, start, left, comma)
+    return RandomTerm(effects, is_separate, groupings, start, structure)
+
+
+def _structure(brackets: Brackets, start: int, bar: int, comma: int) -> str:
+    """Name of the covariance structure of a random term, by its function and its ``hom``."""
+    text, function = brackets.text, brackets.function_of(start)
+    if not function:
+        return "full"
+    if text[bar : bar + 2] == "||":
+        raise FormulaError(
+            f"{function}() says what the covariance is: write one bar, "
+            f"{function}(effects | grouping).",
+            text,
+            bar,
+        )
+    hom: bool | None = None
+    rest = text[comma : brackets.closing[start]]
+    if rest:
+        match = re.fullmatch(r",\s*hom\s*=\s*(TRUE|FALSE|T|F|True|False)\s*", rest)
+        if match is None:
+            raise FormulaError(
+                f"After the grouping factor {function}() takes hom = TRUE (one variance for all "
+                "effects) or hom = FALSE (a variance for each).",
+                text,
+                comma,
+            )
+        hom = match[1].startswith("T")
+    name = structure_of_notation(function, hom)
+    if name is None:
+        raise FormulaError(f"{function}() has no argument hom: leave it out.", text, comma)
+    return name
 
 
 def _groupings(text: str, start: int, end: int) -> tuple[Grouping, ...]:

@@ -3,8 +3,10 @@ r"""Kenward and Roger's covariance of the coefficients, without a matrix over th
 Notation
 --------
 ``Sigma = s2 V`` is linear in the entries of the D_k and the noise variance. Its directions are
-``G_E = Z_k (E x I) Z_k'`` for the symmetric E that the structure of D_k leaves free, and for the
-noise V itself instead of I: another basis of the same space, in which nothing needs V^-2. With P_i
+``G_E = Z_k (E x I) Z_k'`` for the symmetric E in which the structure lets D_k move, and for the
+noise V itself instead of I: another basis of the same space, in which nothing needs V^-2. Where the
+set of the D_k is curved (correlations r^|i-j|) they are the tangents at the estimate: the linear
+form of the method, that does not depend on the choice of the parameters. With P_i
 and K_i of `engines.one_factor` (or P, K of `engines.joint`: one level that holds all effects), K
 times a root of H^-1,
 
@@ -29,7 +31,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure, engine_structure
 from mixedlearn.engines.joint import reduce_jointly, whitening
 from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
 from mixedlearn.model.fitted import FittedModel
@@ -91,10 +92,13 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
         )
     n_fixed = len(model.fixed_effects.coef)
     structures = [
-        engine_structure(factor.structure, random.kept)
+        factor.structure.in_engine(random.kept)
         for factor, random in zip(model.specification.factors, model.random_bases, strict=True)
     ]
-    directions = [free_directions(structure) for structure in structures]
+    directions = [
+        structure.tangent(structure.theta_of_root(root))
+        for structure, root in zip(structures, model.roots, strict=True)
+    ]
     n = sum(len(own) for own in directions)
     first, second = np.zeros(n), np.zeros((n, n))
     changes, squares = np.zeros((n, n_fixed, n_fixed)), np.zeros((n * n_fixed,) * 2)
@@ -126,23 +130,8 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     )
 
 
-def free_directions(structure: CovarianceStructure) -> FloatArray:
-    """The symmetric matrices that span the covariances of a structure, shape (a, q, q)."""
-    q = structure.n_effects
-    if structure.kind == "scalar":
-        return np.eye(q)[None]
-    found = []
-    for i in range(q):
-        for j in range(i, q):
-            if structure.mask[i, j]:
-                direction = np.zeros((q, q))
-                direction[i, j] = direction[j, i] = 1.0
-                found.append(direction)
-    return np.array(found).reshape(len(found), q, q)
-
-
 def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_Block]:
-    if len(model.factors) == 1:
+    if len(model.roots) == 1:
         yield from _level_blocks(model, directions[0])
         return
     active = [k for k, random in enumerate(model.random_bases) if len(random.kept)]
@@ -158,7 +147,7 @@ def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_B
         )
     moments = reduce_jointly(sums, model.fixed_basis, randoms)
     columns = moments.rows[:, :n_effects, 0]
-    inverse, _ = whitening(columns, shapes, [model.factors[k] for k in active])
+    inverse, _ = whitening(columns, shapes, [model.roots[k] for k in active])
     projected = inverse @ columns
     spreads: list[FloatArray] = []
     start = 0
@@ -178,7 +167,7 @@ def _level_blocks(model: FittedModel, directions: FloatArray) -> Iterator[_Block
     moments = compress(reduce_levels(model.sums, 0, model.fixed_basis, model.random_bases[0]))
     q = moments.n_effects
     for levels in level_blocks(moments.rows):
-        solved, _ = solve_levels(moments.rows[:, :, levels], model.factors[0])
+        solved, _ = solve_levels(moments.rows[:, :, levels], model.roots[0])
         solved = solved.transpose(2, 0, 1)
         projected = solved[:, :, :q]
         spreads = np.matmul(np.matmul(projected, directions[:, None]), projected.transpose(0, 2, 1))

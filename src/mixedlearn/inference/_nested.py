@@ -27,15 +27,23 @@ def _missing_of_factor(smaller: Factor, larger: Factor) -> str:
         if effect not in larger.effects:
             return f"the random effect {effect!r} of {smaller.name!r}"
     at = [larger.effects.index(effect) for effect in smaller.effects]
-    same = len(at) == len(larger.effects)
-    q = len(smaller.effects)
-    if larger.structure.kind == "scalar" and len(larger.effects) > 1:
-        is_scalar = smaller.structure.kind == "scalar" and same
-        return "" if is_scalar else f"a variance for each random effect of {smaller.name!r}"
+    if larger.structure.contains(smaller.structure, at):
+        return ""
     extra = smaller.structure.mask & ~larger.structure.mask[np.ix_(at, at)]
-    for i in range(q):
-        for j in range(i):
-            if extra[i, j]:
-                pair = f"{smaller.effects[j]!r} and {smaller.effects[i]!r}"
-                return f"the covariance of {pair} of {smaller.name!r}"
-    return ""
+    for i, j in zip(*np.nonzero(np.tril(extra)), strict=True):
+        pair = f"{smaller.effects[j]!r} and {smaller.effects[i]!r}"
+        return f"the covariance of {pair} of {smaller.name!r}"
+    if not _has_own_deviations(smaller, larger, at):
+        return f"a variance for each random effect of {smaller.name!r}"
+    return f"the covariance structure ({smaller.structure.name}) of {smaller.name!r}"
+
+
+def _has_own_deviations(smaller: Factor, larger: Factor, at: list[int]) -> bool:
+    """Whether effects that share a standard deviation in the larger model do so in the smaller."""
+    place = {effect: own for own, effect in enumerate(at)}
+    for group in larger.structure.deviations:
+        if len(group) > 1:
+            shared = {place.get(effect, -1) for effect in group}
+            if not any(shared == set(own) for own in smaller.structure.deviations):
+                return False
+    return True

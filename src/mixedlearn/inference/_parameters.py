@@ -14,15 +14,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import correlations
+from mixedlearn.covariance.algebra import correlations
+from mixedlearn.covariance.structures import Correlation
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.specification import Specification
+from mixedlearn.specification import Factor, Specification
 
 FloatArray = NDArray[np.float64]
 
 # Name of the standard deviation of the noise.
 NOISE_SD = "sd(noise)"
+# What more effects than this share is named after the first and the last.
+MOST_NAMES = 3
+# A correlation that is closer to an end of its range is there, but for rounding.
+AT_END = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,10 @@ class Parameter:
         Position of the grouping factor; -1 where there is none.
     effect, other : int
         Positions of the random effects, the second for a correlation; of the coefficient.
+    effects : tuple of int
+        The random effects that share a standard deviation.
+    correlation : Correlation or None
+        Where it is one, what the structure says of it.
     """
 
     name: str
@@ -46,6 +55,8 @@ class Parameter:
     factor: int = -1
     effect: int = -1
     other: int = -1
+    effects: tuple[int, ...] = ()
+    correlation: Correlation | None = None
 
     @property
     def is_variance(self) -> bool:
@@ -55,21 +66,27 @@ class Parameter:
 
 def parameters(specification: Specification) -> list[Parameter]:
     """All parameters in their order; effects with a common variance share one."""
-    found = []
+    found: list[Parameter] = []
     for k, factor in enumerate(specification.factors):
-        if factor.structure.kind == "scalar":
-            names = ",".join(factor.effects)
-            found.append(Parameter(f"sd({names}|{factor.name})", "sd", k, 0))
-            continue
-        for j, effect in enumerate(factor.effects):
-            found.append(Parameter(f"sd({effect}|{factor.name})", "sd", k, j))
-            for i in range(j + 1, len(factor.effects)):
-                if factor.structure.mask[i, j]:
-                    name = f"cor({effect},{factor.effects[i]}|{factor.name})"
-                    found.append(Parameter(name, "correlation", k, j, i))
+        for j in range(len(factor.effects)):
+            group = factor.structure.group_of(j)
+            if group[0] == j:
+                name = f"sd({_names(factor, group)}|{factor.name})"
+                found.append(Parameter(name, "sd", k, j, effects=group))
+            for own in factor.structure.correlations:
+                first, second = own.pairs[0]
+                if first == j:
+                    name = f"cor({_names(factor, own.effects)}|{factor.name})"
+                    found.append(Parameter(name, "correlation", k, j, second, correlation=own))
     found.append(Parameter(NOISE_SD, "noise"))
     found += [Parameter(name, "coef", effect=j) for j, name in enumerate(specification.coef_names)]
     return found
+
+
+def _names(factor: Factor, effects: Sequence[int]) -> str:
+    """Names of effects with commas between; of many, the first and the last."""
+    names = [factor.effects[effect] for effect in effects]
+    return ",".join(names if len(names) <= MOST_NAMES else [names[0], "...", names[-1]])
 
 
 def find_parameter(specification: Specification, name: str) -> Parameter:
@@ -120,16 +137,45 @@ def parameter_values(
     columns = []
     ratios = [correlations(own) for own in covariances]
     for parameter in parameters(specification):
-        i, j = parameter.effect, parameter.other
+        i = parameter.effect
         if parameter.kind == "noise":
             columns.append(np.sqrt(noise_variance))
         elif parameter.kind == "coef":
             columns.append(coef[:, i])
         elif parameter.kind == "sd":
             columns.append(np.sqrt(covariances[parameter.factor][:, i, i]))
-        else:
-            columns.append(ratios[parameter.factor][:, i, j])
+        elif parameter.correlation is not None:
+            own = covariances[parameter.factor]
+            columns.append(_correlation(own, ratios[parameter.factor], parameter.correlation))
     return np.column_stack(columns)
+
+
+def _correlation(
+    covariances: FloatArray, ratios: FloatArray, correlation: Correlation
+) -> FloatArray:
+    """A correlation of several pairs as those of largest variance have it, shape (n,)."""
+    first, second = (list(own) for own in zip(*correlation.pairs, strict=True))
+    sizes = covariances[:, first, first] * covariances[:, second, second]
+    largest = sizes.argmax(axis=1)
+    found = ratios[:, first, second][np.arange(len(ratios)), largest]
+    for end in (correlation.lower, correlation.upper):
+        found = np.where(np.abs(found - end) < AT_END, end, found)
+    return np.asarray(np.clip(found, correlation.lower, correlation.upper))
+
+
+def correlation_of(parameter: Parameter) -> Correlation:
+    """What the structure says of a correlation."""
+    if parameter.correlation is None:
+        raise TypeError(f"{parameter.name} is no correlation.")
+    return parameter.correlation
+
+
+def largest_pair(covariance: FloatArray, correlation: Correlation) -> tuple[int, int]:
+    """Of the pairs of effects with a correlation, that of the largest variances."""
+    return max(
+        correlation.pairs,
+        key=lambda pair: covariance[pair[0], pair[0]] * covariance[pair[1], pair[1]],
+    )
 
 
 def estimates(model: FittedModel) -> FloatArray:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.engines.choose import Problem
-from mixedlearn.search.newton import FEW_LEVELS
+from mixedlearn.search.starts import FEW_LEVELS
 
 FloatArray = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def other_starts(
 
 def _may_be_several(problem: Problem, theta: FloatArray) -> bool:
     engine = problem.engine
-    factors = engine.components.factors_from_theta(theta)
+    factors = engine.components.roots(theta)
     smallest = min(np.linalg.svd(own, compute_uv=False).min(initial=np.inf) for own in factors)
     return min(engine.n_levels) <= FEW_LEVELS or bool(smallest < NEARLY_SINGULAR)
 
@@ -66,7 +66,7 @@ def _moved(
     for random, structure, factor, scale in zip(
         problem.randoms,
         components.structures,
-        components.factors_from_theta(theta),
+        components.roots(theta),
         scales,
         strict=False,
     ):
@@ -74,4 +74,4 @@ def _moved(
         covariance = root @ root.T if keep_correlations else np.diag(np.square(root).sum(axis=1))
         turned = random.from_user @ covariance @ random.from_user.T
         covariances.append(structure.project(turned))
-    return components.theta_from_covariances(covariances)
+    return components.theta_of(covariances)

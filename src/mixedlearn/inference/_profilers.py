@@ -12,13 +12,13 @@ response and of the columns.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.data.sums import Sums
 from mixedlearn.engines.choose import Problem, make_problem
 from mixedlearn.engines.constrained import (
     ConstrainedEngine,
@@ -28,13 +28,17 @@ from mixedlearn.engines.constrained import (
     noise_log_variance,
 )
 from mixedlearn.engines.protocol import Engine, Objective
-from mixedlearn.inference._parameters import Parameter, parameter_value
+from mixedlearn.inference._parameters import (
+    Parameter,
+    correlation_of,
+    largest_pair,
+    parameter_value,
+)
 from mixedlearn.inference._profile_starts import other_starts
 from mixedlearn.model.fit import MAX_ITER, TOL, refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.submodels import with_coef_held, without_coefs, without_effects
 from mixedlearn.search.newton import Optimum, descend, minimise_from
-from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 
@@ -137,14 +141,14 @@ def make_profiler(model: FittedModel, parameter: Parameter, problem: Problem) ->
         correlation = CorrelationProfiler(model, parameter, problem)
         is_flat = correlation.highest - model.objective < NO_RISE
         return None if is_flat else correlation
-    if parameter.kind == "sd" and parameter.effect not in model.random_bases[parameter.factor].kept:
+    if parameter.kind == "sd" and model.random_bases[parameter.factor].aliased[parameter.effect]:
         return None
     return DeviationProfiler(model, parameter, problem)
 
 
 def _theta(model: FittedModel, engine: Engine) -> FloatArray:
     """Theta of the fit, in the engine's columns."""
-    return engine.components.theta_from_factors(model.factors) if model.factors else np.empty(0)
+    return engine.components.theta_of_roots(model.roots) if model.roots else np.empty(0)
 
 
 def _other_points(
@@ -155,29 +159,22 @@ def _other_points(
     return [*([] if near is origin else [origin]), *starts] if starts else []
 
 
-def _without(model: FittedModel, k: int, effect: int) -> tuple[Sums, Specification]:
-    """The model without a random effect; effects with a common variance go together."""
-    factor = model.specification.factors[k]
-    is_common = factor.structure.kind == "scalar"
-    effects = set(range(len(factor.effects))) if is_common else {effect}
-    return without_effects(model.sums, model.specification, k, effects)
-
-
-def _objective_without(model: FittedModel, k: int, effect: int) -> float:
-    """F of the model without a random effect."""
-    sums, specification = _without(model, k, effect)
+def _objective_without(model: FittedModel, k: int, effects: Set[int]) -> float:
+    """F of the model without some random effects of a factor."""
+    sums, specification = without_effects(model.sums, model.specification, k, effects)
     return refit(model, sums=sums, specification=specification).objective
 
 
-def _bound_without(model: FittedModel, k: int, effect: int) -> float:
+def _bound_without(model: FittedModel, k: int, effects: Set[int]) -> float:
     """The same, or that of another optimum where both are too high to bound an interval."""
-    engine = make_problem(*_without(model, k, effect), bound_noise=model.is_bounded).engine
+    smaller = without_effects(model.sums, model.specification, k, effects)
+    engine = make_problem(*smaller, bound_noise=model.is_bounded).engine
     if engine.components.n_parameters:
-        start = engine.components.theta_from_covariances(engine.start())
+        start = engine.components.theta_of(engine.start())
         first = minimise_from(engine, start, MAX_ITER, TOL).evaluation.objective
         if first - model.objective > FAR_ABOVE:
             return first
-    return _objective_without(model, k, effect)
+    return _objective_without(model, k, effects)
 
 
 class DeviationProfiler:
@@ -230,7 +227,7 @@ class DeviationProfiler:
         if not optimum.is_certified:
             optimum = _other_end(constrained, optimum)
         evaluation = optimum.evaluation
-        factors = self._engine.components.factors_from_theta(evaluation.theta)
+        factors = self._engine.components.roots(evaluation.theta)
         tau = noise_log_variance(factors, held)
         by_tau = self._df * (1.0 - float(np.exp(np.log(evaluation.fixed.noise_variance) - tau)))
         return ProfilePoint(value, evaluation.objective, 2.0 * by_tau / value, evaluation.theta)
@@ -241,7 +238,7 @@ class DeviationProfiler:
         """F where the random effect has no variance."""
         if self._factor is None or bound > 0.0:
             return np.inf
-        return _objective_without(self._model, self._factor, self._parameter.effect)
+        return _objective_without(self._model, self._factor, set(self._parameter.effects))
 
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """Points to start from, beside the one near by."""
@@ -253,33 +250,31 @@ class DeviationProfiler:
         if self._factor is None:
             return near.theta
         components = self._engine.components
-        factors = list(components.factors_from_theta(near.theta))
+        factors = list(components.roots(near.theta))
         own = factors[self._factor]
         structure = components.structures[self._factor]
         if float(np.linalg.norm(self._row @ own)) > 0.0:
             scaling = np.ones(len(self._random.to_user))
             ratio = value / near.value if near.value > 0.0 else 1.0
-            common = structure.kind == "scalar"
-            scaling[slice(None) if common else self._parameter.effect] = ratio
+            scaling[list(self._parameter.effects)] = ratio
             factors[self._factor] = self._random.from_user * scaling @ self._random.to_user @ own
-            return components.theta_from_factors(factors)
+            return components.theta_of_roots(factors)
         noise = self._engine.evaluate(near.theta, 0).fixed.noise_variance
         square = float(self._row @ self._row)
         needed = (value / self._unit) ** 2 / noise
         added = needed * np.outer(self._row, self._row) / square**2
         covariances = [factor @ factor.T for factor in factors]
         covariances[self._factor] = structure.project(own @ own.T + added)
-        return components.theta_from_covariances(covariances)
+        return components.theta_of(covariances)
 
 
 class CorrelationProfiler:
-    """The correlation of two random effects of a level.
+    """The correlation of two random effects of a level, or of several pairs.
 
     Where one of the two has no variance any correlation will do, so the profile never rises above
-    that of the models without one of them.
+    that of the models without one of them; see `Correlation.freed_by`.
     """
 
-    lower, upper = -1.0, 1.0
     scale = 1.0
 
     def __init__(self, model: FittedModel, parameter: Parameter, problem: Problem):
@@ -289,7 +284,11 @@ class CorrelationProfiler:
         self._factor = parameter.factor
         random = problem.randoms[parameter.factor]
         self._to_user, self._from_user = random.to_user, random.from_user
-        self._effects = parameter.effect, parameter.other
+        correlation = correlation_of(parameter)
+        self.lower, self.upper = correlation.lower, correlation.upper
+        self._pairs = correlation.pairs
+        covariance = model.covariances[parameter.factor]
+        self._effects = largest_pair(covariance, correlation)
         self._row, self._other = (random.to_user[effect] for effect in self._effects)
         theta = _theta(model, self._engine)
         value = parameter_value(model, parameter)
@@ -298,20 +297,25 @@ class CorrelationProfiler:
         self._spread = 1.0 / np.sqrt(n_levels)
         self._weight = STIFFNESS * n_levels
         self.highest = min(
-            _bound_without(model, parameter.factor, effect)
-            for effect in (parameter.effect, parameter.other)
+            _bound_without(model, parameter.factor, effects) for effects in correlation.freed_by
         )
 
     def guess(self, root: float) -> float:
         """About where the signed root is reached."""
         centre = np.arctanh(np.clip(self.origin.value, -0.99, 0.99))
-        return float(np.tanh(centre + root * self._spread))
+        return self._inside(float(np.tanh(centre + root * self._spread)))
+
+    def _inside(self, value: float) -> float:
+        """The value, but for its distance from the ends; the least angle where they are one."""
+        first, last = np.arccos(self.upper), np.arccos(self.lower)
+        least = min(SMALLEST_ANGLE, (last - first) / 4.0)
+        return float(np.cos(np.clip(np.arccos(value), first + least, last - least)))
 
     def moved(self, value: float, change: float) -> float:
         """The value moved by a change, on the scale of the angle."""
         angle = np.arccos(value)
         turned = angle - change / max(np.sin(angle), SMALLEST_ANGLE)
-        return float(np.cos(np.clip(turned, 0.0, np.pi)))
+        return float(np.cos(np.clip(turned, np.arccos(self.upper), np.arccos(self.lower))))
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile close to a value."""
@@ -339,9 +343,10 @@ class CorrelationProfiler:
         return self._bounded(replace(near, value=value, objective=objective))
 
     def objective_at_bound(self, bound: float) -> float:
-        """F where the two effects are multiples of each other."""
-        angle = SMALLEST_ANGLE if bound > 0.0 else np.pi - SMALLEST_ANGLE
-        return self.exactly_at(float(np.cos(angle)), self.origin).objective
+        """F where the two effects are as correlated as they can be."""
+        inside = self._inside(bound)
+        point = self.exactly_at(inside, self.origin)
+        return point.objective + point.slope * (bound - inside)
 
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """Points to start from, beside the one near by."""
@@ -354,7 +359,7 @@ class CorrelationProfiler:
         start = self._start(near, target)
         optimum = descend(constrained, start, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
         evaluation = optimum.evaluation
-        own = self._engine.components.factors_from_theta(evaluation.theta)[self._factor]
+        own = self._engine.components.roots(evaluation.theta)[self._factor]
         if min(np.linalg.norm(row @ own) for row in (self._row, self._other)) < NO_DEVIATION:
             # The angle is rounding error: this is the model without one of the effects.
             return ProfilePoint(float(np.cos(target)), self.highest, 0.0, evaluation.theta)
@@ -367,18 +372,17 @@ class CorrelationProfiler:
     def _start(self, near: ProfilePoint, target: float) -> FloatArray:
         """Theta near by, with the correlation set to that of the target."""
         components = self._engine.components
-        covariances = [factor @ factor.T for factor in components.factors_from_theta(near.theta)]
+        covariances = [factor @ factor.T for factor in components.roots(near.theta)]
         covariance = self._to_user @ covariances[self._factor] @ self._to_user.T
-        i, j = self._effects
-        size = float(np.sqrt(max(covariance[i, i] * covariance[j, j], 0.0)))
-        covariance[i, j] = covariance[j, i] = size * np.cos(
-            np.clip(target, SMALLEST_ANGLE, np.pi - SMALLEST_ANGLE)
-        )
+        value = self._inside(float(np.cos(np.clip(target, 0.0, np.pi))))
+        for i, j in self._pairs:
+            size = float(np.sqrt(max(covariance[i, i] * covariance[j, j], 0.0)))
+            covariance[i, j] = covariance[j, i] = size * value
         turned = self._from_user @ covariance @ self._from_user.T
         # What one correlation does to the others may need mending.
         structure = components.structures[self._factor]
         covariances[self._factor] = structure.project(turned)
-        return components.theta_from_covariances(covariances)
+        return components.theta_of(covariances)
 
 
 class CoefProfiler:

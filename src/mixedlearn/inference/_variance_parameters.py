@@ -2,7 +2,7 @@ r"""Variance parameters: their covariance, and how everything that is estimated 
 
 Notation
 --------
-With theta the free entries of the Lambdas (in the chart of `optimize.local_model`), s2(theta) the
+With theta the free entries of the Lambdas (in the chart of `search.local_model`), s2(theta) the
 profiled noise variance, df that of the likelihood and f the profiled objective, the deviance before
 profiling is
 
@@ -34,7 +34,11 @@ from scipy.linalg import solve_triangular
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.engines.protocol import Evaluation
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.search.newton import FLAT_CURVATURE, ROUNDING_CURVATURE, local_model
+from mixedlearn.search.local_model import (
+    FLAT_CURVATURE,
+    ROUNDING_CURVATURE,
+    evaluate_with_model,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -75,9 +79,8 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
     """The variance parameters of a model with random effects and noise, at its optimum."""
     engine = model.problem().engine
     components = engine.components
-    optimum = engine.evaluate(components.theta_from_factors(model.factors), 2)
-    local = local_model(components, optimum)
-    entries = np.flatnonzero(local.free)
+    optimum, local = evaluate_with_model(engine, components.theta_of_roots(model.roots))
+    entries = local.free
     n_free, n_fixed = len(entries), len(optimum.fixed.coef)
     hessian = np.zeros((n_free, n_free))
     log_noise = np.zeros(n_free)
@@ -130,8 +133,8 @@ def _covariance_changes(
     log_noise: FloatArray,
 ) -> tuple[FloatArray, ...]:
     """Derivatives of ``s2 T Lambda Lambda' T'`` by theta's free entries and eta."""
-    factors = components.factors_from_theta(theta)
-    directions = components.directions()
+    factors = components.roots(theta)
+    directions = components.directions(theta)
     bounds = [0, *np.cumsum([len(own) for own in directions]).tolist()]
     found = []
     for random, factor, direction, (start, stop), covariance in zip(

@@ -354,7 +354,9 @@ def _is_one_variance(smaller: Specification, larger: Specification) -> bool:
     n_more = 0
     for factor in larger.factors:
         if factor.name not in smaller.factor_names:
-            n_more += 1 if factor.structure.kind == "scalar" else len(factor.effects)
+            if not factor.structure.has_free_covariances:
+                return False
+            n_more += len(factor.structure.deviations)
             continue
         other = smaller.factors[smaller.factor_names.index(factor.name)]
         if not _has_same_covariances(other, factor):
@@ -365,10 +367,9 @@ def _is_one_variance(smaller: Specification, larger: Specification) -> bool:
 
 def _has_same_covariances(smaller: Factor, larger: Factor) -> bool:
     """Whether the effects that both have share their structure."""
+    own, other = smaller.structure, larger.structure
+    if not (own.has_free_covariances and other.has_free_covariances):
+        return smaller.effects == larger.effects and own.is_same(other)
     at = [larger.effects.index(effect) for effect in smaller.effects]
-    is_scalar = [
-        factor.structure.kind == "scalar" and len(factor.effects) > 1
-        for factor in (smaller, larger)
-    ]
-    same = np.array_equal(smaller.structure.mask, larger.structure.mask[np.ix_(at, at)])
-    return same and is_scalar[0] == is_scalar[1]
+    is_shared = [len(each.deviations) < each.n_effects for each in (own, other)]
+    return np.array_equal(own.mask, other.mask[np.ix_(at, at)]) and is_shared[0] == is_shared[1]

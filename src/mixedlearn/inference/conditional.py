@@ -187,10 +187,10 @@ def effective_df(model: FittedModel, residual_square: float) -> float:
         bound_noise=model.is_bounded,
     )
     engine = problem.engine
-    evaluation = engine.evaluate(engine.components.theta_from_factors(model.factors), 1)
+    evaluation = engine.evaluate(engine.components.theta_of_roots(model.roots), 1)
     slack = sum(
-        float(np.einsum("ij,ik,jk->", gradient, factor, factor))
-        for gradient, factor in zip(evaluation.covariance_gradients, model.factors, strict=True)
+        float(np.einsum("ij,ik,jk->", gradient, root, root))
+        for gradient, root in zip(evaluation.covariance_gradients, model.roots, strict=True)
     )
     noise = evaluation.fixed.noise_variance * problem.fixed.scale**2
     return float(n - residual_square / noise + slack)

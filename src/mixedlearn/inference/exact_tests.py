@@ -21,7 +21,7 @@ from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.simulation import make_generator
 from mixedlearn.model.submodels import without_coefs, without_effects
-from mixedlearn.specification import plain_name
+from mixedlearn.specification import Factor, plain_name
 
 FloatArray = NDArray[np.float64]
 
@@ -297,28 +297,37 @@ def _find_variance(
         raise ValueError(
             f"The factor {own.name!r} has no random effect {effect!r}: its effects are {listed}."
         )
-    if own.structure.kind == "scalar" and len(own.effects) > 1:
+    group = own.structure.group_of(0)
+    if len(group) == len(own.effects) > 1:
         if effect is not None:
             raise ValueError(
                 f"The random effects {listed} of {own.name!r} share one variance "
-                '(covariance="scalar"): leave effect out to test it.'
+                f'(covariance="{own.structure.name}"): leave effect out to test it.'
             )
-        return k, list(range(len(own.effects)))
+        _refuse_covariance(own, group)
+        return k, list(group)
     if effect is None and len(own.effects) > 1:
         raise ValueError(
             f"The factor {own.name!r} has the random effects {listed}: one variance is tested at a "
             "time, by exact_restricted_lrt(model, factor=..., effect=...)."
         )
     position = 0 if effect is None else own.effects.index(effect)
-    others = np.flatnonzero(own.structure.mask[position])
-    others = others[others != position]
-    if len(others):
-        raise ValueError(
-            f"The random effect {own.effects[position]!r} of {own.name!r} has a covariance with "
-            f"{own.effects[others[0]]!r}, so its variance is not tested alone: "
-            'fit the model with covariance="diagonal", or use likelihood_ratio_test.'
-        )
-    return k, [position]
+    group = own.structure.group_of(position)
+    _refuse_covariance(own, group)
+    return k, list(group)
+
+
+def _refuse_covariance(factor: Factor, effects: Sequence[int]) -> None:
+    """Refuse to test a variance of effects that have covariances."""
+    for effect in effects:
+        others = np.flatnonzero(factor.structure.mask[effect])
+        others = others[others != effect]
+        if len(others):
+            raise ValueError(
+                f"The random effect {factor.effects[effect]!r} of {factor.name!r} has a covariance "
+                f"with {factor.effects[others[0]]!r}, so its variance is not tested alone: fit the "
+                'model with covariance="diagonal", or use likelihood_ratio_test.'
+            )
 
 
 def _find_coefs(model: FittedModel, fixed_effects: Sequence[str]) -> list[int]:

@@ -18,7 +18,9 @@ from mixedlearn.inference._models import (
 )
 from mixedlearn.inference._parameters import (
     Parameter,
+    correlation_of,
     find_parameter,
+    largest_pair,
     parameter_value,
     parameters,
 )
@@ -195,7 +197,7 @@ def _wald(model: FittedModel, wanted: list[Parameter], level: float) -> list[Int
         elif parameter.kind == "noise":
             share = float(errors[-1]) / (2.0 * model.noise_variance) if value > 0.0 else np.nan
             found.append(_by_logarithm(value, quantile * share))
-        elif local is None or np.isnan(errors[parameter.factor][_entry(parameter)]):
+        elif local is None or np.isnan(errors[parameter.factor][_entry(model, parameter)]):
             found.append((np.nan, np.nan))
         elif parameter.kind == "sd":
             slope = _log_deviation_changes(model, local, parameter.factor, parameter.effect)
@@ -203,14 +205,18 @@ def _wald(model: FittedModel, wanted: list[Parameter], level: float) -> list[Int
         else:
             slope = _fisher_changes(model, local, parameter, value)
             margin = quantile * _deviation(slope, local)
-            centre = np.arctanh(value)
-            found.append((float(np.tanh(centre - margin)), float(np.tanh(centre + margin))))
+            ends = np.tanh(np.arctanh(value) + np.array([-margin, margin]))
+            own = correlation_of(parameter)
+            lower, upper = np.clip(ends, own.lower, own.upper).tolist()
+            found.append((lower, upper))
     return found
 
 
-def _entry(parameter: Parameter) -> tuple[int, int]:
-    i = parameter.effect
-    return (i, i) if parameter.kind == "sd" else (i, parameter.other)
+def _entry(model: FittedModel, parameter: Parameter) -> tuple[int, int]:
+    """The entry of D that says most about a parameter."""
+    if parameter.kind == "sd":
+        return parameter.effect, parameter.effect
+    return largest_pair(model.covariances[parameter.factor], correlation_of(parameter))
 
 
 def _by_logarithm(value: float, margin: float) -> Interval:
@@ -233,7 +239,8 @@ def _fisher_changes(
     model: FittedModel, local: VarianceParameters, parameter: Parameter, value: float
 ) -> np.ndarray:
     """Derivatives of Fisher's z of a correlation."""
-    k, i, j = parameter.factor, parameter.effect, parameter.other
+    k = parameter.factor
+    i, j = _entry(model, parameter)
     covariance = model.covariances[k]
     size = np.sqrt(covariance[i, i] * covariance[j, j])
     sizes = sum(_log_deviation_changes(model, local, k, effect) for effect in (i, j))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixedlearn.covariance.structures import correlations
+from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._text import table_html, table_text
 from mixedlearn.inference.tables import coefficient_table, variance_errors

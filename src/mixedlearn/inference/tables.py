@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import correlations
+from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import check_level, model_of
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
@@ -287,11 +287,9 @@ def variance_errors(model: FittedModel) -> list[FloatArray]:
     for factor, random, covariance, errors in zip(
         model.specification.factors, model.random_bases, model.covariances, found, strict=False
     ):
-        structure = factor.structure
-        blocks = structure.blocks() if structure.has_full_blocks else [np.arange(len(covariance))]
-        for block in blocks:
+        for block in factor.structure.blocks():
             # An aliased effect has no variance of its own, and leaves the others as they are.
-            kept = block[np.isin(block, random.kept)]
+            kept = block[~random.aliased[block]]
             part = errors[np.ix_(kept, kept)]
             errors[np.ix_(block, block)] = np.nan
             if not _is_singular(covariance[np.ix_(kept, kept)]):

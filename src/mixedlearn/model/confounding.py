@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.levels import LevelMoments
 
 FloatArray = NDArray[np.float64]
@@ -23,28 +23,23 @@ FloatArray = NDArray[np.float64]
 TOLERANCE = 1e-8
 
 
-def noise_direction(
-    moments: LevelMoments, structure: CovarianceStructure, n_rows: int
-) -> FloatArray | None:
+def noise_direction(moments: LevelMoments, structure: Structure, n_rows: int) -> FloatArray | None:
     """The matrix C of the module's head, shape (q, q), or None where there is none.
 
     Parameters
     ----------
     moments : LevelMoments
-    structure : CovarianceStructure
-        C has the structure of D.
+    structure : Structure
+        C has the structure of D. Where the set of its D is curved there is no such C: D - t C would
+        leave it.
     n_rows : int
     """
     q = moments.n_effects
     if q == 0 or moments.n_spanned < n_rows:
         return None
-    if structure.kind == "scalar":
-        basis = np.eye(q)[None]
-    else:
-        pairs = [(i, j) for i in range(q) for j in range(i, q) if structure.mask[i, j]]
-        basis = np.zeros((len(pairs), q, q))
-        for number, (i, j) in enumerate(pairs):
-            basis[number, i, j] = basis[number, j, i] = 1.0
+    basis = structure.span()
+    if basis is None:
+        return None
     columns = moments.rows[:, :q]
     square = np.einsum("kim,kjm->ijm", columns, columns)
     turned = np.einsum("abm,nbc->nacm", square, basis)

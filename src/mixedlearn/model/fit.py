@@ -1,8 +1,8 @@
 """The fit: from cross-products to a fitted model.
 
-Of the five steps, design (`design`) and cross-products (`cross_products.accumulate`) come before
-this module; here are the engine (`problem.make_problem`), the optimisation (`optimize.minimise`)
-and the fitted model, put together by `fit_sums`. Every refit starts from the cross-products.
+Of the five steps, the specification and the sums (`data.sums`) come before this module; here
+are the engine (`engines.choose`), the search (`search.starts`) and the fitted model, put
+together by `fit_sums`. Every refit starts from the cross-products.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import CovarianceStructure, triangular_root
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import RandomBasis
 from mixedlearn.engines.choose import NOISE_FLOOR, Problem, make_problem
@@ -23,7 +23,7 @@ from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.protocol import FixedEffects
 from mixedlearn.model.confounding import most_noise, noise_direction
 from mixedlearn.model.fitted import FittedModel, user_blups
-from mixedlearn.search.newton import minimise
+from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
@@ -94,21 +94,21 @@ def fit_sums(
         problem = make_problem(sums, specification, bound_noise=True)
         engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
         optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
-    factors = components.factors_from_theta(optimum.evaluation.theta)[: len(problem.randoms)]
+    roots = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
-        factors, fixed_effects = _count_as_noise(
-            components.structures, factors, fixed_effects, k, direction
+        roots, fixed_effects = _count_as_noise(
+            components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
         specification=specification,
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
-        factors=factors,
+        roots=roots,
         fixed_effects=fixed_effects,
-        blups=user_blups(engine, problem.fixed, problem.randoms, factors, fixed_effects),
+        blups=user_blups(engine, problem.fixed, problem.randoms, roots, fixed_effects),
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified,
@@ -170,14 +170,8 @@ def engine_theta(
 ) -> FloatArray:
     """Theta in the engine's columns, where the D_k have the engine's structures."""
     user = VarianceComponents(tuple(factor.structure for factor in specification.factors))
-    factors = []
-    for random, structure, own in zip(
-        randoms, components.structures, user.factors_from_theta(theta), strict=False
-    ):
-        root = random.from_user @ own
-        is_free = structure.kind == "unrestricted"
-        factors.append(triangular_root(root) if is_free else root[:, random.kept])
-    return components.theta_from_factors(factors) if factors else np.empty(0)
+    roots = [random.from_user @ own for random, own in zip(randoms, user.roots(theta), strict=True)]
+    return components.theta_of_roots(roots) if roots else np.empty(0)
 
 
 def _noise_notes(problem: Problem) -> tuple[str, ...]:
@@ -215,7 +209,7 @@ def _exact_fit(
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
-        factors=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
+        roots=tuple(np.zeros((len(random.kept),) * 2) for random in problem.randoms),
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
         blups=tuple(
             np.zeros((m, factor.structure.n_effects))
@@ -250,7 +244,9 @@ def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str
             "constant or linear combinations of earlier ones. Their coefficients are set to zero."
         )
     for factor, random in zip(specification.factors, problem.randoms, strict=True):
-        names = [name for effect, name in enumerate(factor.effects) if effect not in random.kept]
+        names = [
+            name for name, aliased in zip(factor.effects, random.aliased, strict=True) if aliased
+        ]
         if names:
             of_factor = f" of {factor.name!r}" if len(specification.factors) > 1 else ""
             notes.append(
@@ -310,8 +306,8 @@ def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray]:
 
 
 def _count_as_noise(
-    structures: Sequence[CovarianceStructure],
-    factors: Sequence[FloatArray],
+    structures: Sequence[Structure],
+    roots: Sequence[FloatArray],
     fixed_effects: FixedEffects,
     k: int,
     direction: FloatArray,
@@ -321,14 +317,14 @@ def _count_as_noise(
     The other factors' covariances are relative to the noise, so they shrink as it grows; see
     `confounding`.
     """
-    original = factors[k] @ factors[k].T
+    original = roots[k] @ roots[k].T
     share = most_noise(original, direction)
     values, vectors = np.linalg.eigh(original - share * direction)
     # What the subtraction leaves of a variance that has become noise is rounding error.
     values = np.where(values > REMAINDER * np.trace(original), values, 0.0)
     covariance = (vectors * values) @ vectors.T / (1.0 + share)
-    moved = [factor / np.sqrt(1.0 + share) for factor in factors]
-    moved[k] = structures[k].lambda_from_theta(structures[k].theta_from_covariance(covariance))
+    moved = [root / np.sqrt(1.0 + share) for root in roots]
+    moved[k] = structures[k].root(structures[k].theta_of(covariance))
     return tuple(moved), replace(
         fixed_effects,
         inverse_root=fixed_effects.inverse_root / np.sqrt(1.0 + share),

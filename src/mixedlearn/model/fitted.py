@@ -34,7 +34,7 @@ class FittedModel:
     fixed_basis : FixedBasis
     random_bases : tuple of RandomBasis
         One for every factor.
-    factors : tuple of ndarray of shape (q*, q*)
+    roots : tuple of ndarray of shape (q*, q*)
         Lambda of every factor in the engine's columns.
     fixed_effects : FixedEffects
         Generalised least squares in the engine's columns.
@@ -60,7 +60,7 @@ class FittedModel:
     sums: Sums
     fixed_basis: FixedBasis
     random_bases: tuple[RandomBasis, ...]
-    factors: tuple[FloatArray, ...]
+    roots: tuple[FloatArray, ...]
     fixed_effects: FixedEffects
     blups: tuple[FloatArray, ...]
     objective: float
@@ -109,8 +109,8 @@ class FittedModel:
     def relative_roots(self) -> tuple[FloatArray, ...]:
         """A root of every factor's D in the user's units, shapes (q, q*)."""
         return tuple(
-            random.to_user @ factor
-            for random, factor in zip(self.random_bases, self.factors, strict=True)
+            random.to_user @ root
+            for random, root in zip(self.random_bases, self.roots, strict=True)
         )
 
     @property
@@ -120,9 +120,9 @@ class FittedModel:
         for factor, random, relative in zip(
             self.specification.factors, self.random_bases, self.relative_roots, strict=True
         ):
-            root = np.zeros(factor.structure.mask.shape)
+            root = np.zeros((factor.structure.n_effects, factor.structure.n_effects))
             root[:, random.kept] = relative
-            parts.append(factor.structure.theta_from_root(root))
+            parts.append(factor.structure.theta_of_root(root))
         return np.concatenate(parts)
 
     @property
@@ -134,15 +134,15 @@ class FittedModel:
     def is_singular(self) -> bool:
         """Whether the covariance of some factor's random effects has no full rank."""
         return any(
-            len(factor) < own.structure.n_effects
-            or bool((np.linalg.svd(factor, compute_uv=False) < SINGULAR).any())
-            for factor, own in zip(self.factors, self.specification.factors, strict=True)
+            len(root) < own.structure.n_effects
+            or bool((np.linalg.svd(root, compute_uv=False) < SINGULAR).any())
+            for root, own in zip(self.roots, self.specification.factors, strict=True)
         )
 
     @property
     def has_random_effects(self) -> bool:
         """Whether the random effects have any variance."""
-        return any(bool(factor.any()) for factor in self.factors)
+        return any(bool(root.any()) for root in self.roots)
 
     def problem(self) -> Problem:
         """The likelihood of the fit, made from its sums."""
@@ -154,7 +154,7 @@ class FittedModel:
         engine = engine_in_bases(
             self.observed, self.specification, self.fixed_basis, self.random_bases
         )
-        return engine.posterior(self.factors)
+        return engine.posterior(self.roots)
 
     def conditional_covariances(self, k: int) -> FloatArray:
         """Covariance of the effects of each level of factor k given the response, (m, q, q).
@@ -174,11 +174,11 @@ def user_blups(
     engine: Engine,
     fixed: FixedBasis,
     randoms: Sequence[RandomBasis],
-    factors: tuple[FloatArray, ...],
+    roots: tuple[FloatArray, ...],
     fixed_effects: FixedEffects,
 ) -> tuple[FloatArray, ...]:
     """BLUPs of every factor's random effects in the user's units, shapes (m, q)."""
-    blups = engine.random_effects(factors, fixed_effects) if factors else ()
+    blups = engine.random_effects(roots, fixed_effects) if roots else ()
     return tuple(
         fixed.scale * (random.to_user @ own).T for random, own in zip(randoms, blups, strict=True)
     )

@@ -3,10 +3,8 @@
 A response is ``X beta + d`` with beta as fitted, and only its deviations d are looked at. All but
 the response stays: the fixed columns, the random columns and the levels' bases. With one grouping
 factor and few levels, where Python takes more time than arithmetic, a whole batch of responses is
-refitted at once (`one_factor_batch`, `optimize_batch`), from the estimates that generated them. A
-refit that shows a sign of several optima starts from all the further starts of a fit, and what the
-batch does not settle goes to the optimiser of single fits. Other models are refitted one by one
-from their cross-products.
+refitted at once (`engines.batch`, `search.batch`), from the estimates that generated them. Other
+models are refitted one by one from their cross-products.
 """
 
 from __future__ import annotations
@@ -17,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import CovarianceStructure, engine_structure
+from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
 from mixedlearn.engines.bases import with_response
-from mixedlearn.engines.batch import BatchEvaluation, OneFactorBatch
+from mixedlearn.engines.batch import OneFactorBatch
 from mixedlearn.engines.choose import NOISE_FLOOR
 from mixedlearn.engines.levels import (
     NO_VARIATION,
@@ -30,21 +28,10 @@ from mixedlearn.engines.levels import (
     reduce_levels,
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
-from mixedlearn.engines.one_factor import OneFactorEngine
 from mixedlearn.model.fit import MAX_ITER, TOL, refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel
-from mixedlearn.search.batch import descend, polished
-from mixedlearn.search.newton import (
-    FEW_LEVELS,
-    MANY_ITERATIONS,
-    MUCH_NOISE,
-    SMALL_DEVIATION,
-    ZERO_LOSS,
-    Optimum,
-    further_starts,
-    may_be_local,
-    minimise_from,
-)
+from mixedlearn.search.batch import Ends, minimise
+from mixedlearn.search.starts import smallest_deviation
 
 FloatArray = NDArray[np.float64]
 
@@ -117,7 +104,7 @@ class Refitter:
         return Refits(
             covariances=tuple(
                 np.array([model.covariances[k] for model in models])
-                for k in range(len(self._model.factors))
+                for k in range(len(self._model.roots))
             ),
             noise_variance=np.array([model.noise_variance for model in models]),
             coef=np.array([model.coef for model in models]),
@@ -131,38 +118,17 @@ def make_refitter(model: FittedModel, rows: ResponseColumns) -> Refitter:
     """The refitter that suits a model."""
     # With hardly any noise, a response may turn out to have none; a fit sees to that.
     has_noise = model.noise_variance > 0.0 and model.fixed_effects.noise_variance > NOISE_FLOOR
-    if len(model.factors) != 1 or model.is_bounded or not has_noise:
+    if len(model.roots) != 1 or model.is_bounded or not has_noise:
         return Refitter(model, rows)
     factor, random = model.specification.factors[0], model.random_bases[0]
-    structure = engine_structure(factor.structure, random.kept)
-    if structure.n_effects == 0 or (structure.kind == "unrestricted" and not structure.mask.all()):
+    structure = factor.structure.in_engine(random.kept)
+    if structure.n_effects == 0 or not structure.is_linear:
         return Refitter(model, rows)
     moments = reduce_levels(model.sums, 0, model.fixed_basis, random)
     # Where the levels use up all rows, random effects may be noise; see `confounding`.
     if moments.rows.size > FEW_NUMBERS or moments.n_spanned >= model.sums.n_rows:
         return Refitter(model, rows)
     return OneFactorRefitter(model, rows, moments, structure)
-
-
-@dataclass(slots=True)
-class _Ends:
-    """Where the refits of a batch have arrived; see `Evaluation` and `Optimum`."""
-
-    theta: FloatArray
-    evaluation: BatchEvaluation
-    is_certified: NDArray[np.bool_]
-    n_iterations: NDArray[np.intp]
-
-    def put(self, number: int, optimum: Optimum) -> None:
-        """Replace the end of one refit."""
-        found = optimum.evaluation
-        self.theta[number] = found.theta
-        self.evaluation.objective[number] = found.objective
-        self.evaluation.coef[number] = found.fixed.coef
-        self.evaluation.inverse_root[number] = found.fixed.inverse_root
-        self.evaluation.noise_variance[number] = found.fixed.noise_variance
-        self.is_certified[number] = optimum.is_certified
-        self.n_iterations[number] += optimum.n_iterations
 
 
 class OneFactorRefitter(Refitter):
@@ -175,7 +141,7 @@ class OneFactorRefitter(Refitter):
         The rows of the fit.
     moments : LevelMoments
         The levels of the fit in its columns.
-    structure : CovarianceStructure
+    structure : Structure
         Structure of D in the engine's columns.
     """
 
@@ -184,7 +150,7 @@ class OneFactorRefitter(Refitter):
         model: FittedModel,
         rows: ResponseColumns,
         moments: LevelMoments,
-        structure: CovarianceStructure,
+        structure: Structure,
     ):
         super().__init__(model, rows)
         whole, fixed = model.sums, model.fixed_basis
@@ -195,7 +161,7 @@ class OneFactorRefitter(Refitter):
         within[:p, :p] = np.diag(np.where(squares < NO_VARIATION, 0.0, squares))
         self._moments = replace(moments, within=within)
         self._structure = structure
-        self._start = structure.theta_from_lambda(model.factors[0])
+        self._start = structure.theta_of_root(model.roots[0])
         _, self._to_rows = factorise_with_inverse(whole.z_level_products(0))
         reml = model.specification.reml
         constant = -whole.sum_log_weights + (fixed.log_det_gram if reml else 0.0)
@@ -210,21 +176,21 @@ class OneFactorRefitter(Refitter):
         sums = self._rows.sums(deviations)
         projections = sums.products(self._model.fixed_basis.columns)
         batch = self._batch(sums, projections)
-        ends = self._optimise(batch)
+        ends = minimise(batch, self._start, max_iter=MAX_ITER, tol=TOL)
         basis = self._model.fixed_basis
-        evaluation = ends.evaluation
-        factors = batch.factors(ends.theta)
-        roots = self._model.random_bases[0].to_user @ factors
-        noise_variance = evaluation.noise_variance * batch.scales**2
-        coef = projections.T + batch.scales[:, None] * evaluation.coef
-        deviation = np.linalg.svd(factors, compute_uv=False).min(axis=1)
+        fixed = ends.evaluation.fixed
+        own_roots = self._structure.root(ends.evaluation.theta)
+        roots = self._model.random_bases[0].to_user @ own_roots
+        noise_variance = fixed.noise_variance * batch.scales**2
+        coef = projections.T + batch.scales[:, None] * fixed.coef
         n_effects = self._model.specification.factors[0].structure.n_effects
         return Refits(
             covariances=(noise_variance[:, None, None] * (roots @ roots.transpose(0, 2, 1)),),
             noise_variance=noise_variance,
             coef=self._model.coef + coef @ basis.to_user.T,
             is_certified=ends.is_certified,
-            is_singular=(deviation < SINGULAR) | (factors.shape[1] < n_effects),
+            is_singular=(smallest_deviation(own_roots) < SINGULAR)
+            | (own_roots.shape[1] < n_effects),
             model=lambda number: self._fitted(batch, ends, sums, number),
         )
 
@@ -249,54 +215,21 @@ class OneFactorRefitter(Refitter):
             scales,
         )
 
-    def _optimise(self, batch: OneFactorBatch) -> _Ends:
-        """The optimum of every response."""
-        every = np.arange(batch.n_responses)
-        starts = np.repeat(self._start[None], batch.n_responses, axis=0)
-        state, arrived = descend(batch, starts, every, TOL)
-        theta, is_determined = polished(state)
-        evaluation = batch.evaluate(theta, every, 0)
-        loss = evaluation.objective - state.objective
-        is_worse = ~(loss <= evaluation.rounding)
-        ends = _Ends(theta, evaluation, arrived & ~is_worse, state.n_steps)
-        deviation = np.linalg.svd(batch.factors(theta), compute_uv=False).min(axis=1)
-        squares, df = batch.residuals_within()
-        is_settled = (
-            ends.is_certified
-            & is_determined
-            & (deviation >= SMALL_DEVIATION)
-            & (evaluation.noise_variance <= MUCH_NOISE * squares / max(df, 1))
-            & (state.n_steps <= MANY_ITERATIONS)
-            & (self._moments.rows.shape[2] > FEW_LEVELS)
-            & (df > 0)
-        )
-        in_doubt = {}
-        for number in np.flatnonzero(~is_settled).tolist():
-            engine = batch.engine(number)
-            optimum = minimise_from(engine, state.theta[number], MAX_ITER, TOL)
-            if may_be_local(engine, optimum) or state.n_steps[number] > MANY_ITERATIONS:
-                in_doubt[number] = engine, optimum
-            else:
-                ends.put(number, optimum)
-        for number, optimum in _best_of_starts(batch, in_doubt).items():
-            ends.put(number, optimum)
-        return ends
-
     def _fitted(
-        self, batch: OneFactorBatch, ends: _Ends, sums: ResponseSums, number: int
+        self, batch: OneFactorBatch, ends: Ends, sums: ResponseSums, number: int
     ) -> FittedModel:
         """The model of one response."""
         model, random = self._model, self._model.random_bases[0]
         whole = self._rows.with_response(sums, number, self._trend)
         fixed_basis = with_response(model.fixed_basis, whole, model.specification.fit_intercept)
-        fixed_effects = ends.evaluation.fixed_effects(number)
-        factor = batch.factors(ends.theta)[number]
-        blups = conditional_means(batch.moments(number), factor, fixed_effects)
+        fixed_effects = ends.evaluation.fixed.of(number)
+        root = self._structure.root(ends.evaluation.theta[number])
+        blups = conditional_means(batch.moments(number), root, fixed_effects)
         return replace(
             model,
             sums=whole,
             fixed_basis=fixed_basis,
-            factors=(factor,),
+            roots=(root,),
             fixed_effects=fixed_effects,
             blups=(fixed_basis.scale * (random.to_user @ blups).T,),
             objective=float(ends.evaluation.objective[number]),
@@ -305,37 +238,3 @@ class OneFactorRefitter(Refitter):
             warnings=(),
             observed_sums=None,
         )
-
-
-def _best_of_starts(
-    batch: OneFactorBatch, in_doubt: dict[int, tuple[OneFactorEngine, Optimum]]
-) -> dict[int, Optimum]:
-    """The lowest optimum from all further starts, for refits that may be at another one."""
-    if not in_doubt:
-        return {}
-    owners, starts = [], []
-    for number, (engine, _) in in_doubt.items():
-        for covariances in further_starts(engine):
-            owners.append(number)
-            starts.append(engine.components.theta_from_covariances(covariances))
-    state, arrived = descend(batch, np.array(starts), np.array(owners), TOL)
-    best = {number: optimum for number, (_, optimum) in in_doubt.items()}
-    for place, number in enumerate(owners):
-        engine, optimum = in_doubt[number][0], best[number]
-        theta = state.theta[place] if arrived[place] else starts[place]
-        lowest = optimum.evaluation.objective - ZERO_LOSS - state.rounding[place]
-        if arrived[place] and optimum.is_certified and state.objective[place] >= lowest:
-            continue
-        other = minimise_from(engine, theta, MAX_ITER, TOL)
-        gain = optimum.evaluation.objective - other.evaluation.objective
-        least = ZERO_LOSS + other.evaluation.rounding
-        if gain > least or (other.is_certified and not optimum.is_certified and gain > -least):
-            best[number] = other
-    for number, optimum in best.items():
-        if not optimum.is_certified:
-            # The lowest end may be on its way: it is one more start, as in `minimise`.
-            theta = optimum.evaluation.theta
-            other = minimise_from(in_doubt[number][0], theta, MAX_ITER, TOL)
-            if other.evaluation.objective <= optimum.evaluation.objective:
-                best[number] = other
-    return best

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 
-import numpy as np
-
-from mixedlearn.covariance.structures import make_structure
 from mixedlearn.data.sums import Sums
 from mixedlearn.specification import Specification
 
@@ -51,15 +48,12 @@ def without_effects(
         return sums.of_factors(chosen), replace(specification, factors=tuple(factors))
     n_intercept = int(factor.random_intercept)
     slopes = [effect - n_intercept for effect in rest if effect >= n_intercept]
-    kind = factor.structure.kind
-    mask = factor.structure.mask[np.ix_(rest, rest)]
-    names = [factor.effects[effect] for effect in rest]
     factors[k] = replace(
         factor,
         slopes=tuple(factor.slopes[slope] for slope in slopes),
-        effects=tuple(names),
+        effects=tuple(factor.effects[effect] for effect in rest),
         random_intercept=factor.random_intercept and 0 in rest,
-        structure=make_structure(mask if kind == "mask" else kind, names),
+        structure=factor.structure.restricted(rest),
     )
     return sums.with_slopes(k, slopes), replace(specification, factors=tuple(factors))
 

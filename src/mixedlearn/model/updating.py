@@ -40,5 +40,5 @@ def _observing(model: FittedModel, observed: Sums | None) -> FittedModel:
     bases = model.fixed_basis, model.random_bases
     sums = model.sums if observed is None else observed
     engine = engine_in_bases(sums, model.specification, *bases)
-    blups = user_blups(engine, *bases, model.factors, model.fixed_effects)
+    blups = user_blups(engine, *bases, model.roots, model.fixed_effects)
     return replace(model, observed_sums=observed, blups=blups)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.structures import correlations
+from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference.goodness import average_noise, column_products
 from mixedlearn.plot._choices import chosen_factors

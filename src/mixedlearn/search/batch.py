@@ -1,205 +1,174 @@
-"""The optimiser for many objectives at once: trust-region Newton-Raphson, as in `optimize`.
+"""The search for many objectives at once, of responses that share Z.
 
-The same steps, charts and certificate as there, for a stack of thetas. What does not arrive here is
-left to `optimize`: rare enough that it may cost what it costs.
+The same steps, charts and certificate as for one objective (`local_model`), for a stack of thetas.
+What does not arrive here is left to `newton`: rare enough that it may cost what it costs. A
+response that shows a sign of several optima starts from all the further starts of `starts`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.engines.batch import OneFactorBatch
-from mixedlearn.search.newton import (
-    FLAT_CURVATURE,
-    GOOD_AGREEMENT,
-    POOR_AGREEMENT,
-    REFUSED_AGREEMENT,
-    ROUNDING_CURVATURE,
+from mixedlearn.engines.one_factor import OneFactorEngine
+from mixedlearn.engines.protocol import Evaluation
+from mixedlearn.search.local_model import (
+    LocalModel,
+    evaluate_with_model,
+    judge,
+    trust_region_step,
+)
+from mixedlearn.search.newton import ZERO_LOSS, Optimum, minimise_from
+from mixedlearn.search.starts import (
+    MANY_ITERATIONS,
+    better_of,
+    from_its_end,
+    further_starts,
+    may_be_local,
 )
 
 FloatArray = NDArray[np.float64]
 
 # Most steps of a batch; what needs more is for the optimiser of single objectives.
 MAX_STEPS = 25
-# Halvings that find the length of a step on the trust region's border.
-N_HALVINGS = 30
 
 
 @dataclass(slots=True)
-class BatchState:
-    """Quadratic models of objectives around a theta each, in natural lengths; see `LocalModel`.
+class Ends:
+    """Where the searches of several responses have arrived; see `Evaluation` and `Optimum`.
 
     Attributes
     ----------
-    theta : ndarray of shape (n, n_parameters)
-        Rotated into a triangular chart where D is full.
-    free : ndarray of shape (n, n_free), int
-        Entries of theta that the chart leaves free.
-    lengths, slope, curvature : ndarray of shape (n, n_free)
-    vectors : ndarray of shape (n, n_free, n_free)
-    objective, rounding : ndarray of shape (n,)
-    n_steps : ndarray of shape (n,), int
-        Steps taken so far.
+    evaluation : Evaluation
+    is_certified : ndarray of shape (n,), bool
+    n_iterations : ndarray of shape (n,), int
     """
 
-    theta: FloatArray
-    free: NDArray[np.intp]
-    lengths: FloatArray
-    slope: FloatArray
-    curvature: FloatArray
-    vectors: FloatArray
-    objective: FloatArray
-    rounding: FloatArray
-    n_steps: NDArray[np.intp]
+    evaluation: Evaluation
+    is_certified: NDArray[np.bool_]
+    n_iterations: NDArray[np.intp]
 
-    def rows(self, chosen: NDArray[np.intp]) -> BatchState:
-        """The states of some objectives."""
-        return BatchState(*(getattr(self, part.name)[chosen] for part in fields(self)))
+    def put(self, number: int, optimum: Optimum) -> None:
+        """Replace the end of one response."""
+        found = optimum.evaluation
+        self.evaluation.theta[number] = found.theta
+        self.evaluation.objective[number] = found.objective
+        self.evaluation.fixed.coef[number] = found.fixed.coef
+        self.evaluation.fixed.inverse_root[number] = found.fixed.inverse_root
+        self.evaluation.fixed.noise_variance[number] = found.fixed.noise_variance
+        self.is_certified[number] = optimum.is_certified
+        self.n_iterations[number] += optimum.n_iterations
 
-    def put(self, chosen: NDArray[np.intp], other: BatchState) -> None:
-        """Replace the states of some objectives."""
-        for part in fields(self):
-            getattr(self, part.name)[chosen] = getattr(other, part.name)
 
-    def moved(self, step: FloatArray) -> FloatArray:
-        """Thetas after steps given in the eigenvectors."""
-        theta = self.theta.copy()
-        change = self.lengths * np.einsum("nab,nb->na", self.vectors, step)
-        np.put_along_axis(
-            theta, self.free, np.take_along_axis(theta, self.free, axis=1) + change, axis=1
-        )
-        return theta
+def minimise(batch: OneFactorBatch, start: FloatArray, *, max_iter: int, tol: float) -> Ends:
+    """Minimise the objectives of all responses of a batch.
 
-    def are_minima(self, tol: float) -> NDArray[np.bool_]:
-        """Whether the certificates hold."""
-        slope = np.abs(self.slope)
-        inside = slope < self.curvature
-        at_newton = slope**2 / (2.0 * np.where(inside, self.curvature, 1.0))
-        at_bound = slope - self.curvature / 2.0
-        promised = np.maximum(np.where(inside, at_newton, at_bound), 0.0).sum(axis=1)
-        return np.asarray(np.isfinite(self.objective) & (promised <= tol + self.rounding))
+    Parameters
+    ----------
+    batch : OneFactorBatch
+    start : ndarray of shape (n_parameters,)
+        Theta to start from, for all of them.
+    max_iter : int
+        Most iterations of a response that needs a search of its own.
+    tol : float
+        Promised decrease of the objective at which to stop.
+    """
+    every = np.arange(batch.n_responses)
+    model, n_steps = descend(batch, np.repeat(start[None], len(every), axis=0), every, tol)
+    arrived = model.is_minimum(tol)
+    engine = batch.engine(every)
+    # The last Newton step squares the error, as for one objective.
+    with np.errstate(invalid="ignore"):
+        evaluation = engine.evaluate(model.newton_end(), 0)
+        is_worse = ~(evaluation.objective - model.objective <= evaluation.rounding)
+    ends = Ends(evaluation, arrived & ~is_worse, n_steps)
+    is_open = may_be_local(engine, evaluation, ends.is_certified, n_steps)
+    is_open = is_open | ~model.is_determined.all(axis=1)
+    in_doubt = {}
+    for number in np.flatnonzero(is_open).tolist():
+        own = batch.engine(number)
+        optimum = minimise_from(own, model.theta[number], max_iter, tol)
+        is_long = n_steps[number] > MANY_ITERATIONS
+        if is_long or may_be_local(
+            own, optimum.evaluation, optimum.is_certified, optimum.n_iterations
+        ):
+            in_doubt[number] = own, optimum
+        else:
+            ends.put(number, optimum)
+    for number, optimum in _best_of_starts(batch, in_doubt, max_iter, tol).items():
+        ends.put(number, optimum)
+    return ends
 
 
 def descend(
     batch: OneFactorBatch, theta: FloatArray, responses: NDArray[np.intp], tol: float
-) -> tuple[BatchState, NDArray[np.bool_]]:
-    """Minimise the objectives of some responses from a theta each.
+) -> tuple[LocalModel, NDArray[np.intp]]:
+    """Newton-Raphson for the objectives of some responses, from a row of theta each.
 
     Returns
     -------
-    states : BatchState
-    arrived : ndarray of shape (n,), bool
-        Where the certificate holds.
+    model : LocalModel
+        Where each has come to; a minimum or not.
+    n_steps : ndarray of shape (n,), int
+        Steps taken so far.
     """
-    state = _at(batch, theta, responses)
-    radius = np.ones(len(theta))
-    arrived = state.are_minima(tol)
-    stuck = ~np.isfinite(state.objective)
-    for step in range(1, MAX_STEPS + 1):
-        active = np.flatnonzero(~(arrived | stuck))
-        if not len(active):
-            break
-        before = state.rows(active)
-        steps = _trust_region_steps(before.slope, before.curvature, radius[active])
-        promised = -(steps * (before.slope + 0.5 * before.curvature * steps)).sum(axis=1)
-        trial = _at(batch, before.moved(steps), responses[active])
-        gained = before.objective - trial.objective
-        with np.errstate(divide="ignore", invalid="ignore"):
-            agreement = np.where(promised > 0.0, gained / promised, -np.inf)
-        sizes = np.linalg.norm(steps, axis=1)
-        is_poor = ~(agreement >= POOR_AGREEMENT)
-        is_long = (agreement > GOOD_AGREEMENT) & (sizes > 0.8 * radius[active])
-        radius[active[is_poor]] = 0.25 * sizes[is_poor]
-        radius[active[is_long]] *= 3.0
-        # Where the promise drowns in rounding error and the certificate fails, nothing helps here.
-        stuck[active] = promised <= before.rounding
-        is_accepted = (gained > -before.rounding) & (agreement > REFUSED_AGREEMENT)
-        better = np.flatnonzero(is_accepted & ~stuck[active])
-        trial.n_steps[:] = step
-        state.put(active[better], trial.rows(better))
-        arrived[active[better]] = trial.are_minima(tol)[better]
-    return state, arrived
+    with np.errstate(invalid="ignore", over="ignore"):
+        _, model = evaluate_with_model(batch.engine(responses), theta)
+        radius = np.ones(len(theta))
+        n_steps = np.zeros(len(theta), dtype=np.intp)
+        done = model.is_minimum(tol) | ~np.isfinite(model.objective)
+        for step in range(1, MAX_STEPS + 1):
+            active = np.flatnonzero(~done)
+            if not len(active):
+                break
+            before = model.rows(active)
+            steps = trust_region_step(before.slope, before.curvature, radius[active])
+            promised = before.promised_by(steps)
+            _, trial = evaluate_with_model(batch.engine(responses[active]), before.moved(steps))
+            gained = before.objective - trial.objective
+            size = np.sqrt(np.square(steps).sum(axis=1))
+            is_accepted, radius[active] = judge(
+                gained, promised, before.rounding, size, radius[active]
+            )
+            # Where the promise drowns in rounding error without a certificate, nothing helps here.
+            is_stuck = promised <= before.rounding
+            better = np.flatnonzero(is_accepted & ~is_stuck)
+            model.put(active[better], trial.rows(better))
+            n_steps[active[better]] = step
+            done[active] = is_stuck
+            done[active[better]] = trial.is_minimum(tol)[better]
+    return model, n_steps
 
 
-def polished(state: BatchState) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Thetas after the last Newton step, and whether every direction is determined."""
-    determined = state.curvature > FLAT_CURVATURE
-    curvature = np.where(determined, state.curvature, 1.0)
-    step = np.where(determined, -state.slope / curvature, 0.0)
-    return state.moved(step), np.asarray(determined.all(axis=1))
-
-
-def _at(batch: OneFactorBatch, theta: FloatArray, responses: NDArray[np.intp]) -> BatchState:
-    theta, free = _charts(batch, theta)
-    evaluation = batch.evaluate(theta, responses, 2)
-    lengths = np.maximum(1.0, np.abs(np.take_along_axis(theta, free, axis=1)))
-    number = np.arange(len(theta))[:, None, None]
-    hessian = evaluation.hessian[number, free[:, :, None], free[:, None]]
-    curvature, vectors = np.linalg.eigh(hessian * lengths[:, :, None] * lengths[:, None])
-    gradient = np.take_along_axis(evaluation.gradient, free, axis=1) * lengths
-    return BatchState(
-        theta,
-        free,
-        lengths,
-        np.einsum("nba,nb->na", vectors, gradient),
-        curvature,
-        vectors,
-        evaluation.objective,
-        evaluation.rounding,
-        np.zeros(len(theta), dtype=np.intp),
-    )
-
-
-def _charts(batch: OneFactorBatch, theta: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Thetas in their triangular charts, and the free entries; see `triangular_chart`."""
-    n, size = theta.shape
-    if batch.structure.kind != "unrestricted":
-        return theta, np.repeat(np.arange(size)[None], n, axis=0)
-    q = batch.structure.n_effects
-    factors = theta.reshape(n, q, q)
-    rest = factors @ factors.transpose(0, 2, 1)
-    order = np.empty((n, q), dtype=np.intp)
-    number = np.arange(n)
-    taken = np.zeros((n, q), bool)
-    for j in range(q):
-        diagonal = np.where(taken, -np.inf, np.einsum("naa->na", rest))
-        order[:, j] = pivot = diagonal.argmax(axis=1)
-        taken[number, pivot] = True
-        column = rest[number, :, pivot]
-        square = diagonal[number, pivot]
-        share = column / np.where(square > 0.0, square, np.inf)[:, None]
-        rest = rest - share[:, :, None] * column[:, None]
-    permuted = factors[number[:, None], order]
-    lower = np.linalg.qr(permuted.transpose(0, 2, 1))[1].transpose(0, 2, 1)
-    rotated = np.empty_like(factors)
-    rotated[number[:, None], order] = np.tril(lower)
-    rows, columns = np.tril_indices(q)
-    return rotated.reshape(n, size), order[:, rows] * q + columns
-
-
-def _trust_region_steps(slope: FloatArray, curvature: FloatArray, radius: FloatArray) -> FloatArray:
-    """Exact minimisers of ``c's + s'Ws/2`` over ``|s| <= radius``; see `trust_region_step`."""
-    lowest = curvature[:, 0]
-    largest = np.maximum(np.abs(lowest), np.abs(curvature[:, -1]))
-    negligible = ROUNDING_CURVATURE * np.maximum(largest, 1e-300)
-    shift = negligible + np.maximum(0.0, -lowest)
-    step = -slope / (curvature + shift[:, None])
-    size = np.linalg.norm(step, axis=1)
-    is_long = size > radius
-    if is_long.any():
-        own_slope, own_curvature = slope[is_long], curvature[is_long]
-        low = shift[is_long]
-        high = low + np.linalg.norm(own_slope, axis=1) / radius[is_long]
-        for _ in range(N_HALVINGS):
-            middle = (low + high) / 2.0
-            sizes = np.linalg.norm(own_slope / (own_curvature + middle[:, None]), axis=1)
-            too_long = sizes > radius[is_long]
-            low, high = np.where(too_long, middle, low), np.where(too_long, high, middle)
-        step[is_long] = -own_slope / (own_curvature + high[:, None])
-    is_hard = ~is_long & (lowest < -negligible)
-    missing = np.sqrt(np.maximum(radius**2 - size**2, 0.0))
-    step[is_hard, 0] += np.copysign(missing, step[:, 0])[is_hard]
-    return step
+def _best_of_starts(
+    batch: OneFactorBatch,
+    in_doubt: dict[int, tuple[OneFactorEngine, Optimum]],
+    max_iter: int,
+    tol: float,
+) -> dict[int, Optimum]:
+    """The lowest optimum from all further starts, for responses that may be at another one."""
+    if not in_doubt:
+        return {}
+    owners, starts = [], []
+    for number, (engine, _) in in_doubt.items():
+        for covariances in further_starts(engine):
+            owners.append(number)
+            starts.append(engine.components.theta_of(covariances))
+    model, _ = descend(batch, np.array(starts), np.array(owners), tol)
+    arrived = model.is_minimum(tol)
+    best = {number: optimum for number, (_, optimum) in in_doubt.items()}
+    for place, number in enumerate(owners):
+        optimum = best[number]
+        theta = model.theta[place] if arrived[place] else starts[place]
+        lowest = optimum.evaluation.objective - ZERO_LOSS - model.rounding[place]
+        if arrived[place] and optimum.is_certified and model.objective[place] >= lowest:
+            continue
+        other = minimise_from(in_doubt[number][0], theta, max_iter, tol)
+        best[number] = better_of(optimum, other)
+    return {
+        number: from_its_end(in_doubt[number][0], optimum, max_iter, tol)
+        for number, optimum in best.items()
+    }

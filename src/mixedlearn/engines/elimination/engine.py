@@ -35,12 +35,12 @@ average and takes one solution for each entry of the D_k.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.engines.elimination.level_pairs import forms_of_rows, gram_of_rows
 from mixedlearn.engines.elimination.links import Link, forms_through_chain, link_stages
 from mixedlearn.engines.elimination.posterior import SeveralFactorsPosterior
@@ -55,7 +55,6 @@ from mixedlearn.engines.elimination.reduced import (
 )
 from mixedlearn.engines.elimination.tail import Tail, solve_tail
 from mixedlearn.engines.levels import (
-    coef_within,
     factorise,
     factorise_with_inverse,
     solve_levels,
@@ -63,12 +62,8 @@ from mixedlearn.engines.levels import (
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
-from mixedlearn.engines.protocol import (
-    Curvature,
-    Evaluation,
-    FixedEffects,
-    worthless_evaluation,
-)
+from mixedlearn.engines.profiled import ProfiledEngine, Solution
+from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
 
@@ -146,7 +141,7 @@ class EliminatedData:
     cross: FloatArray
 
 
-class SeveralFactorsEngine:
+class SeveralFactorsEngine(ProfiledEngine):
     """The likelihood with several grouping factors.
 
     Parameters
@@ -168,25 +163,18 @@ class SeveralFactorsEngine:
         n_levels: tuple[int, ...],
         likelihood: ProfiledLikelihood,
     ):
-        self.components = components
-        self.n_levels = n_levels
-        self.likelihood = likelihood
-        self.within_variance = reduced.within_variance
         self._reduced = reduced
-        self._directions = components.directions()
         # The last elimination is kept, for the BLUPs at the optimum.
         self._last: tuple[bytes, Elimination] | None = None
-        self.size = (
-            reduced.columns.size + reduced.data.rows.size + reduced.tail_rows.rows.size
-        ) + reduced.effects.tail.size
-
-    def start(self) -> tuple[FloatArray, ...]:
-        """Variances by the method of moments, from the residuals of ordinary least squares."""
-        return self._moments_of(np.zeros(self.likelihood.n_fixed))
-
-    def start_from_within(self) -> tuple[FloatArray, ...]:
-        """Variances by moments, from the residuals of the regression within levels of stage 0."""
-        return self._moments_of(coef_within(self._reduced.data.gram))
+        parts = (reduced.columns, reduced.data.rows, reduced.tail_rows.rows, reduced.effects.tail)
+        super().__init__(
+            components,
+            n_levels,
+            likelihood,
+            reduced.data.gram,
+            reduced.within_variance,
+            sum(part.size for part in parts),
+        )
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
         starting, data = self._reduced.starting, self._reduced.data
@@ -200,35 +188,31 @@ class SeveralFactorsEngine:
             counts += positive.sum(axis=1).tolist()
             sizes += own.sum(axis=1).tolist()
         residual = np.einsum("c,rcm->rm", contrast, data.rows)
-        variances = start_from_moments(
+        return start_from_moments(
             squares=np.array(squares),
             counts=np.array(counts),
             sizes=np.array(sizes),
             overlaps=starting.overlaps,
             total=float(contrast @ data.gram @ contrast + np.vdot(residual, residual)),
             df=self.likelihood.total,
+            n_effects=[structure.n_effects for structure in self.components.structures],
         )
-        bounds = np.cumsum([structure.n_effects for structure in self.components.structures])
-        return tuple(np.diag(part) for part in np.split(variances, bounds[:-1]))
 
-    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        """Objective, gradient and average information; see the module's head for the formulas."""
-        factors = self.components.factors_from_theta(theta)
-        likelihood = self.likelihood
-        try:
-            elimination = self._eliminate(factors)
-            eliminated = self._eliminate_data(elimination, self._reduced.data)
-            fixed = likelihood.least_squares(eliminated.cross)
-        except np.linalg.LinAlgError:
-            # D so large that a matrix is singular to rounding: no point to stay at.
-            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-        objective = likelihood.objective(elimination.log_det, fixed)
-        largest = max(np.square(factor).max(initial=0.0) for factor in factors)
+    @property
+    def _n_differences(self) -> float:
         # The tail's products are differences: with a large D they lose digits in every row.
-        rounding = likelihood.rounding(objective, fixed, largest * likelihood.df / 4.0)
-        nothing = np.empty(0)
-        if order == 0:
-            return Evaluation(theta, objective, nothing, nothing, (), fixed, rounding)
+        return self.likelihood.df / 4.0
+
+    def _solve(self, roots: tuple[FloatArray, ...]) -> Solution:
+        """The details are the elimination, of the effects and of X and y."""
+        elimination = self._eliminate(roots)
+        eliminated = self._eliminate_data(elimination, self._reduced.data)
+        return Solution(elimination.log_det, eliminated.cross, (elimination, eliminated))
+
+    def _derivatives(
+        self, details: tuple[Elimination, EliminatedData], fixed: FixedEffects, order: int
+    ) -> tuple[tuple[FloatArray, ...], Curvature | None]:
+        elimination, eliminated = details
         s2 = fixed.noise_variance
         scores, _ = self._scores(elimination, eliminated)
         information = self._information(elimination)
@@ -237,36 +221,32 @@ class SeveralFactorsEngine:
         for own, effect, whole in zip(scores, u, information, strict=True):
             square = effect @ effect.T / s2
             gradient = whole - square
-            if likelihood.reml:
+            if self.likelihood.reml:
                 mixed = np.einsum("qpm,pr->qrm", own[:, :-1], fixed.inverse_root)
                 gradient -= np.einsum("arm,brm->ab", mixed, mixed)
             gradients.append(gradient)
             squares.append(square)
-        arguments = (self._directions, factors, gradients)
-        gradient = theta_gradient(*arguments)
-        found = Evaluation(theta, objective, gradient, nothing, tuple(gradients), fixed, rounding)
-        if order == 1:
-            return found
+        if order < 2:
+            return tuple(gradients), None
         g = np.concatenate([square.ravel() for square in squares])
         average = self._average_information(elimination, u, fixed)
-        second = average - np.outer(g, g) / likelihood.df
+        second = average - np.outer(g, g) / self.likelihood.df
         # The average is that of the exact curvature, which has twice as much, and its expectation.
         curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
-        hessian = theta_hessian(*arguments, second)
-        return replace(found, hessian=hessian, curvature=curvature)
+        return tuple(gradients), curvature
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        elimination = self._eliminate(factors)
+        elimination = self._eliminate(roots)
         _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
         contrast = np.append(-fixed.coef, 1.0)
         return tuple(np.einsum("c,qcm->qm", contrast, own) for own in blups)
 
-    def posterior(self, factors: Sequence[FloatArray]) -> SeveralFactorsPosterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> SeveralFactorsPosterior:
         """Distribution of the random effects given the response."""
-        elimination = self._eliminate(factors)
+        elimination = self._eliminate(roots)
         _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
         response = tuple(own[:, :-1] for own in blups)
         links = self._links(elimination, with_first=True)
@@ -279,10 +259,10 @@ class SeveralFactorsEngine:
             response,
         )
 
-    def _eliminate(self, factors: Sequence[FloatArray]) -> Elimination:
+    def _eliminate(self, roots: Sequence[FloatArray]) -> Elimination:
         """Eliminate the chain, stage by stage, and solve the tail."""
         reduced = self._reduced
-        key = np.concatenate([factor.ravel() for factor in factors]).tobytes()
+        key = np.concatenate([root.ravel() for root in roots]).tobytes()
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         # Two eliminations at once would be twice the memory.
@@ -298,18 +278,18 @@ class SeveralFactorsEngine:
                 columns, to_rows = factorise_with_inverse(effects.blocks[s])
                 spans = Spans(columns[:, q:], pattern.spread(to_rows, effects.tails[s]))
                 add_effects(effects, reduced.stages, s, spans, -1.0)
-            own = _solve_stage(stage, factors[stage.factor], columns, to_rows, spans)
+            own = _solve_stage(stage, roots[stage.factor], columns, to_rows, spans)
             add_effects(effects, reduced.stages, s, own.solved, 1.0)
             if effects.tail.size:
-                lost = _lost_rows(columns[:, :q], factors[stage.factor])
+                lost = _lost_rows(columns[:, :q], roots[stage.factor])
                 if s == 0:
                     effects.tail -= reduced.tail_rows.gram(lost)
                 else:
                     effects.tail -= gram_of_rows(pattern, pattern.spread(lost, spans.tails))
             solved.append(own)
-        tail_factors = [factors[k] for k in reduced.plan.tail]
-        tail = solve_tail(reduced.plan.tail_shapes, tail_factors, effects.tail)
-        elimination = Elimination([factor @ factor.T for factor in factors], solved, tail)
+        tail_roots = [roots[k] for k in reduced.plan.tail]
+        tail = solve_tail(reduced.plan.tail_shapes, tail_roots, effects.tail)
+        elimination = Elimination([root @ root.T for root in roots], solved, tail)
         self._last = key, elimination
         return elimination
 
@@ -467,13 +447,13 @@ def _times(stage: Stage, rows: Spans, later: Sequence[FloatArray], tail: FloatAr
     return result
 
 
-def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
+def _lost_rows(columns: FloatArray, root: FloatArray) -> FloatArray:
     """Rows whose squares are ``I - (L_i L_i')^-1``, shape (q, r, m), for U_i of shape (r, q, m).
 
     By ``I - (I + B B')^-1 = B (I + B'B)^-1 B'`` with ``B = U_i Lambda``.
     """
-    spread = np.matmul(factor.T, columns)
-    q = len(factor)
+    spread = np.matmul(root.T, columns)
+    q = len(root)
     square = sum_over_rows(spread, spread)
     square[np.arange(q), np.arange(q)] += 1.0
     part = np.concatenate([square, spread.transpose(1, 0, 2)], axis=1)
@@ -483,7 +463,7 @@ def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
 
 def _solve_stage(
     stage: Stage,
-    factor: FloatArray,
+    root: FloatArray,
     columns: FloatArray,
     to_rows: FloatArray | None,
     spans: Spans,
@@ -492,7 +472,7 @@ def _solve_stage(
     rows = np.zeros((r, width + r, n_levels))
     rows[:, :width] = columns
     rows[np.arange(r), width + np.arange(r)] = 1.0
-    solved, pivots = solve_levels(rows, factor)
+    solved, pivots = solve_levels(rows, root)
     q, inverse = stage.n_effects, solved[:, width:]
     return SolvedStage(
         to_rows=to_rows,

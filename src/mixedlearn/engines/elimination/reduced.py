@@ -32,7 +32,7 @@ from mixedlearn.engines.levels import (
     reduce_levels,
     separate_levels,
     sum_over_rows,
-    within_residual,
+    within_variance,
 )
 
 FloatArray = NDArray[np.float64]
@@ -257,7 +257,6 @@ def reduce_several(
     within = Spans(columns[:, q:], tail_rows.rows)
     add_effects(effects, stages, 0, within, -1.0)
     add_data(data, stages, 0, within, data.rows, -1.0, with_gram=False)
-    square, df = within_residual(moments, sums.n_rows)
     return fixed, ReducedProducts(
         plan=plan,
         stages=stages,
@@ -265,7 +264,7 @@ def reduce_several(
         tail_rows=tail_rows,
         effects=effects,
         data=data,
-        within_variance=square / df if df > 0 else 0.0,
+        within_variance=within_variance(moments, sums.n_rows),
         starting=_starting_sums(blocks),
     )
 

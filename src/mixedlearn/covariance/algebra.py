@@ -1,0 +1,40 @@
+"""Algebra of covariance matrices: correlations, roots, what to do where one is singular."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# A pivot below this share of its own diagonal entry is rounding error of a singular matrix.
+PIVOT_TOLERANCE = 1e-12
+
+
+def correlations(covariance: FloatArray) -> FloatArray:
+    """Correlations of covariances, shapes (..., q, q); NaN with an effect of variance zero."""
+    deviations = np.sqrt(np.einsum("...aa->...a", covariance))
+    sizes = deviations[..., :, None] * deviations[..., None, :]
+    return np.clip(covariance / np.where(sizes > 0.0, sizes, np.nan), -1.0, 1.0)
+
+
+def triangular_root(root: FloatArray) -> FloatArray:
+    """Lower triangular root of ``root root'``."""
+    return np.linalg.qr(root.T)[1].T
+
+
+def semidefinite_cholesky(matrix: FloatArray) -> FloatArray:
+    """Lower Cholesky root of a positive semi-definite matrix; zero pivots give zero columns."""
+    size = len(matrix)
+    root = np.zeros((size, size))
+    for j in range(size):
+        column = matrix[j:, j] - root[j:, :j] @ root[j, :j]
+        if column[0] > PIVOT_TOLERANCE * matrix[j, j] and column[0] > 0.0:
+            root[j:, j] = column / np.sqrt(column[0])
+    return root
+
+
+def lifted(matrix: FloatArray, floor: float = 0.0) -> FloatArray:
+    """A symmetric matrix with its eigenvalues lifted to a floor."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2.0)
+    return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
