@@ -7,7 +7,6 @@ largest number, as far as the optimiser's promise of 1e-8 of the criterion goes.
 
 import pickle
 import re
-from collections import Counter
 from io import BytesIO
 
 import joblib
@@ -29,9 +28,8 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
-from sklearn.utils.fixes import parse_version
 
+from helpers.versions import asks_for_score, names_polars
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
@@ -39,15 +37,6 @@ from mixedlearn.exceptions import (
     PopulationPredictionWarning,
 )
 from mixedlearn.metrics import GroupsScorer
-
-# Before 1.8 scikit-learn does not ask a Pipeline, a search or an instance what `score` takes.
-ASKS_FOR_SCORE = parse_version(sklearn.__version__) >= parse_version("1.8")
-asks_for_score = pytest.mark.skipif(not ASKS_FOR_SCORE, reason="needs scikit-learn 1.8")
-# Before 1.9 scikit-learn reads the names of polars' columns by a protocol that polars has dropped.
-NAMES_POLARS = hasattr(pl.DataFrame, "__dataframe__") or parse_version(
-    sklearn.__version__
-) >= parse_version("1.9")
-names_polars = pytest.mark.skipif(not NAMES_POLARS, reason="scikit-learn too old for this polars")
 
 
 def crossed_data(n=180, seed=0):
@@ -90,12 +79,6 @@ def model():
 def nested():
     """Two factors and their interaction, columns of X; some combinations unseen."""
     return column_model(groups=NESTED).fit(TABLE[SEEN], Y[SEEN])
-
-
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
 
 
 def close(found, expected, rtol=1e-9):
@@ -199,27 +182,6 @@ class TestIdentity:
         assert list(estimator.random_effects_) == ["year"]
         estimator.predict(X, groups=GROUPS["year"])
 
-    # The checks have a level for every row, so that no variance can be told from another.
-    @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
-    @pytest.mark.parametrize("groups", [[0, 1], [0, (0, 1)]], ids=str)
-    def test_checks_of_scikit_learn(self, groups):
-        expected = {
-            "check_sample_weight_equivalence_on_dense_data": "precisions are not repetition",
-        }
-        results = check_estimator(
-            MixedLinearRegressor(groups=groups),
-            expected_failed_checks=expected,
-            on_skip=None,
-            on_fail=None,
-        )
-        failed = {
-            result["check_name"]: repr(result["exception"])
-            for result in results
-            if result["status"] == "failed"
-        }
-        assert failed == {}
-        assert Counter(result["status"] for result in results)["passed"] >= 50
-
 
 FORMS = {
     "pandas": GROUPS,
@@ -243,6 +205,7 @@ UNNAMED = [name for name in FORMS if "array" in name or "rows" in name or "unnam
 class TestContainers:
     """The same labels in any container give the same fit and the same predictions."""
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", FORMS)
     def test_fit(self, model, form):
         slopes, names = SLOPES, {"plot": "plot", "year": "year"}
@@ -355,6 +318,7 @@ class TestLabels:
         year = pd.Series(KINDS[other](GROUPS["year"].to_numpy() - 2000))
         return X.assign(plot=plot, year=year)
 
+    @pytest.mark.slow_cases(every=5)
     @pytest.mark.parametrize(
         ("kind", "other"),
         [*zip(KINDS, [*list(KINDS)[5:], *list(KINDS)[:5]], strict=True)],
@@ -478,6 +442,7 @@ class TestWarmStart:
         assert estimator.converged_
         assert_same_fit(estimator, cold, rtol=1e-5)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize(
         "other",
         [
@@ -520,6 +485,7 @@ def by_hand(cv=FOLDS, split_by=None, score=r2_score, known=True, groups=GROUPS, 
 
 
 class TestModelSelection:
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_routing", [False, True])
     def test_group_columns_work_everywhere(self, is_routing):
         assert (by_hand() > by_hand(known=False) + 0.1).all()
@@ -531,6 +497,7 @@ class TestModelSelection:
         for (_, test), score in zip(FOLDS.split(X), by_hand(), strict=True):
             close(r2_score(Y.iloc[test], predicted[test]), score)
 
+    @pytest.mark.slow_cases(every=5)
     @pytest.mark.parametrize("labels", ["numbers", "text"])
     @pytest.mark.parametrize(
         "container", ["pandas", pytest.param("polars", marks=names_polars), "default"]
@@ -565,6 +532,7 @@ class TestModelSelection:
         with pytest.raises(ValueError, match=r"Its columns are: .*'remainder__plot'"):
             pipeline.fit(TABLE, Y)
 
+    @pytest.mark.slow
     def test_search_over_slopes(self):
         grid = {"random_slopes": [None, SLOPES, {"year": ["heat"]}, ["rain", "heat"]]}
         search = GridSearchCV(column_model(), grid, cv=FOLDS, error_score="raise").fit(TABLE, Y)
@@ -578,6 +546,7 @@ class TestModelSelection:
             search.predict(TABLE), column_model(**search.best_params_).fit(TABLE, Y).predict(TABLE)
         )
 
+    @pytest.mark.slow
     def test_search_over_covariances(self):
         grid = {
             "covariance": [
@@ -611,6 +580,7 @@ class TestModelSelection:
             expected = by_hand(groups=GROUPS[names], random_slopes=None)
             close(scores[position], expected.mean())
 
+    @pytest.mark.slow
     def test_pipeline_in_a_search(self):
         keep = ColumnTransformer(
             [("scale", StandardScaler(), ["rain", "heat"])],
@@ -637,6 +607,7 @@ class TestRouting:
     SETTINGS = {"params": {"groups": GROUPS}, "cv": FOLDS, "error_score": "raise"}  # noqa: RUF012
     BLOCKS = pd.Series(np.arange(len(Y)) // 6 % 10)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", [form for form in FORMS if form not in UNNAMED])
     def test_params(self, form):
         scores = cross_val_score(
@@ -644,6 +615,7 @@ class TestRouting:
         )
         close(scores, by_hand(), 1e-6 if form == "columns in another order" else 1e-9)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", UNNAMED)
     def test_params_without_names(self, form):
         scores = cross_val_score(
@@ -680,6 +652,7 @@ class TestRouting:
             .set_score_request(groups="factors")
         )
 
+    @pytest.mark.slow_cases("True", "polars")
     @pytest.mark.parametrize("form", ["pandas", "polars"])
     @pytest.mark.parametrize("is_scorer", [False, True])
     def test_alias_beside_the_groups_of_the_splitter(self, form, is_scorer):
@@ -698,6 +671,7 @@ class TestRouting:
         population = by_hand(GroupKFold(5), split_by=self.BLOCKS, known=False)
         assert (expected > population + 0.05).all()
 
+    @pytest.mark.slow
     def test_alias_survives_clone_and_pickle(self):
         estimator = self.aliased(crossed())
         for copy in (clone(estimator), pickle.loads(pickle.dumps(estimator))):

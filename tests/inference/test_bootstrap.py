@@ -57,7 +57,7 @@ MODELS = {
     "few levels": (of(load_dyestuff), {"groups": "Batch"}, 60, True),
     "singular": (of(load_dyestuff2), {"groups": "Batch"}, 60, True),
     "weights, three effects": (synthetic, SYNTHETIC, 40, True),
-    "masked": (synthetic, SYNTHETIC | {"covariance": CHAIN_MASK}, 10, False),
+    "masked": (synthetic, SYNTHETIC | {"covariance": CHAIN_MASK}, 10, True),
     "crossed": (of(load_penicillin), {"groups": ["plate", "sample"]}, 30, False),
 }
 
@@ -104,6 +104,7 @@ def assert_same_model(found, expected):
         np.testing.assert_allclose(found.blups[k], expected.blups[k], rtol=1e-4, atol=1e-5 * scale)
 
 
+@pytest.mark.slow_cases("weights, three effects", "few levels", "singular")
 @pytest.mark.parametrize("name", MODELS)
 def test_refits_are_fits(name):
     simulated = Simulated(name)

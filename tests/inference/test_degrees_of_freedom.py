@@ -131,6 +131,7 @@ def densely(problem, model, reml=True):
 L = np.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.5, 1.0, -1.0]])
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_satterthwaite_by_dense_algebra(name, weighted):
@@ -154,6 +155,7 @@ def test_satterthwaite_by_maximum_likelihood(name):
     np.testing.assert_allclose(coefficient_table(model)["df"], expected, **CLOSE)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_kenward_roger_by_dense_algebra(name, weighted):
@@ -198,12 +200,13 @@ def test_standard_errors_of_variances_by_dense_algebra(name, reml):
     np.testing.assert_allclose(table["std_error"], [*expected, noise], rtol=1e-5)
 
 
+@pytest.mark.slow_cases("crossed chain", "crossed slopes", "three")
 @pytest.mark.parametrize("name", ["crossed", "crossed slopes", "three", "crossed chain"])
-def test_elimination_gives_the_same_degrees_of_freedom(name, monkeypatch):
+def test_elimination_gives_the_same_degrees_of_freedom(name, use_engine):
     problem = draw(name, weighted=True)
     joint = fit(problem)
     expected = coefficient_table(joint), variance_table(joint)
-    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", 0)
+    use_engine("elimination")
     model = fit(problem)
     np.testing.assert_allclose(coefficient_table(model), expected[0], rtol=1e-5)
     np.testing.assert_allclose(

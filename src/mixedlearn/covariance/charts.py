@@ -73,7 +73,10 @@ def triangular_chart(
                 for j in remaining:
                     rest[i][j] -= share * rest[pivot][j]
     free = np.empty((q, q), bool)
-    free[order] = np.tri(q, dtype=bool) if is_full else np.tril(mask[order][:, order])
+    columns = np.arange(q)
+    free[order] = columns <= columns[:, None]
+    if not is_full:
+        free &= mask[:, order]
     if not root[~free].any():
         return None, free
     if is_full:

@@ -191,9 +191,9 @@ def random_basis(sums: Sums, k: int, random_intercept: bool, structure: Structur
         own = block[kept]
         is_kept[own] = True
         columns[:, own] = start[:, kept] @ inverse_root
-        to_user[np.ix_(block, own)] = unshift[:, kept] @ inverse_root
-        from_user[np.ix_(own, block)] = columns[:, own].T @ gram @ user[:, block]
-    if len(changes.blocks) == q:
+        to_user[block[:, None], own] = unshift[:, kept] @ inverse_root
+        from_user[own[:, None], block] = columns[:, own].T @ gram @ user[:, block]
+    if 1 < q == len(changes.blocks):
         is_kept &= ~_proportional_columns(user.T @ gram @ user)
     kept = np.flatnonzero(is_kept)
     return RandomBasis(columns[:, kept], to_user[:, kept], from_user[kept], kept)

@@ -94,12 +94,12 @@ class ConstrainedEngine:
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         """The constrained objective, with its gradient and Hessian of every order above zero."""
         evaluation = self._engine.evaluate(theta, 2 if order else 0)
-        factors = self.components.roots(theta)
+        roots = self.components.roots(theta)
         constraint = self._constraint
         if isinstance(constraint, HeldDeviation):
-            change, gradients, second = _held(evaluation, factors, constraint, self._df)
+            change, gradients, second = _held(evaluation, roots, constraint, self._df)
         else:
-            change, gradients, second = _drawn(evaluation, factors, constraint)
+            change, gradients, second = _drawn(evaluation, roots, constraint)
         objective = evaluation.objective + change
         if not np.isfinite(objective):
             nothing = np.zeros(len(theta))
@@ -112,7 +112,7 @@ class ConstrainedEngine:
             )
         if order == 0:
             return replace(evaluation, objective=objective)
-        arguments = (self.components.directions(theta), factors, gradients)
+        arguments = (self.components.directions(theta), roots, gradients)
         return replace(
             evaluation,
             objective=objective,
@@ -122,17 +122,17 @@ class ConstrainedEngine:
         )
 
 
-def noise_log_variance(factors: Sequence[FloatArray], held: HeldDeviation) -> float:
+def noise_log_variance(roots: Sequence[FloatArray], held: HeldDeviation) -> float:
     """Tau of a constraint; infinite where the effect has no variance."""
     if held.factor is None:
         return 2.0 * float(np.log(held.value))
-    square = float(np.square(held.row @ factors[held.factor]).sum())
+    square = float(np.square(held.row @ roots[held.factor]).sum())
     return float(2.0 * np.log(held.value) - np.log(square)) if square > 0.0 else np.inf
 
 
-def effects_angle(factor: FloatArray, row: FloatArray, other: FloatArray) -> float:
+def effects_angle(root: FloatArray, row: FloatArray, other: FloatArray) -> float:
     """Angle between two effects' rows of a root of D; NaN where one has no variance."""
-    first, second = row @ factor, other @ factor
+    first, second = row @ root, other @ root
     first_size, second_size = np.linalg.norm(first), np.linalg.norm(second)
     if not first_size * second_size > 0.0:
         return np.nan
@@ -146,10 +146,10 @@ _Derivatives = tuple[float, list[FloatArray], FloatArray]
 
 
 def _held(
-    evaluation: Evaluation, factors: Sequence[FloatArray], held: HeldDeviation, df: int
+    evaluation: Evaluation, roots: Sequence[FloatArray], held: HeldDeviation, df: int
 ) -> _Derivatives:
     """What d has more than f, and the derivatives of d by the D_k."""
-    tau = noise_log_variance(factors, held)
+    tau = noise_log_variance(roots, held)
     s2 = evaluation.fixed.noise_variance
     if not (np.isfinite(tau) and np.isfinite(evaluation.objective)):
         return np.inf, [], np.empty(0)
@@ -167,47 +167,45 @@ def _held(
         (ratio - 1.0) * log_second + ratio * np.outer(residual, residual)
     )
     if held.factor is not None:
-        square = float(np.square(held.row @ factors[held.factor]).sum())
+        square = float(np.square(held.row @ roots[held.factor]).sum())
         # tau' = -w'/w and tau'' = w'w'/w^2 for w = t'D t, which is linear in D.
-        slope = -_flat(factors, held.factor, np.outer(held.row, held.row)) / square
+        slope = -_flat(roots, held.factor, np.outer(held.row, held.row)) / square
         by_tau = df * (1.0 - ratio)
         gradient = gradient + by_tau * slope
         mixed = np.outer(-df * ratio * residual, slope)
         second = second + mixed + mixed.T
         second = second + (df * ratio + by_tau) * np.outer(slope, slope)
-    return change, _unflat(factors, gradient), second
+    return change, _unflat(roots, gradient), second
 
 
-def _drawn(
-    evaluation: Evaluation, factors: Sequence[FloatArray], drawn: DrawnAngle
-) -> _Derivatives:
+def _drawn(evaluation: Evaluation, roots: Sequence[FloatArray], drawn: DrawnAngle) -> _Derivatives:
     """The penalty, and the derivatives of the sum of f and the penalty by the D_k."""
-    angle = effects_angle(factors[drawn.factor], drawn.row, drawn.other)
+    angle = effects_angle(roots[drawn.factor], drawn.row, drawn.other)
     off = angle - drawn.target
     change = 0.5 * drawn.weight * off**2
     curvature = evaluation.curvature
     if curvature is None or not (np.isfinite(change) and np.isfinite(evaluation.objective)):
         return (change if np.isfinite(change) else np.inf), [], np.empty(0)
-    slope, bend = _angle_derivatives(factors, drawn, angle)
+    slope, bend = _angle_derivatives(roots, drawn, angle)
     gradient = np.concatenate([own.ravel() for own in evaluation.covariance_gradients])
     second = curvature.objective + drawn.weight * (np.outer(slope, slope) + off * bend)
-    return change, _unflat(factors, gradient + drawn.weight * off * slope), second
+    return change, _unflat(roots, gradient + drawn.weight * off * slope), second
 
 
 def _angle_derivatives(
-    factors: Sequence[FloatArray], drawn: DrawnAngle, angle: float
+    roots: Sequence[FloatArray], drawn: DrawnAngle, angle: float
 ) -> tuple[FloatArray, FloatArray]:
     """First and second derivatives of the angle by the D_k.
 
     With ``c = N / sqrt(A B)``, all of N, A, B linear in D, and ``angle = arccos c``.
     """
-    factor = factors[drawn.factor]
-    first, second = drawn.row @ factor, drawn.other @ factor
+    root = roots[drawn.factor]
+    first, second = drawn.row @ root, drawn.other @ root
     size, other_size = float(np.linalg.norm(first)), float(np.linalg.norm(second))
-    own = _flat(factors, drawn.factor, np.outer(drawn.row, drawn.row)) / size**2
-    other = _flat(factors, drawn.factor, np.outer(drawn.other, drawn.other)) / other_size**2
+    own = _flat(roots, drawn.factor, np.outer(drawn.row, drawn.row)) / size**2
+    other = _flat(roots, drawn.factor, np.outer(drawn.other, drawn.other)) / other_size**2
     both = np.outer(drawn.row, drawn.other)
-    shared = _flat(factors, drawn.factor, (both + both.T) / 2.0) / (size * other_size)
+    shared = _flat(roots, drawn.factor, (both + both.T) / 2.0) / (size * other_size)
     cosine, sine = np.cos(angle), max(np.sin(angle), np.finfo(float).tiny ** 0.25)
     mean = (own + other) / 2.0
     slope = shared - cosine * mean
@@ -217,20 +215,16 @@ def _angle_derivatives(
     return -slope / sine, -bend / sine - cosine / sine**3 * np.outer(slope, slope)
 
 
-def _flat(factors: Sequence[FloatArray], k: int, matrix: FloatArray) -> FloatArray:
+def _flat(roots: Sequence[FloatArray], k: int, matrix: FloatArray) -> FloatArray:
     """A matrix of factor k among zeros of the others, row by row."""
     return np.concatenate(
-        [
-            matrix.ravel() if other == k else np.zeros(factor.size)
-            for other, factor in enumerate(factors)
-        ]
+        [matrix.ravel() if other == k else np.zeros(root.size) for other, root in enumerate(roots)]
     )
 
 
-def _unflat(factors: Sequence[FloatArray], flat: FloatArray) -> list[FloatArray]:
+def _unflat(roots: Sequence[FloatArray], flat: FloatArray) -> list[FloatArray]:
     """The matrices of all factors."""
-    bounds = np.cumsum([factor.size for factor in factors])[:-1]
+    bounds = np.cumsum([root.size for root in roots])[:-1]
     return [
-        part.reshape(factor.shape)
-        for part, factor in zip(np.split(flat, bounds), factors, strict=True)
+        part.reshape(root.shape) for part, root in zip(np.split(flat, bounds), roots, strict=True)
     ]

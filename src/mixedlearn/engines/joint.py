@@ -37,6 +37,7 @@ from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, within_variance
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
@@ -46,6 +47,12 @@ FloatArray = NDArray[np.float64]
 RANK_TOLERANCE = 1e-12
 # Entries of D, in natural units, up to which the square of Lambda costs no digits that count.
 LARGE_VARIANCE = 1e3
+
+
+def plan_jointly(shapes: Sequence[tuple[int, int]]) -> Plan:
+    """The plan for factors of so many effects and levels: all of them are one dense block."""
+    blocks = tuple(Block(k, m, q, is_dense=True) for k, (q, m) in enumerate(shapes))
+    return Plan("joint", blocks, is_exact=JointEngine.has_exact_hessian)
 
 
 def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]) -> LevelMoments:
@@ -97,7 +104,7 @@ def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]
 
 
 def whitening(
-    columns: FloatArray, shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray]
+    columns: FloatArray, shapes: Sequence[tuple[int, int]], roots: Sequence[FloatArray]
 ) -> tuple[FloatArray, float]:
     """``L^-1``, shape (r, r), and log|V|.
 
@@ -109,12 +116,12 @@ def whitening(
         U.
     shapes : sequence of (int, int)
         q_k and m_k.
-    factors : sequence of ndarray of shape (q_k, q_k)
+    roots : sequence of ndarray of shape (q_k, q_k)
         The Lambda_k.
     """
-    spread = _times_factors(columns, shapes, factors)
+    spread = _times_roots(columns, shapes, roots)
     identity = np.eye(len(spread))
-    if max(np.square(factor).max(initial=0.0) for factor in factors) > LARGE_VARIANCE:
+    if max(np.square(root).max(initial=0.0) for root in roots) > LARGE_VARIANCE:
         lower = np.asarray(np.linalg.qr(np.vstack([spread.T, identity]), mode="r")).T
     else:
         lower = np.linalg.cholesky(identity + spread @ spread.T)
@@ -122,16 +129,16 @@ def whitening(
     return np.linalg.inv(lower), log_det
 
 
-def _times_factors(
-    columns: FloatArray, shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray]
+def _times_roots(
+    columns: FloatArray, shapes: Sequence[tuple[int, int]], roots: Sequence[FloatArray]
 ) -> FloatArray:
     """Columns of all effects times Lambda, level by level."""
     result = np.empty_like(columns)
     start = 0
-    for factor, (q, m) in zip(factors, shapes, strict=True):
+    for root, (q, m) in zip(roots, shapes, strict=True):
         own = slice(start, start + q * m)
         part = columns[:, own].reshape(len(columns), q, m)
-        result[:, own] = np.matmul(factor.T, part).reshape(len(columns), -1)
+        result[:, own] = np.matmul(root.T, part).reshape(len(columns), -1)
         start = own.stop
     return result
 
@@ -251,31 +258,31 @@ class JointEngine(ProfiledEngine):
         return turned
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        inverse, _ = whitening(self._columns, self._shapes, factors)
+        inverse, _ = whitening(self._columns, self._shapes, roots)
         data = inverse @ (self._data[:, -1] - self._data[:, :-1] @ fixed.coef)
         u = (inverse @ self._columns).T @ data
         return tuple(
-            factor @ (factor.T @ u[own].reshape(shape))
-            for factor, own, shape in zip(factors, self._slices, self._shapes, strict=True)
+            root @ (root.T @ u[own].reshape(shape))
+            for root, own, shape in zip(roots, self._slices, self._shapes, strict=True)
         )
 
-    def posterior(self, factors: Sequence[FloatArray]) -> JointPosterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> JointPosterior:
         """Distribution of the random effects given the response."""
-        inverse, _ = whitening(self._columns, self._shapes, factors)
+        inverse, _ = whitening(self._columns, self._shapes, roots)
         projected = inverse @ self._columns
         mixed = projected.T @ (inverse @ self._data[:, :-1])
         response = []
-        for factor, own, (q, m) in zip(factors, self._slices, self._shapes, strict=True):
+        for root, own, (q, m) in zip(roots, self._slices, self._shapes, strict=True):
             part = mixed[own].reshape(q, m, -1).transpose(0, 2, 1)
-            response.append(np.einsum("ab,bpm->apm", factor @ factor.T, part))
-        spread = _times_factors(self._columns, self._shapes, factors)
+            response.append(np.einsum("ab,bpm->apm", root @ root.T, part))
+        spread = _times_roots(self._columns, self._shapes, roots)
         outer = np.linalg.inv(np.eye(spread.shape[1]) + spread.T @ spread).astype(float, copy=False)
-        transposed = [factor.T for factor in factors]
-        half = _times_factors(outer, self._shapes, transposed)
-        covariance = _times_factors(np.ascontiguousarray(half.T), self._shapes, transposed)
+        transposed = [root.T for root in roots]
+        half = _times_roots(outer, self._shapes, transposed)
+        covariance = _times_roots(np.ascontiguousarray(half.T), self._shapes, transposed)
         return JointPosterior(covariance, tuple(self._shapes), tuple(response))
 
 

@@ -51,10 +51,17 @@ from mixedlearn.engines.levels import (
     within_variance,
 )
 from mixedlearn.engines.likelihood import NO_RESIDUAL, ProfiledLikelihood
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
+
+
+def plan_one_factor(shapes: Sequence[tuple[int, int]]) -> Plan:
+    """The plan for at most one factor of so many effects and levels: blocks of a level each."""
+    blocks = tuple(Block(k, m, q, is_dense=False) for k, (q, m) in enumerate(shapes))
+    return Plan("one_factor", blocks, is_exact=OneFactorEngine.has_exact_hessian)
 
 
 class OneFactorEngine(ProfiledEngine):
@@ -79,14 +86,16 @@ class OneFactorEngine(ProfiledEngine):
     ):
         self._levels = moments
         self._moments = compress(moments)
-        self._blocks = list(level_blocks(self._moments.rows))
+        # Without levels there is one block of none.
+        self._blocks = list(level_blocks(self._moments.rows)) or [slice(0)]
+        r, *_, n_columns, n_levels = self._moments.rows.shape
         super().__init__(
             VarianceComponents((structure,)),
             (moments.rows.shape[-1],),
             likelihood,
             self._moments.within,
             within_variance(moments, likelihood.n_rows),
-            self._moments.rows.size,
+            r * n_columns * n_levels,
         )
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
@@ -145,13 +154,10 @@ class OneFactorEngine(ProfiledEngine):
             _level_sums(solved, turn, self._moments.multiplicity[block], likelihood.reml, order)
             for block, solved in zip(self._blocks, details, strict=True)
         ]
-        if not found:
-            nothing = np.zeros((0, 0))
-            return (nothing,), Curvature(nothing, (nothing,), nothing) if order == 2 else None
         sums = found[0] if len(found) == 1 else _LevelSums.total(found)
         lead = sums.information.shape[:-2]
         s2 = np.asarray(fixed.noise_variance)[..., None, None]
-        products = sums.products.reshape(*lead, q, p + 1, q, -1)
+        products = sums.products.reshape(*lead, q, p + 1, q, p + 1 if likelihood.reml else 1)
         scores = products[..., p, :, -1] / s2
         gradient = sums.information - scores
         leverages = products[..., :p, :, :-1]

@@ -71,22 +71,22 @@ class PaddedEngine:
         return replace(evaluation, covariance_gradients=gradients, curvature=curvature)
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs, shapes (q_k, m_k)."""
         empty = [np.zeros((0, m)) for m in self.n_levels]
         if self._active:
-            known = self._engine.random_effects([factors[k] for k in self._active], fixed)
+            known = self._engine.random_effects([roots[k] for k in self._active], fixed)
             for k, own in zip(self._active, known, strict=True):
                 empty[k] = own
         return tuple(empty)
 
-    def posterior(self, factors: Sequence[FloatArray]) -> PaddedPosterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> PaddedPosterior:
         """Distribution of the random effects given the response."""
         response = [np.zeros((0, self._n_fixed, m)) for m in self.n_levels]
         inner = None
         if self._active:
-            inner = self._engine.posterior([factors[k] for k in self._active])
+            inner = self._engine.posterior([roots[k] for k in self._active])
             for k, own in zip(self._active, inner.coef_response, strict=True):
                 response[k] = own
         return PaddedPosterior(inner, tuple(self._active), self.n_levels, tuple(response))

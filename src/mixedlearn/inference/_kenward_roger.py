@@ -97,7 +97,7 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     ]
     directions = [
         structure.tangent(structure.theta_of_root(root))
-        for structure, root in zip(structures, model.factors, strict=True)
+        for structure, root in zip(structures, model.roots, strict=True)
     ]
     n = sum(len(own) for own in directions)
     first, second = np.zeros(n), np.zeros((n, n))
@@ -131,7 +131,7 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
 
 
 def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_Block]:
-    if len(model.factors) == 1:
+    if len(model.roots) == 1:
         yield from _level_blocks(model, directions[0])
         return
     active = [k for k, random in enumerate(model.random_bases) if len(random.kept)]
@@ -147,7 +147,7 @@ def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_B
         )
     moments = reduce_jointly(sums, model.fixed_basis, randoms)
     columns = moments.rows[:, :n_effects, 0]
-    inverse, _ = whitening(columns, shapes, [model.factors[k] for k in active])
+    inverse, _ = whitening(columns, shapes, [model.roots[k] for k in active])
     projected = inverse @ columns
     spreads: list[FloatArray] = []
     start = 0
@@ -167,7 +167,7 @@ def _level_blocks(model: FittedModel, directions: FloatArray) -> Iterator[_Block
     moments = compress(reduce_levels(model.sums, 0, model.fixed_basis, model.random_bases[0]))
     q = moments.n_effects
     for levels in level_blocks(moments.rows):
-        solved, _ = solve_levels(moments.rows[:, :, levels], model.factors[0])
+        solved, _ = solve_levels(moments.rows[:, :, levels], model.roots[0])
         solved = solved.transpose(2, 0, 1)
         projected = solved[:, :, :q]
         spreads = np.matmul(np.matmul(projected, directions[:, None]), projected.transpose(0, 2, 1))

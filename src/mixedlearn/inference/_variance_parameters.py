@@ -79,7 +79,7 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
     """The variance parameters of a model with random effects and noise, at its optimum."""
     engine = model.problem().engine
     components = engine.components
-    optimum, local = evaluate_with_model(engine, components.theta_of_roots(model.factors))
+    optimum, local = evaluate_with_model(engine, components.theta_of_roots(model.roots))
     entries = local.free
     n_free, n_fixed = len(entries), len(optimum.fixed.coef)
     hessian = np.zeros((n_free, n_free))

@@ -242,7 +242,7 @@ def _delete(
 ) -> tuple[Deletion, pd.DataFrame | None]:
     """Estimates without each case, and the variance components if they are refitted."""
     remaining = is_determined(model, rows, cases, len(index), to_spare=refit)
-    if not refit and len(model.factors) == 1:
+    if not refit and len(model.roots) == 1:
         return delete_levels(model, rows, remaining), None
     remainders = Remainders(model.sums, rows, cases, len(index))
     if not refit:

@@ -57,7 +57,7 @@ def row_leverage(model: FittedModel, rows: CodedRows, chunk: slice) -> RowLevera
     basis = model.sums.weighted_rows(rows, chunk)
     fixed = basis[:, :-1] @ model.fixed_basis.columns[:-1]
     inner, leverage = fixed.copy(), np.zeros(len(basis))
-    if model.factors:
+    if model.roots:
         codes = [own[chunk] for own in rows.known_codes]
         z = [
             model.sums.z_rows(k, basis) @ random.columns

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
-from mixedlearn.engines.choose import Problem, engine_in_bases, make_problem
+from mixedlearn.engines.problem import Problem, engine_in_bases, make_problem
 from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
+from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
@@ -28,13 +30,14 @@ class FittedModel:
 
     Attributes
     ----------
-    specification : Specification
+    recipe : Recipe
+        How it was fitted; refits follow it.
     sums : Sums
         Of the rows of the fit, with their levels.
     fixed_basis : FixedBasis
     random_bases : tuple of RandomBasis
         One for every factor.
-    factors : tuple of ndarray of shape (q*, q*)
+    roots : tuple of ndarray of shape (q*, q*)
         Lambda of every factor in the engine's columns.
     fixed_effects : FixedEffects
         Generalised least squares in the engine's columns.
@@ -46,8 +49,6 @@ class FittedModel:
         Iterations of the optimiser.
     is_certified : bool
         Whether the optimum carries its certificate.
-    is_bounded : bool
-        Whether noise was added, to bound the likelihood.
     warnings : tuple of str
         What could not be estimated, in words.
     observed_sums : Sums, optional
@@ -56,19 +57,28 @@ class FittedModel:
         those of ``sums``.
     """
 
-    specification: Specification
+    recipe: Recipe
     sums: Sums
     fixed_basis: FixedBasis
     random_bases: tuple[RandomBasis, ...]
-    factors: tuple[FloatArray, ...]
+    roots: tuple[FloatArray, ...]
     fixed_effects: FixedEffects
     blups: tuple[FloatArray, ...]
     objective: float
     n_iterations: int
     is_certified: bool
-    is_bounded: bool
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
+
+    @property
+    def specification(self) -> Specification:
+        """The model in terms of the columns."""
+        return self.recipe.specification
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether noise was added, to bound the likelihood."""
+        return self.recipe.is_bounded
 
     @property
     def observed(self) -> Sums:
@@ -109,8 +119,8 @@ class FittedModel:
     def relative_roots(self) -> tuple[FloatArray, ...]:
         """A root of every factor's D in the user's units, shapes (q, q*)."""
         return tuple(
-            random.to_user @ factor
-            for random, factor in zip(self.random_bases, self.factors, strict=True)
+            random.to_user @ root
+            for random, root in zip(self.random_bases, self.roots, strict=True)
         )
 
     @property
@@ -134,27 +144,24 @@ class FittedModel:
     def is_singular(self) -> bool:
         """Whether the covariance of some factor's random effects has no full rank."""
         return any(
-            len(factor) < own.structure.n_effects
-            or bool((np.linalg.svd(factor, compute_uv=False) < SINGULAR).any())
-            for factor, own in zip(self.factors, self.specification.factors, strict=True)
+            len(root) < own.structure.n_effects or bool(smallest_deviation(root) < SINGULAR)
+            for root, own in zip(self.roots, self.specification.factors, strict=True)
         )
 
     @property
     def has_random_effects(self) -> bool:
         """Whether the random effects have any variance."""
-        return any(bool(factor.any()) for factor in self.factors)
+        return any(bool(root.any()) for root in self.roots)
 
     def problem(self) -> Problem:
         """The likelihood of the fit, made from its sums."""
-        return make_problem(self.sums, self.specification, bound_noise=self.is_bounded)
+        return make_problem(self.sums, self.recipe)
 
     @cached_property
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
-        engine = engine_in_bases(
-            self.observed, self.specification, self.fixed_basis, self.random_bases
-        )
-        return engine.posterior(self.factors)
+        engine = engine_in_bases(self.observed, self.recipe, self.fixed_basis, self.random_bases)
+        return engine.posterior(self.roots)
 
     def conditional_covariances(self, k: int) -> FloatArray:
         """Covariance of the effects of each level of factor k given the response, (m, q, q).
@@ -174,11 +181,11 @@ def user_blups(
     engine: Engine,
     fixed: FixedBasis,
     randoms: Sequence[RandomBasis],
-    factors: tuple[FloatArray, ...],
+    roots: tuple[FloatArray, ...],
     fixed_effects: FixedEffects,
 ) -> tuple[FloatArray, ...]:
     """BLUPs of every factor's random effects in the user's units, shapes (m, q)."""
-    blups = engine.random_effects(factors, fixed_effects) if factors else ()
+    blups = engine.random_effects(roots, fixed_effects) if roots else ()
     return tuple(
         fixed.scale * (random.to_user @ own).T for random, own in zip(randoms, blups, strict=True)
     )

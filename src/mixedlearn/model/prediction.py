@@ -65,7 +65,7 @@ def predict_std(model: FittedModel, rows: CodedRows, *, of_mean: bool = False) -
         for k, own in enumerate(own_codes):
             new = own < 0
             if not of_mean:
-                spread = z[k][new] @ model.factors[k]
+                spread = z[k][new] @ model.roots[k]
                 variance[new] += np.einsum("rj,rj->r", spread, spread)
             if posterior is not None:
                 known = ~new

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
 from mixedlearn.engines.bases import with_response
 from mixedlearn.engines.batch import OneFactorBatch
-from mixedlearn.engines.choose import NOISE_FLOOR
 from mixedlearn.engines.levels import (
     NO_VARIATION,
     LevelMoments,
@@ -28,10 +28,11 @@ from mixedlearn.engines.levels import (
     reduce_levels,
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
-from mixedlearn.model.fit import MAX_ITER, TOL, refit
+from mixedlearn.engines.problem import NOISE_FLOOR
+from mixedlearn.engines.recipe import MAX_ITER, TOL
+from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel
 from mixedlearn.search.batch import Ends, minimise
-from mixedlearn.search.starts import smallest_deviation
 
 FloatArray = NDArray[np.float64]
 
@@ -104,7 +105,7 @@ class Refitter:
         return Refits(
             covariances=tuple(
                 np.array([model.covariances[k] for model in models])
-                for k in range(len(self._model.factors))
+                for k in range(len(self._model.roots))
             ),
             noise_variance=np.array([model.noise_variance for model in models]),
             coef=np.array([model.coef for model in models]),
@@ -118,7 +119,7 @@ def make_refitter(model: FittedModel, rows: ResponseColumns) -> Refitter:
     """The refitter that suits a model."""
     # With hardly any noise, a response may turn out to have none; a fit sees to that.
     has_noise = model.noise_variance > 0.0 and model.fixed_effects.noise_variance > NOISE_FLOOR
-    if len(model.factors) != 1 or model.is_bounded or not has_noise:
+    if len(model.roots) != 1 or model.is_bounded or not has_noise:
         return Refitter(model, rows)
     factor, random = model.specification.factors[0], model.random_bases[0]
     structure = factor.structure.in_engine(random.kept)
@@ -161,7 +162,7 @@ class OneFactorRefitter(Refitter):
         within[:p, :p] = np.diag(np.where(squares < NO_VARIATION, 0.0, squares))
         self._moments = replace(moments, within=within)
         self._structure = structure
-        self._start = structure.theta_of_root(model.factors[0])
+        self._start = structure.theta_of_root(model.roots[0])
         _, self._to_rows = factorise_with_inverse(whole.z_level_products(0))
         reml = model.specification.reml
         constant = -whole.sum_log_weights + (fixed.log_det_gram if reml else 0.0)
@@ -229,7 +230,7 @@ class OneFactorRefitter(Refitter):
             model,
             sums=whole,
             fixed_basis=fixed_basis,
-            factors=(root,),
+            roots=(root,),
             fixed_effects=fixed_effects,
             blups=(fixed_basis.scale * (random.to_user @ blups).T,),
             objective=float(ends.evaluation.objective[number]),

@@ -49,7 +49,7 @@ def random_design(
 
     Rows with code -1 take no part.
     """
-    z = model.sums.z_values(k, X) @ (model.random_bases[k].columns @ model.factors[k])
+    z = model.sums.z_values(k, X) @ (model.random_bases[k].columns @ model.roots[k])
     rows = np.flatnonzero(codes >= 0)
     q = z.shape[1]
     places = codes[rows, None] + n_levels * np.arange(q)

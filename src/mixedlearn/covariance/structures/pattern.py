@@ -75,9 +75,9 @@ class Pattern(Structure):
 
     def theta_of(self, covariance: FloatArray) -> FloatArray:
         """Theta of a positive semi-definite D; a zero pivot gives a zero column of Lambda."""
-        ordered = covariance[np.ix_(self.order, self.order)]
+        ordered = covariance[self.order[:, None], self.order]
         root = np.empty_like(ordered)
-        root[np.ix_(self.order, self.order)] = semidefinite_cholesky(ordered)
+        root[self.order[:, None], self.order] = semidefinite_cholesky(ordered)
         return self._theta_of_triangle(root)
 
     def _theta_of_triangle(self, root: FloatArray) -> FloatArray:
@@ -183,6 +183,8 @@ class Unrestricted(Pattern):
 
     def chart(self, theta: FloatArray) -> Chart | None:
         """Lambda rotated into a triangle."""
+        if self.n_effects == 1:
+            return None
         root = self.root(theta)
         rotation, free = triangular_chart(root, self.mask)
         if rotation is not None:

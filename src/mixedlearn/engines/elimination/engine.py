@@ -41,6 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.elimination.chain import plan_elimination
 from mixedlearn.engines.elimination.level_pairs import forms_of_rows, gram_of_rows
 from mixedlearn.engines.elimination.links import Link, forms_through_chain, link_stages
 from mixedlearn.engines.elimination.posterior import SeveralFactorsPosterior
@@ -62,10 +64,33 @@ from mixedlearn.engines.levels import (
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
+
+
+def plan_several(sums: Sums, n_effects: Sequence[int]) -> Plan:
+    """The plan for several factors: a chain level by level, all others in the dense block.
+
+    Parameters
+    ----------
+    sums : Sums
+    n_effects : sequence of int
+        Effects per level, q, of every factor.
+    """
+    order = plan_elimination(sums, n_effects)
+    blocks = []
+    for k, outer in zip(order.chain, (*order.chain[1:], None), strict=True):
+        pairs = (len(sums.pairs(k, other)[0]) * order.shapes[other][0] for other in order.tail)
+        q, m = order.shapes[k]
+        blocks.append(Block(k, m, q, is_dense=False, nested_in=outer, n_beside=sum(pairs)))
+    for k in order.tail:
+        q, m = order.shapes[k]
+        blocks.append(Block(k, m, q, is_dense=True))
+    is_exact = SeveralFactorsEngine.has_exact_hessian
+    return Plan("elimination", tuple(blocks), is_exact, order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,17 +261,17 @@ class SeveralFactorsEngine(ProfiledEngine):
         return tuple(gradients), curvature
 
     def random_effects(
-        self, factors: Sequence[FloatArray], fixed: FixedEffects
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        elimination = self._eliminate(factors)
+        elimination = self._eliminate(roots)
         _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
         contrast = np.append(-fixed.coef, 1.0)
         return tuple(np.einsum("c,qcm->qm", contrast, own) for own in blups)
 
-    def posterior(self, factors: Sequence[FloatArray]) -> SeveralFactorsPosterior:
+    def posterior(self, roots: Sequence[FloatArray]) -> SeveralFactorsPosterior:
         """Distribution of the random effects given the response."""
-        elimination = self._eliminate(factors)
+        elimination = self._eliminate(roots)
         _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
         response = tuple(own[:, :-1] for own in blups)
         links = self._links(elimination, with_first=True)
@@ -259,10 +284,10 @@ class SeveralFactorsEngine(ProfiledEngine):
             response,
         )
 
-    def _eliminate(self, factors: Sequence[FloatArray]) -> Elimination:
+    def _eliminate(self, roots: Sequence[FloatArray]) -> Elimination:
         """Eliminate the chain, stage by stage, and solve the tail."""
         reduced = self._reduced
-        key = np.concatenate([factor.ravel() for factor in factors]).tobytes()
+        key = np.concatenate([root.ravel() for root in roots]).tobytes()
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         # Two eliminations at once would be twice the memory.
@@ -278,18 +303,18 @@ class SeveralFactorsEngine(ProfiledEngine):
                 columns, to_rows = factorise_with_inverse(effects.blocks[s])
                 spans = Spans(columns[:, q:], pattern.spread(to_rows, effects.tails[s]))
                 add_effects(effects, reduced.stages, s, spans, -1.0)
-            own = _solve_stage(stage, factors[stage.factor], columns, to_rows, spans)
+            own = _solve_stage(stage, roots[stage.factor], columns, to_rows, spans)
             add_effects(effects, reduced.stages, s, own.solved, 1.0)
             if effects.tail.size:
-                lost = _lost_rows(columns[:, :q], factors[stage.factor])
+                lost = _lost_rows(columns[:, :q], roots[stage.factor])
                 if s == 0:
                     effects.tail -= reduced.tail_rows.gram(lost)
                 else:
                     effects.tail -= gram_of_rows(pattern, pattern.spread(lost, spans.tails))
             solved.append(own)
-        tail_factors = [factors[k] for k in reduced.plan.tail]
-        tail = solve_tail(reduced.plan.tail_shapes, tail_factors, effects.tail)
-        elimination = Elimination([factor @ factor.T for factor in factors], solved, tail)
+        tail_roots = [roots[k] for k in reduced.plan.tail]
+        tail = solve_tail(reduced.plan.tail_shapes, tail_roots, effects.tail)
+        elimination = Elimination([root @ root.T for root in roots], solved, tail)
         self._last = key, elimination
         return elimination
 
@@ -447,13 +472,13 @@ def _times(stage: Stage, rows: Spans, later: Sequence[FloatArray], tail: FloatAr
     return result
 
 
-def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
+def _lost_rows(columns: FloatArray, root: FloatArray) -> FloatArray:
     """Rows whose squares are ``I - (L_i L_i')^-1``, shape (q, r, m), for U_i of shape (r, q, m).
 
     By ``I - (I + B B')^-1 = B (I + B'B)^-1 B'`` with ``B = U_i Lambda``.
     """
-    spread = np.matmul(factor.T, columns)
-    q = len(factor)
+    spread = np.matmul(root.T, columns)
+    q = len(root)
     square = sum_over_rows(spread, spread)
     square[np.arange(q), np.arange(q)] += 1.0
     part = np.concatenate([square, spread.transpose(1, 0, 2)], axis=1)
@@ -463,7 +488,7 @@ def _lost_rows(columns: FloatArray, factor: FloatArray) -> FloatArray:
 
 def _solve_stage(
     stage: Stage,
-    factor: FloatArray,
+    root: FloatArray,
     columns: FloatArray,
     to_rows: FloatArray | None,
     spans: Spans,
@@ -472,7 +497,7 @@ def _solve_stage(
     rows = np.zeros((r, width + r, n_levels))
     rows[:, :width] = columns
     rows[np.arange(r), width + np.arange(r)] = 1.0
-    solved, pivots = solve_levels(rows, factor)
+    solved, pivots = solve_levels(rows, root)
     q, inverse = stage.n_effects, solved[:, width:]
     return SolvedStage(
         to_rows=to_rows,

@@ -36,7 +36,7 @@ class Tail:
     ----------
     shapes : tuple of (int, int)
         q and m of every factor in the tail; its columns are in this order, effect by effect.
-    factors : tuple of ndarray of shape (q, q)
+    roots : tuple of ndarray of shape (q, q)
         Lambda of every factor.
     products : ndarray of shape (T, T)
         S.
@@ -47,14 +47,14 @@ class Tail:
     """
 
     shapes: tuple[tuple[int, int], ...]
-    factors: tuple[FloatArray, ...]
+    roots: tuple[FloatArray, ...]
     products: FloatArray
     inverse: FloatArray
     log_det: float
 
     def turn(self, rows: FloatArray, *, transposed: bool) -> FloatArray:
         """Lambda (or its transpose) times rows of shape (T, c)."""
-        return _turn(self.shapes, self.factors, rows, transposed=transposed)
+        return _turn(self.shapes, self.roots, rows, transposed=transposed)
 
     def solve(self, data: FloatArray) -> tuple[FloatArray, FloatArray]:
         """``B S_c`` and ``S_c'B S_c``, shapes (T, c) and (c, c).
@@ -79,10 +79,10 @@ class Tail:
         Where D is large the difference would cancel, and it is ``D^-1 B S_c``.
         """
         scores = data - self.products @ blups
-        for own, (q, m), factor in zip(self.slices(), self.shapes, self.factors, strict=True):
-            if np.linalg.svd(factor, compute_uv=False)[-1] > 1.0:
+        for own, (q, m), root in zip(self.slices(), self.shapes, self.roots, strict=True):
+            if np.linalg.svd(root, compute_uv=False)[-1] > 1.0:
                 part = blups[own].reshape(q, -1)
-                scores[own] = np.linalg.solve(factor @ factor.T, part).reshape(q * m, -1)
+                scores[own] = np.linalg.solve(root @ root.T, part).reshape(q * m, -1)
         return scores
 
     def by_factor(self, rows: FloatArray) -> list[FloatArray]:
@@ -94,7 +94,7 @@ class Tail:
 
     def covariance(self) -> FloatArray:
         """B."""
-        return _turn_both(self.shapes, self.factors, self.inverse, transposed=False)
+        return _turn_both(self.shapes, self.roots, self.inverse, transposed=False)
 
     def slices(self) -> list[slice]:
         """Columns of every factor."""
@@ -107,10 +107,10 @@ class Tail:
         From ``Lambda'M Lambda = I - C^-1`` where Lambda is far from singular.
         """
         found = []
-        for own, (q, m), factor in zip(self.slices(), self.shapes, self.factors, strict=True):
-            if np.linalg.svd(factor, compute_uv=False)[-1] > SMALL_ROOT:
+        for own, (q, m), root in zip(self.slices(), self.shapes, self.roots, strict=True):
+            if np.linalg.svd(root, compute_uv=False)[-1] > SMALL_ROOT:
                 kept = m * np.eye(q) - _diagonal_sum(self.inverse[own, own], q, m)
-                undone = np.linalg.inv(factor)
+                undone = np.linalg.inv(root)
                 found.append(undone.T @ kept @ undone)
                 continue
             products = np.ascontiguousarray(self.products[:, own])
@@ -125,7 +125,7 @@ class Tail:
 
 
 def solve_tail(
-    shapes: Sequence[tuple[int, int]], factors: Sequence[FloatArray], products: FloatArray
+    shapes: Sequence[tuple[int, int]], roots: Sequence[FloatArray], products: FloatArray
 ) -> Tail:
     """Invert ``C = I + Lambda'S Lambda``.
 
@@ -134,26 +134,26 @@ def solve_tail(
     numpy.linalg.LinAlgError
         If it is not positive definite to rounding.
     """
-    shapes, factors = tuple(shapes), tuple(factors)
-    scaled = _turn_both(shapes, factors, products, transposed=True)
+    shapes, roots = tuple(shapes), tuple(roots)
+    scaled = _turn_both(shapes, roots, products, transposed=True)
     scaled.flat[:: len(scaled) + 1] += 1.0
     log_det = invert(scaled)
-    return Tail(shapes, factors, products, scaled, log_det)
+    return Tail(shapes, roots, products, scaled, log_det)
 
 
 def _turn(
     shapes: Sequence[tuple[int, int]],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     rows: FloatArray,
     *,
     transposed: bool,
 ) -> FloatArray:
     result = np.empty_like(rows)
     start = 0
-    for factor, (q, m) in zip(factors, shapes, strict=True):
+    for root, (q, m) in zip(roots, shapes, strict=True):
         own = slice(start, start + q * m)
         start = own.stop
-        matrix = factor.T if transposed else factor
+        matrix = root.T if transposed else root
         if q == 1:
             np.multiply(rows[own], matrix[0, 0], out=result[own])
         else:
@@ -164,19 +164,19 @@ def _turn(
 
 def _turn_both(
     shapes: Sequence[tuple[int, int]],
-    factors: Sequence[FloatArray],
+    roots: Sequence[FloatArray],
     matrix: FloatArray,
     *,
     transposed: bool,
 ) -> FloatArray:
     """Lambda (or its transpose) on both sides of a symmetric matrix."""
     if all(q == 1 for q, _ in shapes):
-        sizes = np.repeat([factor[0, 0] for factor in factors], [m for _, m in shapes])
+        sizes = np.repeat([root[0, 0] for root in roots], [m for _, m in shapes])
         result = matrix * sizes
         result *= sizes[:, None]
         return result
-    half = _turn(shapes, factors, matrix, transposed=transposed)
-    return _turn(shapes, factors, np.ascontiguousarray(half.T), transposed=transposed)
+    half = _turn(shapes, roots, matrix, transposed=transposed)
+    return _turn(shapes, roots, np.ascontiguousarray(half.T), transposed=transposed)
 
 
 def _diagonal_sum(block: FloatArray, q: int, m: int) -> FloatArray:
