@@ -216,6 +216,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     one term are correlated, those of different terms are not, whence ``(1 + x || g)`` for
     ``(1 | g) + (0 + x | g)``. As in lme4, ``(c || g)`` of a categorical column ``c`` separates
     terms, not categories: its effects have a full covariance, without one with the intercept.
+    Structures are written as lme4 2.0 does: ``us()``, ``diag()``, ``cs()`` and ``ar1()`` around a
+    term, ``cs(0 + visit | id)``, with ``hom = TRUE`` for one variance (what ``ar1()`` has by
+    default) and ``hom = FALSE`` for a variance of each effect.
     What ``poly``, ``bs``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in ``predict``;
     other Python, such as ``{x - x.mean()}``, is computed anew from the new rows. Expressions are
     run: take no formula from strangers.
