@@ -1,11 +1,9 @@
 """Every test process computes with one thread and draws without a screen.
 
 The tests run in as many processes as there are cores. Threads of linear algebra on top of that wait
-for each other and take many times as long.
+for each other and take many times as long. The examples in `src`, `docs` and the README are tests
+too, so this is at the root; the rest is in `tests/conftest.py`.
 """
-
-import runpy
-from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -16,8 +14,6 @@ import mixedlearn  # noqa: F401  (so that the libraries to be limited are loaded
 threadpool_limits(1)
 mpl.use("Agg")
 
-EXAMPLES = Path(__file__).parent / "examples"
-
 
 @pytest.fixture(autouse=True)
 def _close_figures():
@@ -26,16 +22,3 @@ def _close_figures():
     import matplotlib.pyplot as plt
 
     plt.close("all")
-
-
-@pytest.fixture(scope="session")
-def gallery():
-    """Run a page of the gallery, once in a process, and give its variables."""
-    pages = {}
-
-    def run(name):
-        if name not in pages:
-            pages[name] = runpy.run_path(str(EXAMPLES / f"{name}.py"))
-        return pages[name]
-
-    return run

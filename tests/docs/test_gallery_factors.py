@@ -20,6 +20,7 @@ def test_nested_variance_components_lose_the_samples(gallery):
     assert page["model"].log_likelihood_ == pytest.approx(-165.4, abs=0.05)
 
 
+@pytest.mark.slow
 def test_lecturers(gallery):
     page = gallery("insteval")
     assert -2.0 * page["model"].log_likelihood_ == pytest.approx(237733.834128, abs=1e-4)
@@ -36,6 +37,7 @@ def test_lecturers(gallery):
     assert highest["count"].max() < 40
 
 
+@pytest.mark.slow
 def test_known_and_new_people(gallery):
     page = gallery("cross_validation")
     errors = page["errors"]
@@ -46,6 +48,7 @@ def test_known_and_new_people(gallery):
     assert page["X"].loc[page["mine"], "Subject"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_features(gallery):
     page = gallery("pipeline_features")
     errors = page["errors"]

@@ -187,6 +187,7 @@ def test_a_new_school_is_learnt_from_ten_pupils(extroversion):
 # -- Pupils in classrooms --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("effect", "method"), METHODS)
 def test_one_table(classrooms, effect, method):
     found, expected = classrooms["results"][effect, method], CLASSROOMS[effect][method]
@@ -198,10 +199,12 @@ def test_one_table(classrooms, effect, method):
     assert np.log(found["p_value"]) == pytest.approx(np.log(expected["p"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_every_method_is_in_the_table(classrooms):
     assert list(classrooms["table"].index) == METHODS
 
 
+@pytest.mark.slow
 def test_what_the_table_shows(classrooms):
     """Who is far from the truth, and whose standard error is too small, as the page says."""
     truth = classrooms["SLOPE"]
@@ -220,6 +223,7 @@ def test_what_the_table_shows(classrooms):
     assert club["stat"].abs().idxmax() == "ANCOVA: classroom dummies"
 
 
+@pytest.mark.slow
 def test_errors_of_prediction(classrooms):
     errors = classrooms["errors"]
     known = errors["known classrooms"]
@@ -232,6 +236,7 @@ def test_errors_of_prediction(classrooms):
     assert errors.loc["mixed: random intercept", "new classrooms"] > best - 0.01
 
 
+@pytest.mark.slow
 def test_simulation(classrooms):
     shape = (len(classrooms["scenarios"]), len(classrooms["METHODS"]))
     covered = pd.DataFrame(

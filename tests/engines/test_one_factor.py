@@ -152,6 +152,7 @@ def assert_close(found, expected, share):
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=share * size)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("free", ["chart", "all entries"])

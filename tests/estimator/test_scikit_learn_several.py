@@ -200,6 +200,7 @@ class TestIdentity:
         estimator.predict(X, groups=GROUPS["year"])
 
     # The checks have a level for every row, so that no variance can be told from another.
+    @pytest.mark.slow_cases("(0, 1)")
     @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
     @pytest.mark.parametrize("groups", [[0, 1], [0, (0, 1)]], ids=str)
     def test_checks_of_scikit_learn(self, groups):
@@ -355,6 +356,7 @@ class TestLabels:
         year = pd.Series(KINDS[other](GROUPS["year"].to_numpy() - 2000))
         return X.assign(plot=plot, year=year)
 
+    @pytest.mark.slow_cases(every=5)
     @pytest.mark.parametrize(
         ("kind", "other"),
         [*zip(KINDS, [*list(KINDS)[5:], *list(KINDS)[:5]], strict=True)],
@@ -520,6 +522,7 @@ def by_hand(cv=FOLDS, split_by=None, score=r2_score, known=True, groups=GROUPS, 
 
 
 class TestModelSelection:
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_routing", [False, True])
     def test_group_columns_work_everywhere(self, is_routing):
         assert (by_hand() > by_hand(known=False) + 0.1).all()
@@ -565,6 +568,7 @@ class TestModelSelection:
         with pytest.raises(ValueError, match=r"Its columns are: .*'remainder__plot'"):
             pipeline.fit(TABLE, Y)
 
+    @pytest.mark.slow
     def test_search_over_slopes(self):
         grid = {"random_slopes": [None, SLOPES, {"year": ["heat"]}, ["rain", "heat"]]}
         search = GridSearchCV(column_model(), grid, cv=FOLDS, error_score="raise").fit(TABLE, Y)
@@ -578,6 +582,7 @@ class TestModelSelection:
             search.predict(TABLE), column_model(**search.best_params_).fit(TABLE, Y).predict(TABLE)
         )
 
+    @pytest.mark.slow
     def test_search_over_covariances(self):
         grid = {
             "covariance": [
@@ -611,6 +616,7 @@ class TestModelSelection:
             expected = by_hand(groups=GROUPS[names], random_slopes=None)
             close(scores[position], expected.mean())
 
+    @pytest.mark.slow
     def test_pipeline_in_a_search(self):
         keep = ColumnTransformer(
             [("scale", StandardScaler(), ["rain", "heat"])],
@@ -637,6 +643,7 @@ class TestRouting:
     SETTINGS = {"params": {"groups": GROUPS}, "cv": FOLDS, "error_score": "raise"}  # noqa: RUF012
     BLOCKS = pd.Series(np.arange(len(Y)) // 6 % 10)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", [form for form in FORMS if form not in UNNAMED])
     def test_params(self, form):
         scores = cross_val_score(
@@ -644,6 +651,7 @@ class TestRouting:
         )
         close(scores, by_hand(), 1e-6 if form == "columns in another order" else 1e-9)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", UNNAMED)
     def test_params_without_names(self, form):
         scores = cross_val_score(
@@ -680,6 +688,7 @@ class TestRouting:
             .set_score_request(groups="factors")
         )
 
+    @pytest.mark.slow_cases("True", "polars")
     @pytest.mark.parametrize("form", ["pandas", "polars"])
     @pytest.mark.parametrize("is_scorer", [False, True])
     def test_alias_beside_the_groups_of_the_splitter(self, form, is_scorer):
@@ -698,6 +707,7 @@ class TestRouting:
         population = by_hand(GroupKFold(5), split_by=self.BLOCKS, known=False)
         assert (expected > population + 0.05).all()
 
+    @pytest.mark.slow
     def test_alias_survives_clone_and_pickle(self):
         estimator = self.aliased(crossed())
         for copy in (clone(estimator), pickle.loads(pickle.dumps(estimator))):

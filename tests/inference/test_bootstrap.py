@@ -104,6 +104,7 @@ def assert_same_model(found, expected):
         np.testing.assert_allclose(found.blups[k], expected.blups[k], rtol=1e-4, atol=1e-5 * scale)
 
 
+@pytest.mark.slow_cases("weights, three effects", "few levels", "singular")
 @pytest.mark.parametrize("name", MODELS)
 def test_refits_are_fits(name):
     simulated = Simulated(name)

@@ -198,10 +198,13 @@ def test_aliased_columns_leave_nothing_to_test():
     assert np.isnan(table.loc["x2", "p_value"])
 
 
+@pytest.mark.slow_cases("elimination")
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
-@pytest.mark.parametrize(("model", "limit"), [*((name, 400) for name in MODELS), ("scalar", 0)])
-def test_drop1_against_fits_without_the_column(model, limit, monkeypatch):
-    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", limit)
+@pytest.mark.parametrize(
+    ("model", "used"), [*((name, "joint") for name in MODELS), ("scalar", "elimination")]
+)
+def test_drop1_against_fits_without_the_column(model, used, use_engine):
+    use_engine(used)
     rows = draw(8)
     est = fit(rows, model)
     table = drop1(est)

@@ -229,6 +229,7 @@ def refusal(case, function):
     return None
 
 
+@pytest.mark.slow_cases("influence refit", "influence by level refit")
 @pytest.mark.parametrize(
     ("case", "function"),
     [
@@ -274,6 +275,7 @@ def test_tables_are_sensible(case, ddf):
     assert (table["std_error"] <= 2.0 * model).all()
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [False, True])
 @pytest.mark.parametrize("case", [name for name in GALLERY if name != "large"])
 def test_profile_intervals_are_sensible(case, reml):

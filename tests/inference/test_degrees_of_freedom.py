@@ -198,12 +198,13 @@ def test_standard_errors_of_variances_by_dense_algebra(name, reml):
     np.testing.assert_allclose(table["std_error"], [*expected, noise], rtol=1e-5)
 
 
+@pytest.mark.slow_cases("crossed chain", "crossed slopes", "three")
 @pytest.mark.parametrize("name", ["crossed", "crossed slopes", "three", "crossed chain"])
-def test_elimination_gives_the_same_degrees_of_freedom(name, monkeypatch):
+def test_elimination_gives_the_same_degrees_of_freedom(name, use_engine):
     problem = draw(name, weighted=True)
     joint = fit(problem)
     expected = coefficient_table(joint), variance_table(joint)
-    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", 0)
+    use_engine("elimination")
     model = fit(problem)
     np.testing.assert_allclose(coefficient_table(model), expected[0], rtol=1e-5)
     np.testing.assert_allclose(

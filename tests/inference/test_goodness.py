@@ -15,11 +15,10 @@ COLUMNS = [*FIXED, "g", "h"]
 pytestmark = pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
 
 
-@pytest.mark.parametrize("limit", [400, 0])
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("model", MODELS)
-def test_conditional_aic_is_that_of_the_dense_hat_matrix(model, reml, limit, monkeypatch):
-    monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", limit)
+def test_conditional_aic_is_that_of_the_dense_hat_matrix(model, reml):
     rows = draw()
     est = fit(rows, model, reml=reml)
     found = conditional_aic(est)

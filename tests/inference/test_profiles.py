@@ -8,7 +8,6 @@ import pytest
 from scipy.optimize import brentq, minimize
 from scipy.stats import chi2
 
-import mixedlearn.engines.plan
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import (
     load_dyestuff,
@@ -201,10 +200,10 @@ def test_ends_of_intervals_are_where_the_profile_reaches_the_quantile(make):
 
 
 @pytest.mark.parametrize("make", [penicillin, pastes], ids=["penicillin", "pastes"])
-def test_elimination_gives_the_same_profiles(make, monkeypatch):
+def test_elimination_gives_the_same_profiles(make, use_engine):
     joint = make()
     expected = [ends(joint, name) for name in names_of(joint)]
-    monkeypatch.setattr(mixedlearn.engines.plan, "MOST_JOINT_EFFECTS", 0)
+    use_engine("elimination")
     eliminated = make()
     found = [ends(eliminated, name) for name in names_of(eliminated)]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)

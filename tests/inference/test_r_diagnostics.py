@@ -55,6 +55,7 @@ def test_diagnostics(entry, way):
     close(studentized * np.sqrt(1.0 - leverage), entry["scaled_pearson_residuals"], RTOL)
 
 
+@pytest.mark.slow_cases("penicillin-reml-None")
 @pytest.mark.parametrize("entry", entries("deletions", "factor"))
 def test_deletions(entry):
     fit = fitted(entry["model"])

@@ -13,13 +13,13 @@ import pytest
 from scipy.optimize import minimize
 
 from mixedlearn import MixedLinearRegressor, lmer
-from mixedlearn.engines import plan
 from mixedlearn.exceptions import DegenerateModelWarning
 from reference.dense import Dense
 
 CRITERION = 2e-8
 ESTIMATES = 1e-4
-ENGINES = {"joint": 10**6, "several": 0}
+# Every test here runs with both engines for several factors.
+pytestmark = pytest.mark.usefixtures("engine")
 # Two factors of 4 and 5 levels, every pair of levels three times: 60 rows, all balanced.
 PAIRS = np.array(list(itertools.product(range(4), range(5), range(3))))
 A, B = PAIRS[:, 0], PAIRS[:, 1]
@@ -29,13 +29,6 @@ X = pd.DataFrame({"x": RNG.normal(size=N), "z": 2.0 + RNG.normal(size=N), "a": A
 NOISE = RNG.normal(size=N)
 EFFECTS_A = np.array([0.0, 2.0, -1.0, 3.0])
 EFFECTS_B = np.array([1.0, -2.0, 0.5, 4.0, 0.0])
-
-
-@pytest.fixture(params=ENGINES, autouse=True)
-def engine(request, monkeypatch):
-    """Every test here runs with both engines for several factors."""
-    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param])
-    return request.param
 
 
 def fit(X, y, sample_weight=None, **parameters):
@@ -257,6 +250,7 @@ def test_response_that_two_factors_reproduce_exactly(reml, engine):
 ALIASED = X.assign(double=2.0 * X["x"], constant=4.0, zero=0.0)
 
 
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("slope", ["double", "constant", "zero"])
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_aliased_slopes_in_one_factor(covariance, slope):
@@ -389,6 +383,7 @@ def test_single_precision_of_a_covariate_far_from_zero(engine):
     np.testing.assert_allclose(single.noise_variance_, double.noise_variance_, rtol=1e-6)
 
 
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("seed", range(6))
 def test_categories_that_levels_do_not_have(seed):
     """The column of such a category and level is zero, but for what rounding leaves."""

@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.engines import plan
 from mixedlearn.exceptions import DegenerateModelWarning
 from reference.numbered import sums_of
 
@@ -40,14 +39,8 @@ MODELS = {
     },
     "weighted": {"groups": ["person", "item"], "covariance": "scalar", "random_slopes": ["x"]},
 }
-ENGINES = {"joint": 10**6, "several": 0}
-
-
-@pytest.fixture(params=ENGINES, autouse=True)
-def engine(request, monkeypatch):
-    """Every test here runs with both engines for several factors."""
-    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param])
-    return request.param
+# Every test here runs with both engines for several factors.
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @functools.cache
@@ -120,12 +113,13 @@ def assert_same_fit(found, expected, *, labels=None, scale=1.0):
         )
 
 
+@pytest.mark.parametrize("engine", ["elimination"], indirect=True)
 @pytest.mark.parametrize("name", MODELS)
-def test_the_engines_fit_the_same(name, monkeypatch):
+def test_the_engines_fit_the_same(name, engine, use_engine):
     X, y, _ = data()
     fits = []
-    for most in ENGINES.values():
-        monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", most)
+    for used in (engine, "joint"):
+        use_engine(used)
         model = fit(X, y, weights_of(name), **MODELS[name])
         fits.append((model, model.predict(X, return_std=True)))
     (one, predicted), (other, expected) = fits
@@ -134,6 +128,7 @@ def test_the_engines_fit_the_same(name, monkeypatch):
     close(predicted, expected)
 
 
+@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-weighted")
 @pytest.mark.parametrize("name", MODELS)
 def test_order_of_the_factors(name, engine):
     X, y, _ = data()
@@ -170,6 +165,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("how", NAMES)
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_names_of_the_levels(name, how, engine):
@@ -184,6 +180,7 @@ def test_names_of_the_levels(name, how, engine):
     close(other.predict(named, return_std=True), plain.predict(X, return_std=True))
 
 
+@pytest.mark.slow_cases("elimination-chain and crossed")
 @pytest.mark.parametrize("name", ["crossed, slopes", "nested", "chain and crossed"])
 def test_scale_and_shift_of_the_covariates(name, engine):
     X, y, _ = data()
@@ -214,6 +211,7 @@ def test_scale_and_shift_of_the_covariates(name, engine):
             close(effects, plain.random_effects_[factor])
 
 
+@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-weighted")
 @pytest.mark.parametrize("name", MODELS)
 def test_scale_and_shift_of_the_response(name, engine):
     X, y, _ = data()
@@ -297,6 +295,7 @@ def test_chunks_and_the_pairs_of_levels(chunk_rows, weighted):
 
 
 # --- a factor given twice ------------------------------------------------------------------------
+@pytest.mark.slow_cases("elimination-others1-slopes1")
 @pytest.mark.parametrize("slopes", [None, ["x"]])
 @pytest.mark.parametrize("others", [[], ["item"]])
 def test_a_factor_under_two_names(others, slopes):

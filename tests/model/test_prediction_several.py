@@ -13,13 +13,12 @@ import pytest
 
 from helpers.chance import student_bound
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.engines import choose, plan
 from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
 from mixedlearn.engines.joint import JointEngine
 from reference.dense import Dense
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
-ENGINES = {"joint": (10**6, JointEngine), "several": (0, SeveralFactorsEngine)}
+ENGINES = {"joint": JointEngine, "elimination": SeveralFactorsEngine}
 NAMES = ("x0", "x1", "x2")
 CHAIN_MASK = [[True, True, False], [True, True, True], [False, True, True]]
 
@@ -50,12 +49,6 @@ MODELS = {
         "fixed_effects": ["x2"],
     },
 }
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request, monkeypatch):
-    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", ENGINES[request.param][0])
-    return request.param
 
 
 @functools.cache
@@ -106,10 +99,8 @@ class Fit:
         self.y = response if y is None else y
         self.model = MixedLinearRegressor(reml=reml, **self.parameters)
         self.model.fit(X, self.y, sample_weight=weights)
-        made = choose.make_problem(
-            self.model._fitted.model.sums, self.model._fitted.model.specification
-        )
-        assert type(made.engine) is ENGINES[engine][1]
+        made = self.model._fitted.model.problem()
+        assert type(made.engine) is ENGINES[engine]
         self.names = self.parameters["groups"]
         n_levels = [X[factor].max() + 1 for factor in self.names]
         codes = [X[factor].to_numpy() for factor in self.names]
@@ -149,6 +140,7 @@ class Fit:
         return mean, np.sqrt(variance)
 
 
+@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-crossed, slopes-False")
 @pytest.mark.parametrize(("weighted", "reml"), [(True, True), (False, False)])
 @pytest.mark.parametrize("name", MODELS)
 def test_against_dense_matrices(name, weighted, reml, engine):
@@ -191,13 +183,14 @@ def test_the_new_rows_are_of_every_kind():
         assert both & together
 
 
+@pytest.mark.slow_cases("elimination-chain and crossed")
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_the_standard_deviation_needs_the_covariance_between_factors(name, engine):
     """Adding up factors as if they were independent would be off by far more than rounding."""
     fit = Fit(name, engine)
     at = training()[0]
     codes = [at[factor].to_numpy() for factor in fit.names]
-    made = choose.make_problem(fit.model._fitted.model.sums, fit.model._fitted.model.specification)
+    made = fit.model._fitted.model.problem()
     posterior = made.engine.posterior(fit.model._fitted.model.roots)
     columns = [z @ basis.to_user for z, basis in zip(fit.random(at), made.randoms, strict=True)]
     together = posterior.variance(columns, codes)
@@ -241,6 +234,7 @@ def test_of_variances_large_and_small_beside_the_noise(scale, engine):
 
 
 # --- many rows -----------------------------------------------------------------------------------
+@pytest.mark.slow_cases("elimination-chain and crossed")
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_many_rows_are_as_one_by_one(name, engine):
     """Rows are sorted and cut into chunks on the way: none is mixed up."""
@@ -303,6 +297,7 @@ def standardised_errors(nested, seed):
     return squares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True], ids=["crossed", "nested and crossed"])
 def test_standardised_errors_have_variance_one(nested):
     """For known x known, known x unknown, unknown x known and unknown x unknown levels.

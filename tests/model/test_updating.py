@@ -12,7 +12,6 @@ import pytest
 
 from mixedlearn import MixedLinearRegressor, inference
 from mixedlearn.datasets import load_pastes, load_sleepstudy
-from mixedlearn.engines import plan
 from reference.dense import spread
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -114,13 +113,6 @@ class Exact:
     def wide(self, model, frame, k):
         codes = pd.Index(self.labels_of_levels(k)).get_indexer(self.labels(frame, k))
         return spread(self.columns(model, frame, k), codes, len(self.levels[k]))
-
-
-@pytest.fixture(params=["joint", "elimination"])
-def engine(request, monkeypatch):
-    if request.param == "elimination":
-        monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", 0)
-    return request.param
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -13,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mixedlearn import MixedLinearRegressor, plot
-from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import coefficient_table
 from mixedlearn.plot._style import legend_above, name_places
@@ -30,12 +29,6 @@ NEEDS_GROUPS = [
 ]
 
 every_display = pytest.mark.parametrize("display_class", DISPLAYS, ids=plot.__all__)
-
-
-@pytest.fixture(scope="module")
-def sleepstudy():
-    X, y = load_sleepstudy(return_X_y=True)
-    return MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y), X, y
 
 
 def draw(display_class, model, X, y, **options):

@@ -7,23 +7,13 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from mixedlearn import MixedLinearRegressor, lmer
-from mixedlearn.datasets import load_dyestuff2, load_pastes, load_penicillin, load_sleepstudy
+from mixedlearn.datasets import load_dyestuff2, load_pastes, load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import r2, variance_table
 from mixedlearn.plot import CovarianceDisplay
 
 SLEEP = load_sleepstudy().frame
 MASK = np.array([[True, True, False], [True, True, False], [False, False, True]])
-
-
-@pytest.fixture(scope="module")
-def study():
-    return lmer("Reaction ~ Days + (1 + Days | Subject)", SLEEP)
-
-
-@pytest.fixture(scope="module")
-def crossed():
-    return lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", load_penicillin().frame)
 
 
 def slopes(covariance, q=3):

@@ -14,18 +14,11 @@ from mixedlearn.datasets import (
     load_dyestuff,
     load_insteval,
     load_pastes,
-    load_sleepstudy,
 )
 from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.plot import GroupLinesDisplay
 
 draw = GroupLinesDisplay.from_estimator
-
-
-@pytest.fixture(scope="module")
-def sleepstudy():
-    X, y = load_sleepstudy(return_X_y=True)
-    return MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y), X, y
 
 
 @pytest.fixture(scope="module")
@@ -237,18 +230,14 @@ class TestOneAxes:
         assert all(axes.get_position().x0 >= box.x0 - 1e-9 for axes in display.axes_)
         assert not left.has_data()
 
-    def test_a_hundred_thousand_levels_are_one_artist(self):
-        generator = np.random.default_rng(0)
-        m = 100_000
-        X = pd.DataFrame({"x": generator.uniform(size=2 * m), "g": np.tile(np.arange(m), 2)})
-        y = X["x"] + generator.normal(size=m)[X["g"]] + generator.normal(size=2 * m)
-        model = MixedLinearRegressor(groups="g").fit(X, y)
+    def test_a_hundred_thousand_levels_are_one_artist(self, many_levels):
+        model, X, y = many_levels
         display = draw(model, X, y)
         assert len(display.axes_[0].collections) == 2
         assert len(display.axes_[0].lines) == 1
         segments = segments_of(display.lines_[0])
-        assert len(segments) == m
-        own = X[X["g"] == m - 1].sort_values("x")
+        assert len(segments) == 100_000
+        own = X[X["g"] == 99_999].sort_values("x")
         np.testing.assert_allclose(segments[-1], np.column_stack([own["x"], model.predict(own)]))
         assert display.lines_[0].get_rasterized()
         assert display.scatter_[0].get_rasterized()

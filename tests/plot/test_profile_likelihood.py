@@ -31,11 +31,6 @@ SIX = [
 
 
 @pytest.fixture(scope="module")
-def sleepstudy():
-    return lmer("Reaction ~ Days + (1 + Days | Subject)", load_sleepstudy().frame)
-
-
-@pytest.fixture(scope="module")
 def dyestuff2():
     return lmer("Yield ~ 1 + (1 | Batch)", load_dyestuff2().frame)
 
@@ -56,10 +51,10 @@ def at(line, places):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_curve_passes_through_the_profile(sleepstudy, kind):
-    display = draw(sleepstudy, SIX, kind=kind, n_points=12)
+def test_the_curve_passes_through_the_profile(study, kind):
+    display = draw(study, SIX, kind=kind, n_points=12)
     for name, line, profile in zip(SIX, display.lines_, display.profiles, strict=True):
-        table = profile_likelihood(sleepstudy, name, n_points=12).table
+        table = profile_likelihood(study, name, n_points=12).table
         pd.testing.assert_frame_equal(profile.table, table)
         expected = height(kind, table["signed_root"].to_numpy())
         # Back from standard deviations, for which a value is a power of one, within rounding.
@@ -67,19 +62,19 @@ def test_the_curve_passes_through_the_profile(sleepstudy, kind):
 
 
 @pytest.mark.parametrize("name", SIX)
-def test_the_curve_is_the_profile_between_its_values_too(sleepstudy, name):
-    display = draw(sleepstudy, name, kind="signed_root")
+def test_the_curve_is_the_profile_between_its_values_too(study, name):
+    display = draw(study, name, kind="signed_root")
     x, y = display.lines_[0].get_data()
     assert len(x) > 200
     some = np.linspace(7, len(x) - 8, 9).astype(int)
-    exact = profile_likelihood(sleepstudy, name, values=x[some]).table["signed_root"]
+    exact = profile_likelihood(study, name, values=x[some]).table["signed_root"]
     np.testing.assert_allclose(y[some], exact, atol=1e-3)
     assert (np.diff(y) > 0.0).all()
 
 
-def test_the_estimate_is_on_the_curve(sleepstudy):
+def test_the_estimate_is_on_the_curve(study):
     for kind in KINDS:
-        display = draw(sleepstudy, SIX, kind=kind, n_points=4)
+        display = draw(study, SIX, kind=kind, n_points=4)
         for line, estimate, profile in zip(
             display.lines_, display.estimates_, display.profiles, strict=True
         ):
@@ -87,9 +82,9 @@ def test_the_estimate_is_on_the_curve(sleepstudy):
             assert at(line, [profile.estimate]) == 0.0
 
 
-def test_the_curve_has_no_kink_at_the_estimate(sleepstudy):
+def test_the_curve_has_no_kink_at_the_estimate(study):
     # The middle of this interval is the estimate, but for rounding.
-    display = draw(sleepstudy, "intercept", kind="signed_root")
+    display = draw(study, "intercept", kind="signed_root")
     x, y = display.lines_[0].get_data()
     slopes = np.diff(y) / np.diff(x)
     middle = np.abs(x[:-1] - display.profiles[0].estimate) < 3.0
@@ -97,14 +92,14 @@ def test_the_curve_has_no_kink_at_the_estimate(sleepstudy):
 
 
 @pytest.mark.parametrize("kind", ["log_likelihood", "deviance"])
-def test_cutoffs_run_between_the_ends_of_the_intervals(sleepstudy, kind):
-    display = draw(sleepstudy, SIX, kind=kind)
+def test_cutoffs_run_between_the_ends_of_the_intervals(study, kind):
+    display = draw(study, SIX, kind=kind)
     for panel, name in enumerate(SIX):
         across = display.cutoffs_[panel].get_segments()
         drops = display.drops_[panel].get_segments()
         assert (len(across), len(drops)) == (5, 10)
         for position, level in enumerate(LEVELS):
-            intervals = confidence_intervals(sleepstudy, name, method="profile", level=level)
+            intervals = confidence_intervals(study, name, method="profile", level=level)
             ends = intervals.loc[name, ["lower", "upper"]].to_numpy(dtype=float)
             width = ends[1] - ends[0]
             np.testing.assert_allclose(across[position][:, 0], ends, atol=2e-4 * width)
@@ -121,8 +116,8 @@ def test_cutoffs_run_between_the_ends_of_the_intervals(sleepstudy, kind):
         assert {drop[0, 1] for drop in drops} == {floor}
 
 
-def test_cutoffs_of_the_signed_root_are_on_both_sides(sleepstudy):
-    display = draw(sleepstudy, "sd(Days|Subject)", kind="signed_root", levels=[0.95, 0.8])
+def test_cutoffs_of_the_signed_root_are_on_both_sides(study):
+    display = draw(study, "sd(Days|Subject)", kind="signed_root", levels=[0.95, 0.8])
     roots = np.sqrt(chi2.ppf([0.8, 0.95], 1))
     across = np.array(display.cutoffs_[0].get_segments())
     np.testing.assert_allclose(across[:, 0, 1], [-roots[0], roots[0], -roots[1], roots[1]])
@@ -132,8 +127,8 @@ def test_cutoffs_of_the_signed_root_are_on_both_sides(sleepstudy):
     np.testing.assert_array_equal(drops[:, 0, 0], display.intervals[0].to_numpy().ravel())
 
 
-def test_cutoffs_are_labelled_in_percent(sleepstudy):
-    display = draw(sleepstudy, "Days", levels=[0.995, 0.5])
+def test_cutoffs_are_labelled_in_percent(study):
+    display = draw(study, "Days", levels=[0.995, 0.5])
     texts = display.axes_[0].texts
     assert [text.get_text() for text in texts] == ["50%", "99.5%"]
     np.testing.assert_allclose(
@@ -142,16 +137,16 @@ def test_cutoffs_are_labelled_in_percent(sleepstudy):
     )
 
 
-def test_a_level_above_the_usual_range_widens_it(sleepstudy):
-    display = draw(sleepstudy, "sd(noise)", levels=0.999, scale="variance")
-    ends = confidence_intervals(sleepstudy, "sd(noise)", method="profile", level=0.999)
+def test_a_level_above_the_usual_range_widens_it(study):
+    display = draw(study, "sd(noise)", levels=0.999, scale="variance")
+    ends = confidence_intervals(study, "sd(noise)", method="profile", level=0.999)
     expected = ends[["lower", "upper"]].to_numpy() ** 2
     np.testing.assert_allclose(display.intervals[0], expected, rtol=1e-6)
     np.testing.assert_allclose(display.lines_[0].get_xdata()[[0, -1]], expected[0])
 
 
-def test_without_levels_only_the_curve(sleepstudy):
-    display = draw(sleepstudy, "Days", levels=())
+def test_without_levels_only_the_curve(study):
+    display = draw(study, "Days", levels=())
     assert not display.cutoffs_[0].get_segments()
     assert not display.axes_[0].texts
     assert display.intervals[0].empty
@@ -200,20 +195,20 @@ def test_the_curve_by_reml_peaks_at_the_estimates_by_reml(sitka):
     )
 
 
-def test_labels(sleepstudy):
+def test_labels(study):
     labels = ["Relative log-likelihood", "Profile deviance", "Signed root of deviance"]
     for kind, label in zip(KINDS, labels, strict=True):
-        display = draw(sleepstudy, ["Days", "sd(noise)"], kind=kind, n_points=3)
+        display = draw(study, ["Days", "sd(noise)"], kind=kind, n_points=3)
         assert [ax.get_xlabel() for ax in display.axes_] == ["Days", "sd(noise)"]
         assert [ax.get_ylabel() for ax in display.axes_] == [label, label]
 
 
-def test_values_of_ones_own(sleepstudy):
-    display = draw(sleepstudy, "sd(Days|Subject)", values=[9.0, 4.5, 7.0, 4.5])
+def test_values_of_ones_own(study):
+    display = draw(study, "sd(Days|Subject)", values=[9.0, 4.5, 7.0, 4.5])
     x, _ = display.lines_[0].get_data()
     assert (x[0], x[-1]) == (4.5, 9.0)
     intervals = display.intervals[0]
-    exact = confidence_intervals(sleepstudy, "sd(Days|Subject)", method="profile", level=0.5)
+    exact = confidence_intervals(study, "sd(Days|Subject)", method="profile", level=0.5)
     np.testing.assert_allclose(intervals["upper"].loc[0.5], exact["upper"].iloc[0], rtol=1e-2)
     # The curve begins inside all but the narrowest interval, and ends inside the widest.
     assert intervals["lower"].notna().tolist() == [True, False, False, False, False]
@@ -223,25 +218,25 @@ def test_values_of_ones_own(sleepstudy):
     assert (across[4][0, 0], across[4][1, 0]) == (4.5, 9.0)
 
 
-def test_values_on_one_side_of_the_estimate(sleepstudy):
-    display = draw(sleepstudy, "sd(Days|Subject)", values=[7.0, 8.0, 9.0])
+def test_values_on_one_side_of_the_estimate(study):
+    display = draw(study, "sd(Days|Subject)", values=[7.0, 8.0, 9.0])
     x, _ = display.lines_[0].get_data()
     assert (x[0], x[-1]) == (7.0, 9.0)
     assert display.intervals[0]["lower"].isna().all()
 
 
-def test_a_value_of_infinite_deviance_is_left_out(sleepstudy):
-    display = draw(sleepstudy, "sd(noise)", values=[0.0, 20.0, 25.0, 30.0])
+def test_a_value_of_infinite_deviance_is_left_out(study):
+    display = draw(study, "sd(noise)", values=[0.0, 20.0, 25.0, 30.0])
     x, y = display.lines_[0].get_data()
     assert x[0] == 20.0
     assert np.isfinite(y).all()
 
 
-def test_profiles_that_were_computed_before(sleepstudy):
-    profiles = [profile_likelihood(sleepstudy, name, n_points=9) for name in ("Days", "sd(noise)")]
+def test_profiles_that_were_computed_before(study):
+    profiles = [profile_likelihood(study, name, n_points=9) for name in ("Days", "sd(noise)")]
     display = ProfileLikelihoodDisplay(profiles=profiles, kind="deviance", levels=[0.9])
     display.plot()
-    expected = draw(sleepstudy, ["Days", "sd(noise)"], kind="deviance", levels=[0.9], n_points=9)
+    expected = draw(study, ["Days", "sd(noise)"], kind="deviance", levels=[0.9], n_points=9)
     for line, other in zip(display.lines_, expected.lines_, strict=True):
         np.testing.assert_array_equal(line.get_xydata(), other.get_xydata())
     alone = ProfileLikelihoodDisplay(profiles=profiles[0]).plot()
@@ -249,13 +244,11 @@ def test_profiles_that_were_computed_before(sleepstudy):
     assert isinstance(alone.profiles[0], ProfileLikelihood)
 
 
-def test_weights_groups_and_parameters_of_the_constructor(sleepstudy):
+def test_weights_groups_and_parameters_of_the_constructor(study):
     X, y = load_sleepstudy(return_X_y=True)
     beside = MixedLinearRegressor(random_slopes=["Days"]).fit(X[["Days"]], y, groups=X["Subject"])
     found = draw(beside, "sd(Days|Subject)").intervals[0]
-    pd.testing.assert_frame_equal(
-        found, draw(sleepstudy, "sd(Days|Subject)").intervals[0], atol=1e-4
-    )
+    pd.testing.assert_frame_equal(found, draw(study, "sd(Days|Subject)").intervals[0], atol=1e-4)
     weights = np.linspace(0.5, 2.0, 180)
     weighted = MixedLinearRegressor(groups="Subject").fit(X, y, sample_weight=weights)
     found = draw(weighted, "sd(intercept|Subject)", levels=[0.95]).intervals[0]
@@ -272,9 +265,9 @@ def test_crossed_factors():
     np.testing.assert_allclose(display.intervals[0], expected, rtol=2e-3)
 
 
-def test_drawing_on_given_axes_and_again(sleepstudy):
+def test_drawing_on_given_axes_and_again(study):
     figure, axes = plt.subplots(2, 1)
-    display = draw(sleepstudy, ["Days", "sd(noise)"], n_points=5, ax=axes)
+    display = draw(study, ["Days", "sd(noise)"], n_points=5, ax=axes)
     assert list(display.axes_) == list(axes)
     assert display.figure_ is figure
     first = [line.get_xydata() for line in display.lines_]
@@ -284,12 +277,12 @@ def test_drawing_on_given_axes_and_again(sleepstudy):
     for line, before in zip(display.lines_, first, strict=True):
         np.testing.assert_allclose(line.get_ydata(), -2.0 * before[:, 1])
     ax = plt.figure().subplots()
-    assert draw(sleepstudy, "Days", n_points=5, ax=ax).axes_[0] is ax
+    assert draw(study, "Days", n_points=5, ax=ax).axes_[0] is ax
 
 
-def test_styles(sleepstudy):
+def test_styles(study):
     display = draw(
-        sleepstudy,
+        study,
         "Days",
         n_points=5,
         line_kwargs={"lw": 5, "c": "red"},
@@ -314,12 +307,12 @@ def test_styles(sleepstudy):
         ("Days", {"n_points": 1}, "'Days' has fewer than two values"),
     ],
 )
-def test_arguments_that_are_refused(sleepstudy, parameters, arguments, message):
+def test_arguments_that_are_refused(study, parameters, arguments, message):
     with pytest.raises(ValueError, match=f"(?i){message}"):
-        draw(sleepstudy, parameters, **arguments)
+        draw(study, parameters, **arguments)
 
 
-def test_what_else_is_refused(sleepstudy, dyestuff2):
+def test_what_else_is_refused(study, dyestuff2):
     with pytest.raises(ValueError, match="profiles is empty"):
         ProfileLikelihoodDisplay(profiles=[])
     profile = profile_likelihood(dyestuff2, "sd(noise)", n_points=5)

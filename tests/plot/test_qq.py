@@ -22,12 +22,6 @@ from mixedlearn.plot import QQDisplay
 draw = QQDisplay.from_estimator
 
 
-@pytest.fixture(scope="module")
-def sleepstudy():
-    X, y = load_sleepstudy(return_X_y=True)
-    return MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y), X, y
-
-
 def points(display, panel=0):
     return np.asarray(display.scatter_[panel].get_offsets()).T
 

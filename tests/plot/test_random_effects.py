@@ -12,7 +12,6 @@ from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import (
     load_dyestuff2,
     load_pastes,
-    load_penicillin,
     load_sleepstudy,
 )
 from mixedlearn.exceptions import DegenerateModelWarning, NoGroupsWarning
@@ -21,16 +20,6 @@ from mixedlearn.plot import RandomEffectsDisplay
 
 SLEEP = load_sleepstudy().frame
 WHITE = to_rgba("white")
-
-
-@pytest.fixture(scope="module")
-def study():
-    return lmer("Reaction ~ Days + (1 + Days | Subject)", SLEEP)
-
-
-@pytest.fixture(scope="module")
-def crossed():
-    return lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", load_penicillin().frame)
 
 
 def drawn(display, panel):

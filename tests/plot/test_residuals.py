@@ -14,12 +14,6 @@ from mixedlearn.plot import ResidualsDisplay
 draw = ResidualsDisplay.from_estimator
 
 
-@pytest.fixture(scope="module")
-def sleepstudy():
-    X, y = load_sleepstudy(return_X_y=True)
-    return MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y), X, y
-
-
 def points(display):
     return np.asarray(display.scatter_.get_offsets()).T
 

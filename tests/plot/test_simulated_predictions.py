@@ -16,9 +16,9 @@ Z95 = norm.ppf(0.975)
 
 
 @pytest.fixture(scope="module")
-def sleepstudy():
-    X, y = load_sleepstudy(return_X_y=True)
-    return MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+def sleepstudy(sleepstudy):
+    """The fit without its rows."""
+    return sleepstudy[0]
 
 
 @pytest.fixture(scope="module")
@@ -327,19 +327,14 @@ class TestPicture:
         display.figure_.draw_without_rendering()  # fails where it finds a formula that is none
         assert [axes.get_title() for axes in display.axes_] == ["$1_$", "$2_$"]
 
-    def test_a_hundred_thousand_levels_are_one_artist(self):
-        generator = np.random.default_rng(0)
-        m = 100_000
-        X = pd.DataFrame({"x": generator.uniform(size=2 * m), "g": np.tile(np.arange(m), 2)})
-        y = X["x"] + generator.normal(size=m)[X["g"]] + generator.normal(size=2 * m)
-        model = MixedLinearRegressor(groups="g").fit(X, y)
-        display = draw(model, [[0.5]])
+    def test_a_hundred_thousand_levels_are_one_artist(self, many_levels):
+        display = draw(many_levels[0], [[0.5]])
         assert len(display.axes_[0].collections) == 1
         assert len(display.axes_[0].lines) == 2
         points, _, (intervals,) = display.errorbars_[0].lines
         assert points.get_rasterized()
         assert intervals.get_rasterized()
-        assert len(intervals.get_segments()) == m
+        assert len(intervals.get_segments()) == 100_000
         assert len(display.axes_[0].get_xticks()) == 0
         assert display.axes_[0].get_xlabel() == "g (100,000 levels)"
 

@@ -8,12 +8,8 @@ ended within 1e-4 of the better one.
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import os
 import sys
-import time
 from pathlib import Path
 
 if __name__ in ("__main__", "__mp_main__"):
@@ -21,18 +17,15 @@ if __name__ in ("__main__", "__mp_main__"):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import scipy
-
 from reference.brute_force_several import SAME, best_fit
 from reference.crossed_problems import N_PROBLEMS, N_REGULAR, crossed_problem
+from reference.problems_file import known_optima, write
 
 TARGET = Path(__file__).with_name("crossed_problems.json")
 
 
 def reference(seed):
     """The stored entry of one seed."""
-    began = time.perf_counter()
     problem = crossed_problem(seed)
     n_starts = 16 if seed < N_REGULAR else 100
     structures = list(problem.covariance.values())
@@ -41,19 +34,14 @@ def reference(seed):
         for again in range(2)
     ]
     best = min(fits, key=lambda fit: fit.criterion)
-    optima = list(best.local_optima)
-    for fit in fits:
-        for value in fit.local_optima:
-            if all(abs(value - other) > SAME for other in optima):
-                optima.append(value)
-    entry = {
+    return {
         "seed": seed,
         "kind": problem.kind,
         "sha256": problem.fingerprint(),
         "criterion": best.criterion,
         "factors": [factor.tolist() for factor in best.factors],
         "s2": best.s2,
-        "local_optima": sorted(optima),
+        "local_optima": known_optima(fits, SAME),
         "n_reached": sum(
             fit.n_reached for fit in fits if fit.criterion < best.criterion + SAME / 2
         ),
@@ -62,33 +50,16 @@ def reference(seed):
         "slope": best.slope,
         "agreement": abs(fits[0].criterion - fits[1].criterion),
     }
-    return entry, time.perf_counter() - began
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=N_PROBLEMS)
-    parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
-    entries, seconds = [], []
-    with multiprocessing.Pool(arguments.processes) as pool:
-        for entry, spent in pool.imap(reference, range(arguments.problems)):
-            entries.append(entry)
-            seconds.append(spent)
-            print(f"{entry['seed']} {spent:.1f} s", end="\r", flush=True)
-    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
-    TARGET.write_text(f'{{"versions": {json.dumps(versions)},\n"problems": [\n{lines}\n]}}\n')
-    print(f"{len(entries)} problems, {np.median(seconds):.2f} s each, longest {max(seconds):.2f} s")
-    for entry in entries:
-        few = entry["n_reached"] < entry["n_starts"] / 2
-        odd = entry["at_bound"] or entry["agreement"] > 1e-7 or entry["slope"] > 1e-6
-        if len(entry["local_optima"]) > 1 or few or odd:
-            gaps = [round(v - entry["criterion"], 4) for v in entry["local_optima"][1:]]
-            reached = f"{entry['n_reached']}/{entry['n_starts']}"
-            certificate = (entry["agreement"], entry["slope"], entry["at_bound"])
-            print(entry["seed"], entry["kind"], reached, *certificate, gaps)
+def remark(entry):
+    few = entry["n_reached"] < entry["n_starts"] / 2
+    odd = entry["at_bound"] or entry["agreement"] > 1e-7 or entry["slope"] > 1e-6
+    if len(entry["local_optima"]) == 1 and not few and not odd:
+        return None
+    reached = f"{entry['n_reached']}/{entry['n_starts']}"
+    return reached, entry["agreement"], entry["slope"], entry["at_bound"]
 
 
 if __name__ == "__main__":
-    main()
+    write(TARGET, reference, N_PROBLEMS, remark, __doc__)

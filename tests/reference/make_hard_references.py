@@ -7,12 +7,8 @@ criteria.
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import os
 import sys
-import time
 from pathlib import Path
 
 if __name__ in ("__main__", "__mp_main__"):
@@ -20,29 +16,21 @@ if __name__ in ("__main__", "__mp_main__"):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import scipy
-
 from reference.brute_force import best_fit
 from reference.hard_problems import hard_problem
+from reference.problems_file import known_optima, write
 
 TARGET = Path(__file__).with_name("hard_problems.json")
 
 
 def reference(seed, n_starts=40):
     """The stored entry of one seed."""
-    began = time.perf_counter()
     problem = hard_problem(seed)
     X, Z, codes = problem.matrices()
     data = (X, problem.y, Z, codes, problem.sample_weight, problem.reml, problem.covariance)
-    first = best_fit(*data, n_starts=n_starts, seed=2 * seed)
-    second = best_fit(*data, n_starts=n_starts, seed=2 * seed + 1)
-    best = min(first, second, key=lambda fit: fit.criterion)
-    optima = list(best.local_optima)
-    for value in second.local_optima + first.local_optima:
-        if all(abs(value - other) > 1e-4 for other in optima):
-            optima.append(value)
-    entry = {
+    fits = [best_fit(*data, n_starts=n_starts, seed=2 * seed + again) for again in range(2)]
+    best = min(fits, key=lambda fit: fit.criterion)
+    return {
         "seed": seed,
         "kind": problem.kind,
         "sha256": problem.fingerprint(),
@@ -50,32 +38,17 @@ def reference(seed, n_starts=40):
         "D": best.D.tolist(),
         "factor": best.factor.tolist(),
         "s2": best.s2,
-        "local_optima": sorted(optima),
+        "local_optima": known_optima(fits, 1e-4),
         "at_bound": best.at_bound,
-        "agreement": abs(first.criterion - second.criterion),
+        "agreement": abs(fits[0].criterion - fits[1].criterion),
     }
-    return entry, time.perf_counter() - began
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=320)
-    parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
-    entries, seconds = [], []
-    with multiprocessing.Pool(arguments.processes) as pool:
-        for entry, spent in pool.imap(reference, range(arguments.problems)):
-            entries.append(entry)
-            seconds.append(spent)
-    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
-    TARGET.write_text(f'{{"versions": {json.dumps(versions)},\n"problems": [\n{lines}\n]}}\n')
-    print(f"{len(entries)} problems, {np.median(seconds):.2f} s each, longest {max(seconds):.2f} s")
-    for entry in entries:
-        if len(entry["local_optima"]) > 1 or entry["at_bound"] or entry["agreement"] > 1e-7:
-            gaps = [round(v - entry["criterion"], 4) for v in entry["local_optima"][1:]]
-            print(entry["seed"], entry["kind"], entry["agreement"], entry["at_bound"], gaps)
+def remark(entry):
+    if len(entry["local_optima"]) == 1 and not entry["at_bound"] and entry["agreement"] <= 1e-7:
+        return None
+    return entry["agreement"], entry["at_bound"]
 
 
 if __name__ == "__main__":
-    main()
+    write(TARGET, reference, 320, remark, __doc__)

@@ -51,10 +51,17 @@ from mixedlearn.engines.levels import (
     within_variance,
 )
 from mixedlearn.engines.likelihood import NO_RESIDUAL, ProfiledLikelihood
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
+
+
+def plan_one_factor(shapes: Sequence[tuple[int, int]]) -> Plan:
+    """The plan for at most one factor of so many effects and levels: blocks of a level each."""
+    blocks = tuple(Block(k, m, q, is_dense=False) for k, (q, m) in enumerate(shapes))
+    return Plan("one_factor", blocks, is_exact=OneFactorEngine.has_exact_hessian)
 
 
 class OneFactorEngine(ProfiledEngine):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import smallest_deviation
-from mixedlearn.engines.choose import Problem
+from mixedlearn.engines.problem import Problem
 from mixedlearn.search.starts import FEW_LEVELS
 
 FloatArray = NDArray[np.float64]

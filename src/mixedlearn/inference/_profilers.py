@@ -20,7 +20,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.engines.choose import Problem, make_problem
 from mixedlearn.engines.constrained import (
     ConstrainedEngine,
     DrawnAngle,
@@ -28,7 +27,9 @@ from mixedlearn.engines.constrained import (
     effects_angle,
     noise_log_variance,
 )
+from mixedlearn.engines.problem import Problem, make_problem
 from mixedlearn.engines.protocol import Engine
+from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.inference._parameters import (
     Parameter,
     correlation_of,
@@ -36,7 +37,7 @@ from mixedlearn.inference._parameters import (
     parameter_value,
 )
 from mixedlearn.inference._profile_starts import other_starts
-from mixedlearn.model.fit import MAX_ITER, TOL, refit
+from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.submodels import with_coef_held, without_coefs, without_effects
 from mixedlearn.search.newton import descend, minimise_from
@@ -169,8 +170,8 @@ def _objective_without(model: FittedModel, k: int, effects: Set[int]) -> float:
 
 def _bound_without(model: FittedModel, k: int, effects: Set[int]) -> float:
     """The same, or that of another optimum where both are too high to bound an interval."""
-    smaller = without_effects(model.sums, model.specification, k, effects)
-    engine = make_problem(*smaller, bound_noise=model.is_bounded).engine
+    sums, specification = without_effects(model.sums, model.specification, k, effects)
+    engine = make_problem(sums, model.recipe.of(specification)).engine
     if engine.components.n_parameters:
         start = engine.components.theta_of(engine.start())
         first = minimise_from(engine, start, MAX_ITER, TOL).evaluation.objective
@@ -395,12 +396,11 @@ class CoefProfiler:
     def __init__(self, model: FittedModel, coef: int, problem: Problem):
         aliased = model.fixed_basis.aliased
         # An aliased column would take the place of the one that is held.
-        self._specification = without_coefs(
-            model.specification, set(np.flatnonzero(aliased).tolist())
+        self._recipe = model.recipe.of(
+            without_coefs(model.specification, set(np.flatnonzero(aliased).tolist()))
         )
         self._sums = model.sums
         self._coef = int((~aliased[:coef]).sum())
-        self._is_bounded = model.is_bounded
         self._problem = problem
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
@@ -419,13 +419,10 @@ class CoefProfiler:
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
-        sums, specification = with_coef_held(self._sums, self._specification, self._coef, value)
-        problem = make_problem(
-            sums,
-            specification,
-            bound_noise=self._is_bounded,
-            randoms=self._problem.randoms,
+        sums, specification = with_coef_held(
+            self._sums, self._recipe.specification, self._coef, value
         )
+        problem = make_problem(sums, self._recipe.of(specification), randoms=self._problem.randoms)
         search = partial(descend, problem.engine, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
         optimum = from_its_end(search(near.theta), search)
         evaluation = optimum.evaluation

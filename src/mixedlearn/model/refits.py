@@ -20,7 +20,6 @@ from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
 from mixedlearn.engines.bases import with_response
 from mixedlearn.engines.batch import OneFactorBatch
-from mixedlearn.engines.choose import NOISE_FLOOR
 from mixedlearn.engines.levels import (
     NO_VARIATION,
     LevelMoments,
@@ -29,7 +28,9 @@ from mixedlearn.engines.levels import (
     reduce_levels,
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
-from mixedlearn.model.fit import MAX_ITER, TOL, refit
+from mixedlearn.engines.problem import NOISE_FLOOR
+from mixedlearn.engines.recipe import MAX_ITER, TOL
+from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel
 from mixedlearn.search.batch import Ends, minimise
 

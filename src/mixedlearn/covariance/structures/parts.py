@@ -144,21 +144,11 @@ class SideBySide(Structure):
     @property
     def correlations(self) -> tuple[Correlation, ...]:
         """Those of the parts."""
-        found = []
-        for part, effects in zip(self.parts, self.effects, strict=True):
-            place = effects.tolist()
-            for own in part.correlations:
-                found.append(
-                    replace(
-                        own,
-                        pairs=tuple((place[i], place[j]) for i, j in own.pairs),
-                        effects=tuple(place[effect] for effect in own.effects),
-                        freed_by=tuple(
-                            frozenset(place[effect] for effect in each) for each in own.freed_by
-                        ),
-                    )
-                )
-        return tuple(found)
+        return tuple(
+            _placed_correlation(own, effects.tolist())
+            for part, effects in zip(self.parts, self.effects, strict=True)
+            for own in part.correlations
+        )
 
     @property
     def has_free_covariances(self) -> bool:
@@ -269,3 +259,13 @@ def side_by_side(parts: Parts, make: Callable[[str, int], Structure]) -> Structu
     """The structure of parts, each made from its name and its number of effects."""
     made = [make(name, len(own)) for name, own in zip(parts.structures, parts.effects, strict=True)]
     return SideBySide(made, parts.effects)
+
+
+def _placed_correlation(own: Correlation, place: Sequence[int]) -> Correlation:
+    """A correlation of a part, by the places of its effects among all."""
+    return replace(
+        own,
+        pairs=tuple((place[i], place[j]) for i, j in own.pairs),
+        effects=tuple(place[effect] for effect in own.effects),
+        freed_by=tuple(frozenset(place[effect] for effect in each) for each in own.freed_by),
+    )
