@@ -27,8 +27,8 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.fixes import parse_version
 
+from helpers.versions import ASKS_FOR_SCORE, asks_for_score, names_polars
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning, PopulationPredictionWarning
@@ -39,21 +39,7 @@ X, Y, GROUPS = STUDY.data[["Days"]], STUDY.target, STUDY.groups
 TABLE = STUDY.data[["Days", "Subject"]]
 FOLDS = KFold(4, shuffle=True, random_state=0)
 BY_GROUP = GroupKFold(3)
-# Before 1.8 scikit-learn does not ask a Pipeline, a search or an instance what `score` takes.
-ASKS_FOR_SCORE = parse_version(sklearn.__version__) >= parse_version("1.8")
-asks_for_score = pytest.mark.skipif(not ASKS_FOR_SCORE, reason="needs scikit-learn 1.8")
 SCORINGS = [pytest.param(None, marks=asks_for_score), "r2"]
-# Before 1.9 scikit-learn reads the names of polars' columns by a protocol that polars has dropped.
-NAMES_POLARS = hasattr(pl.DataFrame, "__dataframe__") or parse_version(
-    sklearn.__version__
-) >= parse_version("1.9")
-names_polars = pytest.mark.skipif(not NAMES_POLARS, reason="scikit-learn too old for this polars")
-
-
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
 
 
 def growth(**parameters):

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import sklearn
 from sklearn.base import clone, is_regressor
 from sklearn.linear_model import LinearRegression
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
-from sklearn.utils.fixes import parse_version
 
+from helpers.versions import names_polars
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import (
@@ -29,6 +28,8 @@ CHECKED = {
     "ml": MixedLinearRegressor(reml=False),
     "diagonal": MixedLinearRegressor(covariance="diagonal"),
     "group column": MixedLinearRegressor(groups=0),
+    "two factors": MixedLinearRegressor(groups=[0, 1]),
+    "interaction": MixedLinearRegressor(groups=[0, (0, 1)]),
 }
 # scikit-learn 1.6 and 1.9 both have 59 for this estimator.
 FEWEST_CHECKS = 50
@@ -36,11 +37,6 @@ FEWEST_CHECKS = 50
 WEIGHTS_ARE_REPETITION = "check_sample_weight_equivalence_on_dense_data"
 SKIPPED_BY_SKLEARN = {"check_array_api_input"}
 N_ROWS = 997
-# Before 1.9 scikit-learn reads the names of polars' columns by a protocol that polars has dropped.
-NAMES_POLARS = hasattr(pl.DataFrame, "__dataframe__") or parse_version(
-    sklearn.__version__
-) >= parse_version("1.9")
-names_polars = pytest.mark.skipif(not NAMES_POLARS, reason="scikit-learn too old for this polars")
 
 
 def expected_failures(estimator):
@@ -62,6 +58,7 @@ def every_check():
 
 # The checks pass no groups, put every row into a level of its own and have y among the columns of
 # X; the estimator says so, and nothing else.
+@pytest.mark.slow_cases("interaction")
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
 @pytest.mark.parametrize(("estimator", "check"), list(every_check()))
@@ -69,6 +66,7 @@ def test_every_check_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow_cases("two factors", "interaction")
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
 @pytest.mark.parametrize("name", CHECKED)

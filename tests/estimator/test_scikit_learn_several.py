@@ -7,7 +7,6 @@ largest number, as far as the optimiser's promise of 1e-8 of the criterion goes.
 
 import pickle
 import re
-from collections import Counter
 from io import BytesIO
 
 import joblib
@@ -29,9 +28,8 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
-from sklearn.utils.fixes import parse_version
 
+from helpers.versions import asks_for_score, names_polars
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
@@ -39,15 +37,6 @@ from mixedlearn.exceptions import (
     PopulationPredictionWarning,
 )
 from mixedlearn.metrics import GroupsScorer
-
-# Before 1.8 scikit-learn does not ask a Pipeline, a search or an instance what `score` takes.
-ASKS_FOR_SCORE = parse_version(sklearn.__version__) >= parse_version("1.8")
-asks_for_score = pytest.mark.skipif(not ASKS_FOR_SCORE, reason="needs scikit-learn 1.8")
-# Before 1.9 scikit-learn reads the names of polars' columns by a protocol that polars has dropped.
-NAMES_POLARS = hasattr(pl.DataFrame, "__dataframe__") or parse_version(
-    sklearn.__version__
-) >= parse_version("1.9")
-names_polars = pytest.mark.skipif(not NAMES_POLARS, reason="scikit-learn too old for this polars")
 
 
 def crossed_data(n=180, seed=0):
@@ -90,12 +79,6 @@ def model():
 def nested():
     """Two factors and their interaction, columns of X; some combinations unseen."""
     return column_model(groups=NESTED).fit(TABLE[SEEN], Y[SEEN])
-
-
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
 
 
 def close(found, expected, rtol=1e-9):
@@ -199,28 +182,6 @@ class TestIdentity:
         assert list(estimator.random_effects_) == ["year"]
         estimator.predict(X, groups=GROUPS["year"])
 
-    # The checks have a level for every row, so that no variance can be told from another.
-    @pytest.mark.slow_cases("(0, 1)")
-    @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
-    @pytest.mark.parametrize("groups", [[0, 1], [0, (0, 1)]], ids=str)
-    def test_checks_of_scikit_learn(self, groups):
-        expected = {
-            "check_sample_weight_equivalence_on_dense_data": "precisions are not repetition",
-        }
-        results = check_estimator(
-            MixedLinearRegressor(groups=groups),
-            expected_failed_checks=expected,
-            on_skip=None,
-            on_fail=None,
-        )
-        failed = {
-            result["check_name"]: repr(result["exception"])
-            for result in results
-            if result["status"] == "failed"
-        }
-        assert failed == {}
-        assert Counter(result["status"] for result in results)["passed"] >= 50
-
 
 FORMS = {
     "pandas": GROUPS,
@@ -244,6 +205,7 @@ UNNAMED = [name for name in FORMS if "array" in name or "rows" in name or "unnam
 class TestContainers:
     """The same labels in any container give the same fit and the same predictions."""
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize("form", FORMS)
     def test_fit(self, model, form):
         slopes, names = SLOPES, {"plot": "plot", "year": "year"}
@@ -480,6 +442,7 @@ class TestWarmStart:
         assert estimator.converged_
         assert_same_fit(estimator, cold, rtol=1e-5)
 
+    @pytest.mark.slow_cases(every=3)
     @pytest.mark.parametrize(
         "other",
         [
@@ -534,6 +497,7 @@ class TestModelSelection:
         for (_, test), score in zip(FOLDS.split(X), by_hand(), strict=True):
             close(r2_score(Y.iloc[test], predicted[test]), score)
 
+    @pytest.mark.slow_cases(every=5)
     @pytest.mark.parametrize("labels", ["numbers", "text"])
     @pytest.mark.parametrize(
         "container", ["pandas", pytest.param("polars", marks=names_polars), "default"]

@@ -131,6 +131,7 @@ def densely(problem, model, reml=True):
 L = np.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.5, 1.0, -1.0]])
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_satterthwaite_by_dense_algebra(name, weighted):
@@ -154,6 +155,7 @@ def test_satterthwaite_by_maximum_likelihood(name):
     np.testing.assert_allclose(coefficient_table(model)["df"], expected, **CLOSE)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_kenward_roger_by_dense_algebra(name, weighted):

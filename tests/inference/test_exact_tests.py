@@ -12,7 +12,7 @@ from mixedlearn.datasets import load_dyestuff, load_dyestuff2
 from mixedlearn.inference import exact_lrt, exact_restricted_lrt
 from mixedlearn.inference._exact_null import NullDistribution, projected_spectrum, spectrum
 from mixedlearn.inference._models import model_of
-from reference.two_factors import FIXED, draw, fit
+from reference.two_factors import FIXED, draw, fit, fit_levels_of_one_row
 
 DIAGONAL = {"groups": "g", "random_slopes": ["x1"], "covariance": "diagonal"}
 
@@ -193,11 +193,7 @@ def test_a_variance_of_zero_is_no_evidence():
 
 
 def test_levels_of_one_row_each_are_no_evidence():
-    rows = draw(6, n=30)
-    rows["g"] = [f"g{row:02d}" for row in range(30)]
-    rows["w"] = 1.0
-    with pytest.warns(UserWarning, match="one row"):
-        est = fit(rows, "intercept")
+    est, _ = fit_levels_of_one_row(6)
     test = exact_restricted_lrt(est, n_resamples=200, random_state=0)
     assert test.p_value == 1.0
     assert test.zero_share == 1.0

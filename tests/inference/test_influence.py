@@ -7,7 +7,7 @@ import pytest
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.inference import influence, residuals
-from reference.two_factors import FIXED, MODELS, dense_at, draw, fit
+from reference.two_factors import FIXED, MODELS, dense_at, draw, fit, fit_levels_of_one_row
 
 LEVELS = [(name, by) for name, model in MODELS.items() for by in model.get("groups", [])]
 FILTER = pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
@@ -63,6 +63,7 @@ def test_standard_errors_of_residuals_are_those_of_simulated_responses():
     )
 
 
+@pytest.mark.slow_cases(every=3)
 @FILTER
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("model", MODELS)
@@ -73,6 +74,7 @@ def test_rows_left_out_at_fixed_variances_against_dense_algebra(model):
     _check_deletions(est, rows, result, [rows.index == row for row in rows.index])
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(("model", "by"), LEVELS)
 def test_levels_left_out_at_fixed_variances_against_dense_algebra(model, by):
@@ -298,11 +300,7 @@ def test_random_effects_that_reproduce_the_response():
 
 
 def test_levels_of_one_row_each():
-    rows = draw(15, n=30)
-    rows["g"] = [f"g{row:02d}" for row in range(30)]
-    rows["w"] = 1.0
-    with pytest.warns(UserWarning, match="one row"):
-        est = fit(rows, "intercept")
+    est, rows = fit_levels_of_one_row(15)
     by_row, by_level = (influence(est, **again(rows), by=by) for by in ("row", "g"))
     np.testing.assert_allclose(by_row.coef, by_level.coef, rtol=1e-7)
     ols = np.linalg.lstsq(

@@ -131,6 +131,7 @@ HELD_AT = {
 }
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize(
     ("name", "reml"),
     [*((name, False) for name in HELD_AT), *((name, True) for name in [*HELD_AT][1:])],

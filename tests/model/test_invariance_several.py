@@ -141,6 +141,7 @@ def test_order_of_the_factors(name, engine):
     close(other.predict(X, return_std=True), plain.predict(X, return_std=True))
 
 
+@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-weighted")
 @pytest.mark.parametrize("name", MODELS)
 def test_order_of_the_rows(name, engine):
     X, y, _ = data()
@@ -227,6 +228,7 @@ def test_scale_and_shift_of_the_response(name, engine):
 
 
 # --- interactions --------------------------------------------------------------------------------
+@pytest.mark.slow_cases("elimination-person")
 @pytest.mark.parametrize("other", ["person", "school"])
 def test_an_interaction_or_a_column_of_its_labels(other):
     X, y, _ = data()

@@ -155,7 +155,12 @@ def test_the_files_hold_every_model():
     assert {model["reml"] for model in SEVERAL.values()} == {True, False}
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("insteval") else ())
+        for name in MODELS
+    ]
+)
 def model(request):
     return MODELS[request.param]
 
@@ -282,6 +287,7 @@ def test_groups_beside_X_give_the_same_fit(model):
 
 
 # Of insteval one fit is enough, a large one.
+@pytest.mark.slow_cases("insteval")
 @pytest.mark.parametrize(
     "name",
     [
@@ -396,6 +402,7 @@ def half_a_digit(text):
     return 0.5000001 * 10.0**-places
 
 
+@pytest.mark.slow_cases("insteval")
 @pytest.mark.parametrize(("name", "criterion", "covariance", "noise"), PRINTED)
 def test_printed_values(name, criterion, covariance, noise):
     fit = fitted(name)

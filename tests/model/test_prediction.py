@@ -210,7 +210,7 @@ def shares_covered(random_slopes, seed):
     return shares
 
 
-@pytest.mark.slow_cases("slopes")
+@pytest.mark.slow
 @pytest.mark.parametrize("random_slopes", [[], [0]], ids=["intercepts", "slopes"])
 def test_intervals_cover_what_they_promise(random_slopes):
     """Separately for known levels with few rows, known levels with many, and new levels.

@@ -140,7 +140,7 @@ class Fit:
         return mean, np.sqrt(variance)
 
 
-@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-crossed, slopes-False")
+@pytest.mark.slow_cases("elimination-chain and crossed", every=3)
 @pytest.mark.parametrize(("weighted", "reml"), [(True, True), (False, False)])
 @pytest.mark.parametrize("name", MODELS)
 def test_against_dense_matrices(name, weighted, reml, engine):

@@ -32,3 +32,14 @@ def many_levels():
     X = pd.DataFrame({"x": generator.uniform(size=2 * m), "g": np.tile(np.arange(m), 2)})
     y = X["x"] + generator.normal(size=m)[X["g"]] + generator.normal(size=2 * m)
     return MixedLinearRegressor(groups="g").fit(X, y), X, y
+
+
+@pytest.fixture
+def without_noise():
+    """A fit that reproduces its rows, and the rows."""
+    X = pd.DataFrame({"x": np.arange(8.0), "g": np.repeat(["a", "b"], 4)})
+    y = 2.0 * X["x"]
+    model = MixedLinearRegressor(groups="g")
+    with pytest.warns(UserWarning, match="reproduce"):
+        model.fit(X, y)
+    return model, X, y

@@ -222,12 +222,8 @@ def test_levels_that_say_nothing_of_a_slope_are_left_out():
     assert len(points(display)[0]) == 9
 
 
-def test_a_fit_without_noise_is_said_in_words():
-    X = pd.DataFrame({"x": np.arange(8.0), "g": np.repeat(["a", "b"], 4)})
-    y = 2.0 * X["x"]
-    model = MixedLinearRegressor(groups="g")
-    with pytest.warns(UserWarning, match="reproduce"):
-        model.fit(X, y)
+def test_a_fit_without_noise_is_said_in_words(without_noise):
+    model, X, y = without_noise
     for display in (draw(model), draw(model, X, y)):
         assert [text.get_text() for text in display.axes_[0].texts] == ["The variance is zero."]
 

@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 from mixedlearn import MixedLinearRegressor, lmer
@@ -251,12 +250,8 @@ def test_rows_that_are_refused(sleepstudy):
         draw(model, X, y, sample_weight=[1.0, 2.0])
 
 
-def test_a_fit_without_noise_has_no_studentized_residuals():
-    X = pd.DataFrame({"x": np.arange(8.0), "g": np.repeat(["a", "b"], 4)})
-    y = 2.0 * X["x"]
-    model = MixedLinearRegressor(groups="g")
-    with pytest.warns(UserWarning, match="reproduce"):
-        model.fit(X, y)
+def test_a_fit_without_noise_has_no_studentized_residuals(without_noise):
+    model, X, y = without_noise
     np.testing.assert_allclose(draw(model, X, y).residuals, 0.0, atol=1e-9)
     with pytest.raises(ValueError, match="noise variance is zero"):
         draw(model, X, y, kind="scale_location")

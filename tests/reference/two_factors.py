@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from mixedlearn import MixedLinearRegressor
 from reference.dense import Dense
@@ -45,6 +46,13 @@ def fit(rows, model, **parameters):
     arguments = {"fixed_effects": FIXED, **(MODELS[model] if isinstance(model, str) else model)}
     estimator = MixedLinearRegressor(**{**arguments, **parameters})
     return estimator.fit(rows[[*FIXED, "g", "h"]], rows["y"], sample_weight=rows["w"])
+
+
+def fit_levels_of_one_row(seed):
+    """A fit in which every row is a level of g, and its 30 rows."""
+    rows = draw(seed, n=30).assign(g=[f"g{row:02d}" for row in range(30)], w=1.0)
+    with pytest.warns(UserWarning, match="one row"):
+        return fit(rows, "intercept"), rows
 
 
 def dense_at(estimator, rows, **parameters):

@@ -103,6 +103,7 @@ def test_the_criterion_is_that_of_the_rows(seed):
         assert np.abs(zero).max() == 0.0
 
 
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("order", range(6))
 @pytest.mark.parametrize("seed", [37, 77, 107, 147, 197, 271])
 def test_the_criterion_is_that_of_the_rows_in_any_order(seed, order):
