@@ -118,6 +118,7 @@ class Model:
 
 
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("seed", range(N_MODELS))
 def test_no_dense_start_finds_a_lower_objective(seed):
     model = Model(seed)
