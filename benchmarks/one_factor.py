@@ -23,7 +23,8 @@ from sklearn.linear_model import LinearRegression
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.data.sums import sum_rows
 from mixedlearn.datasets import load_sleepstudy
-from mixedlearn.engines.choose import make_problem
+from mixedlearn.engines.problem import make_problem
+from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import make_specification
 
 OURS = "mixedlearn"
@@ -189,7 +190,7 @@ def time_iterations() -> None:
         X, y = simulate(n_rows, 5, groups, slope=True)
         levels = [pd.RangeIndex(10_000)]
         sums = sum_rows(X, y, [groups], levels, specification.slopes)
-        engine = make_problem(sums, specification).engine
+        engine = make_problem(sums, Recipe(specification)).engine
         theta = engine.components.theta_from_covariances([np.eye(2)])
         seconds = time_in_turn(
             {"evaluate": lambda e=engine, t=theta: e.evaluate(t, 2)}, {"evaluate": 15}

@@ -14,7 +14,7 @@ def use_engine(monkeypatch):
     """Have models of several factors fitted by one of the engines from here on."""
 
     def use(name):
-        monkeypatch.setattr("mixedlearn.engines.plan.MOST_JOINT_EFFECTS", ENGINES[name])
+        monkeypatch.setattr("mixedlearn.engines.choose.MOST_JOINT_EFFECTS", ENGINES[name])
 
     return use
 

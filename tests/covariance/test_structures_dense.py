@@ -16,6 +16,7 @@ from reference.dense import Dense
 
 WORSE = 1e-6
 N_MODELS = 100
+N_QUICK = 12
 NAMES = [
     "compound_symmetry",
     "heterogeneous_compound_symmetry",
@@ -118,8 +119,10 @@ class Model:
 
 
 @pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.DegenerateModelWarning")
-@pytest.mark.slow_cases(every=5)
-@pytest.mark.parametrize("seed", range(N_MODELS))
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= N_QUICK)) for seed in range(N_MODELS)],
+)
 def test_no_dense_start_finds_a_lower_objective(seed):
     model = Model(seed)
     estimator = model.fit()

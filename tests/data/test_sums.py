@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mixedlearn.data.labels import as_labels
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.choose import make_problem
+from mixedlearn.engines.problem import make_problem
+from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import make_specification
 
 COLUMNS = ["x", "z"]
@@ -89,7 +90,7 @@ def added_in_some_tree(parts, rng):
 
 def criterion(sums, specification, seed):
     """The likelihood at some Lambda, in the units of the user."""
-    problem = make_problem(sums, specification)
+    problem = make_problem(sums, Recipe(specification))
     factors = [
         random.from_user
         @ np.random.default_rng([seed, k]).standard_normal((len(factor.effects),) * 2)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mixedlearn.covariance.components import theta_hessian
-from mixedlearn.engines import choose, plan
-from mixedlearn.engines.choose import make_problem
+from mixedlearn.engines import choose
+from mixedlearn.engines.bases import fixed_basis
 from mixedlearn.engines.elimination import level_pairs
 from mixedlearn.engines.elimination.chain import plan_elimination
 from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
@@ -25,6 +25,8 @@ from mixedlearn.engines.elimination.reduced import reduce_several
 from mixedlearn.engines.joint import JointEngine, reduce_jointly
 from mixedlearn.engines.levels import separate_levels
 from mixedlearn.engines.one_factor import OneFactorEngine
+from mixedlearn.engines.problem import make_problem
+from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import make_specification
 from reference.dense import Dense, DenseSolution
 from reference.numbered import sums_of
@@ -184,7 +186,7 @@ class Case:
         )
         slopes = [factor.slopes for factor in self.specification.factors]
         self.products = sums_of(self.X, self.y, codes, self.n_levels, slopes, self.weights)
-        self.problem = make_problem(self.products, self.specification)
+        self.problem = make_problem(self.products, Recipe(self.specification))
         self.components = self.problem.engine.components
         self.all_ones = np.column_stack([np.ones(N), self.X])
         columns = []
@@ -201,7 +203,7 @@ class Case:
 
     def several(self):
         """SeveralFactorsEngine and its fixed basis."""
-        first = choose.fixed_basis(
+        first = fixed_basis(
             self.products, self.specification.fixed, self.specification.fit_intercept
         )
         n_effects = [structure.n_effects for structure in self.components.structures]
@@ -212,7 +214,7 @@ class Case:
         return Seen(SeveralFactorsEngine(reduced, self.components, n_levels, likelihood), fixed)
 
     def joint(self):
-        first = choose.fixed_basis(
+        first = fixed_basis(
             self.products, self.specification.fixed, self.specification.fit_intercept
         )
         moments = reduce_jointly(self.products, first, self.problem.randoms)
@@ -352,10 +354,10 @@ def test_pairs_of_entries_that_are_not_listed(name, monkeypatch):
 def test_the_problem_chooses_by_the_number_of_effects(name, monkeypatch):
     case = Case(SEVERAL[name])
     n_effects = sum(z.shape[1] * m for z, m in zip(case.columns, case.n_levels, strict=True))
-    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", n_effects)
-    assert isinstance(make_problem(case.products, case.specification).engine, JointEngine)
-    monkeypatch.setattr(plan, "MOST_JOINT_EFFECTS", n_effects - 1)
-    made = make_problem(case.products, case.specification)
+    monkeypatch.setattr(choose, "MOST_JOINT_EFFECTS", n_effects)
+    assert isinstance(make_problem(case.products, Recipe(case.specification)).engine, JointEngine)
+    monkeypatch.setattr(choose, "MOST_JOINT_EFFECTS", n_effects - 1)
+    made = make_problem(case.products, Recipe(case.specification))
     assert isinstance(made.engine, SeveralFactorsEngine)
     assert_same_engine(case, Seen(made.engine, made.fixed), case.several(), same_hessian=True)
 

@@ -121,3 +121,22 @@ def test_the_limit_of_a_container_counts(text, expected, monkeypatch, tmp_path):
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
     monkeypatch.setattr(plan.os, "sysconf", pages.__getitem__)
     assert plan._memory() == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "engine"),
+    [
+        (["pupil"], "one_factor"),
+        (["school", "rater"], "joint"),
+        (["pupil", "rater"], "elimination"),
+    ],
+)
+def test_the_fit_follows_the_plan_that_is_described(groups, engine):
+    X = nested_and_crossed()
+    y = X["x"] + np.random.default_rng(0).standard_normal(len(X))
+    model = MixedLinearRegressor(groups=groups, fixed_effects=["x"]).fit(X, y)
+    followed, found = model._fitted.model.problem().plan, model.describe(X)
+    assert followed.engine == engine
+    assert found.tail_size == followed.n_dense
+    assert found.tail_gigabytes == followed.memory / 1e9
+    assert found.factors == tuple(groups[block.factor] for block in followed.blocks)

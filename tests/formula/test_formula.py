@@ -373,7 +373,7 @@ def test_the_normal_form(formula, expected):
         ({"random_slopes": ["Days"], "covariance": "diagonal"}, "Days + (1 + Days || Subject)"),
         (
             {"random_slopes": ["Days"], "covariance": "scalar"},
-            "Days + (1 + Days || Subject; one variance)",
+            "Days + diag(1 + Days | Subject, hom = TRUE)",
         ),
         ({"random_slopes": ["Days"], "random_intercept": False}, "Days + (0 + Days | Subject)"),
         ({"covariance": "scalar"}, "Days + (1 | Subject)"),

@@ -60,10 +60,9 @@ def terms():
 
 def by_terms(model):
     """The fitted model with columns that belong together."""
-    specification = replace(model._fitted.model.specification, terms=terms())
-    model._fitted = replace(
-        model._fitted, model=replace(model._fitted.model, specification=specification)
-    )
+    fitted = model._fitted.model
+    recipe = fitted.recipe.of(replace(fitted.specification, terms=terms()))
+    model._fitted = replace(model._fitted, model=replace(fitted, recipe=recipe))
     return model
 
 

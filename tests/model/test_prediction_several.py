@@ -13,7 +13,6 @@ import pytest
 
 from helpers.chance import student_bound
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.engines import choose
 from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
 from mixedlearn.engines.joint import JointEngine
 from reference.dense import Dense
@@ -100,9 +99,7 @@ class Fit:
         self.y = response if y is None else y
         self.model = MixedLinearRegressor(reml=reml, **self.parameters)
         self.model.fit(X, self.y, sample_weight=weights)
-        made = choose.make_problem(
-            self.model._fitted.model.sums, self.model._fitted.model.specification
-        )
+        made = self.model._fitted.model.problem()
         assert type(made.engine) is ENGINES[engine]
         self.names = self.parameters["groups"]
         n_levels = [X[factor].max() + 1 for factor in self.names]
@@ -193,7 +190,7 @@ def test_the_standard_deviation_needs_the_covariance_between_factors(name, engin
     fit = Fit(name, engine)
     at = training()[0]
     codes = [at[factor].to_numpy() for factor in fit.names]
-    made = choose.make_problem(fit.model._fitted.model.sums, fit.model._fitted.model.specification)
+    made = fit.model._fitted.model.problem()
     posterior = made.engine.posterior(fit.model._fitted.model.roots)
     columns = [z @ basis.to_user for z, basis in zip(fit.random(at), made.randoms, strict=True)]
     together = posterior.variance(columns, codes)

@@ -1,6 +1,6 @@
 # Reference fits of structured covariances of random effects, for tests/covariance.
 #
-# Run in this directory: Rscript make_structures.R
+#     Rscript tests/reference/make_structures.R   (from the root of the repository)
 #
 # nlme's pdCompSymm and homogeneous compound symmetry, glmmTMB's cs() (a variance for each effect)
 # and ar1() (one variance). Both optimise on unbounded scales, so the data are such that no
@@ -94,4 +94,4 @@ versions <- list(
 )
 plain <- lapply(data, function(own) lapply(own, function(x) if (is.factor(x)) as.character(x) else x))
 write(toJSON(list(versions = versions, data = plain, models = models), digits = 12, pretty = FALSE),
-      "structures.json")
+      "tests/reference/structures.json")

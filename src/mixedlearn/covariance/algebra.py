@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,3 +40,8 @@ def lifted(matrix: FloatArray, floor: float = 0.0) -> FloatArray:
     """A symmetric matrix with its eigenvalues lifted to a floor."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2.0)
     return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
+
+
+def smallest_deviation(root: FloatArray) -> Any:
+    """The smallest singular value of a root, shape (...) for (..., q, q); infinite without any."""
+    return np.linalg.svd(root, compute_uv=False).min(axis=-1, initial=np.inf)

@@ -37,6 +37,7 @@ from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, within_variance
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
@@ -46,6 +47,12 @@ FloatArray = NDArray[np.float64]
 RANK_TOLERANCE = 1e-12
 # Entries of D, in natural units, up to which the square of Lambda costs no digits that count.
 LARGE_VARIANCE = 1e3
+
+
+def plan_jointly(shapes: Sequence[tuple[int, int]]) -> Plan:
+    """The plan for factors of so many effects and levels: all of them are one dense block."""
+    blocks = tuple(Block(k, m, q, is_dense=True) for k, (q, m) in enumerate(shapes))
+    return Plan("joint", blocks, is_exact=JointEngine.has_exact_hessian)
 
 
 def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]) -> LevelMoments:

@@ -51,10 +51,17 @@ from mixedlearn.engines.levels import (
     within_variance,
 )
 from mixedlearn.engines.likelihood import NO_RESIDUAL, ProfiledLikelihood
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
+
+
+def plan_one_factor(shapes: Sequence[tuple[int, int]]) -> Plan:
+    """The plan for at most one factor of so many effects and levels: blocks of a level each."""
+    blocks = tuple(Block(k, m, q, is_dense=False) for k, (q, m) in enumerate(shapes))
+    return Plan("one_factor", blocks, is_exact=OneFactorEngine.has_exact_hessian)
 
 
 class OneFactorEngine(ProfiledEngine):
@@ -81,13 +88,14 @@ class OneFactorEngine(ProfiledEngine):
         self._moments = compress(moments)
         # Without levels there is one block of none.
         self._blocks = list(level_blocks(self._moments.rows)) or [slice(0)]
+        r, *_, n_columns, n_levels = self._moments.rows.shape
         super().__init__(
             VarianceComponents((structure,)),
             (moments.rows.shape[-1],),
             likelihood,
             self._moments.within,
             within_variance(moments, likelihood.n_rows),
-            self._moments.rows.size,
+            r * n_columns * n_levels,
         )
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:

@@ -61,7 +61,7 @@ class ProfiledEngine(ABC):
     within_variance : float
         Residual variance within levels.
     size : int
-        Count of numbers that an evaluation passes over.
+        Count of numbers that an evaluation of a response passes over.
     """
 
     has_exact_hessian = True

@@ -17,7 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.plan import ModelDescription, describe_model
+from mixedlearn.engines.description import ModelDescription, describe_model
+from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
 from mixedlearn.estimator.callbacks import (
     FIT_STACKLEVEL,
     CallbackSupportMixin,
@@ -42,7 +43,7 @@ from mixedlearn.exceptions import (
     PopulationPredictionWarning,
 )
 from mixedlearn.formula import CompiledFormula, compile_formula
-from mixedlearn.model.fit import MAX_ITER, TOL, fit_sums
+from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.specification import (
     Specification,
@@ -407,13 +408,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             numeric_columns(self, read.source, specification)
             raise
         del frame, read
-        model = fit_sums(
-            sums,
-            specification,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            start=self._warm_theta(specification),
-        )
+        recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
+        model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         self._set_fitted(Fitted(model, formula))
         self._warn_of_fit()
         end_fit()

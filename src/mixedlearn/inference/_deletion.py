@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mixedlearn.data.remainders import Remainders
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.choose import make_problem
+from mixedlearn.engines.problem import make_problem
 from mixedlearn.inference.residuals import conditional_residuals, row_leverage
 from mixedlearn.model.fit import engine_theta, refit
 from mixedlearn.model.fitted import FittedModel
@@ -159,7 +159,7 @@ def delete_cases(
 
 def _at_theta(model: FittedModel, sums: Sums, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Fixed effects and their standard errors at the model's variance components."""
-    problem = make_problem(sums, model.specification, bound_noise=model.is_bounded)
+    problem = make_problem(sums, model.recipe)
     basis, engine = problem.fixed, problem.engine
     if basis.is_exact:
         return basis.offset, np.full(len(basis.offset), np.nan)

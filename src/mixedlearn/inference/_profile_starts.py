@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.engines.choose import Problem
+from mixedlearn.covariance.algebra import smallest_deviation
+from mixedlearn.engines.problem import Problem
 from mixedlearn.search.starts import FEW_LEVELS
 
 FloatArray = NDArray[np.float64]
@@ -51,8 +52,7 @@ def other_starts(
 
 def _may_be_several(problem: Problem, theta: FloatArray) -> bool:
     engine = problem.engine
-    factors = engine.components.roots(theta)
-    smallest = min(np.linalg.svd(own, compute_uv=False).min(initial=np.inf) for own in factors)
+    smallest = min(smallest_deviation(root) for root in engine.components.roots(theta))
     return min(engine.n_levels) <= FEW_LEVELS or bool(smallest < NEARLY_SINGULAR)
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.engines.choose import Problem, make_problem
 from mixedlearn.engines.constrained import (
     ConstrainedEngine,
     DrawnAngle,
@@ -27,7 +27,9 @@ from mixedlearn.engines.constrained import (
     effects_angle,
     noise_log_variance,
 )
-from mixedlearn.engines.protocol import Engine, Objective
+from mixedlearn.engines.problem import Problem, make_problem
+from mixedlearn.engines.protocol import Engine
+from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.inference._parameters import (
     Parameter,
     correlation_of,
@@ -35,10 +37,11 @@ from mixedlearn.inference._parameters import (
     parameter_value,
 )
 from mixedlearn.inference._profile_starts import other_starts
-from mixedlearn.model.fit import MAX_ITER, TOL, refit
+from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.submodels import with_coef_held, without_coefs, without_effects
-from mixedlearn.search.newton import Optimum, descend, minimise_from
+from mixedlearn.search.newton import descend, minimise_from
+from mixedlearn.search.starts import from_its_end
 
 FloatArray = NDArray[np.float64]
 
@@ -167,8 +170,8 @@ def _objective_without(model: FittedModel, k: int, effects: Set[int]) -> float:
 
 def _bound_without(model: FittedModel, k: int, effects: Set[int]) -> float:
     """The same, or that of another optimum where both are too high to bound an interval."""
-    smaller = without_effects(model.sums, model.specification, k, effects)
-    engine = make_problem(*smaller, bound_noise=model.is_bounded).engine
+    sums, specification = without_effects(model.sums, model.specification, k, effects)
+    engine = make_problem(sums, model.recipe.of(specification)).engine
     if engine.components.n_parameters:
         start = engine.components.theta_of(engine.start())
         first = minimise_from(engine, start, MAX_ITER, TOL).evaluation.objective
@@ -223,9 +226,8 @@ class DeviationProfiler:
         held = HeldDeviation(self._factor, self._row, value / self._unit)
         constrained = ConstrainedEngine(self._engine, self._df, held)
         start = self._start(value, near)
-        optimum = descend(constrained, start, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
-        if not optimum.is_certified:
-            optimum = _other_end(constrained, optimum)
+        search = partial(descend, constrained, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
+        optimum = from_its_end(search(start), search)
         evaluation = optimum.evaluation
         factors = self._engine.components.roots(evaluation.theta)
         tau = noise_log_variance(factors, held)
@@ -394,12 +396,11 @@ class CoefProfiler:
     def __init__(self, model: FittedModel, coef: int, problem: Problem):
         aliased = model.fixed_basis.aliased
         # An aliased column would take the place of the one that is held.
-        self._specification = without_coefs(
-            model.specification, set(np.flatnonzero(aliased).tolist())
+        self._recipe = model.recipe.of(
+            without_coefs(model.specification, set(np.flatnonzero(aliased).tolist()))
         )
         self._sums = model.sums
         self._coef = int((~aliased[:coef]).sum())
-        self._is_bounded = model.is_bounded
         self._problem = problem
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
@@ -418,16 +419,12 @@ class CoefProfiler:
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
-        sums, specification = with_coef_held(self._sums, self._specification, self._coef, value)
-        problem = make_problem(
-            sums,
-            specification,
-            bound_noise=self._is_bounded,
-            randoms=self._problem.randoms,
+        sums, specification = with_coef_held(
+            self._sums, self._recipe.specification, self._coef, value
         )
-        optimum = descend(problem.engine, near.theta, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
-        if not optimum.is_certified:
-            optimum = _other_end(problem.engine, optimum)
+        problem = make_problem(sums, self._recipe.of(specification), randoms=self._problem.randoms)
+        search = partial(descend, problem.engine, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
+        optimum = from_its_end(search(near.theta), search)
         evaluation = optimum.evaluation
         # The derivative at this theta, where all coefficients are free: f depends on the value
         # through r2(free) + (value - coef)^2 / variance.
@@ -448,9 +445,3 @@ class CoefProfiler:
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """Points to start from, beside the one near by."""
         return _other_points(self._problem, self.origin, near, None)
-
-
-def _other_end(engine: Objective, optimum: Optimum) -> Optimum:
-    """Where the descent got stuck, go on from where it stopped; keep the better end."""
-    again = descend(engine, optimum.evaluation.theta, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
-    return again if again.evaluation.objective <= optimum.evaluation.objective else optimum

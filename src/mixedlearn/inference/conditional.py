@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.engines.choose import make_problem
+from mixedlearn.engines.problem import make_problem
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._text import lines_html
 from mixedlearn.model.fitted import FittedModel
@@ -181,11 +181,8 @@ def effective_df(model: FittedModel, residual_square: float) -> float:
     n, p = model.sums.n_rows, len(model.fixed_effects.coef)
     if not model.has_random_effects:
         return float(p)
-    problem = make_problem(
-        model.sums,
-        replace(model.specification, reml=True),
-        bound_noise=model.is_bounded,
-    )
+    restricted = model.recipe.of(replace(model.specification, reml=True))
+    problem = make_problem(model.sums, restricted)
     engine = problem.engine
     evaluation = engine.evaluate(engine.components.theta_of_roots(model.roots), 1)
     slack = sum(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mixedlearn.engines.choose import Problem
+from mixedlearn.engines.problem import Problem
 from mixedlearn.inference._bootstrap import parametric_bootstrap
 from mixedlearn.inference._models import (
     check_level,

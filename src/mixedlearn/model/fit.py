@@ -18,9 +18,10 @@ from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import RandomBasis
-from mixedlearn.engines.choose import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.levels import reduce_levels
+from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.protocol import FixedEffects
+from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.confounding import most_noise, noise_direction
 from mixedlearn.model.fitted import FittedModel, user_blups
 from mixedlearn.search.starts import minimise
@@ -28,9 +29,6 @@ from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 
-# The optimiser's limits where nobody sets them.
-MAX_ITER = 100
-TOL = 1e-8
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
 # An objective that is less certain than this is worth a word.
@@ -39,24 +37,13 @@ MUCH_ROUNDING = 1e-4
 REMAINDER = 1e-12
 
 
-def fit_sums(
-    sums: Sums,
-    specification: Specification,
-    *,
-    max_iter: int,
-    tol: float,
-    start: FloatArray | None = None,
-) -> FittedModel:
-    """Fit a model to cross-products.
+def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> FittedModel:
+    """Fit a model to sums.
 
     Parameters
     ----------
     sums : Sums
-    specification : Specification
-    max_iter : int
-        Most iterations of the optimiser from one start.
-    tol : float
-        Decrease of the objective that may remain promised at the optimum.
+    recipe : Recipe
     start : ndarray of shape (n_parameters,), optional
         Theta, in the user's units, to start from; by default moments.
 
@@ -69,7 +56,8 @@ def fit_sums(
     ValueError
         If a model with random effects has no more rows than fixed-effect columns.
     """
-    problem = make_problem(sums, specification)
+    specification = recipe.specification
+    problem = make_problem(sums, recipe)
     n_fixed = problem.fixed.columns.shape[1]
     if sums.n_rows <= n_fixed and specification.factors:
         raise ValueError(
@@ -80,20 +68,18 @@ def fit_sums(
         )
     notes = _aliasing_notes(specification, problem)
     if problem.fixed.is_exact:
-        return _exact_fit(sums, specification, problem, notes)
+        return _exact_fit(sums, recipe, problem, notes)
     engine = problem.engine
     components = engine.components
     if start is not None:
         start = engine_theta(specification, problem.randoms, components, start)
-    if problem.is_bounded:
-        tol = max(tol, BOUNDED_TOLERANCE)
-    optimum = minimise(engine, start, max_iter=max_iter, tol=tol)
+    optimum = minimise(engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem))
     noise = optimum.evaluation.fixed.noise_variance
     is_lost = not optimum.is_certified and noise < NOISE_FLOOR
     if is_lost and not (problem.is_bounded or engine.has_exact_hessian):
-        problem = make_problem(sums, specification, bound_noise=True)
-        engine, tol = problem.engine, max(tol, BOUNDED_TOLERANCE)
-        optimum = minimise(engine, None, max_iter=max_iter, tol=tol)
+        problem = make_problem(sums, replace(recipe, is_bounded=True))
+        engine, tol = problem.engine, _tolerance(recipe, problem)
+        optimum = minimise(engine, None, max_iter=recipe.max_iter, tol=tol)
     roots = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(sums, problem)
@@ -102,7 +88,7 @@ def fit_sums(
             components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
-        specification=specification,
+        recipe=replace(recipe, is_bounded=problem.is_bounded),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
@@ -112,7 +98,6 @@ def fit_sums(
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified,
-        is_bounded=problem.is_bounded,
         warnings=(
             *notes,
             *_noise_notes(problem),
@@ -123,6 +108,10 @@ def fit_sums(
     )
 
 
+def _tolerance(recipe: Recipe, problem: Problem) -> float:
+    return max(recipe.tol, BOUNDED_TOLERANCE) if problem.is_bounded else recipe.tol
+
+
 def refit(
     model: FittedModel,
     *,
@@ -130,7 +119,9 @@ def refit(
     specification: Specification | None = None,
     start: FloatArray | None = None,
 ) -> FittedModel:
-    """Fit a model like a fitted one, to other cross-products or with another specification.
+    """Fit a model like a fitted one, to other sums or with another specification.
+
+    As carefully as by default, whatever limits the fit had.
 
     Parameters
     ----------
@@ -143,13 +134,8 @@ def refit(
     start : ndarray of shape (n_parameters,), optional
         As for `fit_sums`.
     """
-    return fit_sums(
-        model.sums if sums is None else sums,
-        model.specification if specification is None else specification,
-        max_iter=MAX_ITER,
-        tol=TOL,
-        start=start,
-    )
+    recipe = Recipe(model.specification if specification is None else specification)
+    return fit_sums(model.sums if sums is None else sums, recipe, start)
 
 
 def objective_at(model: FittedModel, theta: FloatArray) -> float:
@@ -195,7 +181,7 @@ def _rounding_notes(problem: Problem, rounding: float) -> tuple[str, ...]:
 
 def _exact_fit(
     sums: Sums,
-    specification: Specification,
+    recipe: Recipe,
     problem: Problem,
     notes: tuple[str, ...],
 ) -> FittedModel:
@@ -205,7 +191,7 @@ def _exact_fit(
         "the random effects are zero."
     )
     return FittedModel(
-        specification=specification,
+        recipe=replace(recipe, is_bounded=problem.is_bounded),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
@@ -213,12 +199,11 @@ def _exact_fit(
         fixed_effects=FixedEffects(np.zeros(n_fixed), np.eye(n_fixed), 0.0),
         blups=tuple(
             np.zeros((m, factor.structure.n_effects))
-            for m, factor in zip(sums.n_levels, specification.factors, strict=True)
+            for m, factor in zip(sums.n_levels, recipe.specification.factors, strict=True)
         ),
         objective=-np.inf,
         n_iterations=1,
         is_certified=True,
-        is_bounded=False,
         warnings=(*notes, note),
     )
 

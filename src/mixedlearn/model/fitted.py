@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
-from mixedlearn.engines.choose import Problem, engine_in_bases, make_problem
+from mixedlearn.engines.problem import Problem, engine_in_bases, make_problem
 from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
+from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
@@ -28,7 +30,8 @@ class FittedModel:
 
     Attributes
     ----------
-    specification : Specification
+    recipe : Recipe
+        How it was fitted; refits follow it.
     sums : Sums
         Of the rows of the fit, with their levels.
     fixed_basis : FixedBasis
@@ -46,8 +49,6 @@ class FittedModel:
         Iterations of the optimiser.
     is_certified : bool
         Whether the optimum carries its certificate.
-    is_bounded : bool
-        Whether noise was added, to bound the likelihood.
     warnings : tuple of str
         What could not be estimated, in words.
     observed_sums : Sums, optional
@@ -56,7 +57,7 @@ class FittedModel:
         those of ``sums``.
     """
 
-    specification: Specification
+    recipe: Recipe
     sums: Sums
     fixed_basis: FixedBasis
     random_bases: tuple[RandomBasis, ...]
@@ -66,9 +67,18 @@ class FittedModel:
     objective: float
     n_iterations: int
     is_certified: bool
-    is_bounded: bool
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
+
+    @property
+    def specification(self) -> Specification:
+        """The model in terms of the columns."""
+        return self.recipe.specification
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether noise was added, to bound the likelihood."""
+        return self.recipe.is_bounded
 
     @property
     def observed(self) -> Sums:
@@ -134,8 +144,7 @@ class FittedModel:
     def is_singular(self) -> bool:
         """Whether the covariance of some factor's random effects has no full rank."""
         return any(
-            len(root) < own.structure.n_effects
-            or bool((np.linalg.svd(root, compute_uv=False) < SINGULAR).any())
+            len(root) < own.structure.n_effects or bool(smallest_deviation(root) < SINGULAR)
             for root, own in zip(self.roots, self.specification.factors, strict=True)
         )
 
@@ -146,14 +155,12 @@ class FittedModel:
 
     def problem(self) -> Problem:
         """The likelihood of the fit, made from its sums."""
-        return make_problem(self.sums, self.specification, bound_noise=self.is_bounded)
+        return make_problem(self.sums, self.recipe)
 
     @cached_property
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
-        engine = engine_in_bases(
-            self.observed, self.specification, self.fixed_basis, self.random_bases
-        )
+        engine = engine_in_bases(self.observed, self.recipe, self.fixed_basis, self.random_bases)
         return engine.posterior(self.roots)
 
     def conditional_covariances(self, k: int) -> FloatArray:

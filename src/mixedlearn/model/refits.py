@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.responses import ResponseColumns, ResponseSums
 from mixedlearn.engines.bases import with_response
 from mixedlearn.engines.batch import OneFactorBatch
-from mixedlearn.engines.choose import NOISE_FLOOR
 from mixedlearn.engines.levels import (
     NO_VARIATION,
     LevelMoments,
@@ -28,10 +28,11 @@ from mixedlearn.engines.levels import (
     reduce_levels,
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
-from mixedlearn.model.fit import MAX_ITER, TOL, refit
+from mixedlearn.engines.problem import NOISE_FLOOR
+from mixedlearn.engines.recipe import MAX_ITER, TOL
+from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel
 from mixedlearn.search.batch import Ends, minimise
-from mixedlearn.search.starts import smallest_deviation
 
 FloatArray = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.choose import engine_in_bases
+from mixedlearn.engines.problem import engine_in_bases
 from mixedlearn.model.fitted import FittedModel, user_blups
 
 
@@ -39,6 +39,6 @@ def _observing(model: FittedModel, observed: Sums | None) -> FittedModel:
     """The model with the BLUPs that some sums give; None: those of the fit."""
     bases = model.fixed_basis, model.random_bases
     sums = model.sums if observed is None else observed
-    engine = engine_in_bases(sums, model.specification, *bases)
+    engine = engine_in_bases(sums, model.recipe, *bases)
     blups = user_blups(engine, *bases, model.roots, model.fixed_effects)
     return replace(model, observed_sums=observed, blups=blups)

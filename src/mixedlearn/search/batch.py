@@ -8,6 +8,7 @@ response that shows a sign of several optima starts from all the further starts 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +169,7 @@ def _best_of_starts(
             continue
         other = minimise_from(in_doubt[number][0], theta, max_iter, tol)
         best[number] = better_of(optimum, other)
-    return {
-        number: from_its_end(in_doubt[number][0], optimum, max_iter, tol)
-        for number, optimum in best.items()
-    }
+    for number, (engine, _) in in_doubt.items():
+        search = partial(minimise_from, engine, max_iter=max_iter, tol=tol)
+        best[number] = from_its_end(best[number], search)
+    return best

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import reduce
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import smallest_deviation
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.engines.protocol import Engine, Evaluation
@@ -65,7 +66,7 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
         best = better_of(best, optimum)
         if n_agreeing == ENOUGH_AGREEING and _has_intercepts_only(components):
             break
-    return from_its_end(engine, best, max_iter, tol)
+    return from_its_end(best, partial(minimise_from, engine, max_iter=max_iter, tol=tol))
 
 
 def better_of(best: Optimum, other: Optimum) -> Optimum:
@@ -76,12 +77,12 @@ def better_of(best: Optimum, other: Optimum) -> Optimum:
     return other if is_better else best
 
 
-def from_its_end(engine: Engine, best: Optimum, max_iter: int, tol: float) -> Optimum:
+def from_its_end(best: Optimum, search: Callable[[FloatArray], Optimum]) -> Optimum:
     """The lowest end; without a certificate it may be on its way, and is one more start."""
     if best.is_certified:
         return best
-    optimum = minimise_from(engine, best.evaluation.theta, max_iter, tol)
-    return optimum if optimum.evaluation.objective <= best.evaluation.objective else best
+    again = search(best.evaluation.theta)
+    return again if again.evaluation.objective <= best.evaluation.objective else best
 
 
 def _has_intercepts_only(components: VarianceComponents) -> bool:
@@ -117,11 +118,6 @@ def may_be_local(
         | (smallest < SMALL_DEVIATION)
         | (min(engine.n_levels) <= FEW_LEVELS)
     )
-
-
-def smallest_deviation(root: FloatArray) -> Any:
-    """The smallest singular value of Lambda, shape (...) for (..., q, q)."""
-    return np.linalg.svd(root, compute_uv=False).min(axis=-1, initial=np.inf)
 
 
 def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:

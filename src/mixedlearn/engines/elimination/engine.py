@@ -41,6 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.elimination.chain import plan_elimination
 from mixedlearn.engines.elimination.level_pairs import forms_of_rows, gram_of_rows
 from mixedlearn.engines.elimination.links import Link, forms_through_chain, link_stages
 from mixedlearn.engines.elimination.posterior import SeveralFactorsPosterior
@@ -62,10 +64,33 @@ from mixedlearn.engines.levels import (
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
 
 FloatArray = NDArray[np.float64]
+
+
+def plan_several(sums: Sums, n_effects: Sequence[int]) -> Plan:
+    """The plan for several factors: a chain level by level, all others in the dense block.
+
+    Parameters
+    ----------
+    sums : Sums
+    n_effects : sequence of int
+        Effects per level, q, of every factor.
+    """
+    order = plan_elimination(sums, n_effects)
+    blocks = []
+    for k, outer in zip(order.chain, (*order.chain[1:], None), strict=True):
+        pairs = (len(sums.pairs(k, other)[0]) * order.shapes[other][0] for other in order.tail)
+        q, m = order.shapes[k]
+        blocks.append(Block(k, m, q, is_dense=False, nested_in=outer, n_beside=sum(pairs)))
+    for k in order.tail:
+        q, m = order.shapes[k]
+        blocks.append(Block(k, m, q, is_dense=True))
+    is_exact = SeveralFactorsEngine.has_exact_hessian
+    return Plan("elimination", tuple(blocks), is_exact, order)
 
 
 @dataclass(frozen=True, slots=True)

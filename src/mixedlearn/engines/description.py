@@ -1,0 +1,102 @@
+"""Description of a model before it is fitted: the plan of its fit, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.choose import choose
+from mixedlearn.engines.plan import Block
+from mixedlearn.specification import Specification
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """The blocks of a model; prints as a table.
+
+    Attributes
+    ----------
+    n_rows, n_fixed : int
+        Numbers of rows and of fixed-effect columns.
+    factors : tuple of str
+        Names of the grouping factors, in the order of elimination.
+    n_levels, n_effects : tuple of int
+        Number of levels of each, and of random effects per level.
+    blocks : tuple of str
+        How the products of each factor's random columns are stored.
+    tail_size : int
+        Number of random effects in the dense block.
+    tail_gigabytes : float
+        Memory that the dense block takes while the model is fitted.
+    multiplications : float
+        Multiplications of one evaluation, about, in the dense block.
+    """
+
+    n_rows: int
+    n_fixed: int
+    factors: tuple[str, ...]
+    n_levels: tuple[int, ...]
+    n_effects: tuple[int, ...]
+    blocks: tuple[str, ...]
+    tail_size: int
+    tail_gigabytes: float
+    multiplications: float
+
+    def __repr__(self) -> str:
+        total = sum(q * m for q, m in zip(self.n_effects, self.n_levels, strict=True))
+        lines = [
+            f"{self.n_rows:,} rows, {_counted(self.n_fixed, 'fixed effect')}, "
+            f"{_counted(total, 'random effect')} of "
+            f"{_counted(len(self.factors), 'grouping factor')}"
+        ]
+        if self.factors:
+            table = [("factor", "levels", "effects", "stored as")]
+            for name, m, q, block in zip(
+                self.factors, self.n_levels, self.n_effects, self.blocks, strict=True
+            ):
+                table.append((name, f"{m:,}", str(q), block))
+            widths = [max(len(row[column]) for row in table) for column in range(3)]
+            lines += [
+                f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}"
+                for row in table
+            ]
+        if self.tail_size:
+            lines.append(
+                f"dense block: {self.tail_size:,} x {self.tail_size:,}, "
+                f"{1e3 * self.tail_gigabytes:,.1f} MB, about {self.multiplications:.1e} "
+                "multiplications an evaluation"
+            )
+        return "\n".join(lines)
+
+
+def describe_model(sums: Sums, specification: Specification) -> ModelDescription:
+    """Describe a model from the sums of its factors."""
+    factors = specification.factors
+    plan = choose(sums, [len(factor.effects) for factor in factors])
+    names = specification.factor_names
+    return ModelDescription(
+        n_rows=sums.n_rows,
+        n_fixed=len(specification.coef_names),
+        factors=tuple(names[block.factor] for block in plan.blocks),
+        n_levels=tuple(block.n_levels for block in plan.blocks),
+        n_effects=tuple(block.n_effects for block in plan.blocks),
+        blocks=tuple(_stored_as(block, names, is_joint=plan.is_joint) for block in plan.blocks),
+        tail_size=plan.n_dense,
+        tail_gigabytes=plan.memory / 1e9,
+        multiplications=plan.multiplications,
+    )
+
+
+def _stored_as(block: Block, names: tuple[str, ...], *, is_joint: bool) -> str:
+    if block.is_dense:
+        return "part of one dense block" if is_joint else "part of the dense block"
+    text = f"{block.n_levels:,} blocks of {block.n_effects} x {block.n_effects}"
+    if block.nested_in is not None:
+        text += f"; nested in {names[block.nested_in]}"
+    if block.n_beside:
+        text += f"; {block.n_beside:,} entries beside the dense block"
+    return text
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

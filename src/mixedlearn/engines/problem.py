@@ -1,0 +1,219 @@
+"""The problem: from sums to an engine.
+
+The step between the rows and the search: choose the engine's columns and the engine, and reduce the
+sums to what an evaluation needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.components import VarianceComponents
+from mixedlearn.covariance.structures import make_structure
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
+from mixedlearn.engines.choose import choose
+from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
+from mixedlearn.engines.elimination.reduced import reduce_several
+from mixedlearn.engines.joint import JointEngine, reduce_jointly
+from mixedlearn.engines.levels import (
+    LevelMoments,
+    no_levels,
+    reduce_levels,
+    separate_levels,
+    within_residual,
+)
+from mixedlearn.engines.likelihood import ProfiledLikelihood
+from mixedlearn.engines.one_factor import OneFactorEngine
+from mixedlearn.engines.padded import PaddedEngine
+from mixedlearn.engines.plan import Plan
+from mixedlearn.engines.protocol import Engine
+from mixedlearn.engines.recipe import Recipe
+from mixedlearn.specification import Specification
+
+FloatArray = NDArray[np.float64]
+
+# Noise variances relative to that of ordinary least squares: below the first it is rounding error,
+# and the second stands for it.
+NO_NOISE = 1e-13
+NOISE_FLOOR = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A model in the engine's columns.
+
+    Attributes
+    ----------
+    fixed : FixedBasis
+    randoms : tuple of RandomBasis
+        One for every factor.
+    engine : Engine
+        Its objective is in the user's units.
+    plan : Plan
+        What the engine follows, for the factors that have columns.
+    is_bounded : bool
+        Whether noise was added within levels, to bound the likelihood.
+    """
+
+    fixed: FixedBasis
+    randoms: tuple[RandomBasis, ...]
+    engine: Engine
+    plan: Plan
+    is_bounded: bool
+
+
+def make_problem(
+    sums: Sums, recipe: Recipe, *, randoms: tuple[RandomBasis, ...] | None = None
+) -> Problem:
+    """Choose the engine's columns and the engine, and reduce the sums to them.
+
+    ``randoms`` are those of a problem with the same random effects, if there is one.
+    """
+    specification = recipe.specification
+    fixed = fixed_basis(sums, specification.fixed, specification.fit_intercept)
+    if randoms is None:
+        randoms = tuple(
+            random_basis(sums, k, factor.random_intercept, factor.structure)
+            for k, factor in enumerate(specification.factors)
+        )
+    return _problem(sums, recipe, fixed, randoms, rotate=True)
+
+
+def engine_in_bases(
+    sums: Sums, recipe: Recipe, fixed: FixedBasis, randoms: tuple[RandomBasis, ...]
+) -> Engine:
+    """The engine of any rows in the columns of a fitted model.
+
+    It gives the BLUPs and the posterior of the random effects at the estimates of that model. In
+    these rows the columns need not be orthonormal, and its likelihood is not to be asked.
+    """
+    unbounded = replace(recipe, is_bounded=False)
+    return _problem(sums, unbounded, fixed, randoms, rotate=False).engine
+
+
+def _problem(
+    sums: Sums,
+    recipe: Recipe,
+    fixed: FixedBasis,
+    randoms: tuple[RandomBasis, ...],
+    *,
+    rotate: bool,
+) -> Problem:
+    """The problem in these bases; the fixed columns are rotated if they may be."""
+    specification = recipe.specification
+    likelihood = _likelihood(sums, specification, fixed)
+    structures = tuple(
+        factor.structure.in_engine(random.kept)
+        for factor, random in zip(specification.factors, randoms, strict=True)
+    )
+    # A factor whose random effects are all aliased has no columns; one alone needs no detour.
+    active = [k for k, random in enumerate(randoms) if len(random.kept) or len(randoms) == 1]
+    parts = _Parts(
+        sums.of_factors(active),
+        tuple(randoms[k] for k in active),
+        VarianceComponents(tuple(structures[k] for k in active)),
+        likelihood,
+        rotate,
+    )
+    plan = choose(parts.sums, [len(random.kept) for random in parts.randoms])
+    plan.check_memory([specification.factor_names[k] for k in active])
+    made = MAKERS[plan.engine](parts, fixed, plan, recipe.is_bounded)
+    engine = made.engine
+    if len(active) < len(randoms):
+        components = VarianceComponents(structures)
+        engine = PaddedEngine(engine, active, components, sums.n_levels, likelihood.n_fixed)
+    return Problem(made.fixed, randoms, engine, plan, made.is_bounded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an engine is made of, beside the fixed columns; ``rotate``: whether these may move."""
+
+    sums: Sums
+    randoms: tuple[RandomBasis, ...]
+    components: VarianceComponents
+    likelihood: ProfiledLikelihood
+    rotate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An engine, its fixed columns, and whether noise was added."""
+
+    engine: Engine
+    fixed: FixedBasis
+    is_bounded: bool
+
+
+def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
+    if parts.randoms:
+        moments = reduce_levels(parts.sums, 0, fixed, parts.randoms[0])
+        (structure,) = parts.components.structures
+    else:
+        moments, structure = no_levels(parts.sums, fixed), _NO_STRUCTURE
+    fixed, moments, was_bounded = _prepare(fixed, moments, parts)
+    return _Made(OneFactorEngine(moments, structure, parts.likelihood), fixed, was_bounded)
+
+
+def _joint(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
+    moments = reduce_jointly(parts.sums, fixed, parts.randoms)
+    fixed, moments, was_bounded = _prepare(fixed, moments, parts)
+    engine = JointEngine(moments, parts.components, parts.sums.n_levels, parts.likelihood)
+    return _Made(engine, fixed, was_bounded)
+
+
+def _elimination(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
+    assert plan.elimination is not None
+    fixed, reduced = reduce_several(
+        parts.sums, plan.elimination, fixed, parts.randoms, rotate=parts.rotate
+    )
+    if is_bounded:
+        reduced.data.gram[-1, -1] += NOISE_FLOOR * parts.likelihood.df
+    n_levels = parts.sums.n_levels
+    engine = SeveralFactorsEngine(reduced, parts.components, n_levels, parts.likelihood)
+    return _Made(engine, fixed, is_bounded)
+
+
+# How the engine of every plan is made.
+MAKERS = {"one_factor": _one_factor, "joint": _joint, "elimination": _elimination}
+_NO_STRUCTURE = make_structure("full", [])
+
+
+def _likelihood(sums: Sums, specification: Specification, fixed: FixedBasis) -> ProfiledLikelihood:
+    n_fixed = fixed.columns.shape[1]
+    df = sums.n_rows - n_fixed if specification.reml else sums.n_rows
+    constant = 2.0 * df * np.log(fixed.scale) - sums.sum_log_weights
+    if specification.reml:
+        constant += fixed.log_det_gram
+    return ProfiledLikelihood(sums.n_rows, n_fixed, specification.reml, float(constant))
+
+
+def _prepare(
+    fixed: FixedBasis, moments: LevelMoments, parts: _Parts
+) -> tuple[FixedBasis, LevelMoments, bool]:
+    """Make the moments fit for a likelihood; without it the columns stay as they are given."""
+    if not parts.rotate:
+        return fixed, moments, False
+    fixed, moments = separate_levels(fixed, moments)
+    moments, is_bounded = _bound_noise(moments, parts.sums.n_rows)
+    return fixed, moments, is_bounded
+
+
+def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, bool]:
+    """Keep the likelihood bounded where the levels reproduce the response exactly.
+
+    Without noise within levels the likelihood grows for ever as the noise variance falls, so a
+    little noise is put there. Where the levels use up all rows, what is left within is rounding.
+    """
+    if moments.n_effects and moments.n_spanned >= n_rows:
+        return replace(moments, within=np.zeros_like(moments.within)), False
+    residual, df = within_residual(moments, n_rows)
+    if moments.n_effects == 0 or df <= 0 or residual > NO_NOISE * df:
+        return moments, False
+    bounded = moments.within.copy()
+    bounded[-1, -1] += NOISE_FLOOR * df
+    return replace(moments, within=bounded), True
