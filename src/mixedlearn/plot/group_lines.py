@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import Labels, encode, shown
+from mixedlearn.data.labels import Labels, shown
+from mixedlearn.data.levels import encode
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.inference._models import view_of
 from mixedlearn.plot._choices import only_factor
