@@ -98,7 +98,8 @@ class Plan:
         MemoryError
             The message says what is needed and which factors are at fault.
         """
-        there = _memory()
+        # Without elimination the block is small or there is none, and asking takes as long as a fit.
+        there = None if self.elimination is None else _memory()
         if there is None or self.memory <= there:
             return
         listed = ", ".join(
