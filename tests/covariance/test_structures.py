@@ -339,6 +339,15 @@ def test_an_occasion_without_rows_keeps_its_place(name):
     assert ratios[1, 3] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["compound_symmetry", "ar1"])
+def test_a_variance_that_is_shared_needs_no_rows_of_every_occasion(name):
+    X, y, codes = occasions()
+    kept = X[:, 2] == 0.0
+    covariance = fitted(name, rows=(X[kept], y[kept], codes[kept])).covariances_["group"]
+    assert np.ptp(np.diag(covariance)) < 1e-12
+    assert covariance.iloc[2, 2] > 0.1
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_one_effect_is_one_variance(name):
     X, y, codes = occasions()

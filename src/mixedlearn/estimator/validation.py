@@ -35,6 +35,9 @@ class StructureName(StrOptions):
         """Whether a value is such a name."""
         return isinstance(val, str) and val in REGISTRY
 
+    def __str__(self) -> str:
+        return str(StrOptions(set(REGISTRY)))
+
 
 def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bool) -> Any:
     """Check the shape and the names of X, and leave its columns as they are.

@@ -63,14 +63,14 @@ def _moved(
     components = problem.engine.components
     covariances = []
     # A model without random effects has a structure without a factor.
-    for random, structure, factor, scale in zip(
+    for random, structure, own, scale in zip(
         problem.randoms,
         components.structures,
         components.roots(theta),
         scales,
         strict=False,
     ):
-        root = scale[:, None] * (random.to_user @ factor)
+        root = scale[:, None] * (random.to_user @ own)
         covariance = root @ root.T if keep_correlations else np.diag(np.square(root).sum(axis=1))
         turned = random.from_user @ covariance @ random.from_user.T
         covariances.append(structure.project(turned))

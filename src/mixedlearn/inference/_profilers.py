@@ -229,8 +229,7 @@ class DeviationProfiler:
         search = partial(descend, constrained, max_iter=MAX_ITER, tol=NEAR_OPTIMUM)
         optimum = from_its_end(search(start), search)
         evaluation = optimum.evaluation
-        factors = self._engine.components.roots(evaluation.theta)
-        tau = noise_log_variance(factors, held)
+        tau = noise_log_variance(self._engine.components.roots(evaluation.theta), held)
         by_tau = self._df * (1.0 - float(np.exp(np.log(evaluation.fixed.noise_variance) - tau)))
         return ProfilePoint(value, evaluation.objective, 2.0 * by_tau / value, evaluation.theta)
 
@@ -252,20 +251,20 @@ class DeviationProfiler:
         if self._factor is None:
             return near.theta
         components = self._engine.components
-        factors = list(components.roots(near.theta))
-        own = factors[self._factor]
+        roots = list(components.roots(near.theta))
+        own = roots[self._factor]
         structure = components.structures[self._factor]
         if float(np.linalg.norm(self._row @ own)) > 0.0:
             scaling = np.ones(len(self._random.to_user))
             ratio = value / near.value if near.value > 0.0 else 1.0
             scaling[list(self._parameter.effects)] = ratio
-            factors[self._factor] = self._random.from_user * scaling @ self._random.to_user @ own
-            return components.theta_of_roots(factors)
+            roots[self._factor] = self._random.from_user * scaling @ self._random.to_user @ own
+            return components.theta_of_roots(roots)
         noise = self._engine.evaluate(near.theta, 0).fixed.noise_variance
         square = float(self._row @ self._row)
         needed = (value / self._unit) ** 2 / noise
         added = needed * np.outer(self._row, self._row) / square**2
-        covariances = [factor @ factor.T for factor in factors]
+        covariances = [root @ root.T for root in roots]
         covariances[self._factor] = structure.project(own @ own.T + added)
         return components.theta_of(covariances)
 
@@ -374,7 +373,7 @@ class CorrelationProfiler:
     def _start(self, near: ProfilePoint, target: float) -> FloatArray:
         """Theta near by, with the correlation set to that of the target."""
         components = self._engine.components
-        covariances = [factor @ factor.T for factor in components.roots(near.theta)]
+        covariances = [root @ root.T for root in components.roots(near.theta)]
         covariance = self._to_user @ covariances[self._factor] @ self._to_user.T
         value = self._inside(float(np.cos(np.clip(target, 0.0, np.pi))))
         for i, j in self._pairs:

@@ -133,15 +133,15 @@ def _covariance_changes(
     log_noise: FloatArray,
 ) -> tuple[FloatArray, ...]:
     """Derivatives of ``s2 T Lambda Lambda' T'`` by theta's free entries and eta."""
-    factors = components.roots(theta)
+    roots = components.roots(theta)
     directions = components.directions(theta)
     bounds = [0, *np.cumsum([len(own) for own in directions]).tolist()]
     found = []
-    for random, factor, direction, (start, stop), covariance in zip(
-        model.random_bases, factors, directions, pairwise(bounds), model.covariances, strict=True
+    for random, root, direction, (start, stop), covariance in zip(
+        model.random_bases, roots, directions, pairwise(bounds), model.covariances, strict=True
     ):
-        one_sided = np.zeros((len(theta), *factor.shape))
-        one_sided[start:stop] = direction @ factor.T
+        one_sided = np.zeros((len(theta), *root.shape))
+        one_sided[start:stop] = direction @ root.T
         turned = random.to_user @ one_sided[entries] @ random.to_user.T
         changes = model.noise_variance * (turned + turned.transpose(0, 2, 1))
         changes += log_noise[:, None, None] * covariance

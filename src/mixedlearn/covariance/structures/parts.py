@@ -58,6 +58,8 @@ class SideBySide(Structure):
         self.effects = tuple(np.array(own, dtype=np.intp) for own in effects)
         stops = np.cumsum([0, *(part.n_parameters for part in structures)]).tolist()
         self._slices = [slice(*pair) for pair in pairwise(stops)]
+        # Those of linear parts are the same everywhere.
+        self._directions: FloatArray | None = None
         self.is_linear = all(part.is_linear for part in structures)  # type: ignore[misc]
 
     @property
@@ -92,8 +94,13 @@ class SideBySide(Structure):
 
     def directions(self, theta: FloatArray) -> FloatArray:
         """Derivatives of Lambda by each parameter, shape (n_parameters, q, q)."""
+        if self._directions is not None:
+            return self._directions
         own = zip(self.parts, self._own(theta), strict=True)
-        return self._spread([part.directions(each) for part, each in own])
+        found = self._spread([part.directions(each) for part, each in own])
+        if self.is_linear:
+            self._directions = found
+        return found
 
     def curvature(self, theta: FloatArray) -> FloatArray | None:
         """Second derivatives of Lambda, (n_parameters, n_parameters, q, q)."""
