@@ -44,7 +44,7 @@ GIB = 1 << 30
 
 ENGINE = "mixedlearn.engines.elimination.engine:SeveralFactorsEngine"
 STEPS = {
-    "encoding": ("mixedlearn.data.labels:encode",),
+    "encoding": ("mixedlearn.data.levels:encode",),
     "cross-products": ("mixedlearn.data.sums:sum_rows",),
     "reduction": ("mixedlearn.engines.elimination.reduced:reduce_several",),
     "elimination of the chain": (f"{ENGINE}._eliminate",),

@@ -103,6 +103,19 @@ def test_the_layout_is_read():
     assert set(layout_read(ROOT / "data" / "remainders.py")) >= LAYOUT
 
 
+LONGEST = 60
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_function_needs_scrolling(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0]
+            has_docstring = ast.get_docstring(node) is not None
+            docstring = first.end_lineno - first.lineno + 1 if has_docstring else 0
+            assert node.end_lineno - node.lineno + 1 - docstring <= LONGEST, node.name
+
+
 def test_few_modules_at_the_top():
     assert len([path for path in ROOT.glob("*.py") if path.name != "__init__.py"]) <= 8
 

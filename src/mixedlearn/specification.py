@@ -228,32 +228,44 @@ def make_specification(
             f"X has a column called {INTERCEPT!r}, the name of the constant: rename it, or set "
             "fit_intercept=False and random_intercept=False."
         )
-    resolved = []
-    for (name, own_columns), intercept, own_slopes, own_covariance in zip(
-        factors, intercepts, slopes, covariances, strict=True
-    ):
-        _check_factor(name, intercept, own_slopes, own_covariance)
-        slope_names = tuple(names[column] for column in own_slopes)
-        effects = (INTERCEPT, *slope_names) if intercept else slope_names
-        resolved.append(
-            Factor(
-                name=name,
-                columns=own_columns,
-                slopes=tuple(position[column] for column in own_slopes),
-                effects=effects,
-                random_intercept=bool(intercept),
-                structure=_structure(name, own_covariance, effects),
-            )
+    resolved = tuple(
+        _factor(own, intercept, own_slopes, own_covariance, names, position)
+        for own, intercept, own_slopes, own_covariance in zip(
+            factors, intercepts, slopes, covariances, strict=True
         )
+    )
     fixed_names = [names[column] for column in fixed]
     return Specification(
         names=tuple(names),
         columns=columns,
-        factors=tuple(resolved),
+        factors=resolved,
         fixed=tuple(position[column] for column in fixed),
         fit_intercept=fit_intercept,
         reml=reml,
         terms=column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+    )
+
+
+def _factor(
+    own: tuple[str, tuple[int, ...]],
+    intercept: Any,
+    slopes: tuple[int, ...],
+    covariance: Any,
+    names: Sequence[str],
+    position: Mapping[int, int],
+) -> Factor:
+    """A factor by its name and group columns, with its slopes among the numeric columns."""
+    name, columns = own
+    _check_factor(name, intercept, slopes, covariance)
+    slope_names = tuple(names[column] for column in slopes)
+    effects = (INTERCEPT, *slope_names) if intercept else slope_names
+    return Factor(
+        name=name,
+        columns=columns,
+        slopes=tuple(position[column] for column in slopes),
+        effects=effects,
+        random_intercept=bool(intercept),
+        structure=_structure(name, covariance, effects),
     )
 
 

@@ -19,6 +19,7 @@ from mixedlearn.covariance.structures.heterogeneous_compound_symmetry import (
     HeterogeneousCompoundSymmetry,
 )
 from mixedlearn.inference._models import model_of
+from mixedlearn.search.newton import minimise_from
 
 CHAIN = np.abs(np.subtract.outer(range(4), range(4))) < 2
 STEP = 1e-5
@@ -346,3 +347,48 @@ def test_one_effect_is_one_variance(name):
     assert model.log_likelihood_ == pytest.approx(full.log_likelihood_, abs=1e-10)
     assert model.formula_ == full.formula_
     assert len(model.theta_) == 1
+
+
+@pytest.mark.parametrize("name", ["ar1", "heterogeneous_ar1"])
+def test_what_no_derivative_shows_at_zero_is_found(name):
+    """Effects that alternate, each too small to be seen alone.
+
+    At zero the objective rises with the variance of effects without a correlation, and falls with
+    that of effects whose neighbours are opposite: theta = 0 is a minimum as far as its first two
+    derivatives tell.
+    """
+    m, q, n_each = 20, 3, 4
+    codes, visit = np.repeat(np.arange(m), q * n_each), np.tile(np.repeat(np.arange(q), n_each), m)
+    noise = np.tile([1.0, -1.0, 1.0, -1.0], m * q)
+    y = 0.4 * (-1.0) ** codes * (-1.0) ** visit + noise
+    model = MixedLinearRegressor(
+        fixed_effects=[],
+        random_slopes=[0, 1, 2],
+        random_intercept=False,
+        covariance=name,
+    ).fit(np.eye(q)[visit], y, groups=codes)
+    engine = model_of(model).problem().engine
+    nothing = np.zeros(engine.components.n_parameters)
+    at_zero = engine.evaluate(nothing, 2)
+    assert np.linalg.eigvalsh(at_zero.hessian)[0] > -1e-12
+    found = minimise_from(engine, nothing, 100, 1e-8)
+    assert found.is_certified
+    assert found.evaluation.objective < at_zero.objective - 1.0
+    assert found.evaluation.objective == pytest.approx(-2.0 * model.log_likelihood_, abs=1e-6)
+    covariance = model.covariances_["group"].to_numpy()
+    assert covariance[0, 1] == pytest.approx(-np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+def test_one_effect_with_variance_leaves_the_sign_of_the_correlation_open():
+    """The chart sees the others rise with the correlation as it is, not with the opposite one."""
+    for structure in (HeterogeneousAR1(3), HeterogeneousCompoundSymmetry(3)):
+        gradient = np.zeros((3, 3))
+        gradient[0, 1] = gradient[1, 0] = 1.0
+        theta = np.array([1.0, 0.0, 0.0, structure.angle(0.3)])
+        (moved,) = structure.ways_out(theta, gradient, 0.1)
+        covariance = covariance_of(structure, moved)
+        assert covariance[0, 0] == pytest.approx(1.0)
+        assert covariance[0, 1] < 0.0
+        assert covariance[2, 2] == 0.0
+        # With a second variance there is nothing that the chart does not see.
+        assert not structure.ways_out(np.array([1.0, 0.5, 0.0, 0.3]), gradient, 0.1)

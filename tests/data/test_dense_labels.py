@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.testing import assert_array_equal
 
-from mixedlearn.data.labels import as_labels, encode, interaction
+from mixedlearn.data.labels import as_labels, interaction
+from mixedlearn.data.levels import encode
 
 DTYPES = st.sampled_from(["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 

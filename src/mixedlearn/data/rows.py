@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import Labels, look_up
+from mixedlearn.data.labels import Labels
+from mixedlearn.data.levels import look_up
 
 FloatArray = NDArray[np.float64]
 Codes = NDArray[np.int32]

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.data.accumulation import add_up, check_squares, pilot_means
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
-from mixedlearn.data.labels import encode, merge_levels
+from mixedlearn.data.levels import encode, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
 
 FloatArray = NDArray[np.float64]

@@ -95,7 +95,15 @@ class ProfiledEngine(ABC):
         return self._moments_of(coef_within(self._within))
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        """Objective, gradient and Hessian at theta; see the module's head for the steps."""
+        """Objective, gradient and Hessian at theta; see the module's head for the steps.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (..., n_parameters)
+            A row for each response, for an engine of several.
+        order : int
+            0, 1 or 2.
+        """
         roots = self.components.roots(theta)
         likelihood = self.likelihood
         try:
@@ -120,9 +128,10 @@ class ProfiledEngine(ABC):
         if curvature is not None:
             second, bends = curvature.objective, self.components.curvatures(theta)
             hessian = theta_hessian(directions, roots, gradients, second, bends)
+            if some_are_lost:
+                hessian[is_lost] = 0.0
         if some_are_lost:
             gradient[is_lost] = 0.0
-            hessian[is_lost] = 0.0
         return Evaluation(
             theta, objective, gradient, hessian, gradients, fixed, rounding, curvature
         )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
+from sklearn.base import RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from mixedlearn.data.labels import Labels
-from mixedlearn.data.rows import CodedRows, Rows
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.description import ModelDescription, describe_model
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
@@ -25,44 +23,30 @@ from mixedlearn.estimator.callbacks import (
     begin_fit,
     with_callbacks,
 )
+from mixedlearn.estimator.reading import read_factors, read_fit
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
 from mixedlearn.estimator.validation import (
     StructureName,
-    check_frame,
     check_response,
     check_weights,
-    column_names,
-    find_labels,
     numeric_columns,
 )
-from mixedlearn.estimator.view import Fitted, FittedView, formula_frame
+from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import (
     DegenerateModelWarning,
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
-from mixedlearn.formula import CompiledFormula, compile_formula
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.specification import (
     Specification,
-    find_group_columns,
-    make_specification,
     plain_name,
 )
 
 FloatArray = NDArray[np.float64]
 
-# The parameters that a formula stands for, and their defaults.
-_BESIDE_A_FORMULA = {
-    "groups": None,
-    "fixed_effects": None,
-    "random_intercept": True,
-    "random_slopes": None,
-    "covariance": "full",
-    "fit_intercept": True,
-}
 _NO_GROUPS = (
     "fit received no groups, so the model has no random effects: it is ordinary least squares. "
     "Name the group column in the constructor (groups=...), which works everywhere, or pass "
@@ -73,25 +57,6 @@ _NO_RANDOM_TERMS = (
     "The formula has no random terms, so the model has no random effects: it is ordinary least "
     "squares. Write a term such as (1 | column) for an intercept of every level of that column."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _FitInput:
-    """What `fit` has read: the model, and rows of positive weight.
-
-    Attributes
-    ----------
-    specification : Specification
-    formula : CompiledFormula or None
-    source : DataFrame or ndarray
-        Where the numeric columns come from.
-    rows : Rows
-    """
-
-    specification: Specification
-    formula: CompiledFormula | None
-    source: Any
-    rows: Rows
 
 
 class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods, ReportMethods):
@@ -216,6 +181,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     one term are correlated, those of different terms are not, whence ``(1 + x || g)`` for
     ``(1 | g) + (0 + x | g)``. As in lme4, ``(c || g)`` of a categorical column ``c`` separates
     terms, not categories: its effects have a full covariance, without one with the intercept.
+    Structures are written as lme4 2.0 does: ``us()``, ``diag()``, ``cs()`` and ``ar1()`` around a
+    term, ``cs(0 + visit | id)``, with ``hom = TRUE`` for one variance (what ``ar1()`` has by
+    default) and ``hom = FALSE`` for a variance of each effect.
     What ``poly``, ``bs``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in ``predict``;
     other Python, such as ``{x - x.mean()}``, is computed anew from the new rows. Expressions are
     run: take no formula from strangers.
@@ -391,8 +359,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> model.converged_, model.n_groups_
         (True, {'Subject': 18})
         """
-        frame = self._check_fit_frame(self, X, groups)
-        read = self._read(frame, y, groups, sample_weight)
+        read = read_fit(self, X, y, groups, sample_weight)
         specification, formula = read.specification, read.formula
         if not read.rows.labels:
             warnings.warn(
@@ -407,39 +374,13 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             # Names the column at fault.
             numeric_columns(self, read.source, specification)
             raise
-        del frame, read
+        del read
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         self._set_fitted(Fitted(model, formula))
         self._warn_of_fit()
         end_fit()
         return self
-
-    def _read(self, frame: Any, y: Any, groups: Any, sample_weight: Any) -> _FitInput:
-        """The model and the rows of a fit; a row of weight zero counts as absent."""
-        formula: CompiledFormula | None = None
-        if self.formula is None:
-            specification, labels = self._specify(frame, groups)
-            source = frame
-        else:
-            # Nothing is learnt from rows of weight zero.
-            weights = check_weights(sample_weight, frame)
-            present_frame = frame if weights is None else frame[weights > 0.0]
-            formula, source = compile_formula(self.formula, present_frame)
-            specification, labels = formula.specification(reml=self.reml), formula.labels(frame)
-        # NaN and infinity show in the sums, unless a weight of zero hides them.
-        columns = numeric_columns(
-            self, source, specification, check_finite=sample_weight is not None
-        )
-        response = check_response(self, frame, y)
-        weights = check_weights(sample_weight, frame)
-        if len(columns) == len(response):
-            rows = Rows(columns, tuple(labels), response, weights).present()
-        else:
-            # The columns of the formula are those of rows that are present.
-            nothing = np.empty((len(response), 0))
-            rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
-        return _FitInput(specification, formula, source, rows)
 
     def _warm_theta(self, specification: Specification) -> FloatArray | None:
         """Theta of the last fit, if it belongs to a model with the same random effects."""
@@ -669,10 +610,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
         """
         self._validate_params()
-        X = self._check_fit_frame(clone(self), X, groups)
-        specification, labels = self._specify(X, groups)
-        rows = Rows(np.empty((len(X), 0)), tuple(labels), np.zeros(len(X)))
-        return describe_model(Sums.of(rows, [()] * len(labels)), specification)
+        specification, rows = read_factors(self, X, groups)
+        return describe_model(Sums.of(rows, [()] * len(rows.labels)), specification)
 
     def _validate_params(self) -> None:
         """Check the parameters; scikit-learn's message would show labels and not say what to do."""
@@ -682,39 +621,6 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 "labels: pass these to fit(X, y, groups=...), or put them into X as a column."
             )
         super()._validate_params()
-
-    def _check_fit_frame(self, target: BaseEstimator, X: Any, groups: Any) -> Any:
-        """Check X for `fit`; the target gets the names of its columns."""
-        if self.formula is None:
-            return check_frame(target, X, has_groups=groups is not None, reset=True)
-        for name, default in _BESIDE_A_FORMULA.items():
-            value = getattr(self, name)
-            if not (value is default or (isinstance(value, (str, np.bool_)) and value == default)):
-                raise ValueError(
-                    f"formula and {name} are both given: the formula says all that {name} would. "
-                    f"Leave {name}={default!r}."
-                )
-        return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
-
-    def _specify(self, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
-        """What the parameters say about these columns, and the labels of every factor."""
-        if self.formula is not None:
-            compiled, _ = compile_formula(self.formula, X)
-            return compiled.specification(reml=self.reml), compiled.labels(X)
-        names = column_names(X)
-        group_columns = find_group_columns(self.groups, names)
-        labels = find_labels(X, groups, names, group_columns)
-        specification = make_specification(
-            names,
-            [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
-            fixed_effects=self.fixed_effects,
-            random_intercept=self.random_intercept,
-            random_slopes=self.random_slopes,
-            covariance=self.covariance,
-            fit_intercept=self.fit_intercept,
-            reml=self.reml,
-        )
-        return specification, labels
 
     def get_metadata_routing(self) -> Any:
         """Metadata that this object requests.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mixedlearn.data.labels import encode, look_up
+from mixedlearn.data.levels import encode, look_up
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.view import Fitted, FittedView

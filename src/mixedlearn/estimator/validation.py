@@ -19,6 +19,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from mixedlearn.covariance.structures import REGISTRY
 from mixedlearn.data.labels import Labels, as_labels, interaction, shown
 from mixedlearn.data.rows import is_frame
+from mixedlearn.formula import as_pandas
 from mixedlearn.specification import Specification, factor_name
 
 FLOATS = [np.float64, np.float32]
@@ -69,6 +70,22 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     elif X.shape[0] == 0 or (X.shape[1] == 0 and not has_groups):
         check_array(np.empty(X.shape), estimator=estimator)
     return validate_data(estimator, X, skip_check_array=True, reset=reset)
+
+
+def formula_frame(X: Any, groups: Any) -> pd.DataFrame:
+    """X as a data frame of which a formula can name columns."""
+    if groups is not None:
+        raise ValueError(
+            "groups were passed, but the model is given by a formula, which names the grouping "
+            "factors itself: write (1 | column) in it, and pass X with that column."
+        )
+    X = as_pandas(X)
+    if not X.columns.is_unique:
+        twice = X.columns[X.columns.duplicated()][0]
+        raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
+    if len(X) == 0:
+        check_array(np.zeros((0, 1)))
+    return X
 
 
 def column_names(X: Any) -> list[str]:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from mixedlearn.data.labels import Labels, look_up, same_as_text, shown
+from mixedlearn.data.labels import Labels, shown
+from mixedlearn.data.levels import look_up, same_as_text
 from mixedlearn.data.rows import Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.validation import (
@@ -21,10 +20,11 @@ from mixedlearn.estimator.validation import (
     check_response,
     check_weights,
     find_labels,
+    formula_frame,
     numeric_columns,
 )
 from mixedlearn.exceptions import PopulationPredictionWarning
-from mixedlearn.formula import CompiledFormula, as_pandas
+from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.fitted import FittedModel
 
 Result = TypeVar("Result")
@@ -159,19 +159,3 @@ class FittedView:
     ) -> Result:
         """Do some work of many equal tasks; see `callbacks.run_with_progress`."""
         return run_with_progress(self._estimator, name, n_tasks, work)
-
-
-def formula_frame(X: Any, groups: Any) -> pd.DataFrame:
-    """X as a data frame of which a formula can name columns."""
-    if groups is not None:
-        raise ValueError(
-            "groups were passed, but the model is given by a formula, which names the grouping "
-            "factors itself: write (1 | column) in it, and pass X with that column."
-        )
-    X = as_pandas(X)
-    if not X.columns.is_unique:
-        twice = X.columns[X.columns.duplicated()][0]
-        raise ValueError(f"X has the column {twice!r} twice: give unique column names.")
-    if len(X) == 0:
-        check_array(np.zeros((0, 1)))
-    return X

@@ -235,61 +235,63 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
     columns = _Columns(text)
     fixed = columns.add(fixed_part, X)
     codings = [fixed]
-    blocks: dict[frozenset[str], tuple[Grouping, list[Block]]] = {}
-    effects: dict[frozenset[str], list[tuple[str, ...]]] = {}
-    structures: dict[frozenset[str], list[str]] = {}
+    grouped: dict[frozenset[str], _Grouped] = {}
     for term, left in zip(parsed.random, random_parts, strict=True):
-        parts = [left] if not term.is_separate else _separated(left)
-        own = []
-        for part in parts:
-            coding = columns.add(part, X)
-            codings.append(coding)
-            block = (INTERCEPT,) * coding.has_intercept + coding.names
-            if block:
-                texts = tuple(term_text(each) for each in coding.terms)
-                notation = None if term.structure == "full" else REGISTRY[term.structure].notation
-                own.append((block, Block(coding.has_intercept, texts, notation)))
-        if not own:
+        own = [columns.add(part, X) for part in (_separated(left) if term.is_separate else [left])]
+        codings += own
+        effects = [coding for coding in own if coding.has_intercept or coding.names]
+        if not effects:
             raise FormulaError(
                 "The random term has no effect: 0 leaves out its intercept.", text, term.position
             )
         for grouping in term.groupings:
-            key = frozenset(grouping.columns)
-            first, texts_of = blocks.setdefault(key, (grouping, []))
-            known = effects.setdefault(key, [])
-            for block, texts_of_block in own:
-                _refuse_twice(block, known, first, term, text)
-                known.append(block)
-                structures.setdefault(key, []).append(term.structure)
-                texts_of.append(texts_of_block)
+            found = grouped.setdefault(frozenset(grouping.columns), _Grouped(grouping))
+            for coding in effects:
+                found.add(coding, term, text)
     if INTERCEPT in columns.found:
         raise FormulaError(
             f"X has a column called {INTERCEPT!r}, the name of the constant: rename it.",
             text,
             find_name(INTERCEPT, text),
         )
-    factors = tuple(
-        _Factor(grouping.columns, tuple(effects[key]), tuple(structures[key]))
-        for key, (grouping, _) in blocks.items()
-    )
     compiled = CompiledFormula(
         text=formula_text(
             fixed.has_intercept,
             [term_text(term) for term in fixed.terms],
-            [
-                (":".join(map(quoted, grouping.columns)), texts)
-                for grouping, texts in blocks.values()
-            ],
+            [(":".join(map(quoted, own.grouping.columns)), own.blocks) for own in grouped.values()],
         ),
         codings=tuple(coding for coding in codings if coding.names),
         names=tuple(columns.found),
         fixed=fixed.names,
         fit_intercept=fixed.has_intercept,
-        factors=factors,
+        factors=tuple(own.factor for own in grouped.values()),
         terms=fixed_terms(fixed),
     )
     is_plain = len(columns.plain) == len(columns.found)
     return compiled, _stacked(columns.found, X, is_plain=is_plain)
+
+
+class _Grouped:
+    """The random terms of one grouping, block by block."""
+
+    def __init__(self, grouping: Grouping):
+        self.grouping = grouping
+        self.effects: list[tuple[str, ...]] = []
+        self.structures: list[str] = []
+        self.blocks: list[Block] = []
+
+    def add(self, coding: Coding, term: RandomTerm, formula: str) -> None:
+        effects = (INTERCEPT,) * coding.has_intercept + coding.names
+        _refuse_twice(effects, self.effects, self.grouping, term, formula)
+        notation = None if term.structure == "full" else REGISTRY[term.structure].notation
+        texts = tuple(term_text(each) for each in coding.terms)
+        self.effects.append(effects)
+        self.structures.append(term.structure)
+        self.blocks.append(Block(coding.has_intercept, texts, notation))
+
+    @property
+    def factor(self) -> _Factor:
+        return _Factor(self.grouping.columns, tuple(self.effects), tuple(self.structures))
 
 
 class _Columns:

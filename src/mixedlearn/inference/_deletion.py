@@ -102,7 +102,8 @@ def delete_levels(model: FittedModel, rows: CodedRows, remaining: NDArray[np.boo
     to_user = basis.to_user @ root
     coef[remaining] = model.coef - basis.scale * step @ to_user.T
     spread = np.einsum("ap,mpq,aq->ma", to_user, np.linalg.inv(kept), to_user, optimize=True)
-    std[remaining] = np.sqrt(model.noise_variance * spread)
+    # A variance that is zero may come out a rounding error below it.
+    std[remaining] = np.sqrt(model.noise_variance * np.maximum(spread, 0.0))
     return Deletion(coef, std)
 
 

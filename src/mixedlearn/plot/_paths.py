@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import as_labels, encode
+from mixedlearn.data.labels import as_labels
+from mixedlearn.data.levels import encode
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.model.prediction import predict_mean
 from mixedlearn.plot._inputs import (

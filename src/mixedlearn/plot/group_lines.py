@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import encode, shown
+from mixedlearn.data.labels import Labels, shown
+from mixedlearn.data.levels import encode
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.inference._models import view_of
 from mixedlearn.plot._choices import only_factor
@@ -205,17 +206,13 @@ class GroupLinesDisplay:
         rows = view.rows(X, groups, y, needs_groups=True)
         labels, response = rows.labels, rows.given_response
         name = specification.factor_names[k]
-        own_codes, own_levels = encode(labels[k])
-        chosen = _choose_levels(own_levels, levels, name)
-        place = np.full(len(own_levels), -1, dtype=np.int32)
-        place[chosen] = np.arange(len(chosen))
-        codes = place[own_codes]
+        codes, chosen_levels = _drawn_levels(labels[k], levels, name)
         known = covariates(view)
         along = only_covariate(estimator, known, feature, k)
         paths = Paths(view, covariate_frame(view, X, rows.X), known, along)
         level_codes = view.codes(labels, specification.factor_names)
-        row, grid, prediction = paths.of_levels(codes, len(chosen), level_codes)
-        categories = level_categories(own_levels[chosen])
+        row, grid, prediction = paths.of_levels(codes, len(chosen_levels), level_codes)
+        categories = level_categories(chosen_levels)
         lines = pd.DataFrame(
             {
                 "level": pd.Categorical.from_codes(row, categories),
@@ -223,8 +220,6 @@ class GroupLinesDisplay:
                 "prediction": prediction,
             }
         )
-        everyone = np.zeros(len(codes), dtype=np.int32)
-        _, grid, prediction = paths.of_levels(everyone, 1, [None] * len(labels))
         drawn = codes >= 0
         points = pd.DataFrame(
             {
@@ -236,7 +231,7 @@ class GroupLinesDisplay:
         display = cls(
             points=points,
             lines=lines,
-            population=pd.DataFrame({"feature": paths.shown(grid), "prediction": prediction}),
+            population=_population(paths, len(codes), len(labels)),
             factor=name,
             feature=along.name,
             response=_name_of(y),
@@ -294,14 +289,10 @@ class GroupLinesDisplay:
             data = [_places(self.points, "response", categories)]
         n_lines = 1 if is_faceted else len(segments)
         line_style = style(_line_style(n_lines, self.factor), line_kwargs, LineCollection)
-        point_style = style(
-            _point_style(len(self.points), is_faceted), scatter_kwargs, PathCollection
-        )
-        population_style = style(
-            population_line(1.2 if n_lines == 1 else 2.2, on_top=n_lines > 1),
-            population_kwargs,
-            Line2D,
-        )
+        points = _point_style(len(self.points), is_faceted)
+        point_style = style(points, scatter_kwargs, PathCollection)
+        above = population_line(1.2 if n_lines == 1 else 2.2, on_top=n_lines > 1)
+        population_style = style(above, population_kwargs, Line2D)
         population = _places(self.population, "prediction", categories)
         lines, scatters, populations = [], [], []
         for panel, axes in enumerate(self.axes_):
@@ -317,6 +308,14 @@ class GroupLinesDisplay:
         self.lines_ = object_array(lines)
         self.scatter_ = object_array(scatters)
         self.population_lines_ = object_array(populations)
+        self._add_labels(ax, is_faceted)
+        # Facets on given axes leave no room for a legend.
+        if ax is None or not is_faceted:
+            self._add_legend(ax)
+        return self
+
+    def _add_labels(self, ax: Any, is_faceted: bool) -> None:
+        """The names of the axes: of the whole figure, of the outer panels, or of the only one."""
         if is_faceted and ax is None:
             self.figure_.supxlabel(self.feature, fontsize="medium", parse_math=False)
             self.figure_.supylabel(self.response, fontsize="medium", parse_math=False)
@@ -325,10 +324,6 @@ class GroupLinesDisplay:
         else:
             self.axes_[0].set_xlabel(self.feature, parse_math=False)
             self.axes_[0].set_ylabel(self.response, parse_math=False)
-        # Facets on given axes leave no room for a legend.
-        if ax is None or not is_faceted:
-            self._add_legend(ax)
-        return self
 
     def _categories(self) -> pd.Index | None:
         """The feature's categories, at the places 0, 1, ... of the x axis; None for numbers."""
@@ -344,6 +339,22 @@ class GroupLinesDisplay:
         is_quick = len(self.points) <= _RASTERIZED
         place = "best" if is_quick else "upper left"
         make_legible(self.axes_[0].legend(handles=handles, loc=place, edgecolor="none"))
+
+
+def _population(paths: Paths, n_rows: int, n_factors: int) -> pd.DataFrame:
+    """The line of the population, as that of one level without effects."""
+    everyone = np.zeros(n_rows, dtype=np.int32)
+    _, grid, prediction = paths.of_levels(everyone, 1, [None] * n_factors)
+    return pd.DataFrame({"feature": paths.shown(grid), "prediction": prediction})
+
+
+def _drawn_levels(labels: Labels, levels: Any, name: str) -> tuple[NDArray[np.int32], pd.Index]:
+    """The chosen levels, and which of them each row has; -1 for none."""
+    own_codes, own_levels = encode(labels)
+    chosen = _choose_levels(own_levels, levels, name)
+    place = np.full(len(own_levels), -1, dtype=np.int32)
+    place[chosen] = np.arange(len(chosen))
+    return place[own_codes], own_levels[chosen]
 
 
 def _line_style(n_lines: int, factor: str) -> dict[str, Any]:

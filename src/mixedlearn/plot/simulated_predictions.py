@@ -255,20 +255,7 @@ class SimulatedPredictionsDisplay:
             for name in ("prediction", "lower", "upper", "population")
         }
         order = np.argsort(values["prediction"][0], kind="stable") if sort else np.arange(n_levels)
-        factor = shortened(self.factor, _LONG_NAME)
-        bar_style = style(
-            {
-                "color": BLUE,
-                "linestyle": "none",
-                "marker": "o",
-                "markersize": float(np.clip(150 / n_levels, 0.8, 4.5)),
-                "elinewidth": float(np.clip(100 / n_levels, 0.3, 1.5)),
-                "rasterized": n_levels > _RASTERIZED,
-                "label": f"each {plain_text(factor)}, {100.0 * self.level:g}% interval",
-            },
-            errorbar_kwargs,
-            Line2D,
-        )
+        bar_style = style(self._bar_style(n_levels), errorbar_kwargs, Line2D)
         bar_style.setdefault(
             "ecolor", (bar_style["color"], float(np.clip(500 / n_levels, 0.01, 0.6)))
         )
@@ -280,26 +267,12 @@ class SimulatedPredictionsDisplay:
             Line2D,
         )
         bars, populations = [], []
-        place = np.arange(n_levels)
-        # The line of the population goes to the edges of the outer levels.
-        edged = np.clip(np.arange(-1, n_levels + 1), 0, n_levels - 1)
-        steps = np.concatenate([[-0.5], place, [n_levels - 0.5]])
         for case, axes in enumerate(self.axes_):
-            mean, lower, upper = (
-                values[name][case, order] for name in ("prediction", "lower", "upper")
-            )
-            bars.append(axes.errorbar(place, mean, [mean - lower, upper - mean], **bar_style))
-            populations.append(
-                axes.plot(
-                    steps,
-                    values["population"][case, order[edged]],
-                    drawstyle="steps-mid",
-                    **population_style,
-                )[0]
-            )
+            own = {name: values[name][case, order] for name in values}
+            bars.append(_draw_bars(axes, own, bar_style))
+            populations.append(_draw_population(axes, own["population"], population_style))
             if n_cases > 1:
-                name = self.predictions["case"].iloc[case * n_levels]
-                set_title(axes, name)
+                set_title(axes, self.predictions["case"].iloc[case * n_levels])
         self.errorbars_ = object_array(bars)
         self.population_lines_ = object_array(populations)
         names = [shortened(level_text(level), _LONG_NAME) for level in levels[order]]
@@ -313,6 +286,19 @@ class SimulatedPredictionsDisplay:
         self._add_legend(ax is None, "upper left" if sort else "best")
         return self
 
+    def _bar_style(self, n_levels: int) -> dict[str, Any]:
+        """The more levels, the smaller and the lighter their bars."""
+        factor = plain_text(shortened(self.factor, _LONG_NAME))
+        return {
+            "color": BLUE,
+            "linestyle": "none",
+            "marker": "o",
+            "markersize": float(np.clip(150 / n_levels, 0.8, 4.5)),
+            "elinewidth": float(np.clip(100 / n_levels, 0.3, 1.5)),
+            "rasterized": n_levels > _RASTERIZED,
+            "label": f"each {factor}, {100.0 * self.level:g}% interval",
+        }
+
     def _add_legend(self, has_own_figure: bool, place: str) -> None:
         """A legend above the panels, or at a place of the first; predictions rise to the right."""
         handles = [self.errorbars_[0], self.population_lines_[0]]
@@ -320,6 +306,19 @@ class SimulatedPredictionsDisplay:
             legend_above(self.figure_, handles)
         else:
             make_legible(self.axes_[0].legend(handles=handles, loc=place, edgecolor="none"))
+
+
+def _draw_bars(axes: Any, values: dict[str, FloatArray], bar_style: dict[str, Any]) -> Any:
+    mean, lower, upper = (values[name] for name in ("prediction", "lower", "upper"))
+    return axes.errorbar(np.arange(len(mean)), mean, [mean - lower, upper - mean], **bar_style)
+
+
+def _draw_population(axes: Any, values: FloatArray, line_style: dict[str, Any]) -> Any:
+    """The line of the population, to the edges of the outer levels."""
+    n_levels = len(values)
+    edged = np.clip(np.arange(-1, n_levels + 1), 0, n_levels - 1)
+    steps = np.concatenate([[-0.5], np.arange(n_levels), [n_levels - 0.5]])
+    return axes.plot(steps, values[edged], drawstyle="steps-mid", **line_style)[0]
 
 
 def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[str]]:

@@ -175,12 +175,12 @@ def trust_region_step(slope: FloatArray, curvature: FloatArray, radius: Any) -> 
     radius : float, or ndarray of shape (...)
     """
     lowest = curvature[..., 0]
-    largest = np.maximum(np.abs(lowest), np.abs(curvature[..., -1]))
-    negligible = ROUNDING_CURVATURE * np.maximum(largest, 1e-300)
-    shift = negligible + np.maximum(0.0, -lowest)
+    largest = np.abs(curvature).max(axis=-1)
+    negligible = ROUNDING_CURVATURE * np.maximum(largest, SMALLEST)
+    shift = negligible - np.minimum(lowest, 0.0)
     step = -slope / (curvature + shift[..., None])
-    size = np.sqrt(np.square(step).sum(axis=-1))
-    is_long = size > radius
+    square = (step * step).sum(axis=-1)
+    is_long = square > radius * radius
     if is_long.any():
         step[is_long] = _border_steps(
             slope[is_long], curvature[is_long], shift[is_long], np.asarray(radius)[is_long]
@@ -188,37 +188,37 @@ def trust_region_step(slope: FloatArray, curvature: FloatArray, radius: Any) -> 
     is_hard = ~is_long & (lowest < -negligible)
     if is_hard.any():
         # The slope has no part along the lowest curvature, so either sign does.
-        missing = np.sqrt(np.maximum(np.square(radius) - np.square(size), 0.0))
-        step[..., 0] += np.where(is_hard, np.copysign(missing, step[..., 0]), 0.0)
+        first = step[..., 0]
+        rest = np.sqrt(np.maximum(radius * radius - (square - first * first), 0.0))
+        step[..., 0] = np.where(is_hard, np.copysign(rest, first), first)
     return step
 
 
 def _border_steps(
-    slope: FloatArray, curvature: FloatArray, lower: FloatArray, radius: FloatArray
+    slope: FloatArray, curvature: FloatArray, shift: FloatArray, radius: FloatArray
 ) -> FloatArray:
-    """Steps ``-c / (w + mu)`` with ``|c / (w + mu)| = radius``, by safeguarded Newton in mu.
+    """Steps ``-c / (w + mu)`` with ``|c / (w + mu)| = radius``, by Newton in mu.
+
+    On ``1/radius - 1/|c / (w + mu)|``, which is concave: from below, no iteration goes beyond the
+    solution (Nocedal & Wright 2006, algorithm 4.3).
 
     Parameters
     ----------
     slope, curvature : ndarray of shape (n, n_free)
-    lower, radius : ndarray of shape (n,)
-        Shifts mu below the solution, and the lengths of the steps.
+    shift, radius : ndarray of shape (n,)
+        A mu below the solution, above minus the lowest curvature, and the lengths of the steps.
     """
-    upper = lower + np.sqrt(np.square(slope).sum(axis=1)) / radius
-    shift = lower
     for _ in range(N_BORDER_ITERATIONS):
-        step = slope / (curvature + shift[:, None])
-        size = np.sqrt(np.square(step).sum(axis=1))
-        is_off = np.abs(size - radius) >= NEAR_BORDER * radius
+        denominators = curvature + shift[:, None]
+        step = slope / denominators
+        squares = step * step
+        total = squares.sum(axis=1)
+        excess = np.sqrt(total) / radius - 1.0
+        is_off = excess >= NEAR_BORDER
         if not is_off.any():
             break
-        lower = np.where(size > radius, shift, lower)
-        upper = np.where(size > radius, upper, shift)
-        bend = (np.square(step) / (curvature + shift[:, None])).sum(axis=1)
-        newton = shift + (size / radius - 1.0) * np.square(size) / bend
-        inside = (newton > lower) & (newton < upper)
-        shift = np.where(is_off, np.where(inside, newton, (lower + upper) / 2.0), shift)
-    return -slope / (curvature + shift[:, None])
+        shift = shift + is_off * excess * total / (squares / denominators).sum(axis=1)
+    return -step
 
 
 def judge(

@@ -140,7 +140,7 @@ class Pattern(Structure):
 
     def in_engine(self, kept: NDArray[np.intp]) -> Structure:
         """All entries of Lambda, whatever the pattern."""
-        return Unrestricted(self.mask[np.ix_(kept, kept)])
+        return Unrestricted(self.mask[kept[:, None], kept])
 
     def settlements(self, theta: FloatArray) -> list[Settlement]:
         """Every column of Lambda at zero."""

@@ -2,7 +2,7 @@
 
 Notation
 --------
-At stage s, with D, P_i and K_i as in `several_factors`, the effects of a level given the response
+At stage s, with D, P_i and K_i as in `engine`, the effects of a level given the response
 and all later effects are
 
     b_i = D P_i'(...) - D N_A b_A - D N_R b_R + e_i,     var e_i = D - D P_i'P_i D

@@ -253,7 +253,7 @@ def reduce_several(
         effects.tails.append(blocks.over_tail(s, patterns[s][1], n_entries))
         data.blocks.append(blocks.data[stage.factor].copy())
     # What lies within the bases of stage 0 is taken out; W in the data's gram has it out already.
-    # The tail's own products stay whole: see `several_factors`.
+    # The tail's own products stay whole: see `engine`.
     within = Spans(columns[:, q:], tail_rows.rows)
     add_effects(effects, stages, 0, within, -1.0)
     add_data(data, stages, 0, within, data.rows, -1.0, with_gram=False)

@@ -1,0 +1,134 @@
+"""What `fit` reads: the model that the parameters describe, and its rows.
+
+Every check of what a user passes to `fit` is made on this way, once; further rows are read by
+`view.FittedView.rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from mixedlearn.data.labels import Labels
+from mixedlearn.data.rows import Rows
+from mixedlearn.estimator.validation import (
+    check_frame,
+    check_response,
+    check_weights,
+    column_names,
+    find_labels,
+    formula_frame,
+    numeric_columns,
+)
+from mixedlearn.formula import CompiledFormula, compile_formula
+from mixedlearn.specification import Specification, find_group_columns, make_specification
+
+# The parameters that a formula stands for, and their defaults.
+_BESIDE_A_FORMULA = {
+    "groups": None,
+    "fixed_effects": None,
+    "random_intercept": True,
+    "random_slopes": None,
+    "covariance": "full",
+    "fit_intercept": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FitInput:
+    """What `fit` has read.
+
+    Attributes
+    ----------
+    specification : Specification
+    formula : CompiledFormula or None
+    source : DataFrame or ndarray
+        Where the numeric columns come from.
+    rows : Rows
+        Of positive weight. NaN and infinity in their columns are not looked for, unless a weight
+        of zero hides them: they show in the sums.
+    """
+
+    specification: Specification
+    formula: CompiledFormula | None
+    source: Any
+    rows: Rows
+
+
+def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) -> FitInput:
+    """Read the arguments of `fit`; the estimator gets the names of its columns.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `MixedLinearRegressor.fit`.
+    """
+    frame = _check_columns(estimator, estimator, X, groups)
+    formula: CompiledFormula | None = None
+    if estimator.formula is None:
+        specification, labels = _by_parameters(estimator, frame, groups)
+        source = frame
+    else:
+        # Nothing is learnt from rows of weight zero.
+        weights = check_weights(sample_weight, frame)
+        present_frame = frame if weights is None else frame[weights > 0.0]
+        formula, source = compile_formula(estimator.formula, present_frame)
+        specification, labels = formula.specification(reml=estimator.reml), formula.labels(frame)
+    columns = numeric_columns(
+        estimator, source, specification, check_finite=sample_weight is not None
+    )
+    response = check_response(estimator, frame, y)
+    weights = check_weights(sample_weight, frame)
+    if len(columns) == len(response):
+        rows = Rows(columns, tuple(labels), response, weights).present()
+    else:
+        # The columns of the formula are those of rows that are present.
+        nothing = np.empty((len(response), 0))
+        rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
+    return FitInput(specification, formula, source, rows)
+
+
+def read_factors(estimator: Any, X: Any, groups: Any) -> tuple[Specification, Rows]:
+    """The model, and rows of which only the labels are read."""
+    frame = _check_columns(estimator, clone(estimator), X, groups)
+    if estimator.formula is None:
+        specification, labels = _by_parameters(estimator, frame, groups)
+    else:
+        compiled, _ = compile_formula(estimator.formula, frame)
+        specification, labels = compiled.specification(reml=estimator.reml), compiled.labels(frame)
+    return specification, Rows(np.empty((len(frame), 0)), tuple(labels))
+
+
+def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
+    """Check X for `fit`; the target gets the names of its columns."""
+    if estimator.formula is None:
+        return check_frame(target, X, has_groups=groups is not None, reset=True)
+    for name, default in _BESIDE_A_FORMULA.items():
+        value = getattr(estimator, name)
+        if not (value is default or (isinstance(value, (str, np.bool_)) and value == default)):
+            raise ValueError(
+                f"formula and {name} are both given: the formula says all that {name} would. "
+                f"Leave {name}={default!r}."
+            )
+    return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
+
+
+def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
+    """What the parameters say about these columns, and the labels of every factor."""
+    names = column_names(X)
+    group_columns = find_group_columns(estimator.groups, names)
+    labels = find_labels(X, groups, names, group_columns)
+    specification = make_specification(
+        names,
+        [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
+        fixed_effects=estimator.fixed_effects,
+        random_intercept=estimator.random_intercept,
+        random_slopes=estimator.random_slopes,
+        covariance=estimator.covariance,
+        fit_intercept=estimator.fit_intercept,
+        reml=estimator.reml,
+    )
+    return specification, labels
