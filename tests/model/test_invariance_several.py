@@ -279,7 +279,7 @@ def test_chunks_and_the_pairs_of_levels(chunk_rows, weighted):
     names, slopes = ["person", "item", "school"], [(0,), (), (1, 0)]
     codes = [X[name].to_numpy() for name in names]
     n_levels = [code.max() + 1 for code in codes]
-    found = sums_of(columns, y, codes, n_levels, slopes, weights, chunk_rows)
+    found = sums_of(columns, y, codes, n_levels, slopes, weights, chunk_rows=chunk_rows)
     basis = np.column_stack([np.ones(len(y)), columns - found.shift[:-1], y - found.shift[-1]])
     w = np.ones(len(y)) if weights is None else weights
     np.testing.assert_allclose(found.gram, basis.T @ (w[:, None] * basis), atol=1e-10)
