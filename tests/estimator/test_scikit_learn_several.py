@@ -595,6 +595,7 @@ class TestModelSelection:
         ).fit(TABLE, Y)
         close(search.cv_results_["mean_test_score"][0], by_hand().mean(), 1e-6)
 
+    @pytest.mark.slow
     def test_two_jobs(self):
         scores = cross_val_score(column_model(groups=NESTED), TABLE, Y, cv=FOLDS, n_jobs=2)
         close(scores, cross_val_score(column_model(groups=NESTED), TABLE, Y, cv=FOLDS))
@@ -607,7 +608,7 @@ class TestRouting:
     SETTINGS = {"params": {"groups": GROUPS}, "cv": FOLDS, "error_score": "raise"}  # noqa: RUF012
     BLOCKS = pd.Series(np.arange(len(Y)) // 6 % 10)
 
-    @pytest.mark.slow_cases(every=3)
+    @pytest.mark.slow_cases(every=7)
     @pytest.mark.parametrize("form", [form for form in FORMS if form not in UNNAMED])
     def test_params(self, form):
         scores = cross_val_score(
@@ -639,6 +640,7 @@ class TestRouting:
         close(results["test_r2"], by_hand())
         close(-results["test_mse"], by_hand(score=mean_squared_error))
 
+    @pytest.mark.slow
     def test_scoring_by_name_loses_the_groups(self):
         with pytest.warns(PopulationPredictionWarning, match="'plot', 'year'"):
             scores = cross_val_score(crossed(), X, Y, scoring="r2", **self.SETTINGS)
@@ -696,6 +698,7 @@ class TestRouting:
         )
         close(scores, by_hand(GroupKFold(4), split_by=GROUPS["plot"]))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scoring", [pytest.param(None, marks=asks_for_score), "r2"])
     def test_group_columns_and_the_groups_of_the_splitter(self, scoring):
         scores = cross_val_score(

@@ -229,7 +229,7 @@ def refusal(case, function):
     return None
 
 
-@pytest.mark.slow_cases("influence refit", "influence by level refit")
+@pytest.mark.slow_cases("influence refit", "influence by level refit", every=3)
 @pytest.mark.parametrize(
     ("case", "function"),
     [

@@ -15,6 +15,7 @@ COLUMNS = [*FIXED, "g", "h"]
 pytestmark = pytest.mark.filterwarnings("ignore::mixedlearn.exceptions.NoGroupsWarning")
 
 
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("model", MODELS)

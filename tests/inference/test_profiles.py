@@ -173,6 +173,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow_cases("penicillin", "pastes")
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_the_profile_is_zero_at_the_estimate_and_grows_on_each_side(make):
     model = make()
@@ -210,6 +211,7 @@ def test_elimination_gives_the_same_profiles(make, use_engine):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_change_of_units_changes_nothing_else():
     X, y, _ = small_problem(3)
     arguments = {"groups": "g", "random_slopes": ["x"], "reml": False}

@@ -228,6 +228,7 @@ def variances_without_noise(reml):
     return np.exp(minimize(objective, start, method="Nelder-Mead", tol=1e-10).x)
 
 
+@pytest.mark.slow_cases("elimination-False")
 @pytest.mark.parametrize("reml", [True, False])
 def test_response_that_two_factors_reproduce_exactly(reml, engine):
     y = 3.0 + EFFECTS_A[A] + EFFECTS_B[B]
@@ -277,6 +278,7 @@ def test_aliased_slopes_in_one_factor(covariance, slope):
     assert model.is_singular_
 
 
+@pytest.mark.slow_cases("elimination")
 def test_a_slope_may_be_aliased_in_one_factor_and_not_in_the_other():
     y = 3.0 + EFFECTS_A[A] + EFFECTS_B[B] + NOISE
     model = fit_with_warnings(
@@ -307,6 +309,7 @@ def test_one_row_more_than_fixed_columns():
     assert np.isfinite(model.predict(few, return_std=True)).all()
 
 
+@pytest.mark.slow_cases("elimination")
 def test_more_effects_than_rows():
     y = 3.0 + EFFECTS_A[A] + EFFECTS_B[B] + NOISE
     many = X.assign(a=np.arange(N) // 2, b=(7 * np.arange(N)) % 29)
@@ -359,6 +362,7 @@ def test_all_random_effects_of_all_factors_are_aliased(engine):
     assert model.predict(rows.head(3), return_std=True)[1].shape == (3,)
 
 
+@pytest.mark.slow_cases("elimination")
 def test_log_likelihood_where_the_noise_is_bounded(engine):
     """At its own theta a model has its own likelihood, the noise that was added included."""
     y = 3.0 + EFFECTS_A[A] + EFFECTS_B[B]
@@ -367,6 +371,7 @@ def test_log_likelihood_where_the_noise_is_bounded(engine):
     assert found == pytest.approx(model.log_likelihood_, rel=1e-3)
 
 
+@pytest.mark.slow_cases("elimination")
 def test_single_precision_of_a_covariate_far_from_zero(engine):
     """Stored in single precision, a slope's column gives the fit of the same numbers in double."""
     rng = np.random.default_rng(7)
@@ -383,7 +388,7 @@ def test_single_precision_of_a_covariate_far_from_zero(engine):
     np.testing.assert_allclose(single.noise_variance_, double.noise_variance_, rtol=1e-6)
 
 
-@pytest.mark.slow_cases(every=5)
+@pytest.mark.slow_cases(every=12)
 @pytest.mark.parametrize("seed", range(6))
 def test_categories_that_levels_do_not_have(seed):
     """The column of such a category and level is zero, but for what rounding leaves."""

@@ -226,7 +226,7 @@ def test_chunks_of_the_pass_over_the_rows(chunk_rows, weighted):
     X, y, codes, weights = draw(1, k=3, weighted=weighted)
     n = len(y)
     chunk_rows = {"n": n, "more": 10 * n}.get(chunk_rows, chunk_rows)
-    found = sums_of(X, y, [codes], [20], [(0, 2)], weights, chunk_rows)
+    found = sums_of(X, y, [codes], [20], [(0, 2)], weights, chunk_rows=chunk_rows)
     # The sums again, from the rows at once. Sums of a few hundred terms of order one: 1e-11.
     basis = np.column_stack([np.ones(n), X - found.shift[:-1], y - found.shift[-1]])
     w = np.ones(n) if weights is None else weights
@@ -243,7 +243,7 @@ def test_chunks_of_the_pass_over_the_rows(chunk_rows, weighted):
 
 def test_chunks_without_groups():
     X, y, _, _ = draw(1)
-    whole, small = sums_of(X, y, [], [], []), sums_of(X, y, [], [], [], None, 5)
+    whole, small = sums_of(X, y, [], [], []), sums_of(X, y, [], [], [], chunk_rows=5)
     assert whole.grouped == small.grouped == ()
     np.testing.assert_allclose(small.gram, whole.gram, atol=1e-11)
 

@@ -113,6 +113,7 @@ def assert_same_fit(found, expected, *, labels=None, scale=1.0):
         )
 
 
+@pytest.mark.slow_cases("chain and crossed")
 @pytest.mark.parametrize("engine", ["elimination"], indirect=True)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_engines_fit_the_same(name, engine, use_engine):
@@ -128,7 +129,9 @@ def test_the_engines_fit_the_same(name, engine, use_engine):
     close(predicted, expected)
 
 
-@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-weighted")
+@pytest.mark.slow_cases(
+    "elimination-chain and crossed", "elimination-weighted", "elimination-crossed, slopes"
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_order_of_the_factors(name, engine):
     X, y, _ = data()
@@ -166,7 +169,7 @@ NAMES = {
 }
 
 
-@pytest.mark.slow_cases(every=3)
+@pytest.mark.slow_cases(every=5)
 @pytest.mark.parametrize("how", NAMES)
 @pytest.mark.parametrize("name", ["crossed, slopes", "chain and crossed"])
 def test_names_of_the_levels(name, how, engine):
@@ -181,7 +184,7 @@ def test_names_of_the_levels(name, how, engine):
     close(other.predict(named, return_std=True), plain.predict(X, return_std=True))
 
 
-@pytest.mark.slow_cases("elimination-chain and crossed")
+@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-crossed, slopes")
 @pytest.mark.parametrize("name", ["crossed, slopes", "nested", "chain and crossed"])
 def test_scale_and_shift_of_the_covariates(name, engine):
     X, y, _ = data()
@@ -212,7 +215,9 @@ def test_scale_and_shift_of_the_covariates(name, engine):
             close(effects, plain.random_effects_[factor])
 
 
-@pytest.mark.slow_cases("elimination-chain and crossed", "elimination-weighted")
+@pytest.mark.slow_cases(
+    "elimination-chain and crossed", "elimination-weighted", "elimination-crossed, slopes"
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_scale_and_shift_of_the_response(name, engine):
     X, y, _ = data()
@@ -274,7 +279,7 @@ def test_chunks_and_the_pairs_of_levels(chunk_rows, weighted):
     names, slopes = ["person", "item", "school"], [(0,), (), (1, 0)]
     codes = [X[name].to_numpy() for name in names]
     n_levels = [code.max() + 1 for code in codes]
-    found = sums_of(columns, y, codes, n_levels, slopes, weights, chunk_rows)
+    found = sums_of(columns, y, codes, n_levels, slopes, weights, chunk_rows=chunk_rows)
     basis = np.column_stack([np.ones(len(y)), columns - found.shift[:-1], y - found.shift[-1]])
     w = np.ones(len(y)) if weights is None else weights
     np.testing.assert_allclose(found.gram, basis.T @ (w[:, None] * basis), atol=1e-10)

@@ -128,6 +128,7 @@ def estimates(model):
     )
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_against_dense_matrices(name, weighted, engine):

@@ -98,7 +98,7 @@ class Plan:
         MemoryError
             The message says what is needed and which factors are at fault.
         """
-        # Without elimination the block is small or there is none, and asking takes as long as a fit.
+        # Without elimination the block is small, if there is any, and asking takes a while.
         there = None if self.elimination is None else _memory()
         if there is None or self.memory <= there:
             return
