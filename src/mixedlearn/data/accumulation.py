@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 PILOT_ROWS = 1024
 # Big enough that Python's share is nil, small enough that a chunk stays in the cache.
 CHUNK_ENTRIES = 1 << 18
+# With so few rows and levels a dense matrix is made sooner than a sparse one.
+DENSE_ENTRIES = 1 << 13
 # The basis columns of so many rows are made and multiplied while a core's own cache holds them.
 BASIS_ROWS = 4096
 
@@ -93,13 +95,18 @@ def add_up(
         for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
             # The levels of sorted rows are few in a chunk, and the product touches no others.
             first, last = own_codes[rows].min(), own_codes[rows].max() + 1
+            places, shape = own_codes[rows] - first, (last - first, len(basis))
             for part_total, column in zip(total, own_columns, strict=True):
                 # One entry per row: the product below is a scatter-add that needs no sort.
-                indicator = csc_array(
-                    (basis[:, column], own_codes[rows] - first, row_pointers[: len(basis) + 1]),
-                    shape=(last - first, len(basis)),
-                )
-                part_total[first:last] += indicator @ basis
+                entries = basis[:, column]
+                if shape[0] * shape[1] <= DENSE_ENTRIES:
+                    indicator = np.zeros(shape)
+                    indicator[places, row_pointers[: len(basis)]] = entries
+                    part_total[first:last] += indicator @ basis
+                else:
+                    pointers = row_pointers[: len(basis) + 1]
+                    scatter = csc_array((entries, places, pointers), shape=shape)
+                    part_total[first:last] += scatter @ basis
     return Totals(gram, tuple(total.transpose(0, 2, 1) for total in totals))
 
 

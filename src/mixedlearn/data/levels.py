@@ -24,7 +24,8 @@ def encode(labels: Labels) -> tuple[NDArray[np.int32], pd.Index]:
     encoded = [_encode_part(part, labels.name) for part in labels.parts]
     if len(encoded) == 1:
         codes, levels = encoded[0]
-        return codes, pd.Index(levels, name=labels.name, tupleize_cols=False)
+        levels.name = labels.name
+        return codes, levels
     keys = np.zeros(len(labels.parts[0]), dtype=np.int64)
     for codes, own_levels in encoded:
         # Renumbered at every part, the combinations stay below n^2.

@@ -8,6 +8,7 @@ functions and the tests take them from there. A new structure is a class in a fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from mixedlearn.covariance.structures.ar1 import AR1
 from mixedlearn.covariance.structures.base import BasisChanges, Correlation, Notation, Structure
@@ -74,8 +75,12 @@ def make_structure(covariance: object, effects: Sequence[str]) -> Structure:
             f"There is no covariance structure {covariance!r}: give one of {names}, or a mask of "
             "booleans."
         )
-    structure = REGISTRY[covariance]
-    q = len(effects)
+    return _of_class(REGISTRY[covariance], len(effects))
+
+
+@lru_cache(maxsize=256)
+def _of_class(structure: type[Structure], q: int) -> Structure:
+    """The structure of q effects. It has no state, so all fits share what it has computed once."""
     return structure(q) if q >= structure.least_effects else Full(q)
 
 

@@ -48,6 +48,7 @@ class Pattern(Structure):
         self._mask = mask
         self.order = order
         self.parameter = _parameters_by_column(mask, order)
+        self._n_parameters = int(self.parameter.max(initial=-1)) + 1
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -57,7 +58,7 @@ class Pattern(Structure):
     @property
     def n_parameters(self) -> int:
         """Number of entries of theta."""
-        return int(self.parameter.max(initial=-1)) + 1
+        return self._n_parameters
 
     def root(self, theta: FloatArray) -> FloatArray:
         """Lambda, shape (..., q, q)."""
@@ -121,7 +122,7 @@ class Pattern(Structure):
         """Wherever D is, it may move along every free entry."""
         return self.span()
 
-    @property
+    @cached_property
     def basis_changes(self) -> BasisChanges:
         """Every change within full blocks; else a scale for each effect and some shifts."""
         absorbs = np.zeros(self.n_effects, bool)
@@ -140,7 +141,13 @@ class Pattern(Structure):
 
     def in_engine(self, kept: NDArray[np.intp]) -> Structure:
         """All entries of Lambda, whatever the pattern."""
+        if len(kept) == self.n_effects:
+            return self._with_all_effects
         return Unrestricted(self.mask[kept[:, None], kept])
+
+    @cached_property
+    def _with_all_effects(self) -> Structure:
+        return Unrestricted(self.mask)
 
     def settlements(self, theta: FloatArray) -> list[Settlement]:
         """Every column of Lambda at zero."""
