@@ -1,1 +1,1 @@
-"""Engines: the likelihood and its derivatives from cross-products."""
+"""Engines: the likelihood and its derivatives from sums over the rows."""

@@ -14,7 +14,7 @@ factor, what the level adds to ``H = X'V^-1 X`` is taken away:
     H(i) = H - X_i'V_i^-1 X_i,     beta(i) = beta - H(i)^-1 X_i'V_i^-1 (y_i - X_i beta)
 
 where ``V_i^-1 = I - Z_i C_i Z_i'`` with C_i the covariance of the level's effects given the
-response. Otherwise the cross-products of the case's rows are taken from those of all rows.
+response. Otherwise the sums of the case's rows are taken from those of all rows.
 """
 
 from __future__ import annotations

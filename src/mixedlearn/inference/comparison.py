@@ -117,7 +117,7 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
         Fitted to the same rows, in either order. One must be nested in the other: its fixed effects
         and random effects are among the other's, by their names, and so are its covariances.
     refit : bool, default=True
-        Whether models fitted by REML are refitted by ML, from their cross-products. Restricted
+        Whether models fitted by REML are refitted by ML, from their sums. Restricted
         likelihoods (False) can be compared only between models of the same fixed effects; both
         models must then be fitted alike.
 
@@ -208,7 +208,7 @@ def drop1(estimator: Any) -> pd.DataFrame:
     """Likelihood-ratio tests of dropping each term of the fixed effects.
 
     A term is dropped only if no other term contains it: not x where there is an interaction of x.
-    The intercept is no term. Models are refitted by ML, from the cross-products.
+    The intercept is no term. Models are refitted by ML, from the sums.
 
     Parameters
     ----------

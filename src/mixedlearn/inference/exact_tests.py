@@ -1,6 +1,6 @@
 """Exact likelihood-ratio tests of a variance of zero.
 
-The statistics are those of fits to the cross-products; `_exact_null` simulates their null
+The statistics are those of fits to the sums; `_exact_null` simulates their null
 distributions.
 """
 
@@ -95,7 +95,7 @@ def exact_restricted_lrt(
     Parameters
     ----------
     estimator : MixedLinearRegressor
-        A model fitted by ML is refitted by REML, from its cross-products.
+        A model fitted by ML is refitted by REML, from its sums.
     factor : str or tuple of str, optional
         Grouping factor whose variance is tested, an interaction also as the tuple of its columns;
         may be left out if there is one.

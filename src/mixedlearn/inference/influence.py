@@ -160,7 +160,7 @@ def influence(
     -----
     Without refits the formulas are closed for rows, and for levels if there is one factor [1]_;
     with several factors, generalised least squares is evaluated once for each level. Refits start
-    from the cross-products less those of the case and from the parameters of the fit.
+    from the sums less those of the case and from the parameters of the fit.
 
     A row of weight zero has no influence. lme4's ``influence`` refits; its Cook's distances are
     ``(n - p) / n`` times these, with n the number of cases. ``dfbetas`` are NaN for aliased

@@ -1,8 +1,8 @@
-"""The fit: from cross-products to a fitted model.
+"""The fit: from sums to a fitted model.
 
 Of the five steps, the specification and the sums (`data.sums`) come before this module; here
 are the engine (`engines.choose`), the search (`search.starts`) and the fitted model, put
-together by `fit_sums`. Every refit starts from the cross-products.
+together by `fit_sums`. Every refit starts from the sums.
 """
 
 from __future__ import annotations

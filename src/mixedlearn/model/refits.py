@@ -4,7 +4,7 @@ A response is ``X beta + d`` with beta as fitted, and only its deviations d are 
 the response stays: the fixed columns, the random columns and the levels' bases. With one grouping
 factor and few levels, where Python takes more time than arithmetic, a whole batch of responses is
 refitted at once (`engines.batch`, `search.batch`), from the estimates that generated them. Other
-models are refitted one by one from their cross-products.
+models are refitted one by one from their sums.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Refits:
 
 
 class Refitter:
-    """Refits of a model, one by one from its cross-products.
+    """Refits of a model, one by one from its sums.
 
     Parameters
     ----------

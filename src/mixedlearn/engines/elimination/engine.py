@@ -2,7 +2,7 @@
 
 Notation
 --------
-The stages s = 0, 1, ... of the chain are eliminated in turn, the tail last (`elimination`,
+The stages s = 0, 1, ... of the chain are eliminated in turn, the tail last (`chain`,
 `reduced`, `tail`). At stage s, ``V_s`` contains the random effects of stages 0 to s. With U_i the
 root of the level's cross-products under ``V_(s-1)``, A_i, R_i, Y_i the later stages' columns, the
 tail's and X and y in the same rows, and ``L_i L_i' = I + U_i D U_i'``,

@@ -1,8 +1,8 @@
-"""The cross-products of several factors, reduced to what an evaluation needs.
+"""The sums of several factors, reduced to what an evaluation needs.
 
 Notation
 --------
-The factors of the chain (see `elimination`) are its stages s = 0, 1, ...; stage 0 has the most
+The factors of the chain (see `chain`) are its stages s = 0, 1, ...; stage 0 has the most
 levels. The levels of stage 0 are reduced to a few rows each, as in `levels`: with Q_i an
 orthonormal basis of the level's random columns
 
@@ -213,7 +213,7 @@ def reduce_several(
     *,
     rotate: bool = True,
 ) -> tuple[FixedBasis, ReducedProducts]:
-    """Reduce the cross-products of several factors; the fixed columns are rotated on the way.
+    """Reduce the sums of several factors; the fixed columns are rotated on the way.
 
     Without ``rotate`` they stay as they are: what follows is for BLUPs, not for the likelihood.
     """
