@@ -94,7 +94,7 @@ def add_up(
             gram += filled.T @ filled
         for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
             # The levels of sorted rows are few in a chunk, and the product touches no others.
-            first, last = own_codes[rows].min(), own_codes[rows].max() + 1
+            first, last = int(own_codes[rows].min()), int(own_codes[rows].max()) + 1
             places, shape = own_codes[rows] - first, (last - first, len(basis))
             for part_total, column in zip(total, own_columns, strict=True):
                 # One entry per row: the product below is a scatter-add that needs no sort.

@@ -105,7 +105,7 @@ def _problem(
 ) -> Problem:
     """The problem in these bases; the fixed columns are rotated if they may be."""
     specification = recipe.specification
-    likelihood = _likelihood(sums, specification, fixed)
+    likelihood = likelihood_of(sums, specification, fixed)
     structures = tuple(
         factor.structure.in_engine(random.kept)
         for factor, random in zip(specification.factors, randoms, strict=True)
@@ -183,7 +183,10 @@ MAKERS = {"one_factor": _one_factor, "joint": _joint, "elimination": _eliminatio
 _NO_STRUCTURE = make_structure("full", [])
 
 
-def _likelihood(sums: Sums, specification: Specification, fixed: FixedBasis) -> ProfiledLikelihood:
+def likelihood_of(
+    sums: Sums, specification: Specification, fixed: FixedBasis
+) -> ProfiledLikelihood:
+    """The likelihood in a fixed basis, with its constant in the user's units."""
     n_fixed = fixed.columns.shape[1]
     df = sums.n_rows - n_fixed if specification.reml else sums.n_rows
     constant = 2.0 * df * np.log(fixed.scale) - sums.sum_log_weights

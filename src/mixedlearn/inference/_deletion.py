@@ -74,9 +74,9 @@ def delete_rows(model: FittedModel, rows: CodedRows) -> tuple[Deletion, FloatArr
     variance = np.diag(model.coef_covariance)
     for chunk in rows.chunks():
         own = row_leverage(model, rows, chunk)
-        leverage[chunk] = own.leverage
+        leverage[chunk] = own.variance
         left = 1.0 - np.einsum("rj,rj->r", own.fixed, own.fixed)
-        rest = np.where(left > NOTHING_LEFT, 1.0 - own.leverage, np.nan)[:, None]
+        rest = np.where(left > NOTHING_LEFT, 1.0 - own.variance, np.nan)[:, None]
         direction = own.turned @ to_user.T
         coef[chunk] = model.coef - direction * residual[chunk, None] / rest
         std[chunk] = np.sqrt(variance + model.noise_variance * direction**2 / rest)

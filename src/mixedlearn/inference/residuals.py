@@ -14,7 +14,6 @@ conditional residual the variance ``s2 (1 - h_r)`` given the variance components
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from mixedlearn.data.rows import CodedRows
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._training import training_rows
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.prediction import predict_mean
+from mixedlearn.model.prediction import RowSpread, predict_mean, row_spread
 
 FloatArray = NDArray[np.float64]
 
@@ -34,41 +33,10 @@ NO_VARIANCE = 1e-10
 KINDS = ("conditional", "marginal", "scaled", "studentized")
 
 
-@dataclass(frozen=True, slots=True)
-class RowLeverage:
-    """Some rows in the engine's columns, scaled by the roots of their weights.
-
-    Attributes
-    ----------
-    fixed : ndarray of shape (n, p)
-        x*, orthonormal over all rows.
-    turned : ndarray of shape (n, p)
-        ``R'x~`` with ``R R' = H^-1``.
-    leverage : ndarray of shape (n,)
-    """
-
-    fixed: FloatArray
-    turned: FloatArray
-    leverage: FloatArray
-
-
-def row_leverage(model: FittedModel, rows: CodedRows, chunk: slice) -> RowLeverage:
-    """Leverages of some rows."""
-    basis = model.sums.weighted_rows(rows, chunk)
-    fixed = basis[:, :-1] @ model.fixed_basis.columns[:-1]
-    inner, leverage = fixed.copy(), np.zeros(len(basis))
-    if model.roots:
-        codes = [own[chunk] for own in rows.known_codes]
-        z = [
-            model.sums.z_rows(k, basis) @ random.columns
-            for k, random in enumerate(model.random_bases)
-        ]
-        for own_z, own_codes, response in zip(z, codes, model.posterior.coef_response, strict=True):
-            inner -= np.einsum("ri,ipr->rp", own_z, response[:, :, own_codes])
-        leverage += model.posterior.variance(z, codes)
-    turned = inner @ model.fixed_effects.inverse_root
-    leverage += np.einsum("rj,rj->r", turned, turned)
-    return RowLeverage(fixed, turned, leverage)
+def row_leverage(model: FittedModel, rows: CodedRows, chunk: slice) -> RowSpread:
+    """Some rows of the fit, scaled by the roots of their weights; the variances are leverages."""
+    basis = model.sums.weighted_rows(rows, chunk)[:, :-1]
+    return row_spread(model, basis, [own[chunk] for own in rows.known_codes])
 
 
 def conditional_residuals(model: FittedModel, rows: CodedRows) -> FloatArray:
@@ -163,5 +131,5 @@ def residuals(
 
 def leverages(model: FittedModel, rows: CodedRows) -> FloatArray:
     """Diagonal of the hat matrix, shape (n,)."""
-    parts = [row_leverage(model, rows, chunk).leverage for chunk in rows.chunks()]
+    parts = [row_leverage(model, rows, chunk).variance for chunk in rows.chunks()]
     return np.concatenate(parts)

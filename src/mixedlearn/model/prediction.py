@@ -13,10 +13,13 @@ BLUPs. An unknown level adds ``z_k'D_k z_k`` and has F_k = 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.data.rows import CodedRows
+from mixedlearn.data.rows import CodedRows, Codes
 from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -45,35 +48,71 @@ def predict_mean(model: FittedModel, rows: CodedRows) -> FloatArray:
     return mean
 
 
+@dataclass(frozen=True, slots=True)
+class RowSpread:
+    """What the data leave open about the mean of some rows, in the engine's columns.
+
+    Attributes
+    ----------
+    fixed : ndarray of shape (n, p)
+        x, orthonormal over all rows of the fit.
+    turned : ndarray of shape (n, p)
+        ``R'x~`` with ``x~ = x - sum_k F_k'z_k`` and ``R R' = H^-1``.
+    random : list of ndarray of shape (n, q_k)
+        z_k of every factor.
+    variance : ndarray of shape (n,)
+        Variance of ``x'beta + sum_k z_k'b_k`` over the known levels, relative to the noise.
+    """
+
+    fixed: FloatArray
+    turned: FloatArray
+    random: list[FloatArray]
+    variance: FloatArray
+
+
+def row_spread(model: FittedModel, basis: FloatArray, codes: Sequence[Codes]) -> RowSpread:
+    """The spread of rows; for rows of the fit times the roots of their weights, the leverages.
+
+    Parameters
+    ----------
+    model : FittedModel
+    basis : ndarray of shape (n, k + 1)
+        Basis columns without the response.
+    codes : sequence of ndarray of shape (n,), int
+        For every factor, the level of each row, -1 for an unknown one.
+    """
+    fixed = basis @ model.fixed_basis.columns[:-1]
+    inner, variance = fixed.copy(), np.zeros(len(basis))
+    z = [
+        model.sums.z_rows(k, basis) @ random.columns for k, random in enumerate(model.random_bases)
+    ]
+    if any((own >= 0).any() for own in codes):
+        for own_z, own, response in zip(z, codes, model.posterior.coef_response, strict=True):
+            known = own >= 0
+            inner[known] -= np.einsum("ri,ipr->rp", own_z[known], response[:, :, own[known]])
+        variance += model.posterior.variance(z, codes)
+    turned = inner @ model.fixed_effects.inverse_root
+    variance += np.einsum("rj,rj->r", turned, turned)
+    return RowSpread(fixed, turned, z, variance)
+
+
 def predict_std(model: FittedModel, rows: CodedRows, *, of_mean: bool = False) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
     A factor without codes counts as one of new levels. ``of_mean`` leaves out the noise and the
     effects of new levels.
     """
-    fixed, sums = model.fixed_basis, model.sums
-    inverse_root = model.fixed_effects.inverse_root
     codes = rows.known_codes
-    posterior = model.posterior if any((own >= 0).any() for own in codes) else None
     std = np.empty(len(rows.X))
     for chunk in rows.chunks():
-        basis = sums.basis_rows(rows.X[chunk])
-        x = basis @ fixed.columns[:-1]
-        variance = np.full(len(basis), 0.0 if of_mean else 1.0)
-        z = [sums.z_rows(k, basis) @ random.columns for k, random in enumerate(model.random_bases)]
         own_codes = [own[chunk] for own in codes]
-        for k, own in enumerate(own_codes):
-            new = own < 0
-            if not of_mean:
-                spread = z[k][new] @ model.roots[k]
-                variance[new] += np.einsum("rj,rj->r", spread, spread)
-            if posterior is not None:
-                known = ~new
-                response = posterior.coef_response[k][:, :, own[known]]
-                x[known] -= np.einsum("ri,ipr->rp", z[k][known], response)
-        if posterior is not None:
-            variance += posterior.variance(z, own_codes)
-        leverage = x @ inverse_root
-        variance += np.einsum("rj,rj->r", leverage, leverage)
+        spread = row_spread(model, model.sums.basis_rows(rows.X[chunk]), own_codes)
+        variance = spread.variance
+        if not of_mean:
+            variance += 1.0
+            for own, z, root in zip(own_codes, spread.random, model.roots, strict=True):
+                new = own < 0
+                effects = z[new] @ root
+                variance[new] += np.einsum("rj,rj->r", effects, effects)
         std[chunk] = np.sqrt(variance * model.noise_variance)
     return std

@@ -27,8 +27,7 @@ from mixedlearn.engines.levels import (
     factorise_with_inverse,
     reduce_levels,
 )
-from mixedlearn.engines.likelihood import ProfiledLikelihood
-from mixedlearn.engines.problem import NOISE_FLOOR
+from mixedlearn.engines.problem import NOISE_FLOOR, likelihood_of
 from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel
@@ -164,9 +163,8 @@ class OneFactorRefitter(Refitter):
         self._structure = structure
         self._start = structure.theta_of_root(model.roots[0])
         _, self._to_rows = factorise_with_inverse(whole.z_level_products(0))
-        reml = model.specification.reml
-        constant = -whole.sum_log_weights + (fixed.log_det_gram if reml else 0.0)
-        self._likelihood = ProfiledLikelihood(whole.n_rows, p, reml, constant)
+        # Every response has a scale of its own, which the batch adds.
+        self._likelihood = likelihood_of(whole, model.specification, replace(fixed, scale=1.0))
 
     def batch_size(self, n_rows: int) -> int:
         """How many responses are to come at a time."""
