@@ -227,6 +227,11 @@ def test_models_that_a_function_is_not_for(name, model, options, message):
         (("(1 | Subject)", "(0 + Days | Subject)"), {}, "not nested.*'intercept' of 'Subject'"),
         (("Days + (1 | Subject)", "I(Days**2) + (Days | Subject)"), {}, "fixed effect 'Days'"),
         (
+            ("(Days | Subject)", "poly(Days, 3) + diag(Days | Subject, hom = TRUE)"),
+            {},
+            "not nested.*a variance for each random effect of 'Subject'",
+        ),
+        (
             ("1 + (1 | Subject)", "Days + (1 | Subject)"),
             {"refit": False},
             "different fixed effects cannot be compared; .*lacks 'Days'. Use refit=True",

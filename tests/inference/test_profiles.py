@@ -21,7 +21,7 @@ from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import confidence_intervals, profile_likelihood
 from mixedlearn.inference._parameters import parameters
 from mixedlearn.inference._profile_curve import interval_end
-from mixedlearn.inference._profilers import make_profiler
+from mixedlearn.inference._profilers import SMALLEST_ANGLE, make_profiler
 
 ROOT = np.sqrt(chi2.ppf(0.95, 1))
 
@@ -298,6 +298,21 @@ def test_a_correlation_of_one_has_a_one_sided_interval():
     for name in names_of(model):
         lower, upper = ends(model, name)
         assert lower < profile_likelihood(model, name, values=[0.5]).estimate <= upper
+
+
+def test_at_an_end_a_correlation_has_the_profile_of_the_least_angle():
+    # Three effects of which two would do: next to the end the profile falls with the angle.
+    random = np.random.default_rng(0)
+    X, groups = random.normal(size=(60, 2)), np.repeat(np.arange(12), 5)
+    own, slopes = random.normal(size=(2, 12))
+    y = 2.0 * X[:, 0] + own[groups] + slopes[groups] * X[:, 0] + random.normal(size=60)
+    model = MixedLinearRegressor(random_slopes=[0, 1], reml=False).fit(X, y, groups=groups)
+    least = np.cos(SMALLEST_ANGLE)
+    for name in ("cor(intercept,x0|group)", "cor(x0,x1|group)"):
+        profile = profile_likelihood(model, name, values=[-1.0, -least, least, 1.0])
+        first, second, third, last = profile.table["deviance"]
+        assert first == pytest.approx(second, abs=1e-8)
+        assert last == pytest.approx(third, abs=1e-8)
 
 
 def test_a_profile_of_a_model_fitted_by_reml_is_that_of_its_fit_by_ml():

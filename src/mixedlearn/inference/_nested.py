@@ -29,12 +29,12 @@ def _missing_of_factor(smaller: Factor, larger: Factor) -> str:
     at = [larger.effects.index(effect) for effect in smaller.effects]
     if larger.structure.contains(smaller.structure, at):
         return ""
+    if not _has_own_deviations(smaller, larger, at):
+        return f"a variance for each random effect of {smaller.name!r}"
     extra = smaller.structure.mask & ~larger.structure.mask[np.ix_(at, at)]
     for i, j in zip(*np.nonzero(np.tril(extra)), strict=True):
         pair = f"{smaller.effects[j]!r} and {smaller.effects[i]!r}"
         return f"the covariance of {pair} of {smaller.name!r}"
-    if not _has_own_deviations(smaller, larger, at):
-        return f"a variance for each random effect of {smaller.name!r}"
     return f"the covariance structure ({smaller.structure.name}) of {smaller.name!r}"
 
 

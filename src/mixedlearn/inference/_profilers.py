@@ -347,7 +347,9 @@ class CorrelationProfiler:
         """F where the two effects are as correlated as they can be."""
         inside = self._inside(bound)
         point = self.exactly_at(inside, self.origin)
-        return point.objective + point.slope * (bound - inside)
+        # At one the way is nothing but the least angle, and a slope by the value has no limit.
+        way = 0.0 if abs(bound) == 1.0 else bound - inside
+        return point.objective + point.slope * way
 
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """Points to start from, beside the one near by."""
