@@ -4,6 +4,8 @@ Every structure that the registry has is asked the same questions, with some mor
 have by name: masks, structures side by side, and what is left of structures without some effects.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from mixedlearn.covariance.structures.heterogeneous_ar1 import HeterogeneousAR1
 from mixedlearn.covariance.structures.heterogeneous_compound_symmetry import (
     HeterogeneousCompoundSymmetry,
 )
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference._models import model_of
 from mixedlearn.search.newton import minimise_from
 
@@ -403,3 +406,36 @@ def test_one_effect_with_variance_leaves_the_sign_of_the_correlation_open():
         assert covariance[2, 2] == 0.0
         # With a second variance there is nothing that the chart does not see.
         assert not structure.ways_out(np.array([1.0, 0.5, 0.0, 0.3]), gradient, 0.1)
+
+
+@pytest.mark.parametrize("name", ["ar1", "heterogeneous_ar1", "heterogeneous_compound_symmetry"])
+def test_one_row_in_each_level_is_told(name):
+    rng = np.random.default_rng(4)
+    occasion = np.tile(np.arange(4), 15)
+    estimator = MixedLinearRegressor(
+        fixed_effects=[], random_slopes=[0, 1, 2, 3], random_intercept=False, covariance=name
+    )
+    with pytest.warns(DegenerateModelWarning, match="one row.*cannot be told from the noise"):
+        estimator.fit(np.eye(4)[occasion], rng.standard_normal(60), groups=np.arange(60))
+
+
+@pytest.mark.parametrize("name", ["ar1", "heterogeneous_ar1", "heterogeneous_compound_symmetry"])
+def test_one_row_for_each_occasion_tells_the_noise_by_the_correlations(name):
+    rng = np.random.default_rng(4)
+    level, occasion = np.repeat(np.arange(15), 4), np.tile(np.arange(4), 15)
+    y = rng.standard_normal(15)[level] + rng.standard_normal(60)
+    estimator = MixedLinearRegressor(
+        fixed_effects=[], random_slopes=[0, 1, 2, 3], random_intercept=False, covariance=name
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DegenerateModelWarning)
+        estimator.fit(np.eye(4)[occasion], y, groups=level)
+
+
+@pytest.mark.parametrize("name", ["heterogeneous_ar1", "heterogeneous_compound_symmetry"])
+def test_an_effect_of_next_to_no_variance_beside_another_has_a_theta(name):
+    structure = make_structure(name, ["a", "b", "c"])
+    deviations = np.array([1.0, 1e-20, 0.0])
+    covariance = np.outer(deviations, deviations) * structure.correlation(0.5)[0]
+    root = structure.root(structure.theta_of(covariance))
+    np.testing.assert_allclose(root @ root.T, covariance, rtol=1e-9)

@@ -11,6 +11,7 @@ from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import make_problem
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.model.fit import fit_sums
 from mixedlearn.specification import make_specification
 
 COLUMNS = ["x", "z"]
@@ -161,6 +162,33 @@ def test_parts_far_from_each_other_keep_their_digits():
     np.testing.assert_allclose(both.shift, [X.mean(), y.mean()], rtol=1e-15)
     centred = np.column_stack([np.ones(1000), X - both.shift[:-1], y - both.shift[-1]])
     np.testing.assert_allclose(both.gram, centred.T @ centred, rtol=1e-12, atol=1e-3)
+
+
+def test_rows_of_little_weight_take_no_digits_from_the_others():
+    rng = np.random.default_rng(0)
+    weights = 10.0 ** rng.uniform(-8.0, 8.0, 120)
+    X, codes = rng.standard_normal((120, 2)), rng.integers(0, 8, 120)
+    y = X[:, 0] + rng.standard_normal(8)[codes] + rng.standard_normal(120) / np.sqrt(weights)
+    rows = Rows(X, tuple(as_labels(codes, 120, ["g"])), y, weights)
+    part = rng.integers(0, 4, 120)
+    parts = [Sums.of(some(rows, part == number), [(0,)]) for number in range(4)]
+    specification = specification_of(["g"], [(0,)])
+    fits = [
+        fit_sums(sums, Recipe(specification))
+        for sums in (Sums.of(rows, [(0,)]), added_in_some_tree(parts, rng))
+    ]
+    assert fits[0].objective == pytest.approx(fits[1].objective, rel=1e-9)
+
+
+@pytest.mark.parametrize("others", [np.uint64, np.float64])
+def test_large_integers_of_other_types_stay_apart(others):
+    """pandas joins signed with unsigned integers, and integers with floats, as floats."""
+    X, y = np.arange(4.0)[:, None], np.arange(4.0)
+    labels = [np.array([2**62 + 1, 2**62 + 2, 2, 2]), np.array([3, 2, 2, 3], dtype=others)]
+    first, second = (Sums.of(Rows(X, tuple(as_labels(own, 4, ["g"])), y), [()]) for own in labels)
+    for both in (first + second, second + first):
+        assert list(both.levels[0]) == [2, 3, 2**62 + 1, 2**62 + 2]
+        assert both.grouped[0][0, 0].tolist() == [4.0, 2.0, 1.0, 1.0]
 
 
 def test_no_rows_add_nothing():

@@ -36,12 +36,21 @@ class Totals:
     grouped: tuple[FloatArray, ...]
 
 
-def pilot_means(X: NDArray[np.floating], y: FloatArray) -> FloatArray:
-    """Means of the first rows of the columns and of the response, shape (k + 1,)."""
+def pilot_means(
+    X: NDArray[np.floating], y: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Weighted means of the first rows of the columns and of the response, shape (k + 1,).
+
+    Rows of little weight may be far from those that make up the sums.
+    """
     if not len(X):
         return np.zeros(X.shape[1] + 1)
-    means = X[:PILOT_ROWS].mean(axis=0, dtype=float)
-    return np.append(means, y[:PILOT_ROWS].mean(dtype=float))
+    if weights is None:
+        means = X[:PILOT_ROWS].mean(axis=0, dtype=float)
+        return np.append(means, y[:PILOT_ROWS].mean(dtype=float))
+    shares = weights[:PILOT_ROWS] / weights[:PILOT_ROWS].max()
+    shares /= shares.sum()
+    return np.append(shares @ X[:PILOT_ROWS], shares @ y[:PILOT_ROWS])
 
 
 def add_up(

@@ -13,6 +13,9 @@ from mixedlearn.data.labels import Labels
 # Integer labels are dense if they span no more than so many numbers for each row.
 DENSE = 4
 
+# The largest integer up to which floating point has them all.
+EXACT = 2**53
+
 _SPECIAL_INDEXES = (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex, pd.IntervalIndex)
 
 
@@ -103,7 +106,25 @@ def _join(first: pd.Index, second: pd.Index) -> pd.Index:
     if first.dtype == object or second.dtype == object:
         # Labels may be tuples, which pandas would take apart.
         return pd.Index([*first, *second], dtype=object, tupleize_cols=False)
+    if _would_round(first, second):
+        exact = pd.Index([*first, *second], dtype=object)
+        # Among integers pandas finds a type that has them all, or none.
+        return exact if "f" in (first.dtype.kind, second.dtype.kind) else exact.infer_objects()
     return first.append(second)
+
+
+def _would_round(first: pd.Index, second: pd.Index) -> bool:
+    """Whether pandas would take integers for floating-point numbers that are not the same.
+
+    It does so beside floating-point numbers, and with signed integers beside unsigned ones.
+    """
+    kinds = {first.dtype.kind, second.dtype.kind}
+    if len(kinds) == 1 or not kinds <= set("iuf"):
+        return False
+    return any(
+        own.dtype.kind in "iu" and len(own) and (own.max() > EXACT or own.min() < -EXACT)
+        for own in (first, second)
+    )
 
 
 def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
@@ -148,6 +169,8 @@ def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.i
         return np.append(known, -1)[values.codes].astype(np.int32)
     if isinstance(levels, _SPECIAL_INDEXES) and values.dtype != levels.dtype:
         # pandas would parse text as dates and find a number in an interval.
+        levels, values = levels.astype(object), values.astype(object)
+    if _would_round(levels, values):
         levels, values = levels.astype(object), values.astype(object)
     try:
         return levels.get_indexer(values).astype(np.int32)

@@ -505,7 +505,7 @@ def sum_rows(
     # Values that are not finite are told from the sums, once and for all.
     with np.errstate(over="ignore", invalid="ignore"):
         if shift is None:
-            shift = pilot_means(X, y)
+            shift = pilot_means(X, y, weights)
         totals = add_up(X, y, codes, n_levels, z_columns, weights, shift, chunk_rows)
         check_squares(totals.gram)
         crossings = {

@@ -7,6 +7,9 @@ Where the levels use up all rows, the noise may be one more random effect: if a 
 then ``I + U_i D U_i' = (1 + t) I + U_i (D - t C) U_i'``, and (s2, D) has the same likelihood as
 ``((1 + t) s2, (D - t C) / (1 + t))`` for every t. One row in each level and a random intercept are
 the plainest case. Of all these the one with the most noise is taken, at which D is singular.
+
+Where the set of D is curved, D - t C would leave it. The likelihood may still be the same along a
+curve, whose tangent at D is such a C.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ FloatArray = NDArray[np.float64]
 
 # Share of the rows that C may fail to explain, by rounding error.
 TOLERANCE = 1e-8
+# Members of a curved structure that are looked at.
+N_DRAWN = 2
 
 
 def noise_direction(moments: LevelMoments, structure: Structure, n_rows: int) -> FloatArray | None:
@@ -34,11 +39,21 @@ def noise_direction(moments: LevelMoments, structure: Structure, n_rows: int) ->
         leave it.
     n_rows : int
     """
+    basis = structure.span()
+    return None if basis is None else _unit(moments, basis, n_rows)
+
+
+def is_confounded(moments: LevelMoments, structure: Structure, n_rows: int) -> bool:
+    """Whether there is such a matrix at every D, in the directions in which it may move."""
+    generator = np.random.default_rng(0)
+    thetas = generator.uniform(0.3, 1.2, (N_DRAWN, structure.n_parameters))
+    return all(_unit(moments, structure.tangent(own), n_rows) is not None for own in thetas)
+
+
+def _unit(moments: LevelMoments, basis: FloatArray, n_rows: int) -> FloatArray | None:
+    """The C among the combinations of some matrices (a, q, q)."""
     q = moments.n_effects
     if q == 0 or moments.n_spanned < n_rows:
-        return None
-    basis = structure.span()
-    if basis is None:
         return None
     columns = moments.rows[:, :q]
     square = np.einsum("kim,kjm->ijm", columns, columns)

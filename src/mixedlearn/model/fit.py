@@ -22,7 +22,7 @@ from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.protocol import FixedEffects
 from mixedlearn.engines.recipe import Recipe
-from mixedlearn.model.confounding import most_noise, noise_direction
+from mixedlearn.model.confounding import is_confounded, most_noise, noise_direction
 from mixedlearn.model.fitted import FittedModel, user_blups
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
@@ -84,6 +84,8 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
+        if direction is None:
+            continue
         roots, fixed_effects = _count_as_noise(
             components.structures, roots, fixed_effects, k, direction
         )
@@ -243,15 +245,16 @@ def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str
 
 
 def _level_notes(
-    specification: Specification, sums: Sums, confounded: dict[int, FloatArray]
+    specification: Specification, sums: Sums, confounded: dict[int, FloatArray | None]
 ) -> tuple[str, ...]:
     notes = []
     for k, (factor, n_levels) in enumerate(zip(specification.factors, sums.n_levels, strict=True)):
         if k in confounded:
             rows = "one row" if n_levels == sums.n_rows else "too few rows"
+            share = "" if confounded[k] is None else ", and as much as can be is counted as noise"
             notes.append(
                 f"Every level of {factor.name!r} has {rows}: the variances of its random effects "
-                "cannot be told from the noise variance, and as much as can be is counted as noise."
+                f"cannot be told from the noise variance{share}."
             )
         elif n_levels == 1:
             notes.append(
@@ -276,16 +279,19 @@ def _equal_factor_notes(specification: Specification, sums: Sums) -> tuple[str, 
     return tuple(notes)
 
 
-def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray]:
-    """Directions in which a factor's random effects cannot be told from noise, by factor."""
-    found = {}
+def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray | None]:
+    """Directions in which a factor's random effects cannot be told from noise, by factor.
+
+    None where the direction is another at every D.
+    """
+    found: dict[int, FloatArray | None] = {}
     for k, random in enumerate(problem.randoms):
         if sums.n_levels[k] * len(random.columns) < sums.n_rows:
             continue
         moments = reduce_levels(sums, k, problem.fixed, random)
         structure = problem.engine.components.structures[k]
         direction = noise_direction(moments, structure, sums.n_rows)
-        if direction is not None:
+        if direction is not None or is_confounded(moments, structure, sums.n_rows):
             found[k] = direction
     return found
 

@@ -87,9 +87,9 @@ class HeterogeneousCompoundSymmetry(OwnVariances):
 
     def value_of(self, covariance: FloatArray, deviations: FloatArray) -> float:
         """Covariances over products of standard deviations, in sum over all pairs."""
-        covariances = covariance.sum() - np.trace(covariance)
-        products = deviations.sum() ** 2 - np.square(deviations).sum()
-        return float(covariances / products)
+        is_pair = ~np.eye(self.n_effects, dtype=bool)
+        products = np.outer(deviations, deviations)
+        return float(covariance[is_pair].sum() / products[is_pair].sum())
 
     def restricted(self, kept: Sequence[int]) -> Structure:
         """The same of fewer effects; the correlation keeps its range."""
