@@ -191,7 +191,7 @@ def time_iterations() -> None:
         levels = [pd.RangeIndex(10_000)]
         sums = sum_rows(X, y, [groups], levels, specification.slopes)
         engine = make_problem(sums, Recipe(specification)).engine
-        theta = engine.components.theta_from_covariances([np.eye(2)])
+        theta = engine.components.theta_of([np.eye(2)])
         seconds = time_in_turn(
             {"evaluate": lambda e=engine, t=theta: e.evaluate(t, 2)}, {"evaluate": 15}
         )
