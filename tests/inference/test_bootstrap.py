@@ -136,11 +136,11 @@ def test_a_refitted_model_holds_the_cross_products_of_its_response(name):
         own, expected = found.model(number), simulated.fit(number)._fitted.model
         # Their pilot means differ: compare what does not depend on them.
         for share in (0.3, 2.0):
-            theta = share * own.theta
+            theta = share * own.user_theta
             assert objective_at(own, theta) == pytest.approx(
                 objective_at(expected, theta), abs=1e-7
             )
-        assert own.objective == pytest.approx(objective_at(own, own.theta), abs=1e-7)
+        assert own.objective == pytest.approx(objective_at(own, own.user_theta), abs=1e-7)
         np.testing.assert_array_equal(own.sums.gram, slow.model(number).sums.gram)
         assert_same_model(own, slow.model(number))
 

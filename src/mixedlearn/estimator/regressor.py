@@ -404,7 +404,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self.intercept_ = float(coef[0]) if has_intercept else 0.0
         self.coef_ = coef[1:] if has_intercept else coef
         self.noise_variance_ = model.noise_variance
-        self.theta_ = model.theta
+        self.theta_ = model.user_theta
         self.log_likelihood_ = -0.5 * model.objective
         self.n_iter_ = model.n_iterations
         self.converged_ = model.is_certified

@@ -152,20 +152,23 @@ def delete_cases(
     """Leave out each case of any kind, the variance components fixed."""
     coef = np.full((len(remaining), len(model.coef)), np.nan)
     std = np.full_like(coef, np.nan)
-    theta = model.theta
+    user_theta = model.user_theta
     for case in np.flatnonzero(remaining):
-        coef[case], std[case] = _at_theta(model, remainders.without(int(case)), theta)
+        sums = remainders.without(int(case))
+        coef[case], std[case] = _at_theta(model, sums, user_theta)
     return Deletion(coef, std)
 
 
-def _at_theta(model: FittedModel, sums: Sums, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _at_theta(
+    model: FittedModel, sums: Sums, user_theta: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Fixed effects and their standard errors at the model's variance components."""
     problem = make_problem(sums, model.recipe)
     basis, engine = problem.fixed, problem.engine
     if basis.is_exact:
         return basis.offset, np.full(len(basis.offset), np.nan)
-    own = engine_theta(model.specification, problem.randoms, engine.components, theta)
-    fixed = engine.evaluate(own, 0).fixed
+    theta = engine_theta(model.specification, problem.randoms, engine.components, user_theta)
+    fixed = engine.evaluate(theta, 0).fixed
     root = basis.to_user @ fixed.inverse_root
     variance = model.noise_variance * np.square(root).sum(axis=1)
     return basis.offset + basis.scale * (basis.to_user @ fixed.coef), np.sqrt(variance)
@@ -175,6 +178,6 @@ def refit_cases(
     model: FittedModel, remainders: Remainders, remaining: NDArray[np.bool_]
 ) -> Iterator[FittedModel | None]:
     """Refit without each case; None where the rest does not determine the fixed effects."""
-    theta = model.theta
+    user_theta = model.user_theta
     for case, is_left in enumerate(remaining):
-        yield refit(model, sums=remainders.without(case), start=theta) if is_left else None
+        yield refit(model, sums=remainders.without(case), start=user_theta) if is_left else None

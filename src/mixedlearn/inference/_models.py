@@ -49,7 +49,9 @@ def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
     """The model itself if it was fitted by that criterion, else the same model refitted by it."""
     if model.specification.reml == reml:
         return model
-    return refit(model, specification=replace(model.specification, reml=reml), start=model.theta)
+    return refit(
+        model, specification=replace(model.specification, reml=reml), start=model.user_theta
+    )
 
 
 def by_maximum_likelihood(model: FittedModel) -> FittedModel:

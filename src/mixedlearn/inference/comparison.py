@@ -248,7 +248,7 @@ def drop1(estimator: Any) -> pd.DataFrame:
         smaller = refit_model(
             model,
             specification=without_coefs(model.specification, set(term.coefs)),
-            start=model.theta,
+            start=model.user_theta,
         )
         names.append(term.name)
         df.append(n_parameters(model) - n_parameters(smaller))

@@ -140,25 +140,27 @@ def refit(
     return fit_sums(model.sums if sums is None else sums, recipe, start)
 
 
-def objective_at(model: FittedModel, theta: FloatArray) -> float:
+def objective_at(model: FittedModel, user_theta: FloatArray) -> float:
     """Minus twice the profiled log-likelihood of a model at a theta in the user's units."""
     specification, problem = model.specification, model.problem()
     if problem.fixed.is_exact:
         return -np.inf
     engine = problem.engine
-    own = engine_theta(specification, problem.randoms, engine.components, theta)
-    return engine.evaluate(own, 0).objective
+    theta = engine_theta(specification, problem.randoms, engine.components, user_theta)
+    return engine.evaluate(theta, 0).objective
 
 
 def engine_theta(
     specification: Specification,
     randoms: Sequence[RandomBasis],
     components: VarianceComponents,
-    theta: FloatArray,
+    user_theta: FloatArray,
 ) -> FloatArray:
     """Theta in the engine's columns, where the D_k have the engine's structures."""
     user = VarianceComponents(tuple(factor.structure for factor in specification.factors))
-    roots = [random.from_user @ own for random, own in zip(randoms, user.roots(theta), strict=True)]
+    roots = [
+        random.from_user @ own for random, own in zip(randoms, user.roots(user_theta), strict=True)
+    ]
     return components.theta_of_roots(roots) if roots else np.empty(0)
 
 

@@ -124,7 +124,7 @@ class FittedModel:
         )
 
     @property
-    def theta(self) -> FloatArray:
+    def user_theta(self) -> FloatArray:
         """Free entries of every factor's Lambda in the user's units."""
         parts = [np.empty(0)]
         for factor, random, relative in zip(

@@ -97,7 +97,7 @@ class Refitter:
             refit(
                 self._model,
                 sums=self._rows.with_response(sums, number, self._trend),
-                start=self._model.theta,
+                start=self._model.user_theta,
             )
             for number in range(deviations.shape[1])
         ]
