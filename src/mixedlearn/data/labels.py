@@ -219,6 +219,8 @@ def _as_index(groups: Any) -> pd.Index:
 
 
 def _check_complete(values: pd.Index, name: str) -> None:
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biu":
+        return
     missing = values.isna()
     if missing.any():
         raise ValueError(
