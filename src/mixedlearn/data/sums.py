@@ -210,12 +210,6 @@ class Sums:
         """What the shift took from the random slopes of factor k."""
         return self.shift[np.array(self.z_columns[k][1:], dtype=int) - 1]
 
-    def in_basis(self, k: int, columns: FloatArray) -> FloatArray:
-        """Columns in z coordinates of factor k in basis coordinates, shape (k + 2, q)."""
-        embedded = np.zeros((self.n_basis, columns.shape[1]))
-        embedded[list(self.z_columns[k])] = columns
-        return embedded
-
     def weighted_rows(self, rows: CodedRows, chosen: Any) -> FloatArray:
         """Basis columns of some rows, times the roots of their weights: (n, k + 2)."""
         X = rows.X[chosen]
