@@ -38,6 +38,7 @@ def difference(
         [tuple(column - 1 for column in z[1:]) for z in sums.z_columns],
         rows.weights,
         shift=shift,
+        taken=None if rows.response is None else np.append(sums.shift[-1], sums.taken),
     )
     n_compared = sums.n_basis - (rows.response is None)
     names = ["the weights", *columns, "y"][:n_compared]

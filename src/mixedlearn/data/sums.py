@@ -13,6 +13,11 @@ would lose in its squares. With precision weights w the sums are
 where z are the basis columns that have random effects, the constant always among them (it undoes
 the shift). Everything after this module is algebra on these sums; no later step sees a row.
 
+Where the columns explain the response almost completely, its squares have no digits left for the
+rest. Multiples of the columns, ``taken``, may leave it before the sums are formed, so that the
+response among the basis columns is ``y - c_y - taken'x``. Where the levels explain a column, or the
+response, almost completely, the sums may have a `Remainder` as well: see there.
+
 No module outside this package knows how the sums are stored. Others speak of columns in two
 coordinate systems: *basis coordinates*, shape (k + 2, c), of any column that the rows determine,
 and *z coordinates* of factor k, shape (n_z, q), of columns with random effects.
@@ -33,11 +38,37 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.data.accumulation import add_up, check_squares, pilot_means
+from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
 
 FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What random columns of some factors leave of the basis columns.
+
+    ``b_r - sum_k A_ik' z_r`` of every row r, with i its level of factor k, and coefficients A that
+    make it small. The squares of what is left lose no digits to what was there.
+
+    Attributes
+    ----------
+    factors : tuple of int
+    effects : tuple of ndarray of shape (n_z, k + 2, m)
+        A, for each of these factors.
+    gram : ndarray of shape (k + 2, k + 2)
+        Weighted products of what is left, over all rows.
+    """
+
+    factors: tuple[int, ...]
+    effects: tuple[FloatArray, ...]
+    gram: FloatArray
+
+    def products(self, left: FloatArray) -> FloatArray:
+        """Products of what is left of columns in basis coordinates."""
+        return left.T @ (self.gram @ left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +88,12 @@ class Sums:
     levels : tuple of pandas.Index
         For every factor, its levels in the order of the arrays below.
     shift : ndarray of shape (k + 1,)
-        What was taken from the k columns and from the response.
+        The constants that were taken from the k columns and from the response.
+    taken : ndarray of shape (k,)
+        The multiples of the k columns, as they were before the shift, that were taken from the
+        response.
+    response_square : float
+        Sum of squares of the response before anything was taken, with weights.
     gram : ndarray of shape (k + 2, k + 2)
         Products of all basis columns: constant, k columns, response.
     z_columns : tuple of tuple of int
@@ -67,16 +103,24 @@ class Sums:
         For every factor, products of its z columns with the basis columns, by level.
     crossings : dict of (int, int) to Crossing
         For every pair of factors, the first before the second.
+    is_reduced : bool
+        Whether the response was reduced to what a fit left of it.
+    remainder : Remainder, optional
+        For the digits of fits with very little noise.
     """
 
     n_rows: int
     sum_log_weights: float
     levels: tuple[pd.Index, ...]
     shift: FloatArray
+    taken: FloatArray
+    response_square: float
     gram: FloatArray
     z_columns: tuple[tuple[int, ...], ...]
     grouped: tuple[FloatArray, ...]
     crossings: dict[tuple[int, int], Crossing]
+    is_reduced: bool = False
+    remainder: Remainder | None = None
 
     @classmethod
     def of(
@@ -85,6 +129,7 @@ class Sums:
         slopes: Sequence[tuple[int, ...]],
         *,
         like: Sums | None = None,
+        taken: FloatArray | None = None,
     ) -> Sums:
         """Sum up rows in one pass.
 
@@ -96,6 +141,8 @@ class Sums:
             For every factor, the columns with a random slope.
         like : Sums, optional
             Take what these took from the columns and the response; by default pilot means.
+        taken : ndarray of shape (k + 1,), optional
+            Constant and multiples of the columns to take from the response.
 
         Raises
         ------
@@ -103,6 +150,8 @@ class Sums:
             If a value is not finite, or its square overflows.
         """
         encoded = [encode(own) for own in rows.labels]
+        if like is not None:
+            taken = np.append(like.shift[-1], like.taken)
         return sum_rows(
             rows.X,
             rows.given_response,
@@ -111,7 +160,31 @@ class Sums:
             slopes,
             rows.weights,
             shift=None if like is None else like.shift,
+            taken=taken,
         )
+
+    def with_remainder(
+        self, rows: Rows, factors: tuple[int, ...], effects: tuple[FloatArray, ...]
+    ) -> Sums:
+        """The same sums with what random columns leave, from another pass over their rows.
+
+        Parameters
+        ----------
+        rows : Rows
+        factors : tuple of int
+        effects : tuple of ndarray of shape (n_z, k + 2, m)
+            See `Remainder`.
+        """
+        coded = rows.coded(self.levels)
+        gram = np.zeros_like(self.gram)
+        for chunk in coded.chunks():
+            basis = self.weighted_rows(coded, chunk)
+            left = basis.copy()
+            for k, own in zip(factors, effects, strict=True):
+                levels = own[:, :, coded.known_codes[k][chunk]]
+                left -= np.einsum("nz,zbn->nb", self.z_rows(k, basis), levels)
+            gram += left.T @ left
+        return replace(self, remainder=Remainder(factors, effects, gram))
 
     @property
     def n_factors(self) -> int:
@@ -150,17 +223,42 @@ class Sums:
             user[0] = self.shift[positions - 1]
         return user
 
-    def response(self, fit_intercept: bool) -> FloatArray:
-        """The response in basis coordinates, less its shift where there is an intercept."""
+    def response(self, columns: Sequence[int], fit_intercept: bool) -> FloatArray:
+        """The response in basis coordinates, less what `with_taken` gives back: (k + 2,).
+
+        Parameters
+        ----------
+        columns : sequence of int
+            Columns of X with a fixed effect.
+        fit_intercept : bool
+        """
         response = np.zeros(self.n_basis)
         response[-1] = 1.0
+        response[1:-1] = self._taken_beside(columns)
         if not fit_intercept:
-            response[0] = self.shift[-1]
+            response[0] = self._response_constant(columns)
         return response
 
-    def unshifted(
-        self, coef: FloatArray, columns: Sequence[int], *, of_response: bool = False
+    def with_taken(
+        self, coef: FloatArray, columns: Sequence[int], fit_intercept: bool
     ) -> FloatArray:
+        """Coefficients of the response as it was, from those of `response`; see there."""
+        whole = coef.copy()
+        whole[int(fit_intercept) :] += self.taken[list(columns)]
+        if fit_intercept:
+            whole[0] += self._response_constant(columns)
+        return whole
+
+    def _taken_beside(self, columns: Sequence[int]) -> FloatArray:
+        """What was taken of columns that are not these."""
+        beside = self.taken.copy()
+        beside[list(columns)] = 0.0
+        return beside
+
+    def _response_constant(self, columns: Sequence[int]) -> float:
+        return float(self.shift[-1] + self._taken_beside(columns) @ self.shift[:-1])
+
+    def unshifted(self, coef: FloatArray, columns: Sequence[int]) -> FloatArray:
         """Coefficients of the user's columns from those of `fixed_columns` with an intercept.
 
         Parameters
@@ -168,33 +266,24 @@ class Sums:
         coef : ndarray of shape (1 + len(columns), ...)
             The intercept first.
         columns : sequence of int
-        of_response : bool, default=False
-            Whether the response keeps its shift as well.
         """
         moved = coef.copy()
         moved[0] -= self.shift[list(columns)] @ moved[1:]
-        if of_response:
-            moved[0] += self.shift[-1]
         return moved
 
     def shifted(self, coef: FloatArray, columns: Sequence[int], fit_intercept: bool) -> FloatArray:
-        """``X beta`` less the shift of the response, in basis coordinates: (k + 2,)."""
+        """``X beta`` less what was taken from the response, in basis coordinates: (k + 2,)."""
         combination = np.zeros(self.n_basis)
-        slopes = coef[1:] if fit_intercept else coef
-        combination[[column + 1 for column in columns]] = slopes
+        combination[[column + 1 for column in columns]] = coef[1:] if fit_intercept else coef
+        combination[1:-1] -= self.taken
         intercept = coef[0] if fit_intercept else 0.0
-        combination[0] = intercept + self.shift[list(columns)] @ slopes - self.shift[-1]
+        combination[0] = intercept + self.shift[:-1] @ combination[1:-1] - self.shift[-1]
         return combination
 
     def shift_squares(self, columns: Sequence[int], fit_intercept: bool) -> FloatArray:
         """Squares of what the shift took from the `fixed_columns`, shape (p,)."""
         squares = self.total_weight * self.shift[:-1][list(columns)] ** 2
         return np.append(0.0, squares) if fit_intercept else squares
-
-    @property
-    def response_shift(self) -> float:
-        """What the shift took from the response."""
-        return float(self.shift[-1])
 
     def basis_rows(self, X: NDArray[np.floating]) -> FloatArray:
         """Basis columns of any rows but for the response, unweighted: (n, k + 1)."""
@@ -216,10 +305,13 @@ class Sums:
         basis = np.empty((len(X), self.n_basis))
         basis[:, 0] = 1.0
         basis[:, 1:-1] = X - self.shift[:-1]
-        basis[:, -1] = rows.given_response[chosen] - self.shift[-1]
+        basis[:, -1] = self._reduced_response(X, rows.given_response[chosen])
         if rows.weights is not None:
             basis *= np.sqrt(rows.weights[chosen])[:, None]
         return basis
+
+    def _reduced_response(self, X: NDArray[np.floating], response: FloatArray) -> FloatArray:
+        return less_columns(response, X, self.taken, self.shift[-1])
 
     def z_values(self, k: int, X: NDArray[np.floating]) -> FloatArray:
         """The z columns of factor k of any rows, unweighted: (n, n_z)."""
@@ -281,6 +373,11 @@ class Sums:
         sizes = np.abs(columns)
         return np.einsum("za,zwm,wa->am", sizes, np.abs(self.z_level_products(k)), sizes)
 
+    def remainder_of(self, factors: tuple[int, ...]) -> Remainder | None:
+        """What the random columns of these factors leave, if the sums have it."""
+        remainder = self.remainder
+        return remainder if remainder is not None and remainder.factors == factors else None
+
     # Pairs of factors.
 
     def pairs(self, k: int, other: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -320,9 +417,10 @@ class Sums:
 
     def response_moments(self) -> tuple[float, float]:
         """Mean of the response and sum of squares about it."""
-        mean = self.gram[0, -1] / self.total_weight
-        square = max(float(self.gram[-1, -1] - mean * self.gram[0, -1]), 0.0)
-        return float(self.shift[-1] + mean), square
+        response = self.response((), fit_intercept=False)
+        total, square = self.gram[0] @ response, self.products(response)
+        mean = total / self.total_weight
+        return float(mean), max(float(square - mean * total), 0.0)
 
     # Sums of other models for the same rows.
 
@@ -337,7 +435,16 @@ class Sums:
             z_columns=tuple(self.z_columns[k] for k in chosen),
             grouped=tuple(self.grouped[k] for k in chosen),
             crossings={(i, j): self.crossings[chosen[i], chosen[j]] for i, j in pairs},
+            remainder=self._remainder_among(chosen),
         )
+
+    def _remainder_among(self, chosen: Sequence[int]) -> Remainder | None:
+        """The remainder by the places of its factors among some; None where one is missing."""
+        remainder = self.remainder
+        if remainder is None or not set(remainder.factors) <= set(chosen):
+            return None
+        places = list(chosen)
+        return replace(remainder, factors=tuple(places.index(k) for k in remainder.factors))
 
     def with_slopes(self, k: int, slopes: Sequence[int]) -> Sums:
         """The sums of a model in which factor k has some of its random slopes."""
@@ -352,7 +459,11 @@ class Sums:
             elif j == k:
                 crossings[i, j] = crossing.restricted(slice(None), z)
         return replace(
-            self, grouped=tuple(grouped), z_columns=tuple(z_columns), crossings=crossings
+            self,
+            grouped=tuple(grouped),
+            z_columns=tuple(z_columns),
+            crossings=crossings,
+            remainder=None,
         )
 
     def less_constant(self, value: float) -> Sums:
@@ -363,21 +474,9 @@ class Sums:
 
     def less_column(self, column: int, value: float) -> Sums:
         """The sums for the response less a multiple of a column of X."""
-        shift = self.shift.copy()
-        shift[-1] -= value * shift[column]
-        turn = np.eye(self.n_basis)
-        turn[column + 1, -1] = -value
-        return replace(
-            self,
-            shift=shift,
-            gram=self.products(turn),
-            grouped=tuple(
-                np.concatenate(
-                    [own[:, :-1], own[:, -1:] - value * own[:, column + 1, None]], axis=1
-                )
-                for own in self.grouped
-            ),
-        )
+        taken = self.taken.copy()
+        taken[column] -= value
+        return replace(self, taken=taken)
 
     # Addition.
 
@@ -394,8 +493,9 @@ class Sums:
                 f"Sums of {self.n_basis - 2} columns with random effects {self.z_columns} cannot "
                 f"be added to sums of {other.n_basis - 2} columns with {other.z_columns}."
             )
+        taken = self.taken if self.n_rows else other.taken
         shift = self._common_shift(other)
-        first, second = self._with_shift(shift), other._with_shift(shift)
+        first, second = self._with_shift(shift, taken), other._with_shift(shift, taken)
         merged = [merge_levels(*own) for own in zip(self.levels, other.levels, strict=True)]
         places = [(own, theirs) for own, theirs, _ in merged]
         levels = tuple(both for _, _, both in merged)
@@ -411,6 +511,7 @@ class Sums:
             first,
             n_rows=self.n_rows + other.n_rows,
             sum_log_weights=self.sum_log_weights + other.sum_log_weights,
+            response_square=self.response_square + other.response_square,
             levels=levels,
             gram=first.gram + second.gram,
             grouped=tuple(grouped),
@@ -420,6 +521,7 @@ class Sums:
                 )
                 for (i, j), crossing in first.crossings.items()
             },
+            remainder=None,
         )
 
     def _common_shift(self, other: Sums) -> FloatArray:
@@ -428,6 +530,8 @@ class Sums:
             return self.shift
         if not self.n_rows:
             return other.shift
+        if self.is_reduced or other.is_reduced:
+            return self.shift
         weight = self.total_weight + other.total_weight
         means = (
             own.shift * (own.total_weight / weight) + own.gram[0, 1:] / weight
@@ -435,16 +539,22 @@ class Sums:
         )
         return sum(means, start=np.zeros(len(self.shift)))
 
-    def _with_shift(self, shift: FloatArray) -> Sums:
-        """The same sums with another shift: ``b T`` for b, T adding multiples of the constant."""
-        if np.array_equal(shift, self.shift):
+    def _with_shift(self, shift: FloatArray, taken: FloatArray) -> Sums:
+        """The same sums with other things taken: ``b T`` for b.
+
+        T adds multiples of the constant, to the response those of the columns as well.
+        """
+        if np.array_equal(shift, self.shift) and np.array_equal(taken, self.taken):
             return self
         turn = np.eye(self.n_basis)
         turn[0, 1:] = self.shift - shift
+        turn[1:-1, -1] = self.taken - taken
+        turn[0, -1] += self.shift[:-1] @ turn[1:-1, -1]
         z_turns = [turn[np.ix_(z, z)] for z in self.z_columns]
         return replace(
             self,
             shift=shift,
+            taken=taken,
             gram=self.products(turn),
             grouped=tuple(
                 np.matmul(turn.T, np.einsum("za,zbm->abm", z_turn, own))
@@ -454,6 +564,7 @@ class Sums:
                 (i, j): replace(crossing, products=crossing.turned(z_turns[i], z_turns[j]))
                 for (i, j), crossing in self.crossings.items()
             },
+            remainder=None,
         )
 
 
@@ -467,6 +578,7 @@ def sum_rows(
     *,
     chunk_rows: int | None = None,
     shift: FloatArray | None = None,
+    taken: FloatArray | None = None,
 ) -> Sums:
     """Sum up rows whose levels are known by number.
 
@@ -488,6 +600,9 @@ def sum_rows(
         Rows per chunk; by default what keeps memory low and the cache warm.
     shift : ndarray of shape (k + 1,), optional
         What to take from the columns and the response; by default pilot means.
+    taken : ndarray of shape (k + 1,), optional
+        Constant and multiples of the columns to take from the response, whatever ``shift`` says of
+        it.
 
     Raises
     ------
@@ -500,7 +615,15 @@ def sum_rows(
     with np.errstate(over="ignore", invalid="ignore"):
         if shift is None:
             shift = pilot_means(X, y, weights)
-        totals = add_up(X, y, codes, n_levels, z_columns, weights, shift, chunk_rows)
+        multiples = np.zeros(X.shape[1])
+        own_shift, response = shift, y
+        if taken is not None:
+            multiples = taken[1:]
+            shift = np.append(shift[:-1], taken[0])
+        if multiples.any():
+            response = less_columns(y, X, multiples, shift[-1])
+            own_shift = np.append(shift[:-1], 0.0)
+        totals = add_up(X, response, codes, n_levels, z_columns, weights, own_shift, chunk_rows)
         check_squares(totals.gram)
         crossings = {
             (i, j): cross(
@@ -518,8 +641,11 @@ def sum_rows(
         sum_log_weights=0.0 if weights is None else float(np.log(weights).sum()),
         levels=tuple(levels),
         shift=shift,
+        taken=multiples,
+        response_square=float(y @ (y if weights is None else weights * y)),
         gram=totals.gram,
         z_columns=z_columns,
         grouped=totals.grouped,
         crossings=crossings,
+        is_reduced=taken is not None,
     )

@@ -32,8 +32,10 @@ ALIAS_TOLERANCE = 1e-11
 ROUNDING_TOLERANCE = 1e-14
 # Values that differ by less than this share of their mean are one value, as far as doubles tell.
 CONSTANT_TOLERANCE = 1e-13
-# Below this share of y's square, a residual sum of squares is rounding error.
+# Below this share of y's square, a residual sum of squares is rounding error of the sums.
 EXACT_FIT_TOLERANCE = 1e-14
+# Residuals of this share of the responses are rounding error of the data themselves.
+DATA_ROUNDING = 4.0 * float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class FixedBasis:
         log|X'X| of the user's columns that are kept.
     is_exact : bool
         Whether the fixed columns reproduce the response but for rounding.
+    unexplained : float
+        Share of the response's square, as it is in the sums, that the fixed columns leave.
     """
 
     columns: FloatArray
@@ -68,6 +72,7 @@ class FixedBasis:
     aliased: NDArray[np.bool_]
     log_det_gram: float
     is_exact: bool
+    unexplained: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> Fi
         Whether the constant is a fixed column; without it the shift of the columns is undone.
     """
     user = sums.fixed_columns(columns, fit_intercept)
-    response = sums.response(fit_intercept)
+    response = sums.response(columns, fit_intercept)
     negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)
     kept, root = _independent_columns(sums.products(user), negligible)
     inverse_root = np.linalg.inv(root)
@@ -118,21 +123,22 @@ def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> Fi
 
     projection = sums.products(orthonormal, response)
     residual = response - orthonormal @ projection
-    residual_square = float(sums.products(residual))
+    square, residual_square = float(sums.products(response)), float(sums.products(residual))
     n_residual = sums.n_rows - len(kept)
-    no_residual = max(
-        EXACT_FIT_TOLERANCE * float(sums.products(response)),
-        CONSTANT_TOLERANCE**2 * sums.total_weight * sums.response_shift**2,
-    )
+    no_residual = max(EXACT_FIT_TOLERANCE * square, DATA_ROUNDING**2 * sums.response_square)
     is_exact = n_residual <= 0 or residual_square <= no_residual
     scale = 1.0 if is_exact else float(np.sqrt(residual_square / n_residual))
+    if sums.is_reduced:
+        # What a fit has left already; to take more would move the digits that it has won.
+        projection, residual = np.zeros_like(projection), response
 
     to_user = np.zeros((user.shape[1], len(kept)))
     to_user[kept] = inverse_root
     offset = to_user @ projection
     if fit_intercept:
         to_user = sums.unshifted(to_user, columns)
-        offset = sums.unshifted(offset, columns, of_response=True)
+        offset = sums.unshifted(offset, columns)
+    offset = sums.with_taken(offset, columns, fit_intercept)
     aliased = np.ones(user.shape[1], bool)
     aliased[kept] = False
     return FixedBasis(
@@ -144,20 +150,21 @@ def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> Fi
         aliased=aliased,
         log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
         is_exact=bool(is_exact),
+        unexplained=residual_square / square if square > 0.0 else 1.0,
     )
 
 
-def with_response(basis: FixedBasis, sums: Sums, fit_intercept: bool) -> FixedBasis:
+def with_response(
+    basis: FixedBasis, sums: Sums, columns: tuple[int, ...], fit_intercept: bool
+) -> FixedBasis:
     """The basis for another response to the same fixed columns, less the ``offset`` it had."""
-    response = sums.response(fit_intercept)
+    response = sums.response(columns, fit_intercept)
     projection = sums.products(basis.columns, response)
     residual = response - basis.columns @ projection
     n_residual = sums.n_rows - len(projection)
     scale = float(np.sqrt(sums.products(residual) / n_residual))
-    offset = basis.to_user @ projection
-    if fit_intercept:
-        # The columns of the basis have their shift back already.
-        offset[0] += sums.response_shift
+    # The columns of the basis have their shift back already.
+    offset = sums.with_taken(basis.to_user @ projection, columns, fit_intercept)
     return replace(basis, response=residual / scale, scale=scale, offset=offset)
 
 

@@ -61,6 +61,63 @@ def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]
     The effects come factor by factor, within a factor effect by effect, then level by level.
     """
     columns = np.column_stack([fixed.columns, fixed.response])
+    spanned, to_rows, products = _span(sums, randoms, columns)
+    inside = to_rows.T @ products
+    rows = np.concatenate([spanned, inside], axis=1)
+    remainder = sums.remainder_of(tuple(range(len(randoms))))
+    if remainder is None:
+        within = sums.products(columns)
+    else:
+        within = remainder.products(columns)
+        inside = inside - spanned @ _joint_effects(remainder.effects, randoms, columns)
+    within = within - inside.T @ inside
+    return LevelMoments(spanned.shape[1], len(rows), rows[:, :, None], np.ones(1), within)
+
+
+def joint_projections(sums: Sums, randoms: Sequence[RandomBasis]) -> tuple[FloatArray, ...]:
+    """Least squares of all basis columns on the random columns of all factors together.
+
+    Returns
+    -------
+    effects : tuple of ndarray of shape (n_z, k + 2, m)
+        For every factor, in z coordinates.
+    """
+    _, to_rows, products = _span(sums, randoms, np.eye(sums.n_basis))
+    effects = to_rows @ (to_rows.T @ products)
+    parts, start = [], 0
+    for random, m in zip(randoms, sums.n_levels, strict=True):
+        q = random.columns.shape[1]
+        own = effects[start : start + q * m].reshape(q, m, -1)
+        parts.append(np.einsum("za,amb->zbm", random.columns, own))
+        start += q * m
+    return tuple(parts)
+
+
+def _joint_effects(
+    effects: Sequence[FloatArray], randoms: Sequence[RandomBasis], columns: FloatArray
+) -> FloatArray:
+    """What `joint_projections` gives, of some columns, in the order of the rows' effects."""
+    parts = []
+    for random, own in zip(randoms, effects, strict=True):
+        from_z = np.linalg.pinv(random.columns)
+        parts.append(np.einsum("az,zbm,bc->amc", from_z, own, columns, optimize=True))
+    return np.concatenate([part.reshape(-1, columns.shape[1]) for part in parts])
+
+
+def _span(
+    sums: Sums, randoms: Sequence[RandomBasis], columns: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The span of the random columns of all factors.
+
+    Returns
+    -------
+    spanned : ndarray of shape (r, M)
+        U, the random columns in an orthonormal basis of their span.
+    to_rows : ndarray of shape (M, r)
+        Turns products with the random columns into such rows.
+    products : ndarray of shape (M, c)
+        Products of the random columns with the columns given.
+    """
     shapes = [
         (random.columns.shape[1], m) for random, m in zip(randoms, sums.n_levels, strict=True)
     ]
@@ -93,14 +150,10 @@ def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]
     response[is_absent] = 0.0
     sizes = np.where(is_absent, 1.0, np.sqrt(np.diag(gram)))
     values, vectors = np.linalg.eigh(gram / np.outer(sizes, sizes))
-    spanned = values > RANK_TOLERANCE * max(values[-1], 1.0)
-    roots, vectors = np.sqrt(values[spanned]), vectors[:, spanned]
-    rows = np.empty((len(roots), n_effects + columns.shape[1]))
-    rows[:, :n_effects] = (vectors * sizes[:, None] * roots).T
-    rows[:, n_effects:] = (vectors / sizes[:, None] / roots).T @ response
-    reduced = rows[:, n_effects:]
-    within = sums.products(columns) - reduced.T @ reduced
-    return LevelMoments(n_effects, len(rows), rows[:, :, None], np.ones(1), within)
+    is_spanned = values > RANK_TOLERANCE * max(values[-1], 1.0)
+    roots, vectors = np.sqrt(values[is_spanned]), vectors[:, is_spanned]
+    spanned = (vectors * sizes[:, None] * roots).T
+    return spanned, vectors / sizes[:, None] / roots, response
 
 
 def whitening(

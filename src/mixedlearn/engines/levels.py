@@ -110,13 +110,17 @@ def reduce_levels(sums: Sums, k: int, fixed: FixedBasis, random: RandomBasis) ->
     columns = np.column_stack([fixed.columns, fixed.response])
     r, q = random.columns.shape
     rows = np.empty((r, q + columns.shape[1], sums.n_levels[k]))
-    within = sums.products(columns)
+    remainder = sums.remainder_of((k,))
+    within = sums.products(columns) if remainder is None else remainder.products(columns)
     n_spanned = 0
     for block in level_blocks(rows):
         part = sums.level_rows(k, columns, block)
         n_spanned += factorise(part)
         np.matmul(random.columns.T, part[:, :r], out=rows[:, :q, block])
         rows[:, q:, block] = part[:, r:]
+        if remainder is not None:
+            taken = np.matmul(columns.T, remainder.effects[0][:, :, block])
+            part[:, r:] -= np.einsum("jzm,zcm->jcm", part[:, :r], taken)
         for j in range(r):
             within -= part[j, r:] @ part[j, r:].T
     # What rounding leaves of columns that do not vary within levels would swamp H for a large D.
@@ -124,6 +128,13 @@ def reduce_levels(sums: Sums, k: int, fixed: FixedBasis, random: RandomBasis) ->
     within[constant] = 0.0
     within[:, constant] = 0.0
     return LevelMoments(q, n_spanned, rows, np.ones(rows.shape[2]), within)
+
+
+def level_projections(sums: Sums, k: int) -> FloatArray:
+    """Least squares of all basis columns on the z columns of each level, (n_z, k + 2, m)."""
+    products = sums.level_rows(k, np.eye(sums.n_basis))
+    rows, to_rows = factorise_with_inverse(products)
+    return sum_over_rows(to_rows, rows[:, len(products) :])
 
 
 def no_levels(sums: Sums, fixed: FixedBasis) -> LevelMoments:

@@ -38,12 +38,15 @@ class ProfiledLikelihood:
         Restricted likelihood or likelihood.
     constant : float or ndarray of shape (...)
         What the objective in the user's units has more than in the engine's columns.
+    squares : float
+        Sum of squares of the response in the sums, whose rounding error the residuals have.
     """
 
     n_rows: int
     n_fixed: int
     reml: bool
     constant: Any
+    squares: float
 
     @property
     def df(self) -> int:
@@ -65,7 +68,7 @@ class ProfiledLikelihood:
         inverse_root, is_singular = _inverse_root(cross[..., :p, :p])
         projection = (cross[..., None, p, :p] @ inverse_root)[..., 0, :]
         residual = cross[..., p, p] - (projection * projection).sum(axis=-1)
-        has_residual = residual > NO_RESIDUAL * self.total
+        has_residual = residual > NO_RESIDUAL * self.squares
         if is_singular is not False or not has_residual.all():
             residual = np.where(has_residual & np.logical_not(is_singular), residual, np.inf)
         coef = (inverse_root @ projection[..., None])[..., 0]
@@ -81,15 +84,14 @@ class ProfiledLikelihood:
             value = value - 2.0 * np.log(diagonal).sum(axis=-1)
         return as_value(value)
 
-    def rounding(self, objective: Any, fixed: FixedEffects, largest: Any) -> Any:
+    def rounding(self, objective: Any, fixed: FixedEffects, lost: Any) -> Any:
         """How far rounding error may have moved the objective, shape (...).
 
-        The residual sum of squares is a difference of sums that are as large as the total, and a
-        large D separates columns by as many digits as it has itself: ``largest`` is the largest
-        square of an entry of Lambda.
+        The residual sum of squares is a difference of sums that are as large as `squares`, and
+        other sums are differences of ``lost`` times what they come to.
         """
-        share = ROUNDING * (abs(objective) + self.total / fixed.noise_variance)
-        return as_value(share + 4.0 * EPSILON * largest)
+        share = ROUNDING * (abs(objective) + self.squares / fixed.noise_variance)
+        return as_value(share + 4.0 * EPSILON * lost)
 
 
 def as_value(values: Any) -> Any:

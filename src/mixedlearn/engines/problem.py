@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import make_structure
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import FixedBasis, RandomBasis, fixed_basis, random_basis
+from mixedlearn.engines.bases import (
+    DATA_ROUNDING,
+    FixedBasis,
+    RandomBasis,
+    fixed_basis,
+    random_basis,
+)
 from mixedlearn.engines.choose import choose
 from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
 from mixedlearn.engines.elimination.reduced import reduce_several
-from mixedlearn.engines.joint import JointEngine, reduce_jointly
+from mixedlearn.engines.joint import JointEngine, joint_projections, reduce_jointly
 from mixedlearn.engines.levels import (
     LevelMoments,
+    level_projections,
     no_levels,
     reduce_levels,
     separate_levels,
@@ -95,6 +102,29 @@ def engine_in_bases(
     return _problem(sums, unbounded, fixed, randoms, rotate=False).engine
 
 
+def projections(sums: Sums, problem: Problem) -> tuple[tuple[int, ...], tuple[FloatArray, ...]]:
+    """Least squares of all basis columns on what the engine takes out of the rows first.
+
+    Returns
+    -------
+    factors : tuple of int
+    effects : tuple of ndarray of shape (n_z, k + 2, m)
+        For each of them; see `data.sums.Remainder`.
+    """
+    active = _active_factors(problem.randoms)
+    own = sums.of_factors(active)
+    if problem.plan.engine == "joint":
+        return tuple(active), joint_projections(own, [problem.randoms[k] for k in active])
+    elimination = problem.plan.elimination
+    first = 0 if elimination is None else elimination.chain[0]
+    return (active[first],), (level_projections(own, first),)
+
+
+def _active_factors(randoms: tuple[RandomBasis, ...]) -> list[int]:
+    """Factors that have columns: one whose effects are all aliased has none, unless it is alone."""
+    return [k for k, random in enumerate(randoms) if len(random.kept) or len(randoms) == 1]
+
+
 def _problem(
     sums: Sums,
     recipe: Recipe,
@@ -110,8 +140,7 @@ def _problem(
         factor.structure.in_engine(random.kept)
         for factor, random in zip(specification.factors, randoms, strict=True)
     )
-    # A factor whose random effects are all aliased has no columns; one alone needs no detour.
-    active = [k for k, random in enumerate(randoms) if len(random.kept) or len(randoms) == 1]
+    active = _active_factors(randoms)
     parts = _Parts(
         sums.of_factors(active),
         tuple(randoms[k] for k in active),
@@ -156,13 +185,15 @@ def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) 
     else:
         moments, structure = no_levels(parts.sums, fixed), _NO_STRUCTURE
     fixed, moments, was_bounded = _prepare(fixed, moments, parts)
-    return _Made(OneFactorEngine(moments, structure, parts.likelihood), fixed, was_bounded)
+    likelihood = _with_squares(parts, moments)
+    return _Made(OneFactorEngine(moments, structure, likelihood), fixed, was_bounded)
 
 
 def _joint(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
     moments = reduce_jointly(parts.sums, fixed, parts.randoms)
     fixed, moments, was_bounded = _prepare(fixed, moments, parts)
-    engine = JointEngine(moments, parts.components, parts.sums.n_levels, parts.likelihood)
+    likelihood = _with_squares(parts, moments)
+    engine = JointEngine(moments, parts.components, parts.sums.n_levels, likelihood)
     return _Made(engine, fixed, was_bounded)
 
 
@@ -192,7 +223,8 @@ def likelihood_of(
     constant = 2.0 * df * np.log(fixed.scale) - sums.sum_log_weights
     if specification.reml:
         constant += fixed.log_det_gram
-    return ProfiledLikelihood(sums.n_rows, n_fixed, specification.reml, float(constant))
+    squares = float(sums.n_rows - n_fixed)
+    return ProfiledLikelihood(sums.n_rows, n_fixed, specification.reml, float(constant), squares)
 
 
 def _prepare(
@@ -202,11 +234,27 @@ def _prepare(
     if not parts.rotate:
         return fixed, moments, False
     fixed, moments = separate_levels(fixed, moments)
-    moments, is_bounded = _bound_noise(moments, parts.sums.n_rows)
+    least = _least_noise(parts.sums, fixed)
+    moments, is_bounded = _bound_noise(moments, parts.sums.n_rows, least)
     return fixed, moments, is_bounded
 
 
-def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, bool]:
+def _with_squares(parts: _Parts, moments: LevelMoments) -> ProfiledLikelihood:
+    """The likelihood, with the squares that its residuals are a difference of."""
+    is_split = parts.sums.remainder is not None and moments.n_spanned < parts.sums.n_rows
+    squares = float(moments.within[-1, -1]) if is_split else 0.0
+    return replace(parts.likelihood, squares=squares) if squares > 0.0 else parts.likelihood
+
+
+def _least_noise(sums: Sums, fixed: FixedBasis) -> float:
+    """The noise variance that is rounding error, of the data or of the sums."""
+    data = DATA_ROUNDING**2 * sums.response_square / sums.total_weight / fixed.scale**2
+    return data if sums.remainder is not None else max(data, NO_NOISE)
+
+
+def _bound_noise(
+    moments: LevelMoments, n_rows: int, least: float
+) -> tuple[LevelMoments, bool]:
     """Keep the likelihood bounded where the levels reproduce the response exactly.
 
     Without noise within levels the likelihood grows for ever as the noise variance falls, so a
@@ -215,7 +263,7 @@ def _bound_noise(moments: LevelMoments, n_rows: int) -> tuple[LevelMoments, bool
     if moments.n_effects and moments.n_spanned >= n_rows:
         return replace(moments, within=np.zeros_like(moments.within)), False
     residual, df = within_residual(moments, n_rows)
-    if moments.n_effects == 0 or df <= 0 or residual > NO_NOISE * df:
+    if moments.n_effects == 0 or df <= 0 or residual > least * df:
         return moments, False
     bounded = moments.within.copy()
     bounded[-1, -1] += NOISE_FLOOR * df

@@ -81,6 +81,10 @@ class ProfiledEngine(ABC):
         self.within_variance = within_variance
         self.size = size
         self._within = within
+        squares = within.diagonal(axis1=-2, axis2=-1)[..., :-1]
+        # A large D separates columns that vary within levels from those that do not by as many
+        # digits as it has itself, up to what there is of such variation.
+        self._separation = 1.0 / np.where(squares > 0.0, squares, 1.0).min(initial=1.0)
 
     def start(self) -> tuple[FloatArray, ...]:
         """The D_k by the method of moments, from the residuals of ordinary least squares."""
@@ -118,7 +122,8 @@ class ProfiledEngine(ABC):
             return worthless_evaluation(theta, likelihood.n_fixed, self.components)
         objective = likelihood.objective(solution.log_det, fixed)
         largest = reduce(np.maximum, [_largest_square(root) for root in roots])
-        rounding = likelihood.rounding(objective, fixed, self._n_differences * largest)
+        lost = np.maximum(np.minimum(largest, self._separation), self._n_differences * largest)
+        rounding = likelihood.rounding(objective, fixed, lost)
         if order == 0:
             return Evaluation(theta, objective, _NOTHING, _NOTHING, (), fixed, rounding)
         gradients, curvature = self._derivatives(solution.details, fixed, order)
@@ -139,7 +144,7 @@ class ProfiledEngine(ABC):
     @property
     def _n_differences(self) -> float:
         """In how many rows a large D loses digits, in units of those of one sum over levels."""
-        return 1.0
+        return 0.0
 
     @abstractmethod
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:

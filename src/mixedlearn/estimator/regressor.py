@@ -38,6 +38,7 @@ from mixedlearn.exceptions import (
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
+from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.specification import (
@@ -374,9 +375,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             # Names the column at fault.
             numeric_columns(self, read.source, specification)
             raise
-        del read
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
+        model = with_more_digits(model, read.rows)
         self._set_fitted(Fitted(model, formula))
         self._warn_of_fit()
         end_fit()

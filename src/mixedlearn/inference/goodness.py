@@ -46,7 +46,7 @@ class _Variances:
 
 def _variances(model: FittedModel) -> _Variances:
     sums = model.sums
-    response = sums.response(fit_intercept=True)
+    response = sums.response(model.specification.fixed, fit_intercept=True)
     random = [
         np.einsum("ab,ab->", square, covariance)
         for square, covariance in zip(column_products(model), model.covariances, strict=True)

@@ -220,7 +220,8 @@ class OneFactorRefitter(Refitter):
         """The model of one response."""
         model, random = self._model, self._model.random_bases[0]
         whole = self._rows.with_response(sums, number, self._trend)
-        fixed_basis = with_response(model.fixed_basis, whole, model.specification.fit_intercept)
+        own = model.specification
+        fixed_basis = with_response(model.fixed_basis, whole, own.fixed, own.fit_intercept)
         fixed_effects = ends.evaluation.fixed.of(number)
         root = self._structure.root(ends.evaluation.theta[number])
         blups = conditional_means(batch.moments(number), root, fixed_effects)

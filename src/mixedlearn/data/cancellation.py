@@ -1,0 +1,63 @@
+"""A response less almost all of itself, without rounding error on the way.
+
+``y - c - X t`` of a response that the columns explain to many digits is a small difference of large
+numbers. In plain arithmetic it would hold the rounding error of each product; here products and
+sums carry their errors along (Dekker 1971, Ogita, Rump & Oishi 2005), so that only the small
+difference is rounded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# Splits a double into two halves of 26 bits (Dekker 1971).
+SPLITTER = float(2**27 + 1)
+
+
+def less_columns(
+    y: FloatArray, X: NDArray[np.floating], multiples: FloatArray, constant: float
+) -> FloatArray:
+    """``y - constant - X @ multiples``, as if in twice the precision.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    X : ndarray of shape (n, k)
+    multiples : ndarray of shape (k,)
+    constant : float
+
+    Returns
+    -------
+    rest : ndarray of shape (n,)
+    """
+    rest, error = _sum(y, np.full(len(y), -constant))
+    for column in np.flatnonzero(multiples):
+        product, lost = _product(X[:, column].astype(float), -multiples[column])
+        rest, more = _sum(rest, product)
+        error += more + lost
+    return rest + error
+
+
+def _sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The rounded sum, and what rounding took from it."""
+    total = a + b
+    back = total - a
+    return total, (a - (total - back)) + (b - back)
+
+
+def _product(a: FloatArray, b: float) -> tuple[FloatArray, FloatArray]:
+    """The rounded product, and what rounding took from it."""
+    product = a * b
+    a_high, a_low = _halves(a)
+    b_high, b_low = _halves(np.float64(b))
+    rest = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, rest
+
+
+def _halves(a: FloatArray | np.float64) -> tuple[FloatArray, FloatArray]:
+    spread = SPLITTER * a
+    high = spread - (spread - a)
+    return high, a - high
