@@ -96,6 +96,9 @@ class Specification:
         Restricted likelihood or likelihood.
     terms : tuple of Term
         The fixed effects but for the intercept, by terms.
+    drops_aliased : bool
+        Whether a fixed column that is a combination of earlier ones is left out, as R does with those
+        of a formula, instead of sharing its effect with them.
     """
 
     names: tuple[str, ...]
@@ -105,6 +108,7 @@ class Specification:
     fit_intercept: bool
     reml: bool
     terms: tuple[Term, ...]
+    drops_aliased: bool
 
     @property
     def coef_names(self) -> tuple[str, ...]:
@@ -201,7 +205,7 @@ def make_specification(
         Name of every grouping factor, and the columns of X that hold its labels; empty where no
         groups were given.
     terms : sequence of Term, optional
-        The terms of the fixed effects; by default every column is one.
+        The terms of the fixed effects of a formula; by default every column is one.
     """
     factor_names = [name for name, _ in factors]
     twice = next((name for name in factor_names if factor_names.count(name) > 1), None)
@@ -243,6 +247,7 @@ def make_specification(
         fit_intercept=fit_intercept,
         reml=reml,
         terms=column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+        drops_aliased=terms is not None,
     )
 
 

@@ -236,7 +236,7 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     """
     model = model_of(estimator)
     specification = model.specification
-    coef = np.where(model.fixed_basis.aliased, np.nan, model.coef)
+    coef = np.where(model.fixed_basis.undetermined, np.nan, model.coef)
     parts = _variances(model)
     sd = np.sqrt(model.sums.variance_between_rows(np.eye(model.sums.n_basis)))
     columns = sd[1:-1][list(specification.fixed)]
