@@ -49,6 +49,24 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ColumnFunction:
+    """A column of a formula: a product of numeric columns and of functions of categories.
+
+    Attributes
+    ----------
+    numeric : frozenset of str
+        The numeric columns in the product.
+    categorical : dict of str to ndarray of shape (n_categories,)
+        The function of every categorical variable in it.
+    scale : float
+    """
+
+    numeric: frozenset[str]
+    categorical: dict[str, NDArray[np.float64]]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Term:
     """Fixed effects that belong together: a covariate, a categorical variable, an interaction.
 
@@ -67,6 +85,10 @@ class Term:
         Combinations of the coefficients that are zero under its marginal (type III) hypothesis:
         they span what its coefficients are if all categorical variables have contrasts that sum to
         zero.
+    columns : tuple of ColumnFunction
+        What its columns are, if a variable of the formula is categorical.
+    treatment : tuple of ColumnFunction
+        What they would be with treatment contrasts.
     """
 
     name: str
@@ -74,6 +96,8 @@ class Term:
     variables: frozenset[str]
     numeric: frozenset[str]
     marginal: NDArray[np.float64]
+    columns: tuple[ColumnFunction, ...] = ()
+    treatment: tuple[ColumnFunction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +121,8 @@ class Specification:
     terms : tuple of Term
         The fixed effects but for the intercept, by terms.
     drops_aliased : bool
-        Whether a fixed column that is a combination of earlier ones is left out, as R does with those
-        of a formula, instead of sharing its effect with them.
+        Whether a fixed column that is a combination of earlier ones is left out, as R does with
+        those of a formula, instead of sharing its effect with them.
     """
 
     names: tuple[str, ...]

@@ -32,7 +32,7 @@ layout <- function(seed, levels, empty) {
 designs <- list(
   list("two by two", 1, c(2, 2), 3, c("a * b + (1 | g)")),
   list("three by two, last", 2, c(3, 2), 6,
-       c("a * b + (1 | g)", "a * b + x + (1 | g)", "a * b + x + (1 + x | g)", "b * a + (1 | g)")),
+       c("a * b + (1 | g)", "a * b + x + (1 | g)", "b * a + (1 | g)")),
   list("three by two, first", 3, c(3, 2), 1, c("a * b + (1 | g)", "a * b + a : x + (1 | g)")),
   list("three by two, middle", 4, c(3, 2), 5, c("a * b + x + (1 + x | g)", "a : b + x + (1 | g)")),
   list("three by three, one", 5, c(3, 3), 5, c("a * b + (1 | g)", "a * b * x + (1 | g)")),
@@ -62,8 +62,10 @@ for (design in designs) {
       )
       tables <- list()
       for (type in 1:3) for (ddf in c("Satterthwaite", "Kenward-Roger")) {
-        tables[[length(tables) + 1]] <- c(list(type = type, ddf = tolower(ddf)),
-                                          table_of(fit, type, ddf))
+        # lmerTest fails at type II of terms that have no column left.
+        table <- tryCatch(table_of(fit, type, ddf), error = function(e) NULL)
+        if (is.null(table)) next
+        tables[[length(tables) + 1]] <- c(list(type = type, ddf = tolower(ddf)), table)
       }
       models[[length(models) + 1]] <- list(
         design = design[[1]], coding = coding, right = right,

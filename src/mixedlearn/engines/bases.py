@@ -10,11 +10,11 @@ depend on the units or the origin of a covariate. Notation, with b the basis col
 
     beta = b_ols + scale R^-1 beta*,    D = T D* T'
 
-A fixed column that is a linear combination of earlier ones is aliased: X* needs none of its own for it.
+A fixed column that is a linear combination of earlier ones is aliased: X* needs no column for it.
 With ``X N = 0``, a column of N for each aliased one, beta is determined but for ``N a``. The
-coefficients of a formula are those without the aliased columns, as in R's ``lm``; those of columns of X
-are the shortest, as in scikit-learn's ``LinearRegression``: of all beta those that are orthogonal to N,
-where an intercept does not count as a part of their length.
+coefficients of a formula are those without the aliased columns, as in R's ``lm``; those of columns
+of X are the shortest, as in scikit-learn's ``LinearRegression``: the beta that is orthogonal to N,
+where the intercept does not count.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def fixed_basis(
     user = sums.fixed_columns(columns, fit_intercept)
     response = sums.response(fit_intercept)
     negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)
-    kept, root = _independent_columns(sums.products(user), negligible)
+    kept, root = independent_columns(sums.products(user), negligible)
     inverse_root = np.linalg.inv(root)
     orthonormal = user[:, kept] @ inverse_root
 
@@ -185,7 +185,7 @@ def _null_combinations(
     """N in terms of the columns ``user``; entries that are rounding error are zero."""
     left_out = np.flatnonzero(aliased)
     null = -to_user @ sums.products(orthonormal, user[:, left_out])
-    squares = np.einsum("ij,ij->j", user, sums.gram @ user)
+    squares = np.diag(sums.products(user))
     noise = np.sqrt(np.maximum(NULL_TOLERANCE**2 * squares, negligible))
     sizes = np.sqrt(np.maximum(squares, 0.0))
     null[np.abs(null) * sizes[:, None] <= noise[left_out]] = 0.0
@@ -203,7 +203,8 @@ def _shortest(to_user: FloatArray, null: FloatArray, fit_intercept: bool) -> Flo
 def _unshifted_null(sums: Sums, null: FloatArray, columns: tuple[int, ...]) -> FloatArray:
     """N in terms of the user's columns; a constant that is rounding error is zero."""
     moved = sums.unshifted(null, columns)
-    terms = np.abs(null[0]) + np.abs(sums.shift[list(columns)]) @ np.abs(null[1:])
+    shift = np.sqrt(sums.shift_squares(columns, True) / sums.total_weight)
+    terms = np.abs(null[0]) + shift @ np.abs(null)
     moved[0, np.abs(moved[0]) <= NULL_TOLERANCE * terms] = 0.0
     return moved
 
@@ -247,7 +248,7 @@ def random_basis(sums: Sums, k: int, random_intercept: bool, structure: Structur
         if random_intercept and block[0] == 0:
             # With the intercept in the block, the shift is a change of basis like any other.
             start, unshift[0, 1:] = np.eye(n_z)[:, block], -shift[block[1:] - 1]
-        kept, root = _independent_columns(start.T @ gram @ start, negligible[block])
+        kept, root = independent_columns(start.T @ gram @ start, negligible[block])
         inverse_root = np.linalg.inv(root)
         own = block[kept]
         is_kept[own] = True
@@ -289,7 +290,7 @@ def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.tril(proportional, -1).any(axis=1))
 
 
-def _independent_columns(
+def independent_columns(
     gram: FloatArray, negligible: FloatArray
 ) -> tuple[NDArray[np.intp], FloatArray]:
     """Columns that are no combination of earlier ones, and the upper Cholesky root of their Gram.

@@ -257,8 +257,8 @@ def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str
 def _completes_constant(specification: Specification, basis: FixedBasis) -> NDArray[np.bool_]:
     """Which aliased columns add up to one with others, as all dummies of a category do.
 
-    So do the columns of a spline basis. That they need no intercept beside them, or one of them less,
-    tells nothing of the data.
+    So do the columns of a spline basis. With an intercept beside them one is too many, whatever the
+    data are.
     """
     if not specification.fit_intercept:
         return np.zeros(basis.null.shape[1], bool)

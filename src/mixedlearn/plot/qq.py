@@ -195,7 +195,7 @@ class QQDisplay:
                     "that of the noise: leave one or the other out."
                 )
             noise = residuals(
-                estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
+                estimator, X, y, groups=groups, kind="studentized", sample_weight=sample_weight
             )
             values = {"noise": noise}
         display = cls(values=values, kind=kind, level=level)
