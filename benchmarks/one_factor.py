@@ -127,7 +127,9 @@ def fit_small_groups() -> None:
             X, y = simulate(len(groups), n_columns, groups, slope=False)
             programs = {
                 "LinearRegression": lambda X=X, y=y: LinearRegression().fit(X, y),
-                OURS: lambda X=X, y=y, groups=groups: MixedLinearRegressor().fit(X, y, groups),
+                OURS: lambda X=X, y=y, groups=groups: MixedLinearRegressor().fit(
+                    X, y, groups=groups
+                ),
             }
             title = f"125,000 groups x 4 rows ({order}), {n_columns} column(s), random intercept"
             print_table(title, OURS, time_in_turn(programs, dict.fromkeys(programs, 9)))

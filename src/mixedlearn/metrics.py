@@ -56,11 +56,11 @@ class GroupsScorer(BaseEstimator):
     def __init__(self, scoring: str | Callable[..., float] = "r2"):
         self.scoring = scoring
 
-    def __call__(self, estimator: Any, X: Any, y: ArrayLike, groups: Any = None) -> float:
+    def __call__(self, estimator: Any, X: Any, y: ArrayLike, *, groups: Any = None) -> float:
         """Score an estimator; see `score`."""
-        return self.score(estimator, X, y, groups)
+        return self.score(estimator, X, y, groups=groups)
 
-    def score(self, estimator: Any, X: Any, y: ArrayLike, groups: Any = None) -> float:
+    def score(self, estimator: Any, X: Any, y: ArrayLike, *, groups: Any = None) -> float:
         """Score an estimator on rows and their groups.
 
         Parameters
@@ -87,7 +87,7 @@ class GroupsScorer(BaseEstimator):
         >>> study = load_sleepstudy()
         >>> X, y, subjects = study.data[["Days"]], study.target, study.groups
         >>> model = MixedLinearRegressor(random_slopes=["Days"]).fit(X, y, groups=subjects)
-        >>> round(GroupsScorer("r2").score(model, X, y, subjects), 3)
+        >>> round(GroupsScorer("r2").score(model, X, y, groups=subjects), 3)
         0.826
         """
         # The predict of a search takes no groups; that of its best estimator does.

@@ -49,6 +49,24 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ColumnFunction:
+    """A column of a formula: a product of numeric columns and of functions of categories.
+
+    Attributes
+    ----------
+    numeric : frozenset of str
+        The numeric columns in the product.
+    categorical : dict of str to ndarray of shape (n_categories,)
+        The function of every categorical variable in it.
+    scale : float
+    """
+
+    numeric: frozenset[str]
+    categorical: dict[str, NDArray[np.float64]]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Term:
     """Fixed effects that belong together: a covariate, a categorical variable, an interaction.
 
@@ -67,6 +85,10 @@ class Term:
         Combinations of the coefficients that are zero under its marginal (type III) hypothesis:
         they span what its coefficients are if all categorical variables have contrasts that sum to
         zero.
+    columns : tuple of ColumnFunction
+        What its columns are, if a variable of the formula is categorical.
+    treatment : tuple of ColumnFunction
+        What they would be with treatment contrasts.
     """
 
     name: str
@@ -74,6 +96,8 @@ class Term:
     variables: frozenset[str]
     numeric: frozenset[str]
     marginal: NDArray[np.float64]
+    columns: tuple[ColumnFunction, ...] = ()
+    treatment: tuple[ColumnFunction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +120,9 @@ class Specification:
         Restricted likelihood or likelihood.
     terms : tuple of Term
         The fixed effects but for the intercept, by terms.
+    drops_aliased : bool
+        Whether a fixed column that is a combination of earlier ones is left out, as R does with
+        those of a formula, instead of sharing its effect with them.
     """
 
     names: tuple[str, ...]
@@ -105,6 +132,7 @@ class Specification:
     fit_intercept: bool
     reml: bool
     terms: tuple[Term, ...]
+    drops_aliased: bool
 
     @property
     def coef_names(self) -> tuple[str, ...]:
@@ -201,7 +229,7 @@ def make_specification(
         Name of every grouping factor, and the columns of X that hold its labels; empty where no
         groups were given.
     terms : sequence of Term, optional
-        The terms of the fixed effects; by default every column is one.
+        The terms of the fixed effects of a formula; by default every column is one.
     """
     factor_names = [name for name, _ in factors]
     twice = next((name for name in factor_names if factor_names.count(name) > 1), None)
@@ -243,6 +271,7 @@ def make_specification(
         fit_intercept=fit_intercept,
         reml=reml,
         terms=column_terms(fixed_names, fit_intercept) if terms is None else tuple(terms),
+        drops_aliased=terms is not None,
     )
 
 

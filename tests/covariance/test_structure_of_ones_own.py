@@ -163,7 +163,7 @@ def test_models_nest():
 
 def test_it_is_refitted_to_its_own_responses():
     X, _, codes = rows()
-    found = parametric_bootstrap(fitted(), X, codes, n_resamples=5, random_state=0)
+    found = parametric_bootstrap(fitted(), X, groups=codes, n_resamples=5, random_state=0)
     assert found.confidence_interval(0.5).loc["cor(x1,...,x4|group)"].notna().all()
 
 

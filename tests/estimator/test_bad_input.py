@@ -699,7 +699,7 @@ def test_theta_beyond_what_can_be_computed():
     # With no rows to spare within levels, the noise falls with the square of theta.
     rng = np.random.default_rng(28)
     groups = [*range(20), 20, 20, 21, 21]
-    model = MixedLinearRegressor().fit(rng.normal(size=(24, 2)), rng.normal(size=24), groups)
+    model = MixedLinearRegressor().fit(rng.normal(size=(24, 2)), rng.normal(size=24), groups=groups)
     assert np.isfinite(model.log_likelihood([1e3]))
     with pytest.raises(ValueError, match="theta is so large"):
         model.log_likelihood([1e12])

@@ -333,7 +333,7 @@ def test_rows_in_any_order_and_labels_beside_them():
     order = np.random.default_rng(0).permutation(len(X))
     rows = X.iloc[order]
     found = parametric_bootstrap(
-        model, rows[["Days"]], rows["Subject"], n_resamples=4, random_state=0
+        model, rows[["Days"]], groups=rows["Subject"], n_resamples=4, random_state=0
     )
     assert np.isfinite(found.samples).all(axis=None)
 

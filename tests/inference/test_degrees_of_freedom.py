@@ -17,6 +17,7 @@ from scipy.stats import kstest
 from helpers.chance import within_binomial
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_dyestuff2
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference import (
     anova,
     coefficient_covariance,
@@ -94,7 +95,7 @@ def fit(problem, **parameters):
     model = MixedLinearRegressor(
         random_slopes=problem.slopes, covariance=problem.covariance, **parameters
     )
-    return model.fit(problem.X, problem.y, problem.groups, sample_weight=problem.weights)
+    return model.fit(problem.X, problem.y, groups=problem.groups, sample_weight=problem.weights)
 
 
 def densely(problem, model, reml=True):
@@ -240,7 +241,7 @@ def test_balanced_one_way_layout(m, size, ddf):
     within = np.tile(np.arange(size) - (size - 1) / 2.0, m)
     y = 5.0 + 2.0 * rng.standard_normal(m)[codes] + rng.standard_normal(m * size)
     X = pd.DataFrame({"between": between, "within": within})
-    model = MixedLinearRegressor().fit(X, y, codes)
+    model = MixedLinearRegressor().fit(X, y, groups=codes)
     table = coefficient_table(model, ddf)
     np.testing.assert_allclose(table["df"], [m - 2, m - 2, m * size - m - 1], rtol=1e-6)
     # A balanced treatment of levels is tested with their means alone.
@@ -257,7 +258,7 @@ def test_standard_errors_of_variances_of_a_balanced_layout():
     rng = np.random.default_rng(3)
     codes = np.repeat(np.arange(m), size)
     y = 2.0 * rng.standard_normal(m)[codes] + rng.standard_normal(m * size)
-    model = MixedLinearRegressor().fit(np.zeros((m * size, 0)), y, codes)
+    model = MixedLinearRegressor().fit(np.zeros((m * size, 0)), y, groups=codes)
     means = np.bincount(codes, y) / size
     A = size * means.var(ddof=1)
     W = ((y - means[codes]) ** 2).sum() / (m * size - m)
@@ -302,7 +303,7 @@ def test_balanced_split_plot(ddf):
     A_columns[A == 0], B_columns[B == 0] = -1.0, -1.0
     both = np.einsum("ri,rj->rij", A_columns, B_columns).reshape(len(y), -1)
     X = np.column_stack([A_columns, B_columns, both])
-    model = MixedLinearRegressor().fit(X, y, np.column_stack([block, plot]))
+    model = MixedLinearRegressor().fit(X, y, groups=np.column_stack([block, plot]))
     assert not model.is_singular_
     blocks, plots = dummies(block), dummies(plot)
     squares = {
@@ -327,7 +328,7 @@ def test_randomised_blocks(ddf):
     rng = np.random.default_rng(5)
     treatment, block = np.tile(np.arange(4), 7), np.repeat(np.arange(7), 4)
     y = rng.standard_normal(28) + 2.0 * rng.standard_normal(7)[block] + 0.3 * treatment
-    model = MixedLinearRegressor().fit(dummies(treatment), y, block)
+    model = MixedLinearRegressor().fit(dummies(treatment), y, groups=block)
     test = contrast_test(model, np.eye(4)[1:], ddf)
     square, _ = mean_square(y, [dummies(treatment)])
     error, den_df = mean_square(y, [dummies(block), dummies(treatment), np.eye(28)])
@@ -374,9 +375,9 @@ def test_a_zero_variance_is_as_if_left_out():
             own = codes == i
             centred = column[own] - column[own].mean()
             y[own] -= centred * (centred @ y[own]) / (centred @ centred)
-    model = MixedLinearRegressor(random_slopes=["x"], covariance="diagonal").fit(X, y, codes)
+    model = MixedLinearRegressor(random_slopes=["x"], covariance="diagonal").fit(X, y, groups=codes)
     assert model.covariances_["group"].loc["x", "x"] == 0.0
-    without = MixedLinearRegressor().fit(X, y, codes)
+    without = MixedLinearRegressor().fit(X, y, groups=codes)
     columns = ["std_error", "df", "t_value", "p_value"]
     np.testing.assert_allclose(
         coefficient_table(model)[columns], coefficient_table(without)[columns], rtol=1e-6
@@ -393,7 +394,7 @@ def test_perfectly_correlated_effects(sign):
     x = rng.standard_normal(72)
     effects = rng.standard_normal(8)
     y = effects[codes] * (2.0 + sign * x) + rng.standard_normal(72)
-    model = MixedLinearRegressor(random_slopes=["x"]).fit(pd.DataFrame({"x": x}), y, codes)
+    model = MixedLinearRegressor(random_slopes=["x"]).fit(pd.DataFrame({"x": x}), y, groups=codes)
     assert model.is_singular_
     table = variance_table(model)
     assert table["correlation"].iloc[2] == pytest.approx(sign)
@@ -421,7 +422,7 @@ def test_p_values_are_uniform_under_the_null():
     found = {ddf: [] for ddf in (*METHODS, "normal")}
     for _ in range(n_data_sets):
         y = 2.0 * rng.standard_normal(8)[codes] + rng.standard_normal(n)
-        model = MixedLinearRegressor().fit(X, y, codes)
+        model = MixedLinearRegressor().fit(X, y, groups=codes)
         for ddf, own in found.items():
             own.append(coefficient_table(model, ddf)["p_value"].to_numpy()[1:])
     for ddf in METHODS:
@@ -434,10 +435,10 @@ def test_p_values_are_uniform_under_the_null():
 
 
 # --- degenerate models ---------------------------------------------------------------------------
-def quietly(model, *arguments):
+def quietly(model, X, y, groups):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return model.fit(*arguments)
+        return model.fit(X, y, groups=groups)
 
 
 def test_aliased_columns_are_as_if_left_out():
@@ -445,17 +446,23 @@ def test_aliased_columns_are_as_if_left_out():
     codes = rng.integers(0, 8, 60)
     X = pd.DataFrame(rng.standard_normal((60, 2)), columns=["x", "w"])
     y = rng.standard_normal(60) + rng.standard_normal(8)[codes]
-    model = MixedLinearRegressor().fit(X, y, codes)
+    model = MixedLinearRegressor().fit(X, y, groups=codes)
     X.insert(1, "twice", 2.0 * X["x"] + 1.0)
     aliased = quietly(MixedLinearRegressor(), X, y, codes)
+    divided = ["intercept", "x", "twice"]
     for ddf in METHODS:
-        table = coefficient_table(aliased, ddf)
-        assert table.loc["twice"].isna().all()
-        pd.testing.assert_frame_equal(table.drop("twice"), coefficient_table(model, ddf))
+        with pytest.warns(DegenerateModelWarning, match="of 'intercept', 'x', 'twice' cannot be"):
+            table = coefficient_table(aliased, ddf)
+        assert table.loc[divided].drop(columns="estimate").isna().all(axis=None)
+        np.testing.assert_allclose(table["estimate"].iloc[1:], aliased.coef_)
+        pd.testing.assert_frame_equal(table.loc[["w"]], coefficient_table(model, ddf).loc[["w"]])
     for kind in (1, 2, 3):
-        table = anova(aliased, kind)
-        assert table.loc["twice", "num_df"] == 0
-        pd.testing.assert_frame_equal(table.drop("twice"), anova(model, kind))
+        # The second of two columns adds nothing, and none of them adds anything to the other.
+        lost = ["twice"] if kind == 1 else ["x", "twice"]
+        with pytest.warns(DegenerateModelWarning, match=f"cannot test {str(lost)[1:-1]}:"):
+            table = anova(aliased, kind)
+        assert (table.loc[lost, "num_df"] == 0).all()
+        pd.testing.assert_frame_equal(table.drop(lost), anova(model, kind).drop(lost[:-1]))
     # The sum of both columns' effects along x is what the other model calls the effect of x.
     test = contrast_test(aliased, {"x": 1.0, "twice": 2.0})
     assert test.estimate[0] == pytest.approx(model.coef_[0])
@@ -509,7 +516,7 @@ def test_a_flat_likelihood_has_no_standard_errors():
     codes = np.repeat(np.arange(8), 5)
     y = rng.standard_normal(40) + 2.0 * rng.standard_normal(8)[codes]
     model = quietly(MixedLinearRegressor(), np.zeros((40, 0)), y, np.column_stack([codes, codes]))
-    alone = MixedLinearRegressor().fit(np.zeros((40, 0)), y, codes)
+    alone = MixedLinearRegressor().fit(np.zeros((40, 0)), y, groups=codes)
     table = variance_table(model)
     assert table["std_error"].isna().tolist() == [True, True, False]
     for ddf in METHODS:
@@ -523,7 +530,7 @@ def test_factors_without_columns():
     problem.X["constant"] = 0.0
     expected = coefficient_table(
         MixedLinearRegressor(fixed_effects=["x", "z", "w"]).fit(
-            problem.X, problem.y, problem.groups[:, 0]
+            problem.X, problem.y, groups=problem.groups[:, 0]
         ),
         "kenward-roger",
     )

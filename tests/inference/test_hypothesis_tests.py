@@ -190,7 +190,7 @@ def test_types_agree_for_orthogonal_terms(ddf):
     x = np.tile(np.arange(12) - 5.5, 6)  # the same in every cell
     y = y + np.random.default_rng(1).standard_normal(12)[np.tile(np.arange(12), 6)]
     groups = np.tile(np.arange(12), 6)
-    model = by_terms(MixedLinearRegressor().fit(treatment(A, B, x), y, groups))
+    model = by_terms(MixedLinearRegressor().fit(treatment(A, B, x), y, groups=groups))
     first = anova(model, 1, ddf)
     for kind in (2, 3):
         np.testing.assert_allclose(anova(model, kind, ddf), first, rtol=1e-6)
@@ -204,7 +204,7 @@ def test_terms_of_a_mixed_model_are_contrasts(ddf):
     A, B, x, y, groups, weights = layout()
     y = y + 2.0 * np.random.default_rng(3).standard_normal(6)[groups]
     model = by_terms(
-        MixedLinearRegressor().fit(treatment(A, B, x), y, groups, sample_weight=weights)
+        MixedLinearRegressor().fit(treatment(A, B, x), y, groups=groups, sample_weight=weights)
     )
     interaction = contrast_test(model, pd.DataFrame({"A1B1": [1.0, 0.0], "A1B2": [0.0, 1.0]}), ddf)
     for kind in (1, 2, 3):
@@ -274,7 +274,7 @@ def fitted():
     codes = rng.integers(0, 9, 70)
     X = pd.DataFrame(rng.standard_normal((70, 3)), columns=["u", "v", "w"])
     y = X["u"] + rng.standard_normal(70) + rng.standard_normal(9)[codes] * (1.0 + X["v"])
-    return MixedLinearRegressor(random_slopes=["v"]).fit(X, y, codes)
+    return MixedLinearRegressor(random_slopes=["v"]).fit(X, y, groups=codes)
 
 
 def test_a_coefficient_is_a_contrast(fitted):

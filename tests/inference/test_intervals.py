@@ -150,9 +150,10 @@ def test_what_cannot_be_estimated_has_no_interval():
         model = lmer("Reaction ~ Days + again + (1 | Subject)", frame)
     rows = {"X": frame, "n_resamples": 20, "random_state": 0}
     for method in ("wald", "profile", "bootstrap"):
-        found = confidence_intervals(
-            model, method=method, **(rows if method == "bootstrap" else {})
-        )
+        with pytest.warns(UserWarning, match="'again' cannot be estimated"):
+            found = confidence_intervals(
+                model, method=method, **(rows if method == "bootstrap" else {})
+            )
         assert found.loc["again"].isna().all()
         assert found.drop(index="again").notna().all(axis=None)
 

@@ -259,7 +259,9 @@ def test_noise_that_is_small_is_not_zero(sd):
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 20, 300)
     X, effects, noise = rng.normal(size=(300, 2)), rng.normal(size=20), rng.normal(size=300)
-    model = MixedLinearRegressor().fit(X, X.sum(axis=1) + effects[groups] + sd * noise, groups)
+    model = MixedLinearRegressor().fit(
+        X, X.sum(axis=1) + effects[groups] + sd * noise, groups=groups
+    )
     design = np.column_stack([X, np.eye(20)[groups]])
     square = np.linalg.lstsq(design, noise, rcond=None)[1][0]
     assert model.noise_variance_ == pytest.approx(sd**2 * square / (300 - 22), rel=1e-2)

@@ -62,10 +62,10 @@ def test_labels_beside_the_rows():
     X, y = load_sleepstudy(return_X_y=True)
     model = MixedLinearRegressor().fit(X[["Days"]], y, groups=X["Subject"])
     rows = X[["Days"]].head(2)
-    found = model.sample_y(rows, [1, 1], n_samples=N_SAMPLES, random_state=3)
+    found = model.sample_y(rows, groups=[1, 1], n_samples=N_SAMPLES, random_state=3)
     variance = float(model.covariances_["Subject"].to_numpy()[0, 0])
     covariance = variance + model.noise_variance_ * np.eye(2)
-    assert_moments(found, model.predict(rows, [1, 1]), covariance)
+    assert_moments(found, model.predict(rows, groups=[1, 1]), covariance)
 
 
 def test_a_covariate_far_from_zero_costs_no_digits():

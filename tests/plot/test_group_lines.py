@@ -386,7 +386,9 @@ class TestForms:
 
     def test_groups_beside_a_frame(self, sleepstudy):
         _, X, y = sleepstudy
-        model = MixedLinearRegressor(random_slopes=["Days"]).fit(X[["Days"]], y, X["Subject"])
+        model = MixedLinearRegressor(random_slopes=["Days"]).fit(
+            X[["Days"]], y, groups=X["Subject"]
+        )
         display = draw(model, X[["Days"]], y, X["Subject"])
         self.check(display, sleepstudy)
         assert display.factor == "Subject"
@@ -396,7 +398,7 @@ class TestForms:
     def test_arrays(self, sleepstudy):
         _, X, y = sleepstudy
         rows, labels = X[["Days"]].to_numpy(), X["Subject"].to_numpy()
-        model = MixedLinearRegressor(random_slopes=[0]).fit(rows, y.to_numpy(), labels)
+        model = MixedLinearRegressor(random_slopes=[0]).fit(rows, y.to_numpy(), groups=labels)
         display = draw(model, rows, y.to_numpy(), labels, feature=0)
         self.check(display, sleepstudy, "x0", "y")
         assert display.factor == "group"

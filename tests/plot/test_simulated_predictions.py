@@ -188,7 +188,9 @@ class TestForms:
 
     def test_groups_beside_x(self, sleepstudy, days):
         X, y = load_sleepstudy(return_X_y=True)
-        model = MixedLinearRegressor(random_slopes=["Days"]).fit(X[["Days"]], y, X["Subject"])
+        model = MixedLinearRegressor(random_slopes=["Days"]).fit(
+            X[["Days"]], y, groups=X["Subject"]
+        )
         display = draw(model, days)
         self.check(display.predictions, sleepstudy, days)
         assert display.factor == "Subject"

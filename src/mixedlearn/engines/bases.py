@@ -10,8 +10,11 @@ depend on the units or the origin of a covariate. Notation, with b the basis col
 
     beta = b_ols + scale R^-1 beta*,    D = T D* T'
 
-A fixed column that is a linear combination of earlier ones is aliased: it is left out of X* and its
-coefficient is zero, as in R's ``lm``.
+A fixed column that is a linear combination of earlier ones is aliased: X* needs no column for it.
+With ``X N = 0``, a column of N for each aliased one, beta is determined but for ``N a``. The
+coefficients of a formula are those without the aliased columns, as in R's ``lm``; those of columns
+of X are the shortest, as in scikit-learn's ``LinearRegression``: the beta that is orthogonal to N,
+where the intercept does not count.
 """
 
 from __future__ import annotations
@@ -28,8 +31,12 @@ FloatArray = NDArray[np.float64]
 
 # A column whose residual on the earlier ones keeps less than this share of its square is aliased.
 ALIAS_TOLERANCE = 1e-11
+# An entry of N that is smaller than this share of its column is rounding error.
+NULL_TOLERANCE = 1e-8
 # Two columns whose squared correlation is one but for this are multiples of each other.
 ROUNDING_TOLERANCE = 1e-14
+# Columns that are looked at one by one before their share is taken from the others.
+BLOCK = 64
 # Values that differ by less than this share of their mean are one value, as far as doubles tell.
 CONSTANT_TOLERANCE = 1e-13
 # Below this share of y's square, a residual sum of squares is rounding error of the sums.
@@ -51,11 +58,16 @@ class FixedBasis:
     scale : float
         Residual standard deviation of ordinary least squares; y* has residual variance one.
     offset : ndarray of shape (p_user,)
-        Coefficients of ordinary least squares, intercept first if there is one; aliased ones zero.
+        Coefficients of ordinary least squares, intercept first if there is one.
     to_user : ndarray of shape (p_user, p)
         ``beta = offset + scale * to_user @ beta*``.
     aliased : ndarray of shape (p_user,), bool
-        Columns left out.
+        Columns that are combinations of earlier ones.
+    null : ndarray of shape (p_user, n_aliased)
+        N: a column for every aliased one, of which it has 1. Zeros are exact.
+    undetermined : ndarray of shape (p_user,), bool
+        Coefficients that the rows do not determine: the aliased ones where these are left out, else
+        all that have a share in N.
     log_det_gram : float
         log|X'X| of the user's columns that are kept.
     is_exact : bool
@@ -70,6 +82,8 @@ class FixedBasis:
     offset: FloatArray
     to_user: FloatArray
     aliased: NDArray[np.bool_]
+    null: FloatArray
+    undetermined: NDArray[np.bool_]
     log_det_gram: float
     is_exact: bool
     unexplained: float
@@ -103,7 +117,9 @@ class RandomBasis:
         return np.asarray(~self.to_user.any(axis=1))
 
 
-def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> FixedBasis:
+def fixed_basis(
+    sums: Sums, columns: tuple[int, ...], fit_intercept: bool, drops_aliased: bool = False
+) -> FixedBasis:
     """Orthonormalise the fixed columns and take ordinary least squares out of the response.
 
     Parameters
@@ -113,11 +129,13 @@ def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> Fi
         Columns of X with a fixed effect.
     fit_intercept : bool
         Whether the constant is a fixed column; without it the shift of the columns is undone.
+    drops_aliased : bool, default=False
+        Whether the coefficients of aliased columns are zero, instead of all the shortest.
     """
     user = sums.fixed_columns(columns, fit_intercept)
     response = sums.response(columns, fit_intercept)
     negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)
-    kept, root = _independent_columns(sums.products(user), negligible)
+    kept, root = independent_columns(sums.products(user), negligible)
     inverse_root = np.linalg.inv(root)
     orthonormal = user[:, kept] @ inverse_root
 
@@ -134,13 +152,20 @@ def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> Fi
 
     to_user = np.zeros((user.shape[1], len(kept)))
     to_user[kept] = inverse_root
+    aliased = np.ones(user.shape[1], bool)
+    aliased[kept] = False
+    null = np.empty((len(aliased), 0))
+    if aliased.any():
+        null = _null_combinations(sums, user, aliased, to_user, orthonormal, negligible)
+        if not drops_aliased:
+            to_user = _shortest(to_user, null, fit_intercept)
+            orthonormal = user @ to_user
     offset = to_user @ projection
     if fit_intercept:
         to_user = sums.unshifted(to_user, columns)
         offset = sums.unshifted(offset, columns)
+        null = _unshifted_null(sums, null, columns)
     offset = sums.with_taken(offset, columns, fit_intercept)
-    aliased = np.ones(user.shape[1], bool)
-    aliased[kept] = False
     return FixedBasis(
         columns=orthonormal,
         response=residual / scale,
@@ -148,10 +173,47 @@ def fixed_basis(sums: Sums, columns: tuple[int, ...], fit_intercept: bool) -> Fi
         offset=offset,
         to_user=to_user,
         aliased=aliased,
+        null=null,
+        undetermined=aliased if drops_aliased else null.any(axis=1),
         log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
         is_exact=bool(is_exact),
         unexplained=residual_square / square if square > 0.0 else 1.0,
     )
+
+
+def _null_combinations(
+    sums: Sums,
+    user: FloatArray,
+    aliased: NDArray[np.bool_],
+    to_user: FloatArray,
+    orthonormal: FloatArray,
+    negligible: FloatArray,
+) -> FloatArray:
+    """N in terms of the columns ``user``; entries that are rounding error are zero."""
+    left_out = np.flatnonzero(aliased)
+    null = -to_user @ sums.products(orthonormal, user[:, left_out])
+    squares = np.diag(sums.products(user))
+    noise = np.sqrt(np.maximum(NULL_TOLERANCE**2 * squares, negligible))
+    sizes = np.sqrt(np.maximum(squares, 0.0))
+    null[np.abs(null) * sizes[:, None] <= noise[left_out]] = 0.0
+    null[left_out, np.arange(len(left_out))] = 1.0
+    return null
+
+
+def _shortest(to_user: FloatArray, null: FloatArray, fit_intercept: bool) -> FloatArray:
+    """The combinations with the same values in all rows whose coefficients are shortest."""
+    turned, root = np.linalg.qr(null[int(fit_intercept) :])
+    share = turned.T @ to_user[int(fit_intercept) :]
+    return to_user - null @ np.linalg.solve(root, share)
+
+
+def _unshifted_null(sums: Sums, null: FloatArray, columns: tuple[int, ...]) -> FloatArray:
+    """N in terms of the user's columns; a constant that is rounding error is zero."""
+    moved = sums.unshifted(null, columns)
+    shift = np.sqrt(sums.shift_squares(columns, True) / sums.total_weight)
+    terms = np.abs(null[0]) + shift @ np.abs(null)
+    moved[0, np.abs(moved[0]) <= NULL_TOLERANCE * terms] = 0.0
+    return moved
 
 
 def with_response(
@@ -193,7 +255,7 @@ def random_basis(sums: Sums, k: int, random_intercept: bool, structure: Structur
         if random_intercept and block[0] == 0:
             # With the intercept in the block, the shift is a change of basis like any other.
             start, unshift[0, 1:] = np.eye(n_z)[:, block], -shift[block[1:] - 1]
-        kept, root = _independent_columns(start.T @ gram @ start, negligible[block])
+        kept, root = independent_columns(start.T @ gram @ start, negligible[block])
         inverse_root = np.linalg.inv(root)
         own = block[kept]
         is_kept[own] = True
@@ -235,7 +297,7 @@ def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.tril(proportional, -1).any(axis=1))
 
 
-def _independent_columns(
+def independent_columns(
     gram: FloatArray, negligible: FloatArray
 ) -> tuple[NDArray[np.intp], FloatArray]:
     """Columns that are no combination of earlier ones, and the upper Cholesky root of their Gram.
@@ -250,16 +312,18 @@ def _independent_columns(
             return np.arange(len(gram)), np.asarray(root)
     except np.linalg.LinAlgError:
         pass
-    # Not all are independent: one after the other.
+    # Not all are independent: one after the other, in blocks that leave the rest to one product.
+    rest = gram.copy()
     kept: list[int] = []
-    root = np.zeros((len(gram), len(gram)))
-    for j in range(len(gram)):
-        rank = len(kept)
-        column = np.linalg.solve(root[:rank, :rank].T, gram[kept, j])
-        pivot = gram[j, j] - np.dot(column, column)
-        if pivot > least[j]:
-            root[:rank, rank] = column
-            root[rank, rank] = np.sqrt(pivot)
-            kept.append(j)
-    rank = len(kept)
-    return np.array(kept, dtype=np.intp), root[:rank, :rank]
+    root = np.zeros_like(gram)
+    for start in range(0, len(gram), BLOCK):
+        end, first = min(start + BLOCK, len(gram)), len(kept)
+        for j in range(start, end):
+            done = root[first : len(kept)]
+            row = rest[j, j:] - done[:, j] @ done[:, j:]
+            if row[0] > least[j]:
+                root[len(kept), j:] = row / np.sqrt(row[0])
+                kept.append(j)
+        done = root[first : len(kept), end:]
+        rest[end:, end:] -= done.T @ done
+    return np.array(kept, dtype=np.intp), root[: len(kept), kept]

@@ -81,7 +81,9 @@ def make_problem(
     ``randoms`` are those of a problem with the same random effects, if there is one.
     """
     specification = recipe.specification
-    fixed = fixed_basis(sums, specification.fixed, specification.fit_intercept)
+    fixed = fixed_basis(
+        sums, specification.fixed, specification.fit_intercept, specification.drops_aliased
+    )
     if randoms is None:
         randoms = tuple(
             random_basis(sums, k, factor.random_intercept, factor.structure)

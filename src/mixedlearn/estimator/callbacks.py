@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 
-    # From `fit` to its caller: scikit-learn's two wrappers of `fit` lie between.
-    FIT_STACKLEVEL = 4
+    # From `fit` to its caller: scikit-learn's two wrappers of `fit` and one of ours lie between.
+    FIT_STACKLEVEL = 5
 except ImportError:
-    FIT_STACKLEVEL = 3
+    FIT_STACKLEVEL = 4
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Nothing to support."""

@@ -17,6 +17,7 @@ from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.description import ModelDescription, describe_model
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
+from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import (
     FIT_STACKLEVEL,
     CallbackSupportMixin,
@@ -299,12 +300,14 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self.tol = tol
         self.warm_start = warm_start
 
+    @groups_by_name
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: Any,
         y: ArrayLike,
+        *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> MixedLinearRegressor:
@@ -429,11 +432,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 stacklevel=FIT_STACKLEVEL + 1,
             )
 
+    @groups_by_name
     def predict(
         self,
         X: Any,
-        groups: Any = None,
         *,
+        groups: Any = None,
         random_effects: Any = "all",
         return_std: bool = False,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -496,7 +500,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
-        return self._predict(X, groups, random_effects, return_std, stacklevel=3)
+        return self._predict(X, groups, random_effects, return_std, stacklevel=4)
 
     def _predict(
         self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
@@ -520,10 +524,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         mean = predict_mean(model, coded)
         return (mean, predict_std(model, coded)) if return_std else mean
 
+    @groups_by_name
     def score(
         self,
         X: Any,
         y: ArrayLike,
+        *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> float:
@@ -543,7 +549,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Returns
         -------
         score : float
-            R squared of ``predict(X, groups)``.
+            R squared of ``predict(X, groups=groups)``.
 
         Raises
         ------
@@ -565,11 +571,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> round(model.score(X, y), 3)
         0.826
         """
-        mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
+        mean = self._predict(X, groups, "all", return_std=False, stacklevel=4)
         truth = check_response(self, mean, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 
-    def describe(self, X: Any, groups: Any = None) -> ModelDescription:
+    @groups_by_name
+    def describe(self, X: Any, *, groups: Any = None) -> ModelDescription:
         """Describe the blocks of the model and their cost, without fitting it.
 
         Factors that are nested in each other are eliminated level by level, which takes time and

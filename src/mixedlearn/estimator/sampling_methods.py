@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.data.levels import encode, look_up
 from mixedlearn.data.rows import CodedRows, Codes, Rows
+from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.inference._models import check_count
@@ -23,13 +24,14 @@ FloatArray = NDArray[np.float64]
 class SamplingMethods(FittedState):
     """Simulation, and updates of the random effects."""
 
+    @groups_by_name
     def sample_y(
         self,
         X: Any,
-        groups: Any = None,
         n_samples: int = 1,
         random_state: Any = None,
         *,
+        groups: Any = None,
         random_effects: str = "new",
         sample_weight: ArrayLike | None = None,
     ) -> FloatArray:
@@ -39,13 +41,13 @@ class SamplingMethods(FittedState):
         ----------
         X : array-like or DataFrame of shape (n_rows, n_features)
             The columns that `fit` had.
-        groups : array-like of shape (n_rows,) or (n_rows, n_factors), default=None
-            Labels, as for `predict`. Rows with equal labels share their random effects, whether or
-            not `fit` saw the label.
         n_samples : int, default=1
             Number of responses for every row.
         random_state : int, RandomState, Generator or None, default=None
             Seed of the random numbers.
+        groups : array-like of shape (n_rows,) or (n_rows, n_factors), default=None
+            Labels, as for `predict`. Rows with equal labels share their random effects, whether or
+            not `fit` saw the label.
         random_effects : {"new", "fitted"}, default="new"
             Whether every level gets new random effects from their normal distribution in every
             sample (lme4's ``simulate``), or known levels keep their BLUPs and only unknown ones get
@@ -146,10 +148,12 @@ class SamplingMethods(FittedState):
         sampled = sample_effects(model, n_samples, make_generator(random_state))
         return dict(zip(model.specification.factor_names, sampled, strict=True))
 
+    @groups_by_name
     def update_random_effects(
         self,
         X: Any,
         y: ArrayLike,
+        *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:

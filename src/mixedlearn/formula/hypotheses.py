@@ -20,35 +20,20 @@ Searle, S. R. (1987). Linear Models for Unbalanced Data. Wiley, chapter 9.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from formulaic.materializers.types import ScopedTerm
 from numpy.typing import NDArray
 
 from mixedlearn.formula.coding import Coding
-from mixedlearn.specification import Term, column_terms
+from mixedlearn.specification import ColumnFunction, Term, column_terms
 
 FloatArray = NDArray[np.float64]
+Contrasts = Callable[[Coding, str, bool], FloatArray]
 
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A column of the model matrix.
-
-    Attributes
-    ----------
-    numeric : frozenset of str
-        The numeric columns in the product.
-    categorical : dict of str to ndarray of shape (n_categories,)
-        The function of every categorical variable in it.
-    scale : float
-    """
-
-    numeric: frozenset[str]
-    categorical: dict[str, FloatArray]
-    scale: float
+# What is left of columns that others make up, as a share of their size.
+SPANNED = 1e-9
 
 
 def fixed_terms(coding: Coding) -> tuple[Term, ...]:
@@ -56,17 +41,15 @@ def fixed_terms(coding: Coding) -> tuple[Term, ...]:
     if coding.is_plain:
         return column_terms(coding.names, coding.has_intercept)
     structure = coding.spec.structure or []
-    rows = [
-        (own.term, [column for scoped in own.scoped_terms for column in _columns(scoped, coding)])
-        for own in structure
-    ]
     # The intercept comes first among the coefficients.
-    rows.sort(key=lambda row: row[0].degree > 0)
+    structure = sorted(structure, key=lambda own: own.term.degree > 0)
+    rows = [(own.term, _columns(own.scoped_terms, coding, _contrasts)) for own in structure]
+    treatment = [_columns(own.scoped_terms, coding, _treatment_contrasts) for own in structure]
     columns = [column for _, own in rows for column in own]
     terms: list[Term] = []
     spanned: set[tuple[frozenset[str], frozenset[str]]] = set()
     start = 0
-    for term, own in rows:
+    for (term, own), by_treatment in zip(rows, treatment, strict=True):
         coefs = tuple(range(start, start + len(own)))
         start += len(own)
         variables = [
@@ -89,6 +72,8 @@ def fixed_terms(coding: Coding) -> tuple[Term, ...]:
                 variables=frozenset(variables),
                 numeric=numeric,
                 marginal=_standard_rows(np.vstack(blocks), coefs),
+                columns=tuple(own),
+                treatment=tuple(by_treatment),
             )
         )
     return tuple(terms)
@@ -106,27 +91,43 @@ def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(names, size)
 
 
-def _columns(scoped: ScopedTerm, coding: Coding) -> Iterator[_Column]:
-    """The columns of a product of factors, the first factor varying fastest."""
-    choices: list[list[tuple[str, str | None, FloatArray | None]]] = []
-    for own in scoped.factors:
-        expression = own.factor.expr
-        names = coding.factor_names[expression, own.reduced]
-        if coding.spans_intercept[expression]:
-            contrasts = coding.spec.encoder_state[expression][1]["contrasts"]
-            matrix = np.asarray(contrasts.get_coding_matrix(reduced_rank=own.reduced), dtype=float)
-            choices.append([(expression, None, function) for function in matrix.T])
-        else:
-            choices.append([(expression, name, None) for name in names])
-    for product in itertools.product(*reversed(choices)):
-        yield _Column(
-            frozenset(name for _, name, _ in product if name is not None),
-            {expression: function for expression, _, function in product if function is not None},
-            float(scoped.scale),
-        )
+def _columns(
+    scoped_terms: Iterable[ScopedTerm], coding: Coding, contrasts_of: Contrasts
+) -> list[ColumnFunction]:
+    """The columns of products of factors, the first factor varying fastest."""
+    found = []
+    for scoped in scoped_terms:
+        choices: list[list[tuple[str, str | None, FloatArray | None]]] = []
+        for own in scoped.factors:
+            expression = own.factor.expr
+            if coding.spans_intercept[expression]:
+                matrix = contrasts_of(coding, expression, own.reduced)
+                choices.append([(expression, None, function) for function in matrix.T])
+            else:
+                names = coding.factor_names[expression, own.reduced]
+                choices.append([(expression, name, None) for name in names])
+        for product in itertools.product(*reversed(choices)):
+            parts = list(reversed(product))
+            numeric = frozenset(name for _, name, _ in parts if name is not None)
+            categorical = {name: own for name, _, own in parts if own is not None}
+            found.append(ColumnFunction(numeric, categorical, float(scoped.scale)))
+    return found
 
 
-def _part(columns: Sequence[_Column], unit: frozenset[str], chosen: Sequence[str]) -> FloatArray:
+def _contrasts(coding: Coding, expression: str, reduced: bool) -> FloatArray:
+    """Columns of a categorical variable as functions of its categories."""
+    contrasts = coding.spec.encoder_state[expression][1]["contrasts"]
+    return np.asarray(contrasts.get_coding_matrix(reduced_rank=reduced), dtype=float)
+
+
+def _treatment_contrasts(coding: Coding, expression: str, reduced: bool) -> FloatArray:
+    n_categories = len(_contrasts(coding, expression, reduced))
+    return np.eye(n_categories)[:, int(reduced) :]
+
+
+def _part(
+    columns: Sequence[ColumnFunction], unit: frozenset[str], chosen: Sequence[str]
+) -> FloatArray:
     """The part with these numeric columns and deviations in these categorical variables."""
     found: list[FloatArray | None] = []
     for column in columns:
@@ -157,3 +158,67 @@ def _standard_rows(rows: FloatArray, coefs: tuple[int, ...]) -> FloatArray:
         return np.asarray(np.linalg.solve(own, rows), dtype=np.float64)
     _, sizes, combinations = np.linalg.svd(rows, full_matrices=False)
     return combinations[sizes > 1e-10 * sizes.max(initial=0.0)]
+
+
+def in_other_codings(
+    terms: Sequence[Term], fit_intercept: bool
+) -> tuple[list[FloatArray], list[FloatArray], FloatArray] | None:
+    """The columns of treatment contrasts and those of all categories, by those of the formula.
+
+    Returns
+    -------
+    treatment : list of ndarray of shape (p, ...)
+        For the constant, if there is one, and every term, its columns with treatment contrasts as
+        combinations of the columns of the formula.
+    dummies : list of ndarray of shape (p, ...)
+        The same of one column for every combination of categories.
+    back : ndarray of shape (n_dummies, p)
+        The columns of the formula as combinations of all those ``dummies``.
+        None is returned instead if the contrasts of the formula do not span all categories.
+    """
+    constant = [ColumnFunction(frozenset(), {}, 1.0)] if fit_intercept else []
+    own = [*constant, *(column for term in terms for column in term.columns)]
+    treatment = [constant] * fit_intercept + [list(term.treatment) for term in terms]
+    dummies = [constant] * fit_intercept + [_all_combinations(term) for term in terms]
+    keys = {
+        (column.numeric, frozenset(chosen))
+        for columns in (own, *treatment, *dummies)
+        for column in columns
+        for chosen in _subsets(list(column.categorical))
+    }
+
+    everything = [column for columns in (own, *treatment, *dummies) for column in columns]
+    together = np.vstack([_part(everything, unit, sorted(chosen)) for unit, chosen in keys])
+    sizes = [len(own), *map(len, treatment), *map(len, dummies)]
+    blocks = np.split(together, np.cumsum(sizes)[:-1], axis=1)
+    by_own = _combinations(blocks[0], np.hstack(blocks[1:]))
+    back = _combinations(np.hstack(blocks[1 + len(treatment) :]), blocks[0])
+    if by_own is None or back is None:
+        return None
+    parts = np.split(by_own, np.cumsum(sizes[1:])[:-1], axis=1)
+    return parts[: len(treatment)], parts[len(treatment) :], back
+
+
+def _all_combinations(term: Term) -> list[ColumnFunction]:
+    """A column for every combination of the categories of a term's variables."""
+    largest = max(term.columns, key=lambda column: len(column.categorical))
+    units = dict.fromkeys(column.numeric for column in term.columns)
+    choices = [
+        [(name, function) for function in np.eye(len(own))]
+        for name, own in largest.categorical.items()
+    ]
+    return [
+        ColumnFunction(unit, dict(reversed(product)), 1.0)
+        for unit in units
+        for product in itertools.product(*reversed(choices))
+    ]
+
+
+def _combinations(columns: FloatArray, others: FloatArray) -> FloatArray | None:
+    """Others as combinations of columns; None if they are not."""
+    found = np.linalg.lstsq(columns, others, rcond=None)[0]
+    rest = np.abs(columns @ found - others).max(initial=0.0)
+    if rest > SPANNED * np.abs(others).max(initial=0.0):
+        return None
+    found[np.abs(found) <= SPANNED * np.abs(found).max(initial=0.0)] = 0.0
+    return np.asarray(found)

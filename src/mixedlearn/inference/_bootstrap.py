@@ -35,8 +35,8 @@ Statistic = Callable[[Any], Any]
 def parametric_bootstrap(
     estimator: Any,
     X: Any,
-    groups: Any = None,
     *,
+    groups: Any = None,
     statistic: Statistic | None = None,
     n_resamples: int = 1000,
     sample_weight: Any = None,
@@ -211,7 +211,7 @@ class _Worker:
 
     def _samples(self, refits: Refits, n: int, names: list[str]) -> FloatArray:
         if self.statistic is None:
-            coef = np.where(self.model.fixed_basis.aliased, np.nan, refits.coef)
+            coef = np.where(self.model.fixed_basis.undetermined, np.nan, refits.coef)
             return parameter_values(
                 self.model.specification, refits.covariances, refits.noise_variance, coef
             )

@@ -9,9 +9,14 @@ puts the terms that contain the term last; type III is `design.Term.marginal`. A
 another if it has all of its variables and more, of which none is numeric: a line within each
 category does not contain the categories' effects, which are the lines' heights at zero.
 
-The coefficients of aliased columns are zero: the model is that without them. A row with weight on
-such a column makes sense only if it does not depend on which columns were left out. With ``X N =
-0``, that is if ``l'N = 0``.
+With ``X N = 0``, a row l can be estimated if ``l'N = 0``. If aliased columns are left out, as those
+of a formula are, the model is that without them, and a row without weight on them can be estimated
+as well.
+
+Empty cells leave the marginal hypothesis of a term without an estimate. Type III is then what SAS
+(Goodnight 1980) and lmerTest call so: with M the combinations of the columns that are left, in
+treatment contrasts, that give the dummies of all combinations of categories, the rows of M that
+belong to a term, orthogonal to those of the terms that contain it.
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.engines.bases import FixedBasis, independent_columns
 from mixedlearn.exceptions import did_you_mean
+from mixedlearn.formula.hypotheses import in_other_codings
 from mixedlearn.inference._models import as_numbers
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.specification import Specification, Term
@@ -37,29 +44,23 @@ ESTIMABLE = 1e-8
 
 def term_rows(model: FittedModel, kind: int) -> list[FloatArray]:
     """The hypothesis of every term, shapes (r, p_user); no rows where nothing can be tested."""
-    specification, aliased = model.specification, model.fixed_basis.aliased
-    terms = specification.terms
+    basis, terms = model.fixed_basis, model.specification.terms
     # A single term is tested alike by all types.
     if kind == 3 and len(terms) > 1:
-        null = _aliased_combinations(model)
-        return [_estimable_part(term.marginal, aliased, null) for term in terms]
+        rows = _with_empty_cells(model) if basis.aliased.any() else None
+        return rows or [_estimable_part(term.marginal, basis) for term in terms]
     gram = _user_gram(model)
-    order = np.flatnonzero(~aliased)
+    order = np.flatnonzero(~basis.aliased)
     if kind == 1 or len(terms) == 1:
         root = _unit_root(gram, order)
         return [root[np.isin(order, term.coefs)] for term in terms]
-    return [_type_two(gram, order, terms, term) for term in terms]
+    return [_estimable_part(_type_two(gram, order, terms, term), basis) for term in terms]
 
 
 def _type_two(
     gram: FloatArray, order: NDArray[np.intp], terms: tuple[Term, ...], term: Term
 ) -> FloatArray:
-    containing = [
-        coef
-        for other in terms
-        if term.variables < other.variables and term.numeric == other.numeric
-        for coef in other.coefs
-    ]
+    containing = [coef for other in _containing(terms, term) for coef in other.coefs]
     if not containing:
         # Adjusted for all others: its coefficients themselves.
         return np.eye(len(gram))[order[np.isin(order, term.coefs)]]
@@ -70,6 +71,14 @@ def _type_two(
     return _unit_root(gram, arranged)[np.isin(arranged, term.coefs)]
 
 
+def _containing(terms: tuple[Term, ...], term: Term) -> list[Term]:
+    return [
+        other
+        for other in terms
+        if term.variables < other.variables and term.numeric == other.numeric
+    ]
+
+
 def _user_gram(model: FittedModel) -> FloatArray:
     """X'X; with an intercept, of columns shifted by constants, which changes no row but its own."""
     specification, sums = model.specification, model.sums
@@ -77,47 +86,71 @@ def _user_gram(model: FittedModel) -> FloatArray:
 
 
 def _unit_root(gram: FloatArray, order: NDArray[np.intp]) -> FloatArray:
-    """Cholesky root of some columns of X'X in an order, with a unit diagonal: (len(order), p)."""
+    """Cholesky root of some columns of X'X in an order, with a unit diagonal: (len(order), p).
+
+    Its rows hold what these columns say of all others, so that they can be estimated.
+    """
     sizes = np.sqrt(np.diag(gram)[order])
     scaled = gram[np.ix_(order, order)] / np.outer(sizes, sizes)
     root = np.linalg.cholesky(scaled).T
-    rows = np.zeros((len(order), len(gram)))
-    rows[:, order] = root / np.diag(root)[:, None] * sizes / sizes[:, None]
-    return rows
+    rows = np.linalg.solve(root.T, gram[order] / sizes[:, None])
+    rows[:, order] = root * sizes
+    return rows / (np.diag(root) * sizes)[:, None]
 
 
-def _aliased_combinations(model: FittedModel) -> FloatArray:
-    """N, of shape (p_user, number of aliased columns), with columns of unit size."""
-    specification, aliased = model.specification, model.fixed_basis.aliased
-    null = np.zeros((len(aliased), int(aliased.sum())))
-    if not null.shape[1]:
-        return null
-    gram = _user_gram(model)
-    kept, left_out = np.flatnonzero(~aliased), np.flatnonzero(aliased)
-    null[left_out, np.arange(len(left_out))] = 1.0
-    sizes = np.sqrt(np.diag(gram)[kept])
-    scaled = gram[np.ix_(kept, kept)] / np.outer(sizes, sizes)
-    cross = gram[np.ix_(kept, left_out)] / sizes[:, None]
-    null[kept] = -np.linalg.solve(scaled, cross) / sizes[:, None]
-    if specification.fit_intercept:
-        null = model.sums.unshifted(null, specification.fixed)
-    return null / np.linalg.norm(null, axis=0)
+def _with_empty_cells(model: FittedModel) -> list[FloatArray] | None:
+    """Type III of a formula with aliased columns; None where it has no categories to speak of."""
+    specification, basis = model.specification, model.fixed_basis
+    terms, has_constant = specification.terms, specification.fit_intercept
+    if not any(column.categorical for term in terms for column in term.columns):
+        return None
+    codings = in_other_codings(terms, has_constant)
+    if codings is None:
+        return None
+    treatment, dummies, back = codings
+    sums = model.sums
+    constant = sums.fixed_columns((), has_constant)
+    user = np.hstack([constant, sums.fixed_columns(specification.fixed, False)])
+    # The columns of the formula in orthonormal coordinates, without rounding error in empty cells.
+    columns = sums.products(basis.columns, user)
+    columns[:, basis.aliased] = -columns[:, ~basis.aliased] @ basis.null[~basis.aliased]
+    left, full = columns @ np.hstack(treatment), columns @ np.hstack(dummies)
+    noise = ESTIMABLE * np.linalg.norm(columns, axis=0)
+    kept, _ = independent_columns(left.T @ left, (noise @ np.abs(np.hstack(treatment))) ** 2)
+    shares = np.linalg.solve(left[:, kept], full)
+    sizes = np.linalg.norm(left[:, kept], axis=0)[:, None]
+    shares[np.abs(shares) * sizes <= noise @ np.abs(np.hstack(dummies))] = 0.0
+    starts = np.cumsum([0, *(own.shape[1] for own in treatment)])[int(has_constant) :]
+    own = {
+        term.name: np.flatnonzero((kept >= start) & (kept < end))
+        for term, start, end in zip(terms, starts, starts[1:], strict=False)
+    }
+    for term in sorted(terms, key=lambda term: -len(term.variables)):
+        larger = [place for other in _containing(terms, term) for place in own[other.name]]
+        if larger:
+            rest = shares[own[term.name]].T
+            rest = rest - shares[larger].T @ np.linalg.lstsq(shares[larger].T, rest, rcond=None)[0]
+            shares[own[term.name]] = rest.T
+    return [_present(shares[own[term.name]]) @ back for term in terms]
 
 
-def _is_estimable(
-    rows: FloatArray, aliased: NDArray[np.bool_], null: FloatArray
-) -> NDArray[np.bool_]:
+def _present(rows: FloatArray) -> FloatArray:
+    """The rows that are more than rounding error."""
+    return rows[np.abs(rows).sum(axis=1) > ESTIMABLE]
+
+
+def _is_estimable(rows: FloatArray, basis: FixedBasis) -> NDArray[np.bool_]:
     """Which rows can be estimated, shape (r,)."""
-    dependence = np.abs(rows @ null).max(axis=1, initial=0.0)
-    is_free = dependence <= ESTIMABLE * np.linalg.norm(rows, axis=1)
-    return np.asarray(is_free | ~rows[:, aliased].any(axis=1))
+    dependence = np.abs(rows @ basis.null)
+    is_free = (dependence <= ESTIMABLE * (np.abs(rows) @ np.abs(basis.null))).all(axis=1)
+    return np.asarray(is_free | ~rows[:, basis.undetermined].any(axis=1))
 
 
-def _estimable_part(rows: FloatArray, aliased: NDArray[np.bool_], null: FloatArray) -> FloatArray:
+def _estimable_part(rows: FloatArray, basis: FixedBasis) -> FloatArray:
     """Rows that span the combinations of some rows that can be estimated."""
-    if _is_estimable(rows, aliased, null).all():
+    if _is_estimable(rows, basis).all():
         return rows
-    left, sizes, _ = np.linalg.svd(rows @ null)
+    left, sizes, _ = np.linalg.svd(rows @ (basis.null / np.linalg.norm(basis.null, axis=0)))
     least = ESTIMABLE * np.linalg.norm(rows)
     return left[:, int((sizes > least).sum()) :].T @ rows
 
@@ -145,22 +178,32 @@ def contrast_rows(model: FittedModel, contrasts: Any) -> tuple[FloatArray, list[
         labels = ["contrast"] if len(rows) == 1 else [f"row {i}" for i in range(len(rows))]
     if not np.isfinite(rows).all():
         raise ValueError("L has values that are not finite: give a number for every coefficient.")
-    estimable = _is_estimable(rows, model.fixed_basis.aliased, _aliased_combinations(model))
+    estimable = _is_estimable(rows, model.fixed_basis)
     if not estimable.all():
-        names = [
-            repr(name)
-            for name, is_aliased in zip(
-                specification.coef_names, model.fixed_basis.aliased, strict=True
-            )
-            if is_aliased
-        ]
-        label = labels[int(np.argmin(estimable))]
-        raise ValueError(
-            f"L ({label}) cannot be estimated: it depends on how the effects of {', '.join(names)} "
-            "(aliased) and of the columns that make them up are divided. Use combinations that "
-            "do not, or leave the aliased columns out of fixed_effects."
-        )
+        row = int(np.argmin(estimable))
+        raise ValueError(f"L ({labels[row]}) cannot be estimated: {_dependence(model, rows[row])}")
     return rows, labels
+
+
+def _dependence(model: FittedModel, row: FloatArray) -> str:
+    """What a combination that cannot be estimated depends on, and what to do."""
+    basis, names = model.fixed_basis, model.specification.coef_names
+    if model.specification.drops_aliased:
+        aliased = [repr(name) for name, own in zip(names, basis.aliased, strict=True) if own]
+        return (
+            f"it depends on how the effects of {', '.join(aliased)} (aliased) and of the columns "
+            "that make them up are divided. Use combinations that do not, or leave the aliased "
+            "columns out of the formula."
+        )
+    dependence = np.abs(row @ basis.null)
+    violated = dependence > ESTIMABLE * (np.abs(row) @ np.abs(basis.null))
+    shares = basis.null[:, violated].any(axis=1)
+    involved = [repr(name) for name, own in zip(names, shares, strict=True) if own]
+    return (
+        f"it depends on how effects are divided between the columns {', '.join(involved)}, of "
+        "which some are combinations of others (aliased). Use combinations that do not, such as the "
+        "difference of two categories, or leave columns out."
+    )
 
 
 def _named_rows(specification: Specification, contrasts: pd.DataFrame) -> FloatArray:

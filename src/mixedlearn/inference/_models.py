@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.updating import of_the_fit
@@ -43,6 +46,49 @@ def view_of(estimator: Any) -> Any:
             "(pipeline[-1]) or the best_estimator_ of a search."
         )
     return estimator.__mixedlearn_fitted__()
+
+
+def undetermined_coefs(model: FittedModel) -> list[str]:
+    """Names of the coefficients that cannot be estimated one by one."""
+    names = model.specification.coef_names
+    return [name for name, own in zip(names, model.fixed_basis.undetermined, strict=True) if own]
+
+
+def about_undetermined(model: FittedModel, names: Sequence[str]) -> str:
+    """What a table says of these coefficients, and what can be done."""
+    named = ", ".join(map(repr, names))
+    if model.specification.drops_aliased:
+        return (
+            f"The coefficients of {named} cannot be estimated: their columns are combinations of "
+            "earlier ones (aliased), and the model is that without them."
+        )
+    return (
+        f"The coefficients of {named} cannot be estimated one by one: some of their columns are "
+        "combinations of others (aliased), as all dummies of a category are with the intercept. "
+        "coef_ holds the shortest coefficients; contrast_test tests what can be estimated, such as "
+        "the difference of two categories."
+    )
+
+
+def warn_of_undetermined(model: FittedModel, names: Sequence[str] | None = None) -> None:
+    """Tell the caller of a public function which of its rows cannot be estimated, and why."""
+    own = undetermined_coefs(model)
+    if names is not None:
+        own = [name for name in own if name in names]
+    if own:
+        warnings.warn(about_undetermined(model, own), DegenerateModelWarning, stacklevel=3)
+
+
+def warn_of_untestable(function: str, names: Sequence[str]) -> None:
+    """Tell the caller of a public function of which terms nothing can be tested."""
+    if names:
+        warnings.warn(
+            f"{function} cannot test {', '.join(map(repr, names))}: beside the other columns, "
+            "those of such a term say nothing of their own (aliased), so that no hypothesis about "
+            "it can be estimated.",
+            DegenerateModelWarning,
+            stacklevel=3,
+        )
 
 
 def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:

@@ -181,7 +181,7 @@ def largest_pair(covariance: FloatArray, correlation: Correlation) -> tuple[int,
 def estimates(model: FittedModel) -> FloatArray:
     """The estimates of all parameters, shape (n_parameters,); aliased fixed effects are NaN."""
     covariances = [covariance[None] for covariance in model.covariances]
-    coef = np.where(model.fixed_basis.aliased, np.nan, model.coef)
+    coef = np.where(model.fixed_basis.undetermined, np.nan, model.coef)
     noise = np.array([model.noise_variance])
     return parameter_values(model.specification, covariances, noise, coef[None])[0]
 

@@ -11,7 +11,7 @@ from mixedlearn.inference._criteria import aic, bic, n_parameters
 from mixedlearn.inference._models import model_of, view_of
 
 
-def model_matrix(estimator: Any, X: Any, groups: Any = None) -> pd.DataFrame:
+def model_matrix(estimator: Any, X: Any, *, groups: Any = None) -> pd.DataFrame:
     """Model matrix of the fixed effects, R's ``model.matrix``.
 
     Parameters

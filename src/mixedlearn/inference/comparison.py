@@ -18,7 +18,7 @@ from scipy.stats import chi2
 
 from mixedlearn.data.sums import Sums
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
-from mixedlearn.inference._models import by_maximum_likelihood, model_of
+from mixedlearn.inference._models import by_maximum_likelihood, model_of, warn_of_untestable
 from mixedlearn.inference._nested import what_is_missing
 from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
 from mixedlearn.model.fit import refit as refit_model
@@ -220,7 +220,8 @@ def drop1(estimator: Any) -> pd.DataFrame:
     table : DataFrame
         A row for the model as it is, "<none>", and for each term: df, the number of parameters that
         it has; aic of the model without it; lrt, the likelihood-ratio statistic; p_value by the
-        chi-squared distribution, NaN for a term that is aliased altogether.
+        chi-squared distribution. A term that is aliased altogether has df 0 and NaN, and a warning
+        names it.
 
     Raises
     ------
@@ -254,6 +255,8 @@ def drop1(estimator: Any) -> pd.DataFrame:
         df.append(n_parameters(model) - n_parameters(smaller))
         criteria.append(aic(smaller))
         statistics.append(likelihood_ratio(smaller, model))
+    untestable = [name for name, own in zip(names[1:], df[1:], strict=True) if not own]
+    warn_of_untestable("drop1", untestable)
     p_values = [
         chi2.sf(statistic, own) if own else np.nan
         for own, statistic in zip(df, statistics, strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import model_of, warn_of_undetermined
 from mixedlearn.inference.conditional import response_without_fixed
 from mixedlearn.model.fitted import FittedModel
 
@@ -198,7 +198,7 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     sizes : DataFrame
         A row for each fixed effect, with columns
 
-        - ``coef``: the coefficient; the row of an aliased one is NaN;
+        - ``coef``: the coefficient; the row of one that cannot be estimated by itself is NaN;
         - ``per_noise_sd``: over the standard deviation of the noise: a difference within levels;
         - ``per_total_sd``: over the root of the variances of noise and random effects together [1]_
           (with random slopes their mean over the rows): Cohen's d for a column of zeros and ones;
@@ -236,7 +236,8 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     """
     model = model_of(estimator)
     specification = model.specification
-    coef = np.where(model.fixed_basis.aliased, np.nan, model.coef)
+    warn_of_undetermined(model)
+    coef = np.where(model.fixed_basis.undetermined, np.nan, model.coef)
     parts = _variances(model)
     sd = np.sqrt(model.sums.variance_between_rows(np.eye(model.sums.n_basis)))
     columns = sd[1:-1][list(specification.fixed)]

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
-from mixedlearn.inference._models import as_numbers, check_level, model_of
+from mixedlearn.inference._models import as_numbers, check_level, model_of, warn_of_untestable
 from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
@@ -221,7 +221,7 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
         ``p_value``. As in lmerTest, ``mean_sq`` is F times the noise variance (F without Kenward &
         Roger's factor), and ``sum_sq`` is ``mean_sq`` times ``num_df``: they are no sums of
         squares of a decomposition. A term of which nothing can be estimated, because its columns
-        are aliased, has ``num_df`` 0 and NaN.
+        are aliased, has ``num_df`` 0 and NaN, and a warning names it.
 
     Raises
     ------
@@ -232,15 +232,24 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     NotFittedError
         Before `fit`.
 
+    Warns
+    -----
+    DegenerateModelWarning
+        If nothing of a term can be tested; it names these terms.
+
     Notes
     -----
     The hypotheses of types 1 and 2 are those of ordinary least squares with the same columns and
     weights [1]_; lmerTest leaves the weights out of them. As in SAS and lmerTest, a term contains
     another if it has all of its variables and more, all of these categorical: of categories a and b
     and a number x, ``a:b`` contains a, and ``a:x`` contains x but not a, whose effect is then the
-    one where x is zero. Aliased columns are left out; of a type 3 hypothesis that they take part
-    in, what can be estimated is tested. The rows of a hypothesis, on which Satterthwaite's degrees
-    of freedom depend, are lmerTest's; those of a single term are the same for all types.
+    one where x is zero. Where cells of categories are empty, a type 3 hypothesis about averages
+    over them cannot be estimated; as in SAS and lmerTest, one that can takes its place [2]_: of the
+    combinations of the term's effects and of those of terms that contain it, what is orthogonal to
+    the hypotheses of these. It depends on which cells are empty. Of columns of X that are
+    combinations of others, what can be estimated is tested. The rows of a hypothesis, on which
+    Satterthwaite's degrees of freedom depend, are lmerTest's; those of a single term are the same
+    for all types.
 
     F is computed from the variances of the fit, as in lme4 and lmerTest. Those by ML are smaller
     than those by REML, and F is larger. Without random effects the F of R's ``lm``, over the mean
@@ -250,6 +259,8 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     ----------
     .. [1] Goodnight, J. H. (1979). A tutorial on the SWEEP operator. The American Statistician 33,
        149-158.
+    .. [2] Goodnight, J. H. (1980). Tests of hypotheses in fixed effects linear models.
+       Communications in Statistics A 9, 167-180.
 
     Examples
     --------
@@ -284,5 +295,8 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
             }
         )
     names = [term.name for term in model.specification.terms]
+    warn_of_untestable(
+        "anova", [name for name, row in zip(names, found, strict=True) if not row["num_df"]]
+    )
     columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value"]
     return pd.DataFrame(found, index=pd.Index(names, dtype=object), columns=columns)

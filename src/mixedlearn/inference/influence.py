@@ -115,8 +115,8 @@ def influence(
     estimator: Any,
     X: Any,
     y: Any,
-    groups: Any = None,
     *,
+    groups: Any = None,
     by: str | tuple[str, ...] = "row",
     sample_weight: Any = None,
     refit: bool = False,
@@ -220,7 +220,8 @@ def influence(
         distance[np.isnan(deletion.coef).any(axis=1)] = np.nan
     coef_names = list(model.specification.coef_names)
     # Where nothing is uncertain, changes are rounding error.
-    dfbetas = change / np.where(deletion.std > 0.0, deletion.std, np.nan)
+    is_known = (deletion.std > 0.0) & ~model.fixed_basis.undetermined
+    dfbetas = change / np.where(is_known, deletion.std, np.nan)
     return Influence(
         by=by,
         leverage=pd.Series(leverage, index, name="leverage"),

@@ -14,6 +14,7 @@ from mixedlearn.inference._models import (
     check_level,
     model_of,
     normal_quantile,
+    warn_of_undetermined,
     with_criterion,
 )
 from mixedlearn.inference._parameters import (
@@ -94,7 +95,8 @@ def confidence_intervals(
     Intervals by profile are right at the boundary: a standard deviation whose profile at zero stays
     below the quantile has zero as its lower end, a correlation may reach one. Where the profile
     never rises, as for the variance of a factor with one level by REML, the end is infinite. Wald
-    intervals do not exist there, and are NaN; so is any interval of what cannot be estimated.
+    intervals do not exist there, and are NaN; so is any interval of what cannot be estimated, and
+    a warning names the coefficients.
 
     References
     ----------
@@ -149,9 +151,11 @@ def confidence_intervals(
                 "The intervals are those of the parameters, so statistic must be left out: use "
                 "parametric_bootstrap(...).confidence_interval() for a statistic of your own."
             )
-        found = parametric_bootstrap(estimator, X, groups, **bootstrap).confidence_interval(level)
+        found = parametric_bootstrap(estimator, X, groups=groups, **bootstrap)
+        found = found.confidence_interval(level)
         rows = found.loc[[parameter.name for parameter in wanted], ["lower", "upper"]]
         intervals = list(rows.itertuples(index=False, name=None))
+    warn_of_undetermined(model, [own.name for own in wanted if own.kind == "coef"])
     lower, upper = zip(*intervals, strict=True)
     return pd.DataFrame(
         {

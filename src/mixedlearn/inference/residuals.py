@@ -48,8 +48,8 @@ def residuals(
     estimator: Any,
     X: Any,
     y: Any,
-    groups: Any = None,
     *,
+    groups: Any = None,
     kind: str = "conditional",
     sample_weight: Any = None,
 ) -> pd.Series:

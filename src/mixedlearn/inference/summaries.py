@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from mixedlearn.covariance.algebra import correlations
-from mixedlearn.inference._models import model_of
+from mixedlearn.inference._models import about_undetermined, model_of, undetermined_coefs
 from mixedlearn.inference._text import table_html, table_text
-from mixedlearn.inference.tables import coefficient_table, variance_errors
+from mixedlearn.inference.tables import coefficient_estimates, variance_errors
 from mixedlearn.model.fitted import FittedModel
 
 DDF_NAMES = {
@@ -101,7 +101,7 @@ def summarise(
         f"{kind} fitted by {criterion}",
         facts,
         _random_effects(model, std_error=std_error),
-        coefficient_table(estimator, ddf=ddf, level=level).rename(
+        coefficient_estimates(model, ddf, level).rename(
             columns={side: f"{side} {100.0 * level:g}%" for side in ("lower", "upper")}
         ),
         DDF_NAMES[ddf],
@@ -111,6 +111,8 @@ def summarise(
 
 def _notes(model: FittedModel) -> tuple[str, ...]:
     notes = list(model.warnings)
+    if names := undetermined_coefs(model):
+        notes.append(about_undetermined(model, names))
     if model.is_singular:
         notes.insert(
             0, "Singular fit: a variance is zero, or random effects are perfectly correlated."

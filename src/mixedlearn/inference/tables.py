@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import correlations
-from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.inference._models import check_level, model_of, warn_of_undetermined
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -49,7 +49,9 @@ def coefficient_table(
     DataFrame of shape (p, 7)
         A row for every coefficient, in units of y per unit of its column: ``estimate``,
         ``std_error``, ``df``, ``t_value`` and ``p_value`` of the hypothesis that it is zero
-        (two-sided), ``lower`` and ``upper``. The row of an aliased coefficient is NaN.
+        (two-sided), ``lower`` and ``upper``. Of a coefficient that cannot be estimated by itself,
+        because columns are aliased, there is only the estimate, that of ``coef_``; the row of a
+        column that a formula leaves out is NaN.
 
     Raises
     ------
@@ -60,6 +62,11 @@ def coefficient_table(
         If the estimator is no `MixedLinearRegressor`.
     NotFittedError
         Before `fit`.
+
+    Warns
+    -----
+    DegenerateModelWarning
+        If some coefficients cannot be estimated by themselves; it names them.
 
     Notes
     -----
@@ -91,12 +98,21 @@ def coefficient_table(
     Days         10.467      1.546  17.0    6.771      0.0    7.206   13.729
     """
     model = model_of(estimator)
+    table = coefficient_estimates(model, ddf, level)
+    warn_of_undetermined(model)
+    return table
+
+
+def coefficient_estimates(model: FittedModel, ddf: str, level: float) -> pd.DataFrame:
+    """The table of `coefficient_table`, without a word about what cannot be estimated."""
     check_level(level)
     uncertainty = coef_uncertainty(model, ddf)
     rows = np.eye(len(model.coef))
-    estimates = np.where(model.fixed_basis.aliased, np.nan, model.coef)
-    errors = np.where(model.fixed_basis.aliased, np.nan, standard_errors(uncertainty, rows))
-    df = degrees_of_freedom(uncertainty, rows)
+    basis = model.fixed_basis
+    is_left_out = basis.aliased & model.specification.drops_aliased
+    estimates = np.where(is_left_out, np.nan, model.coef)
+    errors = np.where(basis.undetermined, np.nan, standard_errors(uncertainty, rows))
+    df = np.where(basis.undetermined, np.nan, degrees_of_freedom(uncertainty, rows))
     names = model.specification.coef_names
     return estimate_table(pd.Index(names, dtype=object), estimates, 0.0, errors, df, level)
 
@@ -141,7 +157,8 @@ def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFram
     Returns
     -------
     DataFrame of shape (p, p)
-        Zero for aliased coefficients.
+        That of ``coef_``: of aliased columns, of the shortest coefficients; zero for the columns
+        that a formula leaves out.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import RandomBasis
+from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.protocol import FixedEffects
@@ -35,6 +35,8 @@ BOUNDED_TOLERANCE = 1e-4
 MUCH_ROUNDING = 1e-4
 # Share of the variances that is rounding error once as much as can be is counted as noise.
 REMAINDER = 1e-12
+# Coefficients of a combination that differ by no more are equal.
+SAME_COEFFICIENT = 1e-7
 
 
 def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> FittedModel:
@@ -222,15 +224,21 @@ def _largest_term(specification: Specification) -> str:
 
 def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str, ...]:
     notes = []
-    names = [
-        name
-        for name, aliased in zip(specification.coef_names, problem.fixed.aliased, strict=True)
-        if aliased
-    ]
-    if names:
+    basis = problem.fixed
+    left_out = np.flatnonzero(basis.aliased)
+    if not specification.drops_aliased:
+        left_out = left_out[~_completes_constant(specification, basis)]
+    if len(left_out):
+        names = [specification.coef_names[coef] for coef in left_out]
+        outcome = (
+            "Their coefficients are set to zero."
+            if specification.drops_aliased
+            else "Of all coefficients that predict the same, coef_ holds the shortest, as "
+            "LinearRegression does."
+        )
         notes.append(
             f"The fixed effects of {', '.join(map(repr, names))} are aliased: these columns are "
-            "constant or linear combinations of earlier ones. Their coefficients are set to zero."
+            f"constant or linear combinations of earlier ones. {outcome}"
         )
     for factor, random in zip(specification.factors, problem.randoms, strict=True):
         names = [
@@ -244,6 +252,21 @@ def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str
                 "variances are set to zero."
             )
     return tuple(notes)
+
+
+def _completes_constant(specification: Specification, basis: FixedBasis) -> NDArray[np.bool_]:
+    """Which aliased columns add up to one with others, as all dummies of a category do.
+
+    So do the columns of a spline basis. With an intercept beside them one is too many, whatever the
+    data are.
+    """
+    if not specification.fit_intercept:
+        return np.zeros(basis.null.shape[1], bool)
+    slopes = basis.null[1:]
+    is_part = np.abs(slopes - 1.0) <= SAME_COEFFICIENT
+    has_no_other = (is_part | (slopes == 0.0)).all(axis=0)
+    is_one = np.abs(basis.null[0] + 1.0) <= SAME_COEFFICIENT
+    return np.asarray(has_no_other & is_one & (is_part.sum(axis=0) > 1))
 
 
 def _level_notes(

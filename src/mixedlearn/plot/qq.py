@@ -89,8 +89,8 @@ class QQDisplay:
         estimator: Any,
         X: Any = None,
         y: Any = None,
-        groups: Any = None,
         *,
+        groups: Any = None,
         sample_weight: Any = None,
         factor: str | Iterable[str] | None = None,
         effect: str | Iterable[str] | None = None,
@@ -195,7 +195,7 @@ class QQDisplay:
                     "that of the noise: leave one or the other out."
                 )
             noise = residuals(
-                estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
+                estimator, X, y, groups=groups, kind="studentized", sample_weight=sample_weight
             )
             values = {"noise": noise}
         display = cls(values=values, kind=kind, level=level)

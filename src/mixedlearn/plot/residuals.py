@@ -96,8 +96,8 @@ class ResidualsDisplay:
         estimator: Any,
         X: Any,
         y: Any,
-        groups: Any = None,
         *,
+        groups: Any = None,
         sample_weight: Any = None,
         kind: Literal["residuals", "scale_location"] = "residuals",
         against: Literal["fitted", "population"] = "fitted",
@@ -182,7 +182,7 @@ class ResidualsDisplay:
         model_of(estimator)
         _check(kind, against, max_points)
         is_fitted = against == "fitted"
-        drawn = estimator.predict(X, groups, random_effects="all" if is_fitted else "none")
+        drawn = estimator.predict(X, groups=groups, random_effects="all" if is_fitted else "none")
         if kind == "scale_location":
             values = residuals_of_the_fit(
                 estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
@@ -194,7 +194,7 @@ class ResidualsDisplay:
                     "leverage one. Use kind='residuals'."
                 )
         else:
-            fitted_values = drawn if is_fitted else estimator.predict(X, groups)
+            fitted_values = drawn if is_fitted else estimator.predict(X, groups=groups)
             rows = view_of(estimator).rows(X, groups, y, sample_weight)
             values = rows.given_response - fitted_values
             keep = np.ones(len(values), dtype=bool)
