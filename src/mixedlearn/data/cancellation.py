@@ -26,7 +26,8 @@ def less_columns(
     ----------
     y : ndarray of shape (n,)
     X : ndarray of shape (n, k)
-    multiples : ndarray of shape (k,)
+    multiples : ndarray of shape (k,) or (k, n)
+        Of a column the same for all rows, or one for each.
     constant : float
 
     Returns
@@ -34,8 +35,10 @@ def less_columns(
     rest : ndarray of shape (n,)
     """
     rest, error = _sum(y, np.full(len(y), -constant))
-    for column in np.flatnonzero(multiples):
-        product, lost = _product(X[:, column].astype(float), -multiples[column])
+    for column, own in enumerate(-multiples):
+        if not own.any():
+            continue
+        product, lost = _product(X[:, column].astype(float), own)
         rest, more = _sum(rest, product)
         error += more + lost
     return rest + error
@@ -48,16 +51,16 @@ def _sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     return total, (a - (total - back)) + (b - back)
 
 
-def _product(a: FloatArray, b: float) -> tuple[FloatArray, FloatArray]:
+def _product(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The rounded product, and what rounding took from it."""
     product = a * b
     a_high, a_low = _halves(a)
-    b_high, b_low = _halves(np.float64(b))
+    b_high, b_low = _halves(b)
     rest = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, rest
 
 
-def _halves(a: FloatArray | np.float64) -> tuple[FloatArray, FloatArray]:
+def _halves(a: FloatArray) -> tuple[FloatArray, FloatArray]:
     spread = SPLITTER * a
     high = spread - (spread - a)
     return high, a - high

@@ -90,6 +90,7 @@ class Remainders:
             crossings={
                 pair: self._crossing_without(pair, gone, basis, numbers) for pair in sums.crossings
             },
+            triangles=None,
         )
 
     def _levels_without(

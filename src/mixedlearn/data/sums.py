@@ -15,8 +15,8 @@ the shift). Everything after this module is algebra on these sums; no later step
 
 Where the columns explain the response almost completely, its squares have no digits left for the
 rest. Multiples of the columns, ``taken``, may leave it before the sums are formed, so that the
-response among the basis columns is ``y - c_y - taken'x``. Where the levels explain a column, or the
-response, almost completely, the sums may have a `Remainder` as well: see there.
+response among the basis columns is ``y - c_y - taken'x``. Where squares do not do at all, the sums
+have `triangles` as well: see there.
 
 No module outside this package knows how the sums are stored. Others speak of columns in two
 coordinate systems: *basis coordinates*, shape (k + 2, c), of any column that the rows determine,
@@ -42,33 +42,14 @@ from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
+from mixedlearn.data.triangles import (
+    JointTriangles,
+    LevelTriangles,
+    joint_triangles,
+    level_triangles,
+)
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Remainder:
-    """What random columns of some factors leave of the basis columns.
-
-    ``b_r - sum_k A_ik' z_r`` of every row r, with i its level of factor k, and coefficients A that
-    make it small. The squares of what is left lose no digits to what was there.
-
-    Attributes
-    ----------
-    factors : tuple of int
-    effects : tuple of ndarray of shape (n_z, k + 2, m)
-        A, for each of these factors.
-    gram : ndarray of shape (k + 2, k + 2)
-        Weighted products of what is left, over all rows.
-    """
-
-    factors: tuple[int, ...]
-    effects: tuple[FloatArray, ...]
-    gram: FloatArray
-
-    def products(self, left: FloatArray) -> FloatArray:
-        """Products of what is left of columns in basis coordinates."""
-        return left.T @ (self.gram @ left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +86,8 @@ class Sums:
         For every pair of factors, the first before the second.
     is_reduced : bool
         Whether the response was reduced to what a fit left of it.
-    remainder : Remainder, optional
-        For the digits of fits with very little noise.
+    triangles : LevelTriangles or JointTriangles, optional
+        For digits that squares lose.
     """
 
     n_rows: int
@@ -120,7 +101,7 @@ class Sums:
     grouped: tuple[FloatArray, ...]
     crossings: dict[tuple[int, int], Crossing]
     is_reduced: bool = False
-    remainder: Remainder | None = None
+    triangles: LevelTriangles | JointTriangles | None = None
 
     @classmethod
     def of(
@@ -163,28 +144,36 @@ class Sums:
             taken=taken,
         )
 
-    def with_remainder(
-        self, rows: Rows, factors: tuple[int, ...], effects: tuple[FloatArray, ...]
-    ) -> Sums:
-        """The same sums with what random columns leave, from another pass over their rows.
+    def with_level_triangles(self, rows: Rows, k: int, effects: FloatArray) -> Sums:
+        """The same with triangles beside the levels of factor k; see `triangles`.
 
         Parameters
         ----------
         rows : Rows
-        factors : tuple of int
-        effects : tuple of ndarray of shape (n_z, k + 2, m)
-            See `Remainder`.
+            Those of the sums.
+        k : int
+        effects : ndarray of shape (n_z, k + 2, m)
+            What the levels explain of the basis columns.
         """
         coded = rows.coded(self.levels)
-        gram = np.zeros_like(self.gram)
-        for chunk in coded.chunks():
-            basis = self.weighted_rows(coded, chunk)
-            left = basis.copy()
-            for k, own in zip(factors, effects, strict=True):
-                levels = own[:, :, coded.known_codes[k][chunk]]
-                left -= np.einsum("nz,zbn->nb", self.z_rows(k, basis), levels)
-            gram += left.T @ left
-        return replace(self, remainder=Remainder(factors, effects, gram))
+        return replace(self, triangles=level_triangles(self, coded, k, effects))
+
+    def with_joint_triangles(
+        self, rows: Rows, factors: tuple[int, ...], has_intercept: Sequence[bool]
+    ) -> Sums:
+        """The same with the triangle of the random columns of several factors; see `triangles`.
+
+        Parameters
+        ----------
+        rows : Rows
+            Those of the sums.
+        factors : tuple of int
+        has_intercept : sequence of bool
+            For each of them, whether it has a random intercept.
+        """
+        coded = rows.coded(self.levels)
+        columns = tuple(self.random_columns(*own) for own in zip(factors, has_intercept, strict=True))
+        return replace(self, triangles=joint_triangles(self, coded, factors, columns))
 
     @property
     def n_factors(self) -> int:
@@ -299,19 +288,21 @@ class Sums:
         """What the shift took from the random slopes of factor k."""
         return self.shift[np.array(self.z_columns[k][1:], dtype=int) - 1]
 
-    def weighted_rows(self, rows: CodedRows, chosen: Any) -> FloatArray:
-        """Basis columns of some rows, times the roots of their weights: (n, k + 2)."""
+    def rows_in_basis(self, rows: CodedRows, chosen: Any) -> FloatArray:
+        """Basis columns of some rows, unweighted: (n, k + 2)."""
         X = rows.X[chosen]
         basis = np.empty((len(X), self.n_basis))
         basis[:, 0] = 1.0
         basis[:, 1:-1] = X - self.shift[:-1]
-        basis[:, -1] = self._reduced_response(X, rows.given_response[chosen])
+        basis[:, -1] = less_columns(rows.given_response[chosen], X, self.taken, self.shift[-1])
+        return basis
+
+    def weighted_rows(self, rows: CodedRows, chosen: Any) -> FloatArray:
+        """Basis columns of some rows, times the roots of their weights: (n, k + 2)."""
+        basis = self.rows_in_basis(rows, chosen)
         if rows.weights is not None:
             basis *= np.sqrt(rows.weights[chosen])[:, None]
         return basis
-
-    def _reduced_response(self, X: NDArray[np.floating], response: FloatArray) -> FloatArray:
-        return less_columns(response, X, self.taken, self.shift[-1])
 
     def z_values(self, k: int, X: NDArray[np.floating]) -> FloatArray:
         """The z columns of factor k of any rows, unweighted: (n, n_z)."""
@@ -324,8 +315,18 @@ class Sums:
 
     # Products.
 
+    def triangle(self, columns: FloatArray) -> FloatArray | None:
+        """An upper triangle R with ``R'R = products(columns)``, if the sums have triangles."""
+        if self.triangles is None:
+            return None
+        return np.asarray(np.linalg.qr(self.triangles.whole @ columns, mode="r"))
+
     def products(self, left: FloatArray, right: FloatArray | None = None) -> FloatArray:
         """Products over all rows of columns in basis coordinates."""
+        if self.triangles is not None:
+            whole = self.triangles.whole
+            turned = whole @ left
+            return turned.T @ (turned if right is None else whole @ right)
         return left.T @ (self.gram @ (left if right is None else right))
 
     def z_products(self, k: int) -> FloatArray:
@@ -373,10 +374,16 @@ class Sums:
         sizes = np.abs(columns)
         return np.einsum("za,zwm,wa->am", sizes, np.abs(self.z_level_products(k)), sizes)
 
-    def remainder_of(self, factors: tuple[int, ...]) -> Remainder | None:
-        """What the random columns of these factors leave, if the sums have it."""
-        remainder = self.remainder
-        return remainder if remainder is not None and remainder.factors == factors else None
+    def level_triangles(self, k: int) -> LevelTriangles | None:
+        """Triangles beside the levels of factor k, if there are any."""
+        own = self.triangles
+        return own if isinstance(own, LevelTriangles) and own.factor == k else None
+
+    def joint_triangles(self) -> JointTriangles | None:
+        """The triangle of the random columns of all factors, if there is one."""
+        own = self.triangles
+        all_factors = tuple(range(self.n_factors))
+        return own if isinstance(own, JointTriangles) and own.factors == all_factors else None
 
     # Pairs of factors.
 
@@ -435,16 +442,8 @@ class Sums:
             z_columns=tuple(self.z_columns[k] for k in chosen),
             grouped=tuple(self.grouped[k] for k in chosen),
             crossings={(i, j): self.crossings[chosen[i], chosen[j]] for i, j in pairs},
-            remainder=self._remainder_among(chosen),
+            triangles=None if self.triangles is None else self.triangles.among(list(chosen)),
         )
-
-    def _remainder_among(self, chosen: Sequence[int]) -> Remainder | None:
-        """The remainder by the places of its factors among some; None where one is missing."""
-        remainder = self.remainder
-        if remainder is None or not set(remainder.factors) <= set(chosen):
-            return None
-        places = list(chosen)
-        return replace(remainder, factors=tuple(places.index(k) for k in remainder.factors))
 
     def with_slopes(self, k: int, slopes: Sequence[int]) -> Sums:
         """The sums of a model in which factor k has some of its random slopes."""
@@ -463,7 +462,7 @@ class Sums:
             grouped=tuple(grouped),
             z_columns=tuple(z_columns),
             crossings=crossings,
-            remainder=None,
+            triangles=None,
         )
 
     def less_constant(self, value: float) -> Sums:
@@ -521,7 +520,7 @@ class Sums:
                 )
                 for (i, j), crossing in first.crossings.items()
             },
-            remainder=None,
+            triangles=None,
         )
 
     def _common_shift(self, other: Sums) -> FloatArray:
@@ -564,7 +563,7 @@ class Sums:
                 (i, j): replace(crossing, products=crossing.turned(z_turns[i], z_turns[j]))
                 for (i, j), crossing in self.crossings.items()
             },
-            remainder=None,
+            triangles=None,
         )
 
 

@@ -74,6 +74,8 @@ class FixedBasis:
         Whether the fixed columns reproduce the response but for rounding.
     unexplained : float
         Share of the response's square, as it is in the sums, that the fixed columns leave.
+    independence : float
+        The smallest share of the square of a column that is kept and that earlier ones leave.
     """
 
     columns: FloatArray
@@ -87,6 +89,7 @@ class FixedBasis:
     log_det_gram: float
     is_exact: bool
     unexplained: float
+    independence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ def fixed_basis(
     user = sums.fixed_columns(columns, fit_intercept)
     response = sums.response(columns, fit_intercept)
     negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)
-    kept, root = independent_columns(sums.products(user), negligible)
+    gram, triangle = sums.products(user), sums.triangle(user)
+    kept, root = independent_columns(gram, negligible, triangle)
     inverse_root = np.linalg.inv(root)
     orthonormal = user[:, kept] @ inverse_root
 
@@ -178,6 +182,7 @@ def fixed_basis(
         log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
         is_exact=bool(is_exact),
         unexplained=residual_square / square if square > 0.0 else 1.0,
+        independence=float((np.diag(root) ** 2 / np.diag(gram)[kept]).min(initial=1.0)),
     )
 
 
@@ -298,14 +303,19 @@ def _proportional_columns(gram: FloatArray) -> NDArray[np.bool_]:
 
 
 def independent_columns(
-    gram: FloatArray, negligible: FloatArray
+    gram: FloatArray, negligible: FloatArray, triangle: FloatArray | None = None
 ) -> tuple[NDArray[np.intp], FloatArray]:
     """Columns that are no combination of earlier ones, and the upper Cholesky root of their Gram.
 
     A column whose residual square falls below ``negligible`` counts as dependent as well: it
-    differs from a constant by rounding error only.
+    differs from a constant by rounding error only. With a triangle of the columns the root is exact
+    to more digits, where all are independent.
     """
     least = np.maximum(ALIAS_TOLERANCE * np.diag(gram), negligible)
+    if triangle is not None and len(triangle) == len(gram):
+        pivots = np.diag(triangle)
+        if (np.square(pivots) > least).all():
+            return np.arange(len(gram)), np.sign(pivots)[:, None] * triangle
     try:
         root = np.linalg.cholesky(gram).T
         if (np.square(np.diag(root)) > least).all():

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.data.sums import Sums
+from mixedlearn.data.triangles import JointTriangles
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import LevelMoments, within_variance
 from mixedlearn.engines.likelihood import ProfiledLikelihood
@@ -61,63 +62,45 @@ def reduce_jointly(sums: Sums, fixed: FixedBasis, randoms: Sequence[RandomBasis]
     The effects come factor by factor, within a factor effect by effect, then level by level.
     """
     columns = np.column_stack([fixed.columns, fixed.response])
-    spanned, to_rows, products = _span(sums, randoms, columns)
-    inside = to_rows.T @ products
-    rows = np.concatenate([spanned, inside], axis=1)
-    remainder = sums.remainder_of(tuple(range(len(randoms))))
-    if remainder is None:
-        within = sums.products(columns)
+    triangles = sums.joint_triangles()
+    if triangles is None:
+        spanned, inside = _from_squares(sums, randoms, columns)
+        within = sums.products(columns) - inside.T @ inside
     else:
-        within = remainder.products(columns)
-        inside = inside - spanned @ _joint_effects(remainder.effects, randoms, columns)
-    within = within - inside.T @ inside
+        spanned, inside, left = _from_triangles(triangles, randoms, sums.n_levels, columns)
+        within = left.T @ left
+    rows = np.concatenate([spanned, inside], axis=1)
     return LevelMoments(spanned.shape[1], len(rows), rows[:, :, None], np.ones(1), within)
 
 
-def joint_projections(sums: Sums, randoms: Sequence[RandomBasis]) -> tuple[FloatArray, ...]:
-    """Least squares of all basis columns on the random columns of all factors together.
-
-    Returns
-    -------
-    effects : tuple of ndarray of shape (n_z, k + 2, m)
-        For every factor, in z coordinates.
-    """
-    _, to_rows, products = _span(sums, randoms, np.eye(sums.n_basis))
-    effects = to_rows @ (to_rows.T @ products)
-    parts, start = [], 0
-    for random, m in zip(randoms, sums.n_levels, strict=True):
-        q = random.columns.shape[1]
-        own = effects[start : start + q * m].reshape(q, m, -1)
-        parts.append(np.einsum("za,amb->zbm", random.columns, own))
-        start += q * m
-    return tuple(parts)
-
-
-def _joint_effects(
-    effects: Sequence[FloatArray], randoms: Sequence[RandomBasis], columns: FloatArray
-) -> FloatArray:
-    """What `joint_projections` gives, of some columns, in the order of the rows' effects."""
-    parts = []
-    for random, own in zip(randoms, effects, strict=True):
-        from_z = np.linalg.pinv(random.columns)
-        parts.append(np.einsum("az,zbm,bc->amc", from_z, own, columns, optimize=True))
-    return np.concatenate([part.reshape(-1, columns.shape[1]) for part in parts])
-
-
-def _span(
-    sums: Sums, randoms: Sequence[RandomBasis], columns: FloatArray
+def _from_triangles(
+    triangles: JointTriangles,
+    randoms: Sequence[RandomBasis],
+    n_levels: Sequence[int],
+    columns: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The span of the random columns of all factors.
+    """U and R of the rows that span the random columns, and the columns in all other rows."""
+    parts, start = [], 0
+    for random, m in zip(randoms, n_levels, strict=True):
+        q, q_engine = random.to_user.shape
+        own = triangles.spanned[:, start : start + q * m].reshape(-1, q, m)
+        turned = np.einsum("rqm,qe->rem", own, random.to_user)
+        parts.append(turned.reshape(-1, q_engine * m))
+        start += q * m
+    spanned, inside = np.concatenate(parts, axis=1), triangles.inside @ columns
+    sizes = np.sqrt(np.square(spanned).sum(axis=0))
+    sizes = np.where(sizes > 0.0, sizes, 1.0)
+    turn, values, _ = np.linalg.svd(spanned / sizes, full_matrices=True)
+    rank = int((values > RANK_TOLERANCE * values.max(initial=1.0)).sum())
+    inside = turn.T @ inside
+    left = np.vstack([inside[rank:], triangles.left @ columns])
+    return turn[:, :rank].T @ spanned, inside[:rank], left
 
-    Returns
-    -------
-    spanned : ndarray of shape (r, M)
-        U, the random columns in an orthonormal basis of their span.
-    to_rows : ndarray of shape (M, r)
-        Turns products with the random columns into such rows.
-    products : ndarray of shape (M, c)
-        Products of the random columns with the columns given.
-    """
+
+def _from_squares(
+    sums: Sums, randoms: Sequence[RandomBasis], columns: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """U and R of the rows that span the random columns."""
     shapes = [
         (random.columns.shape[1], m) for random, m in zip(randoms, sums.n_levels, strict=True)
     ]
@@ -153,7 +136,7 @@ def _span(
     is_spanned = values > RANK_TOLERANCE * max(values[-1], 1.0)
     roots, vectors = np.sqrt(values[is_spanned]), vectors[:, is_spanned]
     spanned = (vectors * sizes[:, None] * roots).T
-    return spanned, vectors / sizes[:, None] / roots, response
+    return spanned, (vectors / sizes[:, None] / roots).T @ response
 
 
 def whitening(

@@ -110,16 +110,20 @@ def reduce_levels(sums: Sums, k: int, fixed: FixedBasis, random: RandomBasis) ->
     columns = np.column_stack([fixed.columns, fixed.response])
     r, q = random.columns.shape
     rows = np.empty((r, q + columns.shape[1], sums.n_levels[k]))
-    remainder = sums.remainder_of((k,))
-    within = sums.products(columns) if remainder is None else remainder.products(columns)
+    triangles = sums.level_triangles(k)
+    if triangles is None:
+        within = sums.products(columns)
+    else:
+        left = triangles.left @ columns
+        within = left.T @ left
     n_spanned = 0
     for block in level_blocks(rows):
         part = sums.level_rows(k, columns, block)
         n_spanned += factorise(part)
         np.matmul(random.columns.T, part[:, :r], out=rows[:, :q, block])
         rows[:, q:, block] = part[:, r:]
-        if remainder is not None:
-            taken = np.matmul(columns.T, remainder.effects[0][:, :, block])
+        if triangles is not None:
+            taken = np.matmul(columns.T, triangles.effects[:, :, block])
             part[:, r:] -= np.einsum("jzm,zcm->jcm", part[:, :r], taken)
         for j in range(r):
             within -= part[j, r:] @ part[j, r:].T

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import make_structure
+from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import (
     DATA_ROUNDING,
@@ -24,7 +25,7 @@ from mixedlearn.engines.bases import (
 from mixedlearn.engines.choose import choose
 from mixedlearn.engines.elimination.engine import SeveralFactorsEngine
 from mixedlearn.engines.elimination.reduced import reduce_several
-from mixedlearn.engines.joint import JointEngine, joint_projections, reduce_jointly
+from mixedlearn.engines.joint import JointEngine, reduce_jointly
 from mixedlearn.engines.levels import (
     LevelMoments,
     level_projections,
@@ -104,22 +105,15 @@ def engine_in_bases(
     return _problem(sums, unbounded, fixed, randoms, rotate=False).engine
 
 
-def projections(sums: Sums, problem: Problem) -> tuple[tuple[int, ...], tuple[FloatArray, ...]]:
-    """Least squares of all basis columns on what the engine takes out of the rows first.
-
-    Returns
-    -------
-    factors : tuple of int
-    effects : tuple of ndarray of shape (n_z, k + 2, m)
-        For each of them; see `data.sums.Remainder`.
-    """
+def with_triangles(sums: Sums, rows: Rows, specification: Specification, problem: Problem) -> Sums:
+    """The sums with the triangles that the engine of a problem can use, from their rows."""
     active = _active_factors(problem.randoms)
-    own = sums.of_factors(active)
     if problem.plan.engine == "joint":
-        return tuple(active), joint_projections(own, [problem.randoms[k] for k in active])
+        has_intercept = [specification.factors[k].random_intercept for k in active]
+        return sums.with_joint_triangles(rows, tuple(active), has_intercept)
     elimination = problem.plan.elimination
-    first = 0 if elimination is None else elimination.chain[0]
-    return (active[first],), (level_projections(own, first),)
+    first = active[0 if elimination is None else elimination.chain[0]]
+    return sums.with_level_triangles(rows, first, level_projections(sums, first))
 
 
 def _active_factors(randoms: tuple[RandomBasis, ...]) -> list[int]:
@@ -243,7 +237,7 @@ def _prepare(
 
 def _with_squares(parts: _Parts, moments: LevelMoments) -> ProfiledLikelihood:
     """The likelihood, with the squares that its residuals are a difference of."""
-    is_split = parts.sums.remainder is not None and moments.n_spanned < parts.sums.n_rows
+    is_split = parts.sums.triangles is not None and moments.n_spanned < parts.sums.n_rows
     squares = float(moments.within[-1, -1]) if is_split else 0.0
     return replace(parts.likelihood, squares=squares) if squares > 0.0 else parts.likelihood
 
@@ -251,7 +245,7 @@ def _with_squares(parts: _Parts, moments: LevelMoments) -> ProfiledLikelihood:
 def _least_noise(sums: Sums, fixed: FixedBasis) -> float:
     """The noise variance that is rounding error, of the data or of the sums."""
     data = DATA_ROUNDING**2 * sums.response_square / sums.total_weight / fixed.scale**2
-    return data if sums.remainder is not None else max(data, NO_NOISE)
+    return data if sums.triangles is not None else max(data, NO_NOISE)
 
 
 def _bound_noise(

@@ -1,9 +1,10 @@
 """Digits that the first sums of a fit could not keep, from another look at the rows.
 
 Sums of squares hold some sixteen digits of the whole. Where the fixed and the random effects
-explain almost all of the response, few of them are left for the noise. A first fit is near enough
-to take from the rows what it explains: what is left is summed up again, and the model fitted once
-more.
+explain almost all of the response, few of them are left for the noise; where columns are nearly
+collinear, few for what tells them apart; where weights differ by many orders of magnitude, few for
+rows of little weight. A first fit is near enough to take from the rows what it explains: what is
+left is summed up again, without squares, and the model fitted once more.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import numpy as np
 
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.problem import projections
+from mixedlearn.engines.problem import with_triangles
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
 
 # Below this share of the squares that it is a difference of, the noise has lost digits that count.
-LITTLE = 1e-7
+LITTLE_NOISE = 1e-7
+# So do columns that differ by less than this share of their squares, and rows with such a share of
+# the largest weight.
+LITTLE_INDEPENDENCE = 1e-9
+LITTLE_WEIGHT = 1e-8
 # A first fit to sums without any digits of the noise is poor, and the next one better.
 MOST_LOOKS = 3
 
 
 def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
-    """The model fitted again to what it leaves of the rows, where it explains almost all.
+    """The model fitted again to what it leaves of the rows, where squares lose digits.
 
     Parameters
     ----------
@@ -33,7 +38,12 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
     rows : Rows
         Those of its sums.
     """
-    if _share_of_noise(model) > LITTLE:
+    is_exact_enough = (
+        _share_of_noise(model) > LITTLE_NOISE
+        and model.fixed_basis.independence > LITTLE_INDEPENDENCE
+        and (rows.weights is None or rows.weights.min() > LITTLE_WEIGHT * rows.weights.max())
+    )
+    if is_exact_enough:
         return model
     for _ in range(MOST_LOOKS):
         was_poor = model.fixed_basis.is_exact or model.is_bounded
@@ -62,6 +72,6 @@ def _fit_again(model: FittedModel, rows: Rows) -> FittedModel:
     recipe = replace(model.recipe, is_bounded=False)
     start = None
     if model.roots and not model.fixed_basis.is_exact:
-        sums = sums.with_remainder(rows, *projections(sums, model.problem()))
+        sums = with_triangles(sums, rows, specification, model.problem())
         start = model.user_theta
     return fit_sums(sums, recipe, start=start)
