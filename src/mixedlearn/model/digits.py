@@ -21,9 +21,9 @@ from mixedlearn.model.fitted import FittedModel
 
 # Below this share of the squares that it is a difference of, the noise has lost digits that count.
 LITTLE_NOISE = 1e-7
-# So do columns that differ by less than this share of their squares, and rows with such a share of
-# the largest weight.
-LITTLE_INDEPENDENCE = 1e-9
+# The same where columns differ by a small share of their squares, times that share.
+LITTLE_INDEPENDENT_NOISE = 1e-9
+# Rows of less than this share of the largest weight have lost digits.
 LITTLE_WEIGHT = 1e-8
 # A first fit to sums without any digits of the noise is poor, and the next one better.
 MOST_LOOKS = 3
@@ -38,9 +38,10 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
     rows : Rows
         Those of its sums.
     """
+    noise = _share_of_noise(model)
     is_exact_enough = (
-        _share_of_noise(model) > LITTLE_NOISE
-        and model.fixed_basis.independence > LITTLE_INDEPENDENCE
+        noise > LITTLE_NOISE
+        and noise * model.fixed_basis.independence > LITTLE_INDEPENDENT_NOISE
         and (rows.weights is None or rows.weights.min() > LITTLE_WEIGHT * rows.weights.max())
     )
     if is_exact_enough:

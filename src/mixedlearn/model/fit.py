@@ -20,7 +20,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
-from mixedlearn.engines.protocol import FixedEffects
+from mixedlearn.engines.protocol import Evaluation, FixedEffects
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.confounding import is_confounded, most_noise, noise_direction
 from mixedlearn.model.fitted import FittedModel, user_blups
@@ -33,6 +33,15 @@ FloatArray = NDArray[np.float64]
 BOUNDED_TOLERANCE = 1e-4
 # An objective that is less certain than this is worth a word.
 MUCH_ROUNDING = 1e-4
+# With less noise than this the likelihood may have no maximum; where it has one, its derivative by
+# the logarithm of theta is near zero, and where it has none, minus two or less.
+HARDLY_ANY_NOISE = 1e-6
+RISING = 0.5
+_UNBOUNDED = (
+    "The likelihood rises for ever as the noise variance falls: the fixed and random effects can "
+    "follow the response exactly, and the model is not identified by these rows. The estimates are "
+    "no optimum. Name fewer columns as fixed or random effects, or give more rows."
+)
 # Share of the variances that is rounding error once as much as can be is counted as noise.
 REMAINDER = 1e-12
 # Coefficients of a combination that differ by no more are equal.
@@ -82,6 +91,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         problem = make_problem(sums, replace(recipe, is_bounded=True))
         engine, tol = problem.engine, _tolerance(recipe, problem)
         optimum = minimise(engine, None, max_iter=recipe.max_iter, tol=tol)
+    is_unbounded = _is_unbounded(problem, optimum.evaluation)
     roots = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
     fixed_effects = optimum.evaluation.fixed
     confounded = _confounded_factors(sums, problem)
@@ -101,10 +111,11 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         blups=user_blups(engine, problem.fixed, problem.randoms, roots, fixed_effects),
         objective=optimum.evaluation.objective,
         n_iterations=optimum.n_iterations,
-        is_certified=optimum.is_certified,
+        is_certified=optimum.is_certified and not is_unbounded,
         warnings=(
             *notes,
             *_noise_notes(problem),
+            *([_UNBOUNDED] if is_unbounded else []),
             *_rounding_notes(problem, optimum.evaluation.rounding),
             *_level_notes(specification, sums, confounded),
             *_equal_factor_notes(specification, sums),
@@ -164,6 +175,19 @@ def engine_theta(
         random.from_user @ own for random, own in zip(randoms, user.roots(user_theta), strict=True)
     ]
     return components.theta_of_roots(roots) if roots else np.empty(0)
+
+
+def _is_unbounded(problem: Problem, evaluation: Evaluation) -> bool:
+    """Whether a search has followed a likelihood that rises for ever as the noise falls.
+
+    Then the objective falls by a fixed amount for each order of magnitude by which the random
+    effects outgrow the noise, while a quadratic model sees a valley that is too steep to be
+    followed.
+    """
+    if problem.is_bounded or evaluation.fixed.noise_variance > HARDLY_ANY_NOISE:
+        return False
+    gradient = problem.engine.evaluate(evaluation.theta, 1).gradient
+    return bool(gradient @ evaluation.theta < -RISING)
 
 
 def _noise_notes(problem: Problem) -> tuple[str, ...]:
