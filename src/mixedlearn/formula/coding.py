@@ -24,12 +24,24 @@ from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import EvaluatedFactor
 from formulaic.parser.types import Factor, Term
 from formulaic.utils.null_handling import find_nulls
+from formulaic.utils.variables import Variable
 from interface_meta import override
 from numpy.typing import NDArray
 
 from mixedlearn.data.labels import shown
+from mixedlearn.data.numbers import (
+    DATES,
+    NUMBERS,
+    TIME_DIFFERENCES,
+    as_floats,
+    inexact_row,
+    kind_of_objects,
+)
 from mixedlearn.formula.brackets import FormulaError
-from mixedlearn.formula.terms import message_of, variables_of
+from mixedlearn.formula.expressions import compiled, real
+from mixedlearn.formula.other_rows import depends_on_other_rows
+from mixedlearn.formula.parser import quoted
+from mixedlearn.formula.terms import message_of, names_in, term_text, variables_of
 
 FloatArray = NDArray[np.float64]
 
@@ -55,6 +67,8 @@ class Coding:
         For every expression, coded fully (False) or by contrasts (True), the names of its columns.
     spans_intercept : dict of str to bool
         For every expression whether it is categorical, so that its columns sum to a constant.
+    notes : tuple of str
+        What users should know of how the rows of `fit` were read.
     """
 
     formula: SimpleFormula
@@ -64,6 +78,7 @@ class Coding:
     has_intercept: bool
     factor_names: dict[tuple[str, bool], tuple[str, ...]]
     spans_intercept: dict[str, bool]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -102,9 +117,11 @@ def learn_coding(
     plain = None if names is None else plain_columns(X, names)
     if names is not None and plain is not None:
         has_intercept = len(names) < len(terms)
-        return Coding(terms, None, names, variables, has_intercept, {}, {}), plain
+        notes = _inexact_notes(X, names)
+        return Coding(terms, None, names, variables, has_intercept, {}, {}, notes), plain
     materialiser, matrix = _learn(terms, _plain(X, variables), formula)
     learnt = materialiser.learnt
+    notes = (*_inexact_notes(X, materialiser.as_numbers), *_row_notes(terms, materialiser))
     names = tuple(name for term, _, columns in learnt.structure if term.degree for name in columns)
     coding = Coding(
         formula=terms,
@@ -117,6 +134,7 @@ def learn_coding(
             expression: factor.metadata.spans_intercept
             for expression, factor in materialiser.factor_cache.items()
         },
+        notes=notes,
     )
     return coding, _without_intercept(matrix, learnt)
 
@@ -180,6 +198,25 @@ class _Materialiser(PandasMaterializer):
     def _init(self) -> None:
         super()._init()
         self.factor_names: dict[tuple[str, bool], tuple[str, ...]] = {}
+        # The columns that are taken as numbers.
+        self.as_numbers: list[str] = []
+
+    @override
+    def _lookup(self, name: str) -> tuple[Any, set[Variable]]:
+        found, variables = super()._lookup(name)
+        if found.dtype.kind in "iuf":
+            self.as_numbers.append(name)
+        return _real_numbers(found), variables
+
+    @override
+    def _evaluate(
+        self, expr: str, metadata: Any, spec: ModelSpec
+    ) -> tuple[Any, set[Variable]]:
+        """The value of an expression, in real numbers, with a state for each of its functions."""
+        expression = compiled(expr, tuple(self.data.columns))
+        self.as_numbers += [name for name, is_real in expression.columns.values() if is_real]
+        value = expression.value(self.data, spec.transform_state.setdefault(expr, {}))
+        return _real_numbers(value), set()
 
     @override
     def _is_categorical(self, values: Any) -> bool:
@@ -206,11 +243,7 @@ class _Materialiser(PandasMaterializer):
     def _evaluate_factor(self, factor: Factor, spec: ModelSpec, drop_rows: Any) -> EvaluatedFactor:
         found = super()._evaluate_factor(factor, spec, drop_rows)
         self._check_rows(factor, found)
-        dtype = getattr(found.values, "dtype", np.dtype(float))
-        if found.metadata.kind is Factor.Kind.NUMERICAL and dtype.kind not in "biuf":
-            what = {"M": "dates", "m": "time differences", "c": "complex numbers"}.get(
-                dtype.kind, f"values of type {dtype}"
-            )
+        if what := _no_number(found):
             raise _Refused(
                 f"{factor.expr!r} of the formula is not numeric: it holds {what}. Convert it to "
                 "numbers, or write C(...) for categories."
@@ -255,6 +288,26 @@ class _Materialiser(PandasMaterializer):
         return encoded
 
 
+def _real_numbers(value: Any) -> Any:
+    """Numbers of any type as floats; booleans of a column stay what they are, categories."""
+    is_bool = isinstance(value, pd.Series) and value.dtype.kind == "b"
+    return value if is_bool else real(value)
+
+
+def _no_number(found: EvaluatedFactor) -> str:
+    """What the values of a factor are that are neither numbers nor categories; else empty."""
+    values = found.values.__wrapped__
+    dtype = getattr(values, "dtype", np.dtype(float))
+    if found.metadata.kind is Factor.Kind.NUMERICAL and dtype.kind not in "biuf":
+        names = {"M": DATES, "m": TIME_DIFFERENCES, "c": "complex numbers"}
+        return names.get(dtype.kind, f"values of type {dtype}")
+    # C() makes categories of anything, by an encoder of its own.
+    if dtype == object and found.metadata.encoder is None and isinstance(values, pd.Series):
+        kind = kind_of_objects(values)
+        return "" if kind == NUMBERS else kind
+    return ""
+
+
 class _Refused(ValueError):
     """An error of ours, among those of formulaic."""
 
@@ -296,12 +349,52 @@ def _materialise(
         raise ValueError(f"The formula cannot be computed from X: {message}") from error
 
 
+def _inexact_notes(X: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
+    """A note for every column of integers that floats do not hold."""
+    notes = []
+    for name in dict.fromkeys(names):
+        row = inexact_row(X[name])
+        if row >= 0:
+            notes.append(
+                f"The integers of the column {name!r} are too large for floats, so that they lose "
+                f"digits: {X[name].iloc[row]} at row {row} becomes {float(X[name].iloc[row]):.0f}. "
+                "Subtract a constant from the column, or divide it, before the fit."
+            )
+    return tuple(notes)
+
+
+def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> tuple[str, ...]:
+    """A note for every expression whose value for a row depends on the other rows."""
+    data = materialiser.data
+    notes = []
+    for factor in dict.fromkeys(factor for term in terms for factor in term.factors):
+        if factor.eval_method is not Factor.EvalMethod.PYTHON:
+            continue
+        expression = compiled(factor.expr, tuple(data.columns))
+        values = materialiser.factor_cache[factor.expr].values
+        states = materialiser.learnt.transform_state[factor.expr]
+        if not expression.is_row_wise and depends_on_other_rows(expression, values, data, states):
+            columns = [name for name, _ in names_in(factor) if name in data.columns]
+            notes.append(
+                f"{term_text(Term([factor]))!r} of the formula depends on the other rows: "
+                "predict computes it anew, so the prediction for a row changes with the rows that "
+                f"come with it. Write center({quoted(columns[0])}) or another function that keeps "
+                "what fit learns, or put the values into a column of X."
+            )
+    return tuple(notes)
+
+
 def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Some columns, in the types of numpy and as categories that occur."""
     columns = {}
     for name in names:
         values = X[name].reset_index(drop=True).infer_objects()
-        if isinstance(values.dtype, pd.CategoricalDtype):
+        is_text = isinstance(values.dtype, pd.StringDtype)
+        is_category = isinstance(values.dtype, pd.CategoricalDtype)
+        is_object = values.dtype.kind == "O" and not (is_text or is_category)
+        if is_object and kind_of_objects(values) == NUMBERS:
+            values = pd.Series(as_floats(values))
+        if is_category:
             values = values.cat.remove_unused_categories()
         elif pd.api.types.is_bool_dtype(values.dtype) and not values.isna().any():
             values = values.astype(bool)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from mixedlearn.covariance.structures import functions, structure_of_notation
 from mixedlearn.formula.brackets import Brackets, FormulaError
+from mixedlearn.formula.expressions import is_plain_name
 
 # Formulas whose parts are kept: the same one is fitted again and again in a cross-validation.
 CACHED_FORMULAS = 128
@@ -146,7 +147,7 @@ def split_response(text: str) -> tuple[str, str]:
 
 def quoted(name: str) -> str:
     """The name of a column as a formula has it: in backticks unless it is an identifier."""
-    return name if re.fullmatch(r"[^\W\d]\w*", name) else f"`{name}`"
+    return name if is_plain_name(name) else f"`{name}`"
 
 
 def find_name(name: str, text: str, start: int = 0) -> int:
