@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.exceptions import did_you_mean
-from mixedlearn.formula import as_pandas, columns_used, evaluate_response, split_response
+from mixedlearn.formula import (
+    as_pandas,
+    columns_used,
+    evaluate_response,
+    is_transformed,
+    response_columns,
+    split_response,
+)
 
 # What to do where R's lmer has an argument.
 IN_PLACE_OF_R = {
@@ -80,11 +89,19 @@ def lmer(
     _check_arguments(formula, sample_weight, parameters)
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
+    used = columns_used(predictors, frame, response)
+    X = _columns(frame, used)
+    if is_transformed(response):
+        estimator = MixedLinearRegressor(formula=formula, reml=reml, **parameters)
+        columns = _columns(frame, response_columns(response, frame.columns))
+        return estimator.fit(X, columns, sample_weight=sample_weight)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
-    used = set(columns_used(predictors, frame, response))
-    # By position, which pandas does in a third of the time that names take.
-    X = frame.take([k for k, name in enumerate(frame.columns) if name in used], axis=1)
     return estimator.fit(X, evaluate_response(response, frame), sample_weight=sample_weight)
+
+
+def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Some columns by position, which pandas does in a third of the time that names take."""
+    return frame.take([k for k, name in enumerate(frame.columns) if name in names], axis=1)
 
 
 def _check_arguments(formula: Any, sample_weight: Any, parameters: dict[str, Any]) -> None:

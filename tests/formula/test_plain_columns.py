@@ -272,7 +272,7 @@ def test_a_formula_that_was_read_before_is_read_for_the_columns_there_are():
     assert len(compile_formula("a + b", frame_of(["text", "int8"]))[0].names) > 2
 
 
-@pytest.mark.parametrize("formula", ["a + ", "a + (1 | ", "a ~ b", "a + zzz", ""])
+@pytest.mark.parametrize("formula", ["a + ", "a + (1 | ", "a ~ b ~ c", "a + zzz", ""])
 def test_errors_are_raised_each_time(formula):
     X = frame_of(["float64", "float64"])
     first, second = (outcome(lambda: compile_formula(formula, X)) for _ in range(2))

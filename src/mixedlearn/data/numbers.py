@@ -58,7 +58,20 @@ def as_floats(values: Any) -> NDArray[np.float64]:
     )
 
 
-def inexact_row(column: Any) -> int:
+def inexact_note(name: str, column: pd.Series) -> str:
+    """What to say of a column of integers that floats do not hold; empty if they do."""
+    row = _inexact_row(column)
+    if row < 0:
+        return ""
+    value = int(column.iloc[row])
+    return (
+        f"The integers of the column {name!r} are too large for floats and lose digits: {value} at "
+        f"row {row} becomes {float(value):.0f}. Subtract a constant from the column, or divide it, "
+        "before the fit."
+    )
+
+
+def _inexact_row(column: pd.Series) -> int:
     """The first row whose integer is no float, so that it loses digits; -1 if there is none."""
     dtype = column.dtype
     if dtype.kind == "O" and not isinstance(dtype, pd.CategoricalDtype):
@@ -72,7 +85,8 @@ def inexact_row(column: Any) -> int:
         return next(rows, -1)
     if dtype.kind not in "iu" or dtype.itemsize < 8 or not len(column):
         return -1
-    largest, smallest = column.max(), column.min()
+    largest: Any = column.max()
+    smallest: Any = column.min()
     if largest is pd.NA or (largest <= EXACT_INTEGERS and smallest >= -EXACT_INTEGERS):
         return -1
     if not isinstance(dtype, np.dtype):

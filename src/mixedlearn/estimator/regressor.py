@@ -28,12 +28,12 @@ from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
 from mixedlearn.estimator.validation import (
     StructureName,
-    check_response,
     check_weights,
     numeric_columns,
 )
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import (
+    DataWarning,
     DegenerateModelWarning,
     NoGroupsWarning,
     PopulationPredictionWarning,
@@ -367,6 +367,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 NoGroupsWarning,
                 stacklevel=FIT_STACKLEVEL,
             )
+        for note in read.notes:
+            warnings.warn(note, DataWarning, stacklevel=FIT_STACKLEVEL)
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
         try:
             sums = Sums.of(read.rows, specification.slopes)
@@ -565,7 +567,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         0.826
         """
         mean = self._predict(X, groups, "all", return_std=False, stacklevel=3)
-        truth = check_response(self, mean, y)
+        truth = FittedView(self).response(X, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 
     def describe(self, X: Any, groups: Any = None) -> ModelDescription:

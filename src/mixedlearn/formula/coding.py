@@ -34,7 +34,7 @@ from mixedlearn.data.numbers import (
     NUMBERS,
     TIME_DIFFERENCES,
     as_floats,
-    inexact_row,
+    inexact_note,
     kind_of_objects,
 )
 from mixedlearn.formula.brackets import FormulaError
@@ -209,9 +209,7 @@ class _Materialiser(PandasMaterializer):
         return _real_numbers(found), variables
 
     @override
-    def _evaluate(
-        self, expr: str, metadata: Any, spec: ModelSpec
-    ) -> tuple[Any, set[Variable]]:
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Variable]]:
         """The value of an expression, in real numbers, with a state for each of its functions."""
         expression = compiled(expr, tuple(self.data.columns))
         self.as_numbers += [name for name, is_real in expression.columns.values() if is_real]
@@ -302,7 +300,7 @@ def _no_number(found: EvaluatedFactor) -> str:
         names = {"M": DATES, "m": TIME_DIFFERENCES, "c": "complex numbers"}
         return names.get(dtype.kind, f"values of type {dtype}")
     # C() makes categories of anything, by an encoder of its own.
-    if dtype == object and found.metadata.encoder is None and isinstance(values, pd.Series):
+    if dtype.kind == "O" and found.metadata.encoder is None and isinstance(values, pd.Series):
         kind = kind_of_objects(values)
         return "" if kind == NUMBERS else kind
     return ""
@@ -351,16 +349,8 @@ def _materialise(
 
 def _inexact_notes(X: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     """A note for every column of integers that floats do not hold."""
-    notes = []
-    for name in dict.fromkeys(names):
-        row = inexact_row(X[name])
-        if row >= 0:
-            notes.append(
-                f"The integers of the column {name!r} are too large for floats, so that they lose "
-                f"digits: {X[name].iloc[row]} at row {row} becomes {float(X[name].iloc[row]):.0f}. "
-                "Subtract a constant from the column, or divide it, before the fit."
-            )
-    return tuple(notes)
+    notes = (inexact_note(name, X[name]) for name in dict.fromkeys(names))
+    return tuple(note for note in notes if note)
 
 
 def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> tuple[str, ...]:

@@ -104,9 +104,7 @@ def _in_python(part: str, formula: str) -> tuple[str, dict[str, str]]:
 
 
 @functools.lru_cache(maxsize=CACHED_PARTS)
-def _parsed(
-    source: str, others: tuple[str, ...], columns: tuple[tuple[str, str], ...]
-) -> Formula:
+def _parsed(source: str, others: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Formula:
     """What formulaic reads in a part. Fits share it, and none changes it."""
     found = Formula(source, _context={"__formulaic_variables_available__": list(others)})
     if not columns or not isinstance(found, SimpleFormula):
@@ -136,6 +134,19 @@ def variables_of(terms: SimpleFormula, names: Sequence[str]) -> list[str]:
         if not is_called
     }
     return [name for name in names if name in found]
+
+
+def read_names(part: str) -> list[tuple[str, bool]]:
+    """All names in a part of a formula, columns or not, and whether they are called."""
+    source, columns = _in_python(part, part)
+    terms = _parsed(source, (), tuple(columns.items()))
+    return [name for term in terms for factor in term.factors for name in names_in(factor)]
+
+
+def is_column(part: str) -> bool:
+    """Whether a part of a formula is the name of a column and nothing else."""
+    source, columns = _in_python(part, part)
+    return source.strip() in columns or bool(re.fullmatch(r"[^\W\d][\w.]*", source.strip()))
 
 
 def names_in(factor: Factor) -> list[tuple[str, bool]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from formulaic.transforms import TRANSFORMS
+from formulaic.transforms.basis_spline import basis_spline
 from formulaic.transforms.cubic_spline import cyclic_cubic_spline, natural_cubic_spline
 from formulaic.utils.stateful_transforms import stateful_transform
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +19,11 @@ FloatArray = NDArray[np.float64]
 
 
 @stateful_transform
-def _bs(x: ArrayLike, *args: Any, extrapolation: str = "extend", _state: dict, **kwargs: Any) -> Any:
+def _bs(
+    x: ArrayLike, *args: Any, extrapolation: str = "extend", _state: dict, **kwargs: Any
+) -> Any:
     """B-splines; beyond the rows of `fit` the outermost polynomials go on, as R's do."""
-    basis = TRANSFORMS["bs"]
-    return basis(x, *args, extrapolation=extrapolation, _state=_state, **kwargs)
+    return basis_spline(x, *args, extrapolation=extrapolation, _state=_state, **kwargs)
 
 
 @stateful_transform
