@@ -41,7 +41,9 @@ def lmer(
     ----------
     formula : str
         ``"Weight ~ Time + (1 + Time | Pig)"``: the response, which may be an expression such as
-        ``log(Weight)``, the fixed effects and the random terms. See `MixedLinearRegressor`.
+        ``log(Weight)``, the fixed effects and the random terms. See `MixedLinearRegressor`. The
+        model knows its response: predictions are on the scale of the left-hand side, and methods
+        that take a response take it in the units of the data.
     data : DataFrame of shape (n_samples, n_columns)
         The columns that the formula names; others are not looked at. A dot in the formula stands
         for all columns but those of the response and the grouping factors.

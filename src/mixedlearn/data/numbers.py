@@ -73,28 +73,24 @@ def inexact_note(name: str, column: pd.Series) -> str:
 
 def _inexact_row(column: pd.Series) -> int:
     """The first row whose integer is no float, so that it loses digits; -1 if there is none."""
-    dtype = column.dtype
+    dtype: Any = column.dtype
     if dtype.kind == "O" and not isinstance(dtype, pd.CategoricalDtype):
-        rows = (
-            row
-            for row, value in enumerate(column)
-            if isinstance(value, (int, np.integer))
-            and abs(value) > EXACT_INTEGERS
-            and float(value) != int(value)
-        )
-        return next(rows, -1)
+        return next((row for row, value in enumerate(column) if _is_inexact(value)), -1)
     if dtype.kind not in "iu" or dtype.itemsize < 8 or not len(column):
         return -1
-    largest: Any = column.max()
-    smallest: Any = column.min()
-    if largest is pd.NA or (largest <= EXACT_INTEGERS and smallest >= -EXACT_INTEGERS):
+    if isinstance(dtype, np.dtype):
+        values = column.to_numpy()
+    else:
+        values = column.to_numpy(dtype=dtype.numpy_dtype, na_value=0)
+    if values.max() <= EXACT_INTEGERS and values.min() >= -EXACT_INTEGERS:
         return -1
-    if not isinstance(dtype, np.dtype):
-        column = column.to_numpy(dtype=dtype.numpy_dtype, na_value=0)
-    values = np.asarray(column)
-    limit = np.iinfo(values.dtype).max
     floats = values.astype(np.float64)
-    # The float next to the largest integer is no integer of the type.
-    differs = floats >= float(limit)
+    # The largest integer of the type is no float, and the next float is no integer of the type.
+    differs = floats >= float(np.iinfo(values.dtype).max)
     differs[~differs] = floats[~differs].astype(values.dtype) != values[~differs]
     return int(np.argmax(differs)) if differs.any() else -1
+
+
+def _is_inexact(value: Any) -> bool:
+    is_large = isinstance(value, (int, np.integer)) and abs(int(value)) > EXACT_INTEGERS
+    return is_large and float(value) != int(value)

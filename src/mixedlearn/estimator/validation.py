@@ -234,7 +234,10 @@ def notes_of_columns(X: Any, specification: Specification) -> tuple[str, ...]:
     if not isinstance(X, pd.DataFrame):
         return ()
     notes = []
+    dtypes = list(X.dtypes)
     for column in specification.columns:
+        if dtypes[column].kind == "f":
+            continue
         name, values = specification.names[column], X.iloc[:, column]
         if isinstance(values.dtype, pd.CategoricalDtype):
             notes.append(

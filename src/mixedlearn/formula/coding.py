@@ -384,6 +384,8 @@ def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         is_object = values.dtype.kind == "O" and not (is_text or is_category)
         if is_object and kind_of_objects(values) == NUMBERS:
             values = pd.Series(as_floats(values))
+        if values.dtype == np.float16:  # of which pandas makes no categories
+            values = values.astype(np.float64)
         if is_category:
             values = values.cat.remove_unused_categories()
         elif pd.api.types.is_bool_dtype(values.dtype) and not values.isna().any():
