@@ -56,8 +56,8 @@ class SamplingMethods(FittedState):
         Returns
         -------
         y : ndarray of shape (n_rows, n_samples)
-            Responses, in units of y, or of the left-hand side of a formula. The fixed effects and the variance components are taken as
-            known.
+            Responses, in units of y or of the left-hand side of a formula. The fixed effects and
+            the variance components are taken as known.
 
         Raises
         ------

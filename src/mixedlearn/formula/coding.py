@@ -131,7 +131,11 @@ def learn_coding(
         has_intercept=len(names) < matrix.shape[1],
         factor_names=materialiser.factor_names,
         spans_intercept={
-            expression: factor.metadata.spans_intercept
+            expression: bool(
+                factor.metadata.spans_intercept
+                # A spline may span it as well.
+                and factor.metadata.kind is Factor.Kind.CATEGORICAL
+            )
             for expression, factor in materialiser.factor_cache.items()
         },
         notes=notes,
@@ -282,8 +286,28 @@ class _Materialiser(PandasMaterializer):
                     f"seen in fit, so it has no fixed effect: the categories are {known}{more}."
                 )
         encoded = super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
+        _, state = spec.encoder_state.get(factor.expr, (kind, {}))
+        _refuse_lost_categories(factor.expr, state.get("categories", ()))
         self.factor_names[factor.expr, reduced_rank] = tuple(encoded)
         return encoded
+
+
+def _refuse_lost_categories(expression: str, categories: Sequence[Any]) -> None:
+    """Refuse categories whose columns formulaic would drop or put in place of each other."""
+    texts: dict[str, Any] = {}
+    for category in categories:
+        text = str(category)
+        if isinstance(category, str) and text.startswith("__"):
+            raise _Refused(
+                f"The category {text!r} of {expression!r} starts with '__', of which the formula "
+                "makes no column: rename it."
+            )
+        if text in texts:
+            raise _Refused(
+                f"The categories {shown(texts[text])} and {shown(category)} of {expression!r} have "
+                "the same text: rename one of them."
+            )
+        texts[text] = category
 
 
 def _real_numbers(value: Any) -> Any:

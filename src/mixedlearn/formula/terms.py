@@ -235,5 +235,20 @@ def _factor_text(factor: Factor) -> str:
         return quoted(factor.expr)
     if factor.eval_method is PYTHON:
         tree = ast.parse(in_python(factor.expr)[0], mode="eval").body
-        return factor.expr if isinstance(tree, (ast.Call, ast.Subscript)) else f"{{{factor.expr}}}"
+        return factor.expr if _is_read_without_braces(tree) else f"{{{factor.expr}}}"
     return factor.expr
+
+
+def _is_read_without_braces(node: ast.expr) -> bool:
+    """Whether an expression is a call of, or an index into, what has a name."""
+    if isinstance(node, ast.Call):
+        return _is_dotted_name(node.func) or _is_read_without_braces(node.func)
+    return isinstance(node, ast.Subscript) and (
+        _is_dotted_name(node.value) or _is_read_without_braces(node.value)
+    )
+
+
+def _is_dotted_name(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
