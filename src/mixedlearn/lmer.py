@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator import MixedLinearRegressor
-from mixedlearn.exceptions import did_you_mean
+from mixedlearn.exceptions import DataWarning, did_you_mean
 from mixedlearn.formula import (
     as_pandas,
     columns_used,
-    evaluate_response,
     is_transformed,
+    learn_response,
     response_columns,
     split_response,
 )
@@ -98,7 +99,10 @@ def lmer(
         columns = _columns(frame, response_columns(response, frame.columns))
         return estimator.fit(X, columns, sample_weight=sample_weight)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
-    return estimator.fit(X, evaluate_response(response, frame), sample_weight=sample_weight)
+    learnt, values = learn_response(response, frame)
+    for note in learnt.coding.notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    return estimator.fit(X, values, sample_weight=sample_weight)
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

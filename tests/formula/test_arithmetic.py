@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.exceptions import DataWarning
-from mixedlearn.formula import as_pandas, compile_formula, evaluate_response
+from mixedlearn.formula import as_pandas, compile_formula, learn_response
 
 N_ROWS = 24
 TYPES = [
@@ -174,8 +174,8 @@ def test_responses_are_real_numbers(response, kind):
     found = frame(as_type(x, kind), as_type(z, kind))
     text = response if response.startswith(("I", "np")) else f"{{{response}}}"
     assert_allclose(
-        evaluate_response(text, found),
-        evaluate_response(text, found.astype({"x": float, "z": float})),
+        learn_response(text, found)[1],
+        learn_response(text, found.astype({"x": float, "z": float}))[1],
     )
 
 
@@ -213,6 +213,9 @@ def test_fit_warns_of_lost_digits():
         MixedLinearRegressor(formula="x + (1 | a)").fit(frame(x, y), y)
     with pytest.warns(DataWarning, match="column 'x' are too large"):
         MixedLinearRegressor(groups="a", fixed_effects=["x"]).fit(frame(x, y), y)
+    for response in ("x", "{x - 1}"):
+        with pytest.warns(DataWarning, match="column 'x' are too large"):
+            lmer(f"{response} ~ z + (1 | a)", frame(x, y))
 
 
 @pytest.mark.parametrize("formula", ["C(x)", "z + (1 | x)", "x"])

@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_sleepstudy
-from mixedlearn.formula import coding, compile_formula, evaluate_response, model
+from mixedlearn.formula import coding, compile_formula, learn_response, model
 from mixedlearn.formula.brackets import FormulaError
 
 N_ROWS = 12
@@ -167,9 +167,9 @@ def test_further_rows_are_what_formulaic_makes(formula, learnt, own, copied):
 def test_the_response_is_what_formulaic_makes(formula, kind):
     X = frame_of([kind, "float64"])
     with np.errstate(all="ignore"):
-        found = outcome(lambda: evaluate_response(formula, X).tolist())
+        found = outcome(lambda: learn_response(formula, X)[1].tolist())
         with by_formulaic():
-            expected = outcome(lambda: evaluate_response(formula, X).tolist())
+            expected = outcome(lambda: learn_response(formula, X)[1].tolist())
     assert found == expected
 
 
@@ -179,7 +179,7 @@ def test_plain_columns_need_no_formulaic(kind):
     with mock.patch.object(coding, "_materialise", side_effect=AssertionError):
         compiled, _ = compile_formula("c + a + `odd name` + (1 + b | g) + (0 + a || g)", X)
         compiled.rows(X)
-        evaluate_response("a", X)
+        learn_response("a", X)
     assert compiled.names == ("c", "a", "odd name", "b")
     assert all(own.is_plain for own in compiled.codings)
 

@@ -4,7 +4,6 @@ from mixedlearn.formula.model import CompiledFormula, as_pandas, columns_used, c
 from mixedlearn.formula.parser import parse, split_response
 from mixedlearn.formula.response import (
     Response,
-    evaluate_response,
     is_transformed,
     learn_response,
     response_columns,
@@ -18,7 +17,6 @@ __all__ = [
     "as_pandas",
     "columns_used",
     "compile_formula",
-    "evaluate_response",
     "formula_of",
     "is_transformed",
     "learn_response",

@@ -285,9 +285,11 @@ class _Materialiser(PandasMaterializer):
                     f"The category {shown(values[row])} of {factor.expr!r} (row {row}) was not "
                     f"seen in fit, so it has no fixed effect: the categories are {known}{more}."
                 )
+        is_new = "categories" not in state
         encoded = super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
-        _, state = spec.encoder_state.get(factor.expr, (kind, {}))
-        _refuse_lost_categories(factor.expr, state.get("categories", ()))
+        if is_new:
+            _, state = spec.encoder_state.get(factor.expr, (kind, {}))
+            _refuse_lost_categories(factor.expr, state.get("categories", ()))
         self.factor_names[factor.expr, reduced_rank] = tuple(encoded)
         return encoded
 
@@ -388,12 +390,12 @@ def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> tuple[str, 
         values = materialiser.factor_cache[factor.expr].values
         states = materialiser.learnt.transform_state[factor.expr]
         if not expression.is_row_wise and depends_on_other_rows(expression, values, data, states):
-            columns = [name for name, _ in names_in(factor) if name in data.columns]
+            columns = [quoted(name) for name, _ in names_in(factor) if name in data.columns]
             notes.append(
                 f"{term_text(Term([factor]))!r} of the formula depends on the other rows: "
                 "predict computes it anew, so the prediction for a row changes with the rows that "
-                f"come with it. Write center({quoted(columns[0])}) or another function that keeps "
-                "what fit learns, or put the values into a column of X."
+                f"come with it. Write center({(columns or ['x'])[0]}) or another function that "
+                "keeps what fit learns, or put the values into a column of X."
             )
     return tuple(notes)
 

@@ -61,11 +61,6 @@ def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]
     return Response(text.strip(), coding.variables, coding), columns[0]
 
 
-def evaluate_response(text: str, X: pd.DataFrame) -> FloatArray:
-    """The values of a response, shape (n,); see `learn_response`."""
-    return learn_response(text, X)[1]
-
-
 def is_transformed(text: str) -> bool:
     """Whether a response is more than a column."""
     return not is_column(text)

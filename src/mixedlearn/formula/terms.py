@@ -63,6 +63,23 @@ def read_terms(
     FormulaError
         If it cannot be parsed, or uses what is neither a column nor a function.
     """
+    terms = _terms(part, formula, others)
+    kinds: dict[str, Factor.EvalMethod] = {}
+    for term in terms:
+        for factor in term.factors:
+            _check_factor(factor, formula, names)
+            if kinds.setdefault(factor.expr, factor.eval_method) is not factor.eval_method:
+                raise FormulaError(
+                    f"The column {factor.expr!r} of X is called like an expression of the "
+                    "formula: rename it.",
+                    formula,
+                    find_name(factor.expr, formula),
+                )
+    return terms
+
+
+def _terms(part: str, formula: str, others: Sequence[str] = ()) -> SimpleFormula:
+    """The terms of a part of a formula, whatever columns there are."""
     source, columns = _in_python(part, formula)
     by_name = {name: identifier for identifier, name in columns.items()}
     dotted = tuple(by_name.get(name, name) for name in others) if "." in source else ()
@@ -79,17 +96,6 @@ def read_terms(
         raise FormulaError(f"The formula cannot be read: {message}", formula, position) from None
     if not isinstance(terms, SimpleFormula):
         raise FormulaError("The formula cannot be read: it has several parts.", formula, 0)
-    kinds: dict[str, Factor.EvalMethod] = {}
-    for term in terms:
-        for factor in term.factors:
-            _check_factor(factor, formula, names)
-            if kinds.setdefault(factor.expr, factor.eval_method) is not factor.eval_method:
-                raise FormulaError(
-                    f"The column {factor.expr!r} of X is called like an expression of the "
-                    "formula: rename it.",
-                    formula,
-                    find_name(factor.expr, formula),
-                )
     return terms
 
 
@@ -138,8 +144,7 @@ def variables_of(terms: SimpleFormula, names: Sequence[str]) -> list[str]:
 
 def read_names(part: str) -> list[tuple[str, bool]]:
     """All names in a part of a formula, columns or not, and whether they are called."""
-    source, columns = _in_python(part, part)
-    terms = _parsed(source, (), tuple(columns.items()))
+    terms = _terms(part, part)
     return [name for term in terms for factor in term.factors for name in names_in(factor)]
 
 
