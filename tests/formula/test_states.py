@@ -261,7 +261,7 @@ def test_expressions_that_take_a_row_by_itself_are_not_told(formula):
 
 def test_an_expression_without_columns():
     (note,) = compile_formula("x + {np.arange(40.0)}", DATA)[0].notes
-    assert "'{np.arange(40.0)}' of the formula depends on the other rows" in note
+    assert "'np.arange(40.0)' of the formula depends on the other rows" in note
 
 
 def test_fit_warns_of_other_rows_and_says_what_to_write():
