@@ -74,7 +74,10 @@ def inexact_note(name: str, column: pd.Series) -> str:
 def _inexact_row(column: pd.Series) -> int:
     """The first row whose integer is no float, so that it loses digits; -1 if there is none."""
     dtype: Any = column.dtype
-    if dtype.kind == "O" and not isinstance(dtype, pd.CategoricalDtype):
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+        column = column.infer_objects()
+        dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
         return next((row for row, value in enumerate(column) if _is_inexact(value)), -1)
     if dtype.kind not in "iu" or dtype.itemsize < 8 or not len(column):
         return -1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,13 @@ def learn_coding(
         return Coding(terms, None, names, variables, has_intercept, {}, {}, notes), plain
     materialiser, matrix = _learn(terms, _plain(X, variables), formula)
     learnt = materialiser.learnt
-    notes = (*_inexact_notes(X, materialiser.as_numbers), *_row_notes(terms, materialiser))
+    read = materialiser.data
+    # What was no integer of numpy's may have been one before it became a float.
+    integers = {
+        name: read[name] if read[name].dtype.kind in "iu" else X[name]
+        for name in materialiser.as_numbers
+    }
+    notes = (*_inexact_notes(integers, integers), *_row_notes(terms, materialiser))
     names = tuple(name for term, _, columns in learnt.structure if term.degree for name in columns)
     coding = Coding(
         formula=terms,
@@ -216,7 +222,11 @@ class _Materialiser(PandasMaterializer):
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Variable]]:
         """The value of an expression, in real numbers, with a state for each of its functions."""
         expression = compiled(expr, tuple(self.data.columns))
-        self.as_numbers += [name for name, is_real in expression.columns.values() if is_real]
+        self.as_numbers += [
+            name
+            for name, is_real in expression.columns.values()
+            if is_real and self.data[name].dtype.kind in "iuf"
+        ]
         value = expression.value(self.data, spec.transform_state.setdefault(expr, {}))
         return _real_numbers(value), set()
 
@@ -373,9 +383,9 @@ def _materialise(
         raise ValueError(f"The formula cannot be computed from X: {message}") from error
 
 
-def _inexact_notes(X: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
+def _inexact_notes(columns: Any, names: Iterable[str]) -> tuple[str, ...]:
     """A note for every column of integers that floats do not hold."""
-    notes = (inexact_note(name, X[name]) for name in dict.fromkeys(names))
+    notes = (inexact_note(name, columns[name]) for name in dict.fromkeys(names))
     return tuple(note for note in notes if note)
 
 
