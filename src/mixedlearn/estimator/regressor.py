@@ -572,7 +572,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> model = lmer("np.log(Reaction) ~ Days + (1 | Subject)", study)
         >>> residuals = model.transform_response(study["Reaction"]) - model.predict(study)
         >>> print(f"{residuals.std():.4f}")
-        0.0911
+        0.0921
         """
         view = FittedView(self)
         return view.response(pd.DataFrame(index=range(len(y))) if X is None else X, y)
