@@ -91,6 +91,7 @@ WRONG = [
     ("(⌃diag(Time) | Pig)", r"no known function. In its place: \(x \|\| g\)"),
     ("⌃body weight + (1 | Pig)", "Missing operator.*need backticks"),
     ("Time:dose + ⌃dos", "Did you mean 'dose'"),
+    ("⌃Q(Time) + (1 | Pig)", r"Q\(\) takes the name of a column in quotes"),
     # Habits of R
     ("I(Time⌃^2) + (1 | Pig)", r"no power in Python: write \*\*"),
     ("dose + Time⌃^2 + (1 | Pig)", r"write I\(Time\*\*2\)"),

@@ -150,16 +150,23 @@ def in_formula(text: str, names: Mapping[str, str]) -> str:
 def columns_in(expression: str) -> list[tuple[str, bool]]:
     """The names that an expression uses, and whether they are called.
 
-    Functions are among them, and the names of columns in ``Q("...")``.
+    Functions are among them, but for ``Q("...")``, which is the name of a column.
     """
     source, names = in_python(expression)
     tree = ast.parse(source, mode="eval")
     bound = _bound_names(tree)
     found = []
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    quoting = {
+        id(node.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _name_by_Q(node) is not None
+    }
     for node in ast.walk(tree):
         if (name := _name_by_Q(node)) is not None:
             found.append((name, False))
+        elif id(node) in quoting:
+            continue
         elif isinstance(node, ast.Name) and node.id not in bound:
             found.append((names.get(node.id, node.id), id(node) in called))
     return found

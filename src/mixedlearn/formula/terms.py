@@ -177,6 +177,12 @@ def _check_factor(factor: Factor, formula: str, names: Sequence[str]) -> None:
                 formula.find("^", start),
             )
     for name, is_called in names_in(factor):
+        if name == "Q" and is_called:
+            raise FormulaError(
+                "Q() takes the name of a column in quotes, as backticks do: Q('my column').",
+                formula,
+                find_name(name, formula, start),
+            )
         if is_called and not is_function(name):
             message = f"{name!r} is no known function. {_instead(name)}"
             if name in names:
