@@ -3,7 +3,12 @@
 import difflib
 from collections.abc import Sequence
 
-__all__ = ["DegenerateModelWarning", "NoGroupsWarning", "PopulationPredictionWarning"]
+__all__ = [
+    "DataWarning",
+    "DegenerateModelWarning",
+    "NoGroupsWarning",
+    "PopulationPredictionWarning",
+]
 
 
 class NoGroupsWarning(UserWarning):
@@ -64,6 +69,26 @@ class DegenerateModelWarning(UserWarning):
     ...     model = MixedLinearRegressor(groups="Subject").fit(X, y)
     >>> model.coef_.round(1)
     array([10.5,  0. ])
+    """
+
+
+class DataWarning(UserWarning):
+    """The columns are taken in a way that may not be the one that was meant.
+
+    Integers lose digits as floats, a formula has an expression whose value for a row depends on the
+    other rows, or a pandas category of numbers is taken as numbers; the message names the column.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from mixedlearn import lmer
+    >>> from mixedlearn.datasets import load_sleepstudy
+    >>> from mixedlearn.exceptions import DataWarning
+    >>> study = load_sleepstudy().frame
+    >>> with warnings.catch_warnings(category=DataWarning, action="ignore"):
+    ...     model = lmer("Reaction ~ I(Days - Days.mean()) + (1 | Subject)", study)
+    >>> model.coef_.round(2)
+    array([10.47])
     """
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator import MixedLinearRegressor
-from mixedlearn.exceptions import did_you_mean
-from mixedlearn.formula import as_pandas, columns_used, evaluate_response, split_response
+from mixedlearn.exceptions import DataWarning, did_you_mean
+from mixedlearn.formula import (
+    as_pandas,
+    columns_used,
+    is_transformed,
+    learn_response,
+    response_columns,
+    split_response,
+)
 
 # What to do where R's lmer has an argument.
 IN_PLACE_OF_R = {
@@ -32,7 +42,9 @@ def lmer(
     ----------
     formula : str
         ``"Weight ~ Time + (1 + Time | Pig)"``: the response, which may be an expression such as
-        ``log(Weight)``, the fixed effects and the random terms. See `MixedLinearRegressor`.
+        ``log(Weight)``, the fixed effects and the random terms. See `MixedLinearRegressor`. The
+        model knows its response: predictions are on the scale of the left-hand side, and methods
+        that take a response take it in the units of the data.
     data : DataFrame of shape (n_samples, n_columns)
         The columns that the formula names; others are not looked at. A dot in the formula stands
         for all columns but those of the response and the grouping factors.
@@ -80,11 +92,22 @@ def lmer(
     _check_arguments(formula, sample_weight, parameters)
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
+    used = columns_used(predictors, frame, response)
+    X = _columns(frame, used)
+    if is_transformed(response):
+        estimator = MixedLinearRegressor(formula=formula, reml=reml, **parameters)
+        columns = _columns(frame, response_columns(response, frame.columns))
+        return estimator.fit(X, columns, sample_weight=sample_weight)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
-    used = set(columns_used(predictors, frame, response))
-    # By position, which pandas does in a third of the time that names take.
-    X = frame.take([k for k, name in enumerate(frame.columns) if name in used], axis=1)
-    return estimator.fit(X, evaluate_response(response, frame), sample_weight=sample_weight)
+    learnt, values = learn_response(response, frame)
+    for note in learnt.coding.notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    return estimator.fit(X, values, sample_weight=sample_weight)
+
+
+def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Some columns by position, which pandas does in a third of the time that names take."""
+    return frame.take([k for k, name in enumerate(frame.columns) if name in names], axis=1)
 
 
 def _check_arguments(formula: Any, sample_weight: Any, parameters: dict[str, Any]) -> None:

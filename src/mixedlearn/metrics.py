@@ -70,7 +70,8 @@ class GroupsScorer(BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Rows.
         y : array-like of shape (n_samples,)
-            True responses.
+            True responses, in the units of the data: the left-hand side of a formula is computed
+            from them.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels.
 
@@ -93,7 +94,16 @@ class GroupsScorer(BaseEstimator):
         # The predict of a search takes no groups; that of its best estimator does.
         estimator = getattr(estimator, "best_estimator_", estimator)
         scorer = check_scoring(estimator, scoring=self.scoring)
-        return scorer(_WithGroups(estimator, groups), X, y)
+        return scorer(_WithGroups(estimator, groups), X, _response(estimator, X, y))
+
+
+def _response(estimator: Any, X: Any, y: ArrayLike) -> ArrayLike:
+    """The response on the scale of the predictions: that of a formula's left-hand side."""
+    steps = getattr(estimator, "steps", None)
+    last = steps[-1][1] if steps else estimator
+    if not hasattr(last, "transform_response"):
+        return y
+    return last.transform_response(y, X if hasattr(X, "columns") else None)
 
 
 class _WithGroups(RegressorMixin, BaseEstimator):

@@ -120,7 +120,7 @@ def test_column_that_is_not_numeric(frame_model, values, shown, row, what):
         (with_entry(ARRAY, (3, 1), "1", object), "Column 'x1' .*'1' at row 3 is text"),
         (ARRAY.astype(str), "Column 'x0' .* at row 0 is text"),
         ([[0.5, "1"]] * N, "Column 'x1' .*'1' at row 0 is text"),
-        (with_entry(ARRAY, (3, 1), pd.Timestamp(0), object), "'x1' .*row 3 is of type Timestamp"),
+        (with_entry(ARRAY, (3, 1), pd.Timestamp(0), object), "'x1' .*row 3 is a date"),
         (
             pl.DataFrame({"length": ARRAY[:, 0], "width": ["a"] * N}),
             "Column 'width' .*'a' at row 0 is text",

@@ -36,7 +36,7 @@ def assert_points_at(error, formula, position):
 WRONG = [
     ("⌃", "is empty"),
     ("⌃~ ", "nothing on the right of '~'"),
-    ("y ⌃~ Time", "right-hand side alone.*mixedlearn.lmer"),
+    ("y ~ Time ⌃~ dose", "a second '~'"),
     # Brackets and quotes
     ("Time + ⌃(1 | Pig", r"'\(' is not closed"),
     ("Time + (1 | Pig)⌃)", r"'\)' closes nothing"),
@@ -84,7 +84,6 @@ WRONG = [
     ("Time + I(⌃Tme**2) + (1 | Pig)", "Did you mean 'Time'"),
     ("Time + ⌃`a b` + (1 | Pig)", "names 'a b'"),
     ("⌃factor(a) + (1 | Pig)", r"'factor' is no known function.*C\(x\)"),
-    ("Time + ⌃ns(dose) + (1 | Pig)", "'ns' is no known function.*cr"),
     ("⌃pol(Time, 2)", "no known function. In its place: poly"),
     ("dose + ⌃as.factor(a) + (1 | Pig)", r"'as.factor' is no known function.*C\(x\)"),
     ("⌃sqrt(Time) + (1 | Pig)", r"no known function. In its place: np\.sqrt\."),
@@ -92,6 +91,7 @@ WRONG = [
     ("(⌃diag(Time) | Pig)", r"no known function. In its place: \(x \|\| g\)"),
     ("⌃body weight + (1 | Pig)", "Missing operator.*need backticks"),
     ("Time:dose + ⌃dos", "Did you mean 'dose'"),
+    ("⌃Q(Time) + (1 | Pig)", r"Q\(\) takes the name of a column in quotes"),
     # Habits of R
     ("I(Time⌃^2) + (1 | Pig)", r"no power in Python: write \*\*"),
     ("dose + Time⌃^2 + (1 | Pig)", r"write I\(Time\*\*2\)"),
@@ -372,9 +372,10 @@ def test_new_rows_without_a_column():
         model.predict(X.to_numpy())
 
 
-def test_new_rows_beyond_the_knots():
+def test_new_rows_beyond_the_knots_are_refused_if_wanted():
     X, y = made_up()
-    model = MixedLinearRegressor(formula="bs(Time, df=4) + (1 | Pig)").fit(X, y)
+    formula = "bs(Time, df=4, extrapolation='raise') + (1 | Pig)"
+    model = MixedLinearRegressor(formula=formula).fit(X, y)
     with pytest.raises(ValueError, match=re.escape("cannot be computed from X")):
         model.predict(X.assign(Time=X["Time"] + 100))
 

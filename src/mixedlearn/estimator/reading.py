@@ -10,20 +10,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import Rows
 from mixedlearn.estimator.validation import (
+    among_all,
     check_frame,
     check_response,
     check_weights,
     column_names,
     find_labels,
     formula_frame,
+    notes_of_columns,
     numeric_columns,
+    response_frame,
 )
-from mixedlearn.formula import CompiledFormula, compile_formula
+from mixedlearn.formula import CompiledFormula, compile_formula, learn_response, parse
 from mixedlearn.specification import Specification, find_group_columns, make_specification
 
 # The parameters that a formula stands for, and their defaults.
@@ -50,12 +54,15 @@ class FitInput:
     rows : Rows
         Of positive weight. NaN and infinity in their columns are not looked for, unless a weight
         of zero hides them: they show in the sums.
+    notes : tuple of str
+        What users should know of how the rows were read.
     """
 
     specification: Specification
     formula: CompiledFormula | None
     source: Any
     rows: Rows
+    notes: tuple[str, ...]
 
 
 def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) -> FitInput:
@@ -80,15 +87,31 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
     columns = numeric_columns(
         estimator, source, specification, check_finite=sample_weight is not None
     )
-    response = check_response(estimator, frame, y)
     weights = check_weights(sample_weight, frame)
+    left = "" if formula is None else parse(estimator.formula).response
+    if formula is not None and left:
+        formula, response = _learn_response(estimator, formula, left, frame, y, weights)
+    else:
+        response = check_response(estimator, frame, y)
     if len(columns) == len(response):
         rows = Rows(columns, tuple(labels), response, weights).present()
     else:
         # The columns of the formula are those of rows that are present.
         nothing = np.empty((len(response), 0))
         rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
-    return FitInput(specification, formula, source, rows)
+    notes = notes_of_columns(frame, specification) if formula is None else formula.notes
+    return FitInput(specification, formula, source, rows, notes)
+
+
+def _learn_response(
+    estimator: Any, formula: CompiledFormula, text: str, frame: Any, y: Any, weights: Any
+) -> tuple[CompiledFormula, NDArray[np.float64]]:
+    """The formula with its left-hand side, and the response of the rows; see `learn_response`."""
+    data = response_frame(text, frame, y)
+    present = np.ones(len(data), dtype=bool) if weights is None else weights > 0.0
+    response, values = learn_response(text, data[present])
+    values = check_response(estimator, data[present], values)
+    return formula.with_response(response), among_all(values, present)
 
 
 def read_factors(estimator: Any, X: Any, groups: Any) -> tuple[Specification, Rows]:

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
@@ -29,12 +30,12 @@ from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
 from mixedlearn.estimator.validation import (
     StructureName,
-    check_response,
     check_weights,
     numeric_columns,
 )
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import (
+    DataWarning,
     DegenerateModelWarning,
     NoGroupsWarning,
     PopulationPredictionWarning,
@@ -73,9 +74,11 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     Parameters
     ----------
     formula : str, default=None
-        The model in lme4's notation, without the response: ``"Time + (1 + Time | Pig)"``. X is then
-        a DataFrame, of which the formula names columns; others are not looked at. The parameters
-        up to ``fit_intercept`` say the same in another way and must be left out. See Notes.
+        The model in lme4's notation: ``"Time + (1 + Time | Pig)"``. X is then a DataFrame, of which
+        the formula names columns; others are not looked at. With a left-hand side,
+        ``"np.log(y) ~ Time + (1 | Pig)"``, the model is one of that function of the response. The
+        parameters up to ``fit_intercept`` say the same in another way and must be left out. See
+        Notes.
     groups : str, int, tuple or list of these, default=None
         Columns of X that hold the grouping factors, by name or position: one column, or a list with
         an entry for each factor. A tuple of columns is their interaction: ``("batch", "cask")``,
@@ -186,9 +189,20 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     Structures are written as lme4 2.0 does: ``us()``, ``diag()``, ``cs()`` and ``ar1()`` around a
     term, ``cs(0 + visit | id)``, with ``hom = TRUE`` for one variance (what ``ar1()`` has by
     default) and ``hom = FALSE`` for a variance of each effect.
-    What ``poly``, ``bs``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in ``predict``;
-    other Python, such as ``{x - x.mean()}``, is computed anew from the new rows. Expressions are
-    run: take no formula from strangers.
+    What ``poly``, ``bs``, ``ns``, ``cr``, ``center`` and ``scale`` learn in `fit` holds in
+    ``predict``; other Python, such as ``{x - x.mean()}``, is computed anew from the new rows, of
+    which `fit` warns. Splines go on beyond the rows of `fit` as R's do; ``bs(...,
+    extrapolation="raise")`` refuses such rows, ``"clip"`` takes the nearest value. Arithmetic is
+    that of real numbers, whatever the types of the columns; booleans in it are zeros and ones.
+    A name in backticks is always a column, a name that is called always a function. Expressions
+    are run: take no formula from strangers.
+
+    The response that is passed to any method is in the units of the data, and a formula's left-hand
+    side is computed from it: ``score``, `update_random_effects`, `mixedlearn.inference` and
+    `GroupsScorer` transform it as `fit` did, with what ``scale(y)`` learnt there. Predictions,
+    coefficients, variances and samples are on the scale of the left-hand side, and
+    `transform_response` takes responses there. A scorer of scikit-learn by name compares
+    predictions with the response as it is passed: use ``scoring=None`` or a `GroupsScorer`.
 
     ``sample_weight`` are precision weights: the noise variance of row i is ``noise_variance_ /
     w_i``, as in lme4. A row of weight 2 is therefore not the same as two rows of weight 1, except
@@ -319,7 +333,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             Columns with fixed or random effects, and the group columns if the constructor names
             them; a DataFrame if there is a formula.
         y : array-like of shape (n_samples,)
-            Response.
+            Response, in the units of the data: the left-hand side of a formula is computed from it.
+            Where that has several columns, y is a DataFrame of them, or a Series with the name of
+            one, and the others are in X.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels of the grouping factors, aligned with X by position, a column for each. A Series
             or a DataFrame gives the factors their names; otherwise one factor is called "group",
@@ -349,6 +365,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         -----
         NoGroupsWarning
             If there are no groups: the model then has no random effects.
+        DataWarning
+            If integers are too large for floats, a pandas category of numbers is taken as numbers,
+            or an expression of the formula depends on the other rows.
         DegenerateModelWarning
             If some part of the model cannot be estimated.
         ConvergenceWarning
@@ -371,6 +390,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 NoGroupsWarning,
                 stacklevel=FIT_STACKLEVEL,
             )
+        for note in read.notes:
+            warnings.warn(note, DataWarning, stacklevel=FIT_STACKLEVEL)
         end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
         try:
             sums = Sums.of(read.rows, specification.slopes)
@@ -462,7 +483,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Returns
         -------
         y_mean : ndarray of shape (n_samples,)
-            Predictions.
+            Predictions, on the scale of the left-hand side of a formula: those of
+            ``np.log(y) ~ x`` are logarithms.
         y_std : ndarray of shape (n_samples,)
             Standard deviation of a new observation of weight one, in units of y, only if
             ``return_std``: it covers the noise, the uncertainty of the fixed effects and of the
@@ -524,6 +546,42 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         mean = predict_mean(model, coded)
         return (mean, predict_std(model, coded)) if return_std else mean
 
+    def transform_response(self, y: Any, X: Any = None) -> FloatArray:
+        """The response on the scale of the model, which is that of `predict`.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,), or DataFrame
+            Response in the units of the data, as for `fit`.
+        X : DataFrame of shape (n_samples, n_features), default=None
+            Where the left-hand side of the formula has several columns, those that y does not have.
+
+        Returns
+        -------
+        response : ndarray of shape (n_samples,)
+            The left-hand side of the formula, with what it learnt in `fit`; y itself if the formula
+            has none, or there is no formula.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If responses are not finite numbers, one for each row, or a column is missing.
+
+        Examples
+        --------
+        >>> from mixedlearn import lmer
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> study = load_sleepstudy().frame
+        >>> model = lmer("np.log(Reaction) ~ Days + (1 | Subject)", study)
+        >>> residuals = model.transform_response(study["Reaction"]) - model.predict(study)
+        >>> print(f"{residuals.std():.4f}")
+        0.0921
+        """
+        view = FittedView(self)
+        return view.response(pd.DataFrame(index=range(len(y))) if X is None else X, y)
+
     @groups_by_name
     def score(
         self,
@@ -540,7 +598,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had.
         y : array-like of shape (n_samples,)
-            True responses.
+            True responses, in the units of the data: the left-hand side of a formula is computed
+            from them, as in `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -549,7 +608,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Returns
         -------
         score : float
-            R squared of ``predict(X, groups=groups)``.
+            R squared of ``predict(X, groups=groups)``, on the scale of the left-hand side of a
+            formula.
 
         Raises
         ------
@@ -572,7 +632,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         0.826
         """
         mean = self._predict(X, groups, "all", return_std=False, stacklevel=4)
-        truth = check_response(self, mean, y)
+        truth = FittedView(self).response(X, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 
     @groups_by_name

@@ -58,8 +58,8 @@ class SamplingMethods(FittedState):
         Returns
         -------
         y : ndarray of shape (n_rows, n_samples)
-            Responses, in units of y. The fixed effects and the variance components are taken as
-            known.
+            Responses, in units of y or of the left-hand side of a formula. The fixed effects and
+            the variance components are taken as known.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class SamplingMethods(FittedState):
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had, in rows that the model has not seen.
         y : array-like of shape (n_samples,)
-            Response.
+            Response, in the units of the data, as for `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None

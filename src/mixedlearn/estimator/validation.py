@@ -18,11 +18,13 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from mixedlearn.covariance.structures import REGISTRY
 from mixedlearn.data.labels import Labels, as_labels, interaction, shown
+from mixedlearn.data.numbers import DATES, TIME_DIFFERENCES, inexact_note, kind_of_object
 from mixedlearn.data.rows import is_frame
-from mixedlearn.formula import as_pandas
+from mixedlearn.formula import Response, as_pandas, response_columns, response_data
 from mixedlearn.specification import Specification, factor_name
 
 FLOATS = [np.float64, np.float32]
+_NO_NUMBERS = {DATES: "a date", TIME_DIFFERENCES: "a time difference"}
 
 
 class StructureName(StrOptions):
@@ -184,16 +186,77 @@ def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float
     is_vector = type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuf"
     # Where scikit-learn's check would find nothing, it takes longer than all of ours.
     values = y if is_vector else column_or_1d(y, warn=True)
-    if len(values) != len(X):
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: X has {len(X)} rows, y "
-            f"has {len(values)}."
-        )
+    _check_lengths(X, values)
     values = _as_floats(values, "y")
     row, kind = _first_not_finite(values)
     if kind:
         raise ValueError(f"Input y contains {kind}, the first at row {row}: drop such rows.")
     return values
+
+
+def response_frame(text: str, frame: pd.DataFrame, y: Any) -> pd.DataFrame:
+    """The columns that the left-hand side of a formula is computed from, in the units of the data.
+
+    Parameters
+    ----------
+    text : str
+        The left-hand side.
+    frame : DataFrame of shape (n, n_features)
+        X.
+    y : array-like of shape (n,), or DataFrame
+        What was passed as response.
+    """
+    if y is None:
+        raise ValueError("The formula has a response, but y is None: pass y as in fit(X, y).")
+    names = [*frame.columns, *(y.columns if is_frame(y) else [getattr(y, "name", None)])]
+    columns = response_columns(text, names)
+    if is_frame(y):
+        y = as_pandas(y, "y")
+        y = y.iloc[:, 0] if y.shape[1] == 1 else y
+    elif not isinstance(y, pd.Series):
+        y = pd.Series(column_or_1d(y, warn=True), name=getattr(y, "name", None))
+    _check_lengths(frame, y)
+    return response_data(text, columns, y, frame)
+
+
+def transformed_response(
+    estimator: BaseEstimator, response: Response, frame: pd.DataFrame, y: Any, weights: Any = None
+) -> NDArray[np.float64]:
+    """The left-hand side of a formula as floats; zero for rows of weight zero, which are absent."""
+    data = response_frame(response.text, frame, y)
+    present = np.ones(len(data), dtype=bool) if weights is None else weights > 0.0
+    values = check_response(estimator, frame[present], response.values(data[present]))
+    return among_all(values, present)
+
+
+def notes_of_columns(X: Any, specification: Specification) -> tuple[str, ...]:
+    """What users should know of how the columns of X with an effect are taken as numbers."""
+    if not isinstance(X, pd.DataFrame):
+        return ()
+    notes = []
+    dtypes = list(X.dtypes)
+    for column in specification.columns:
+        if dtypes[column].kind == "f":
+            continue
+        name, values = specification.names[column], X.iloc[:, column]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            notes.append(
+                f"Column {name!r} of X is a pandas category of numbers, and is taken as one column "
+                "of numbers: convert it with astype(float) if that is meant. A formula codes it as "
+                "categories."
+            )
+        elif note := inexact_note(name, values):
+            notes.append(note)
+    return tuple(notes)
+
+
+def among_all(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The values of rows that are present among zeros for all others."""
+    if present.all():
+        return values
+    found = np.zeros(len(present))
+    found[present] = values
+    return found
 
 
 def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
@@ -230,6 +293,14 @@ def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
             "row counts."
         )
     return weights
+
+
+def _check_lengths(X: Any, y: Any) -> None:
+    if len(y) != len(X):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {len(X)} rows, y "
+            f"has {len(y)}."
+        )
 
 
 def _refuse_complex(values: Any, name: str) -> None:
@@ -275,6 +346,8 @@ def _first_text_or_date(values: NDArray) -> tuple[int, str]:
         for row, value in enumerate(values):
             if isinstance(value, (str, bytes)):
                 return row, "text"
+            if value is not pd.NaT and (what := _NO_NUMBERS.get(kind_of_object(value))):
+                return row, what
     return 0, ""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.labels import Labels, shown
@@ -22,11 +23,13 @@ from mixedlearn.estimator.validation import (
     find_labels,
     formula_frame,
     numeric_columns,
+    transformed_response,
 )
 from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.fitted import FittedModel
 
+FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
 
 NO_RESPONSE = object()
@@ -102,8 +105,26 @@ class FittedView:
                 f"No groups were passed, but the model has the grouping factors "
                 f"{', '.join(map(repr, names))}: pass groups=... as to fit."
             )
-        response = None if y is NO_RESPONSE else check_response(estimator, columns, y)
-        return Rows(columns, tuple(labels), response, check_weights(sample_weight, columns))
+        weights = check_weights(sample_weight, columns)
+        response = None if y is NO_RESPONSE else self.response(X, y, weights)
+        return Rows(columns, tuple(labels), response, weights)
+
+    def response(self, X: Any, y: Any, weights: FloatArray | None = None) -> FloatArray:
+        """The response of rows on the scale of the model, shape (n,).
+
+        The left-hand side of a formula is computed from y, and from X where it has more columns;
+        it is zero for rows of weight zero, which are absent.
+
+        Raises
+        ------
+        ValueError
+            If responses are not finite numbers, one for each row.
+        """
+        formula = self.formula
+        if formula is None or formula.response is None:
+            return check_response(self._estimator, X, y)
+        frame = formula_frame(X, None)
+        return transformed_response(self._estimator, formula.response, frame, y, weights)
 
     def codes(self, labels: Sequence[Labels], wanted: Sequence[str]) -> tuple[Codes | None, ...]:
         """Levels of the rows for every factor, -1 for unknown ones; None for factors left out.

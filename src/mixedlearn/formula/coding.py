@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,24 @@ from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import EvaluatedFactor
 from formulaic.parser.types import Factor, Term
 from formulaic.utils.null_handling import find_nulls
+from formulaic.utils.variables import Variable
 from interface_meta import override
 from numpy.typing import NDArray
 
 from mixedlearn.data.labels import shown
+from mixedlearn.data.numbers import (
+    DATES,
+    NUMBERS,
+    TIME_DIFFERENCES,
+    as_floats,
+    inexact_note,
+    kind_of_objects,
+)
 from mixedlearn.formula.brackets import FormulaError
-from mixedlearn.formula.terms import message_of, variables_of
+from mixedlearn.formula.expressions import compiled, real
+from mixedlearn.formula.other_rows import depends_on_other_rows
+from mixedlearn.formula.parser import quoted
+from mixedlearn.formula.terms import message_of, names_in, term_text, variables_of
 
 FloatArray = NDArray[np.float64]
 
@@ -55,6 +67,8 @@ class Coding:
         For every expression, coded fully (False) or by contrasts (True), the names of its columns.
     spans_intercept : dict of str to bool
         For every expression whether it is categorical, so that its columns sum to a constant.
+    notes : tuple of str
+        What users should know of how the rows of `fit` were read.
     """
 
     formula: SimpleFormula
@@ -64,6 +78,7 @@ class Coding:
     has_intercept: bool
     factor_names: dict[tuple[str, bool], tuple[str, ...]]
     spans_intercept: dict[str, bool]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -102,9 +117,17 @@ def learn_coding(
     plain = None if names is None else plain_columns(X, names)
     if names is not None and plain is not None:
         has_intercept = len(names) < len(terms)
-        return Coding(terms, None, names, variables, has_intercept, {}, {}), plain
+        notes = _inexact_notes(X, names)
+        return Coding(terms, None, names, variables, has_intercept, {}, {}, notes), plain
     materialiser, matrix = _learn(terms, _plain(X, variables), formula)
     learnt = materialiser.learnt
+    read = materialiser.data
+    # What was no integer of numpy's may have been one before it became a float.
+    integers = {
+        name: read[name] if read[name].dtype.kind in "iu" else X[name]
+        for name in materialiser.as_numbers
+    }
+    notes = (*_inexact_notes(integers, integers), *_row_notes(terms, materialiser))
     names = tuple(name for term, _, columns in learnt.structure if term.degree for name in columns)
     coding = Coding(
         formula=terms,
@@ -114,9 +137,14 @@ def learn_coding(
         has_intercept=len(names) < matrix.shape[1],
         factor_names=materialiser.factor_names,
         spans_intercept={
-            expression: factor.metadata.spans_intercept
+            expression: bool(
+                factor.metadata.spans_intercept
+                # A spline may span it as well.
+                and factor.metadata.kind is Factor.Kind.CATEGORICAL
+            )
             for expression, factor in materialiser.factor_cache.items()
         },
+        notes=notes,
     )
     return coding, _without_intercept(matrix, learnt)
 
@@ -180,6 +208,27 @@ class _Materialiser(PandasMaterializer):
     def _init(self) -> None:
         super()._init()
         self.factor_names: dict[tuple[str, bool], tuple[str, ...]] = {}
+        # The columns that are taken as numbers.
+        self.as_numbers: list[str] = []
+
+    @override
+    def _lookup(self, name: str) -> tuple[Any, set[Variable]]:
+        found, variables = super()._lookup(name)
+        if found.dtype.kind in "iuf":
+            self.as_numbers.append(name)
+        return _real_numbers(found), variables
+
+    @override
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Variable]]:
+        """The value of an expression, in real numbers, with a state for each of its functions."""
+        expression = compiled(expr, tuple(self.data.columns))
+        self.as_numbers += [
+            name
+            for name, is_real in expression.columns.values()
+            if is_real and self.data[name].dtype.kind in "iuf"
+        ]
+        value = expression.value(self.data, spec.transform_state.setdefault(expr, {}))
+        return _real_numbers(value), set()
 
     @override
     def _is_categorical(self, values: Any) -> bool:
@@ -206,11 +255,7 @@ class _Materialiser(PandasMaterializer):
     def _evaluate_factor(self, factor: Factor, spec: ModelSpec, drop_rows: Any) -> EvaluatedFactor:
         found = super()._evaluate_factor(factor, spec, drop_rows)
         self._check_rows(factor, found)
-        dtype = getattr(found.values, "dtype", np.dtype(float))
-        if found.metadata.kind is Factor.Kind.NUMERICAL and dtype.kind not in "biuf":
-            what = {"M": "dates", "m": "time differences", "c": "complex numbers"}.get(
-                dtype.kind, f"values of type {dtype}"
-            )
+        if what := _no_number(found):
             raise _Refused(
                 f"{factor.expr!r} of the formula is not numeric: it holds {what}. Convert it to "
                 "numbers, or write C(...) for categories."
@@ -250,9 +295,51 @@ class _Materialiser(PandasMaterializer):
                     f"The category {shown(values[row])} of {factor.expr!r} (row {row}) was not "
                     f"seen in fit, so it has no fixed effect: the categories are {known}{more}."
                 )
+        is_new = "categories" not in state
         encoded = super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
+        if is_new:
+            _, state = spec.encoder_state.get(factor.expr, (kind, {}))
+            _refuse_lost_categories(factor.expr, state.get("categories", ()))
         self.factor_names[factor.expr, reduced_rank] = tuple(encoded)
         return encoded
+
+
+def _refuse_lost_categories(expression: str, categories: Sequence[Any]) -> None:
+    """Refuse categories whose columns formulaic would drop or put in place of each other."""
+    texts: dict[str, Any] = {}
+    for category in categories:
+        text = str(category)
+        if isinstance(category, str) and text.startswith("__"):
+            raise _Refused(
+                f"The category {text!r} of {expression!r} starts with '__', of which the formula "
+                "makes no column: rename it."
+            )
+        if text in texts:
+            raise _Refused(
+                f"The categories {shown(texts[text])} and {shown(category)} of {expression!r} have "
+                "the same text: rename one of them."
+            )
+        texts[text] = category
+
+
+def _real_numbers(value: Any) -> Any:
+    """Numbers of any type as floats; booleans of a column stay what they are, categories."""
+    is_bool = isinstance(value, pd.Series) and value.dtype.kind == "b"
+    return value if is_bool else real(value)
+
+
+def _no_number(found: EvaluatedFactor) -> str:
+    """What the values of a factor are that are neither numbers nor categories; else empty."""
+    values = found.values.__wrapped__
+    dtype = getattr(values, "dtype", np.dtype(float))
+    if found.metadata.kind is Factor.Kind.NUMERICAL and dtype.kind not in "biuf":
+        names = {"M": DATES, "m": TIME_DIFFERENCES, "c": "complex numbers"}
+        return names.get(dtype.kind, f"values of type {dtype}")
+    # C() makes categories of anything, by an encoder of its own.
+    if dtype.kind == "O" and found.metadata.encoder is None and isinstance(values, pd.Series):
+        kind = kind_of_objects(values)
+        return "" if kind == NUMBERS else kind
+    return ""
 
 
 class _Refused(ValueError):
@@ -296,12 +383,46 @@ def _materialise(
         raise ValueError(f"The formula cannot be computed from X: {message}") from error
 
 
+def _inexact_notes(columns: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """A note for every column of integers that floats do not hold."""
+    notes = (inexact_note(name, columns[name]) for name in dict.fromkeys(names))
+    return tuple(note for note in notes if note)
+
+
+def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> tuple[str, ...]:
+    """A note for every expression whose value for a row depends on the other rows."""
+    data = materialiser.data
+    notes = []
+    for factor in dict.fromkeys(factor for term in terms for factor in term.factors):
+        if factor.eval_method is not Factor.EvalMethod.PYTHON:
+            continue
+        expression = compiled(factor.expr, tuple(data.columns))
+        values = materialiser.factor_cache[factor.expr].values
+        states = materialiser.learnt.transform_state[factor.expr]
+        if not expression.is_row_wise and depends_on_other_rows(expression, values, data, states):
+            columns = [quoted(name) for name, _ in names_in(factor) if name in data.columns]
+            notes.append(
+                f"{term_text(Term([factor]))!r} of the formula depends on the other rows: "
+                "predict computes it anew, so the prediction for a row changes with the rows that "
+                f"come with it. Write center({(columns or ['x'])[0]}) or another function that "
+                "keeps what fit learns, or put the values into a column of X."
+            )
+    return tuple(notes)
+
+
 def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Some columns, in the types of numpy and as categories that occur."""
     columns = {}
     for name in names:
         values = X[name].reset_index(drop=True).infer_objects()
-        if isinstance(values.dtype, pd.CategoricalDtype):
+        is_text = isinstance(values.dtype, pd.StringDtype)
+        is_category = isinstance(values.dtype, pd.CategoricalDtype)
+        is_object = values.dtype.kind == "O" and not (is_text or is_category)
+        if is_object and kind_of_objects(values) == NUMBERS:
+            values = pd.Series(as_floats(values))
+        if values.dtype == np.float16:  # of which pandas makes no categories
+            values = values.astype(np.float64)
+        if is_category:
             values = values.cat.remove_unused_categories()
         elif pd.api.types.is_bool_dtype(values.dtype) and not values.isna().any():
             values = values.astype(bool)

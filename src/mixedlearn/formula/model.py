@@ -9,7 +9,7 @@ stay correlated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from mixedlearn.formula.parser import (
     parse,
     quoted,
 )
+from mixedlearn.formula.response import Response, response_columns
 from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
 from mixedlearn.specification import INTERCEPT, Specification, Term, make_specification
@@ -109,6 +110,10 @@ class CompiledFormula:
     factors : tuple of _Factor
     terms : tuple of Term
         The terms of the fixed effects.
+    notes : tuple of str
+        What users should know of how the rows of `fit` were read.
+    response : Response or None
+        The left-hand side, if there is one.
     """
 
     text: str
@@ -118,6 +123,17 @@ class CompiledFormula:
     fit_intercept: bool
     factors: tuple[_Factor, ...]
     terms: tuple[Term, ...]
+    notes: tuple[str, ...] = ()
+    response: Response | None = None
+
+    def with_response(self, response: Response) -> CompiledFormula:
+        """The same formula with its left-hand side."""
+        return replace(
+            self,
+            text=f"{response.text} ~ {self.text}",
+            notes=(*self.notes, *response.coding.notes),
+            response=response,
+        )
 
     def specification(self, *, reml: bool) -> Specification:
         """The model in terms of the numeric columns."""
@@ -198,10 +214,9 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
     """
     names = list(X.columns)
     parsed = parse(text)
-    of_response = []
     if response:
-        of_response = variables_of(read_terms(response, response, names, ()), names)
-    fixed, random = _read(parsed, [name for name in names if name not in of_response], names)
+        read_terms(response, response, names, ())
+    fixed, random = _read(parsed, _predictors(response, names), names)
     used = set(variables_of(fixed, names))
     for term, effects in zip(parsed.random, random, strict=True):
         used.update(variables_of(effects, names))
@@ -215,6 +230,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
     Parameters
     ----------
     text : str
+        With the left-hand side or without.
     X : DataFrame
         All columns; the formula's `names` are not those of X.
 
@@ -231,7 +247,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
         If a value is missing.
     """
     parsed, names = parse(text), list(X.columns)
-    fixed_part, random_parts = _read(parsed, names, names)
+    fixed_part, random_parts = _read(parsed, _predictors(parsed.response, names), names)
     columns = _Columns(text)
     fixed = columns.add(fixed_part, X)
     codings = [fixed]
@@ -266,6 +282,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
         fit_intercept=fixed.has_intercept,
         factors=tuple(own.factor for own in grouped.values()),
         terms=fixed_terms(fixed),
+        notes=tuple(dict.fromkeys(note for coding in codings for note in coding.notes)),
     )
     is_plain = len(columns.plain) == len(columns.found)
     return compiled, _stacked(columns.found, X, is_plain=is_plain)
@@ -317,6 +334,12 @@ class _Columns:
         if coding.is_plain:
             self.plain.update(coding.names)
         return coding
+
+
+def _predictors(response: str, names: Sequence[str]) -> list[str]:
+    """The columns that are not those of the response."""
+    of_response = response_columns(response, names) if response else []
+    return [name for name in names if name not in of_response]
 
 
 def _read(

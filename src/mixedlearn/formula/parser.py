@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from mixedlearn.covariance.structures import functions, structure_of_notation
 from mixedlearn.formula.brackets import Brackets, FormulaError
+from mixedlearn.formula.expressions import is_plain_name
 
 # Formulas whose parts are kept: the same one is fitted again and again in a cross-validation.
 CACHED_FORMULAS = 128
@@ -71,16 +72,19 @@ class ParsedFormula:
     fixed : str
         The same with blanks in place of the random terms.
     random : tuple of RandomTerm
+    response : str
+        What is on the left of "~"; empty where nothing is.
     """
 
     text: str
     fixed: str
     random: tuple[RandomTerm, ...]
+    response: str = ""
 
 
 @functools.lru_cache(maxsize=CACHED_FORMULAS)
 def parse(text: str) -> ParsedFormula:
-    """Take the right-hand side of a formula apart.
+    """Take a formula apart.
 
     What is found is frozen, so that fits can share it.
 
@@ -91,15 +95,9 @@ def parse(text: str) -> ParsedFormula:
     """
     if not text.strip():
         raise FormulaError("The formula is empty: write 1 for a fixed intercept alone.", text, 0)
-    whole, text = text, _without_leading_tilde(text)
+    whole = text
+    response, text = _without_response(text)
     brackets = Brackets(text, functions())
-    for position in brackets.outside("~"):
-        raise FormulaError(
-            "The parameter formula takes the right-hand side alone, without a response and '~': "
-            "fit(X, y) passes the response. Use mixedlearn.lmer for a formula with both.",
-            whole,
-            position,
-        )
     for match in re.finditer(r"\boffset\s*\(", text):
         if not brackets.is_quoted[match.start()]:
             raise FormulaError(
@@ -118,7 +116,7 @@ def parse(text: str) -> ParsedFormula:
         fixed[first:last] = " " * (last - first)
     remaining = _without_empty_groups("".join(fixed)) if random else text
     _refuse_powers_of_names(remaining, whole)
-    return ParsedFormula(whole, remaining, tuple(random))
+    return ParsedFormula(whole, remaining, tuple(random), response)
 
 
 def split_response(text: str) -> tuple[str, str]:
@@ -129,24 +127,30 @@ def split_response(text: str) -> tuple[str, str]:
     FormulaError
         If there is not one "~", or nothing on its left.
     """
-    tildes = list(Brackets(text).outside("~"))
+    tildes = _tildes(text)
     if not tildes:
         raise FormulaError(
             "The formula has no '~': write response ~ fixed effects + (effects | grouping).",
             text,
             max(len(text.rstrip()) - 1, 0),
         )
-    if len(tildes) > 1:
-        raise FormulaError("The formula has a second '~'.", text, tildes[1])
     response = text[: tildes[0]]
     if not response.strip():
         raise FormulaError("The formula has no response on the left of '~'.", text, tildes[0])
     return response, text[tildes[0] + 1 :].strip()
 
 
+def _tildes(text: str) -> list[int]:
+    """Where "~" stands: there is one at most."""
+    tildes = list(Brackets(text).outside("~"))
+    if len(tildes) > 1:
+        raise FormulaError("The formula has a second '~'.", text, tildes[1])
+    return tildes
+
+
 def quoted(name: str) -> str:
     """The name of a column as a formula has it: in backticks unless it is an identifier."""
-    return name if re.fullmatch(r"[^\W\d]\w*", name) else f"`{name}`"
+    return name if is_plain_name(name) else f"`{name}`"
 
 
 def find_name(name: str, text: str, start: int = 0) -> int:
@@ -156,14 +160,15 @@ def find_name(name: str, text: str, start: int = 0) -> int:
     return start if match is None else match.start()
 
 
-def _without_leading_tilde(text: str) -> str:
-    stripped = text.lstrip()
-    if not stripped.startswith("~"):
-        return text
-    blanks = " " * (len(text) - len(stripped) + 1)
-    if not stripped[1:].strip():
-        raise FormulaError("There is nothing on the right of '~'.", text, len(blanks) - 1)
-    return blanks + stripped[1:]
+def _without_response(text: str) -> tuple[str, str]:
+    """What is on the left of "~", and the text with blanks in its place."""
+    tildes = _tildes(text)
+    if not tildes:
+        return "", text
+    position = tildes[0]
+    if not text[position + 1 :].strip():
+        raise FormulaError("There is nothing on the right of '~'.", text, position)
+    return text[:position].strip(), " " * (position + 1) + text[position + 1 :]
 
 
 def _random_term(brackets: Brackets, start: int) -> RandomTerm:

@@ -1,18 +1,49 @@
-"""The response of a formula, which may be an expression."""
+"""The response of a formula, which may be an expression.
+
+The model is one of the left-hand side: of ``np.log(y)``, not of ``y``. What comes as a response is
+always in the units of the data, and is transformed as it was in `fit`.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.formula.brackets import FormulaError
-from mixedlearn.formula.coding import learn_coding
-from mixedlearn.formula.terms import read_terms
+from mixedlearn.formula.coding import Coding, learn_coding
+from mixedlearn.formula.expressions import is_function
+from mixedlearn.formula.terms import is_column, read_names, read_terms
+
+FloatArray = NDArray[np.float64]
 
 
-def evaluate_response(text: str, X: pd.DataFrame) -> NDArray[np.float64]:
-    """The values of a response, shape (n,).
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """The left-hand side of a formula, with what it learnt from the rows of `fit`.
+
+    Attributes
+    ----------
+    text : str
+    columns : tuple of str
+        The columns that it is computed from.
+    coding : Coding
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    coding: Coding
+
+    def values(self, data: pd.DataFrame) -> FloatArray:
+        """The response of rows that have its columns, shape (n,)."""
+        return self.coding.columns(data)[0]
+
+
+def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]:
+    """The response of the rows of `fit`, and its values, shape (n,).
 
     Raises
     ------
@@ -21,10 +52,74 @@ def evaluate_response(text: str, X: pd.DataFrame) -> NDArray[np.float64]:
     ValueError
         If a value is missing.
     """
-    terms = read_terms(text, text, list(X.columns), ())
-    coding, columns = learn_coding(terms, X, text)
+    terms = read_terms(text, text, list(data.columns), ())
+    coding, columns = learn_coding(terms, data, text)
     if len(coding.terms) != 1 or len(columns) != 1 or any(coding.spans_intercept.values()):
         raise FormulaError(
             "The response must be one numeric column, or an expression such as log(y).", text, 0
         )
-    return columns[0]
+    return Response(text.strip(), coding.variables, coding), columns[0]
+
+
+def is_transformed(text: str) -> bool:
+    """Whether a response is more than a column."""
+    return not is_column(text)
+
+
+def response_columns(text: str, names: Any) -> list[str]:
+    """The columns that a response is computed from, whether or not they are among the names."""
+    found = [
+        name
+        for name, is_called in read_names(text)
+        if not is_called and (name in names or not is_function(name))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def response_data(text: str, columns: list[str], y: Any, X: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a response is computed from: those that y has or is, the others from X.
+
+    Parameters
+    ----------
+    text : str
+    columns : list of str
+    y : Series, DataFrame or ndarray of shape (n,)
+        A vector stands for the only column; of several, for the one of its name, else for the only
+        one that X does not have.
+    X : DataFrame of shape (n, n_columns)
+
+    Raises
+    ------
+    ValueError
+        If a column is in neither of them, or it is not clear which one y is.
+    """
+    if isinstance(y, pd.DataFrame):
+        given = {name: y[name] for name in columns if name in y.columns}
+    else:
+        given = {_stands_for(text, columns, getattr(y, "name", None), X): y}
+    for name in columns:
+        if name not in given and name not in X.columns:
+            raise ValueError(
+                f"The response {text!r} of the formula is computed from the column {name!r}, which "
+                "neither X nor y has: pass X with that column, or a DataFrame with it as y."
+            )
+    return pd.DataFrame(
+        {name: pd.Series(given.get(name, X.get(name))).array for name in columns},
+        index=pd.RangeIndex(len(X)),
+    )
+
+
+def _stands_for(text: str, columns: list[str], name: Any, X: pd.DataFrame) -> str:
+    if len(columns) == 1:
+        return columns[0]
+    if name in columns:
+        return str(name)
+    lacking = [column for column in columns if column not in X.columns]
+    if len(lacking) == 1:
+        return lacking[0]
+    listed = ", ".join(map(repr, columns))
+    raise ValueError(
+        f"The response {text!r} of the formula is computed from {listed}, and y does not say which "
+        "of them it is: pass a Series of that name and X with the others, or a DataFrame with all "
+        "of them as y."
+    )

@@ -11,6 +11,7 @@ import pandas as pd
 from formulaic.parser.types import Factor as FormulaFactor
 from numpy.typing import NDArray
 
+from mixedlearn.data.numbers import NUMBERS, kind_of_objects
 from mixedlearn.formula import as_pandas
 from mixedlearn.formula.terms import names_in
 from mixedlearn.inference._models import view_of
@@ -178,6 +179,8 @@ def first_rows(codes: NDArray[np.integer], n_levels: int) -> NDArray[np.intp]:
 
 def is_number(values: pd.Series) -> bool:
     """Whether a column holds numbers that have a mean."""
+    if values.dtype == object:
+        return kind_of_objects(values) == NUMBERS
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
