@@ -100,7 +100,11 @@ class Model:
 
         def function(parameters):
             covariance = covariance_at(self.name, q, parameters)
-            solution = rows.at([covariance])
+            try:
+                solution = rows.at([covariance])
+            except np.linalg.LinAlgError:
+                # A step so long that V is singular to rounding: no lower place.
+                return 1e10, np.zeros(len(parameters))
             slopes = [
                 covariance_at(self.name, q, parameters + step)
                 - covariance_at(self.name, q, parameters - step)

@@ -164,22 +164,6 @@ def test_parts_far_from_each_other_keep_their_digits():
     np.testing.assert_allclose(both.gram, centred.T @ centred, rtol=1e-12, atol=1e-3)
 
 
-def test_rows_of_little_weight_take_no_digits_from_the_others():
-    rng = np.random.default_rng(0)
-    weights = 10.0 ** rng.uniform(-8.0, 8.0, 120)
-    X, codes = rng.standard_normal((120, 2)), rng.integers(0, 8, 120)
-    y = X[:, 0] + rng.standard_normal(8)[codes] + rng.standard_normal(120) / np.sqrt(weights)
-    rows = Rows(X, tuple(as_labels(codes, 120, ["g"])), y, weights)
-    part = rng.integers(0, 4, 120)
-    parts = [Sums.of(some(rows, part == number), [(0,)]) for number in range(4)]
-    specification = specification_of(["g"], [(0,)])
-    fits = [
-        fit_sums(sums, Recipe(specification))
-        for sums in (Sums.of(rows, [(0,)]), added_in_some_tree(parts, rng))
-    ]
-    assert fits[0].objective == pytest.approx(fits[1].objective, rel=1e-9)
-
-
 @pytest.mark.parametrize("others", [np.uint64, np.float64])
 def test_large_integers_of_other_types_stay_apart(others):
     """pandas joins signed with unsigned integers, and integers with floats, as floats."""

@@ -33,10 +33,12 @@ FloatArray = NDArray[np.float64]
 BOUNDED_TOLERANCE = 1e-4
 # An objective that is less certain than this is worth a word.
 MUCH_ROUNDING = 1e-4
-# With less noise than this the likelihood may have no maximum; where it has one, its derivative by
-# the logarithm of theta is near zero, and where it has none, minus two or less.
-HARDLY_ANY_NOISE = 1e-6
+# With less noise than this the likelihood may have no maximum. Where it has one, the derivative of
+# the objective by the logarithm of theta is near zero, and where it has none, minus two or less, ever
+# further.
+HARDLY_ANY_NOISE = 1e-2
 RISING = 0.5
+FURTHER = 10.0
 _UNBOUNDED = (
     "The likelihood rises for ever as the noise variance falls: the fixed and random effects can "
     "follow the response exactly, and the model is not identified by these rows. The estimates are "
@@ -186,8 +188,12 @@ def _is_unbounded(problem: Problem, evaluation: Evaluation) -> bool:
     """
     if problem.is_bounded or evaluation.fixed.noise_variance > HARDLY_ANY_NOISE:
         return False
-    gradient = problem.engine.evaluate(evaluation.theta, 1).gradient
-    return bool(gradient @ evaluation.theta < -RISING)
+    engine, theta = problem.engine, evaluation.theta
+    if not engine.evaluate(theta, 1).gradient @ theta < -RISING:
+        return False
+    beyond = engine.evaluate(FURTHER * theta, 0).objective
+    # Where it is lost in rounding, nothing stands against what the slope says.
+    return bool(beyond < evaluation.objective - RISING or np.isinf(beyond))
 
 
 def _noise_notes(problem: Problem) -> tuple[str, ...]:
