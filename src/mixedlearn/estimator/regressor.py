@@ -514,7 +514,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 stacklevel=stacklevel,
             )
         codes = view.codes(rows.labels, wanted)
-        view.warn_of_text(rows.labels, codes, stacklevel)
+        view.warn_of_kinds(rows.labels, codes, stacklevel)
         coded = CodedRows(rows.X, codes)
         mean = predict_mean(model, coded)
         return (mean, predict_std(model, coded)) if return_std else mean

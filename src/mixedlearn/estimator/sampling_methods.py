@@ -99,6 +99,12 @@ class SamplingMethods(FittedState):
             )
         generator = make_generator(random_state)
         known, new = _codes_to_sample(rows, model.levels, keep=random_effects == "fitted")
+        view.warn_of_kinds(
+            rows.labels,
+            known,
+            stacklevel=2,
+            consequence="rows get new random effects of {}",
+        )
         coded = CodedRows(rows.X, known, weights=rows.weights)
         return sample_responses(model, coded, new, n_samples, generator)
 
@@ -206,8 +212,14 @@ class SamplingMethods(FittedState):
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
-        rows = view.rows(X, groups, y, sample_weight, needs_groups=True)
-        self._fitted = Fitted(with_more_rows(view.model, rows.present()), view.formula)
+        rows = view.rows(X, groups, y, sample_weight, needs_groups=True).present()
+        view.warn_of_kinds(
+            rows.labels,
+            rows.coded(view.model.levels).codes,
+            stacklevel=2,
+            consequence="rows go to new levels of {} and tell nothing of the known ones",
+        )
+        self._fitted = Fitted(with_more_rows(view.model, rows), view.formula)
         return self
 
 

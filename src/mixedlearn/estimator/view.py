@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import look_up, same_as_text
+from mixedlearn.data.levels import look_up, other_kind
 from mixedlearn.data.rows import Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.validation import (
@@ -131,19 +131,28 @@ class FittedView:
                 f"{name!r}."
             )
 
-    def warn_of_text(
-        self, labels: Sequence[Labels], codes: Sequence[Codes | None], stacklevel: int
+    def warn_of_kinds(
+        self,
+        labels: Sequence[Labels],
+        codes: Sequence[Codes | None],
+        stacklevel: int,
+        *,
+        consequence: str = "rows are predicted without an effect of {}",
     ) -> None:
-        """Warn if no level of a factor is known because labels are text here and not in `fit`."""
+        """Warn if no level of a factor is known because labels are of another kind than in `fit`.
+
+        ``consequence`` is what follows, with a place for the factor.
+        """
         for own, known, found in zip(labels, self.model.levels, codes, strict=False):
             if found is None or (found >= 0).any():
                 continue
-            if (pair := same_as_text(own, known)) is not None:
-                label, level = map(shown, pair)
+            if (other := other_kind(own, known)) is not None:
                 warnings.warn(
-                    f"All levels of {own.name!r} are new: here they are like {label}, in fit they "
-                    f"were like {level}. Labels of another type are other labels, so that rows are "
-                    f"predicted without an effect of {own.name!r}: convert the labels.",
+                    f"All levels of {own.name!r} are new: here they are {other.kind}, like "
+                    f"{shown(other.label)}, in fit they were {other.known_kind}, like "
+                    f"{shown(other.known_label)}. Labels of another kind are other labels, so that "
+                    f"{consequence.format(repr(own.name))}: convert the labels to those of fit, or "
+                    "give new levels labels of that kind.",
                     PopulationPredictionWarning,
                     stacklevel=stacklevel + 1,
                 )
