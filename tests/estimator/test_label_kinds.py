@@ -63,7 +63,7 @@ def draw(data, labels, kind):
 
 
 @pytest.mark.parametrize("way", [*BESIDE, "formula"])
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(data=st.data(), name=st.sampled_from(sorted(LABELS)))
 def test_other_types_of_one_kind_give_the_same_numbers(way, data, name):
     kind, labels = LABELS[name]
@@ -107,7 +107,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("known", "other"), PAIRS)
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=3)
 @given(data=st.data(), way=st.sampled_from([*BESIDE, "formula"]))
 def test_another_kind_is_told(known, other, data, way):
     rows, others = (
@@ -175,7 +175,7 @@ def test_ids_that_became_floats(way):
 def test_ids_in_a_table_of_floats():
     table = np.column_stack([X, 2.0**60 + CODES])
     with pytest.raises(
-        ValueError, match="factor 'x1' have the label 1152921504606846976.0, a numb"
+        ValueError, match="factor .x1. have the label 1.152921504606847e.18, a numb"
     ):
         MixedLinearRegressor(groups=1).fit(table, Y)
     # A number of more digits is no label, and no reason for a word.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -55,6 +55,9 @@ class FittedModel:
         Of the rows that the random effects are predicted from, if these are more than the rows of
         the fit: their levels are those of ``blups``. The estimates and the likelihood are always
         those of ``sums``.
+    unknown_variances : dict of int to ndarray of shape (q,), bool
+        By factor, the effects whose variances the data say nothing of, since fixed effects explain
+        them.
     """
 
     recipe: Recipe
@@ -69,6 +72,7 @@ class FittedModel:
     is_certified: bool
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
+    unknown_variances: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def specification(self) -> Specification:
