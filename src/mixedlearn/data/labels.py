@@ -255,7 +255,7 @@ def _in_numpy_type(values: pd.Index, name: str) -> pd.Index:
         return values
     if isinstance(values, pd.CategoricalIndex):
         categories = values.categories
-        own = _in_numpy_type(categories, name)
+        own: Any = _in_numpy_type(categories, name)
         return values if own is categories else values.rename_categories(own)
     if dtype.kind in "biuf":
         return _of_array(values.to_numpy(dtype=getattr(dtype, "numpy_dtype", None)), name)
@@ -309,7 +309,7 @@ def _check_exact(array: NDArray[np.floating], name: str) -> None:
 
 def _check_each_exact(labels: Iterable[Any], name: str) -> None:
     for label in labels:
-        if isinstance(label, (float, np.floating)) and abs(label) >= _first_gap(type(label)):
+        if isinstance(label, (float, np.floating)) and abs(float(label)) >= _first_gap(type(label)):
             _raise_inexact(label, name)
 
 

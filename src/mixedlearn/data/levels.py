@@ -21,7 +21,7 @@ DENSE = 4
 EXACT = 2**53
 
 # What labels of a type are called, beside numbers and times.
-_KIND_NAMES = {
+_KIND_NAMES: dict[Any, str] = {
     str: "text",
     bytes: "bytes",
     (timedelta, np.timedelta64): "time differences",
@@ -258,7 +258,7 @@ def _comparable(values: pd.Index, levels: pd.Index) -> tuple[pd.Index, pd.Index]
         return values, levels
     if values.inferred_type == levels.inferred_type == "string":
         # The levels stay as they are, with the table that pandas keeps of them.
-        return values.astype(levels.dtype), levels
+        return pd.Index(values, dtype=levels.dtype), levels
     return values.astype(object), levels.astype(object)
 
 
@@ -290,7 +290,7 @@ def _plain(label: Any) -> Any:
 
 def _of_one_width(values: pd.Index, levels: pd.Index) -> tuple[pd.Index, pd.Index]:
     """Floating-point numbers as those of the less exact type, if they are as many there."""
-    dtype = min(values.dtype, levels.dtype, key=lambda own: np.dtype(own).itemsize)
+    dtype = min(values.to_numpy().dtype, levels.to_numpy().dtype, key=lambda own: own.itemsize)
     with np.errstate(over="ignore"):
         narrow = values.astype(dtype), levels.astype(dtype)
     is_one_to_one = narrow[1].is_unique and narrow[0].nunique() == values.nunique()

@@ -22,6 +22,8 @@ DDF_NAMES = {
     "normal": "the normal distribution",
 }
 
+NOT_IDENTIFIED = "not identified"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -131,6 +133,8 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
     ):
         deviations = np.sqrt(np.diag(covariance))
         ratios = np.where(factor.structure.mask, correlations(covariance), np.nan)
+        unknown = model.unknown_variances.get(k, np.zeros(len(factor.effects), bool))
+        ratios[unknown] = ratios[:, unknown] = np.nan
         for i, effect in enumerate(factor.effects):
             row = {"variance": covariance[i, i]}
             if std_error:
@@ -139,8 +143,7 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
             for j in range(most - 1):
                 row[f"corr_{j + 1}"] = ratios[i, j] if j < i else np.nan
             if model.unknown_variances:
-                is_unknown = k in model.unknown_variances and model.unknown_variances[k][i]
-                row["note"] = "not identified" if is_unknown else ""
+                row["note"] = NOT_IDENTIFIED if unknown[i] else ""
             rows.append(row)
             index.append((factor.name, effect))
     noise = {"variance": model.noise_variance, "sd": np.sqrt(model.noise_variance)}

@@ -39,6 +39,8 @@ TOLERANCE = 1e-8
 N_DRAWN = 2
 # Share of the square of random columns that the fixed columns leave by rounding error.
 EXPLAINED = 1e-9
+# So many times the rounding error of the fixed columns' products counts as rounding error, too.
+LOST = 10.0
 # Sine of the angle between directions that are one but for rounding.
 PARALLEL = 1e-8
 # Share of the largest part that makes an effect worth its name.
@@ -131,7 +133,8 @@ def explained_effects(
     """
     if not len(random.kept) or not _may_be_explained(sums, k, fixed, random):
         return None
-    metric = np.linalg.inv(sums.products(fixed.columns))
+    gram = sums.products(fixed.columns)
+    metric = np.linalg.inv(gram)
     total = sums.z_products(k)
     left = total.copy()
     for part in _explained_parts(sums, k, fixed):
@@ -139,8 +142,10 @@ def explained_effects(
     sizes = np.sqrt(np.diag(total))
     sizes[sizes == 0.0] = 1.0
     values, vectors = np.linalg.eigh(left / np.outer(sizes, sizes))
-    # Covariates are centred here, so that a share of their squares is one of their variance.
-    varies = vectors[:, values > EXPLAINED]
+    # Covariates are centred here, so that a share of their squares is one of their variance. What
+    # nearly collinear fixed columns lack of being orthonormal tells how many digits there are.
+    lost = float(np.abs(gram - np.eye(len(gram))).max(initial=0.0))
+    varies = vectors[:, values > max(EXPLAINED, LOST * lost)]
     columns = sizes[:, None] * random.columns / np.sqrt(sums.n_levels[k])
     directions = _null_space(varies.T @ columns, PARALLEL)
     moves = _free_moves(structure, directions)
@@ -148,13 +153,14 @@ def explained_effects(
         return None
     user = sums.random_columns(k, specification.factors[k].random_intercept)
     to_user = np.sqrt(np.diag(user.T @ total @ user))[:, None] * random.to_user
-    moved = np.abs(np.einsum("ja,nab,jb->nj", to_user, moves, to_user)).max(axis=0)
+    turned = np.abs(to_user @ moves @ to_user.T)
+    moved = turned.diagonal(axis1=1, axis2=2).max(axis=0) > NAMED * turned.max()
     coefs = _explaining_coefs(sums, k, specification, fixed, random.columns @ directions)
-    return ExplainedEffects(directions, moved > NAMED * moved.max(), coefs)
+    return ExplainedEffects(directions, moved, coefs)
 
 
 def _may_be_explained(sums: Sums, k: int, fixed: FixedBasis, random: RandomBasis) -> bool:
-    """Whether a few levels leave it open: p columns explain no more than p levels in a direction."""
+    """Whether the first levels leave it open: p columns explain at most p levels in a direction."""
     p = fixed.columns.shape[1]
     head = sums.level_rows(k, np.empty((sums.n_basis, 0)), slice(0, 4 * p + 20))
     squares = np.matmul(random.columns.T, np.einsum("za,zwm->awm", random.columns, head))

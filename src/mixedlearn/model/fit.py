@@ -332,12 +332,12 @@ def _take_zero(
     evaluation: Evaluation,
     specification: Specification,
     explained: dict[int, ExplainedEffects],
-) -> tuple[list[FloatArray], Evaluation, set[int]]:
+) -> tuple[tuple[FloatArray, ...], Evaluation, set[int]]:
     """Of all D with the same restricted likelihood, that in which explained effects are zero.
 
     Returns
     -------
-    roots : list of ndarray
+    roots : tuple of ndarray
     evaluation : Evaluation
         At these roots.
     zeroed : set of int
@@ -347,7 +347,7 @@ def _take_zero(
     roots = list(engine.components.roots(evaluation.theta)[: len(problem.randoms)])
     if not specification.reml:
         # The likelihood has an optimum, and this is it.
-        return roots, evaluation, set()
+        return tuple(roots), evaluation, set()
     zeroed = set()
     for k, own in explained.items():
         structure = engine.components.structures[k]
@@ -357,7 +357,7 @@ def _take_zero(
             zeroed.add(k)
     if zeroed:
         evaluation = engine.evaluate(engine.components.theta_of_roots(roots), 0)
-    return roots, evaluation, zeroed
+    return tuple(roots), evaluation, zeroed
 
 
 def _explained_notes(
@@ -375,7 +375,9 @@ def _explained_notes(
         if not specification.reml:
             fact = f"the likelihood makes {variances} as small as can be, whatever the response is"
         elif k in zeroed:
-            fact = f"the restricted likelihood is the same whatever {variances} may be: zero is taken"
+            fact = (
+                f"the restricted likelihood is the same whatever {variances} may be: zero is taken"
+            )
         else:
             fact = f"the restricted likelihood is the same for many values of {variances}"
         notes.append(
