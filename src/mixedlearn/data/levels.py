@@ -101,6 +101,10 @@ def merge_levels(
         All levels.
     """
     names = tuple(map(str, known.names))
+    if not isinstance(known, pd.MultiIndex) and known.is_monotonic_increasing:
+        places = _look_up_part(others, known, names[0])
+        if (places >= 0).all():
+            return np.arange(len(known), dtype=np.int32), places, known
     pairs = (
         [(known, others)]
         if not isinstance(known, pd.MultiIndex)
@@ -116,7 +120,7 @@ def merge_levels(
 
 def _join(known: pd.Index, others: pd.Index, name: str) -> pd.Index:
     """Known labels and others, which are the known ones where they are equal."""
-    own = known.unique()
+    own = known if known.is_unique else known.unique()
     places = _look_up_part(others, own, name)
     fresh = np.flatnonzero(places < 0)
     places[fresh] = len(own) + np.arange(len(fresh))

@@ -67,6 +67,12 @@ class SamplingMethods(FittedState):
             As `predict`, if groups are missing although the random effects have a variance, if a
             weight is not positive, or if a parameter is not allowed.
 
+        Warns
+        -----
+        PopulationPredictionWarning
+            If levels are to keep their BLUPs, but none of a factor is known and its labels are of
+            another kind than in `fit`.
+
         Examples
         --------
         >>> from mixedlearn import MixedLinearRegressor
@@ -190,6 +196,12 @@ class SamplingMethods(FittedState):
         ValueError
             If the model has no grouping factor, if groups are missing, or as in `fit` for columns,
             labels, responses and weights.
+
+        Warns
+        -----
+        PopulationPredictionWarning
+            If no level of a factor is known and its labels are of another kind than in `fit`, text
+            and not numbers, say: all rows go to new levels.
 
         Examples
         --------

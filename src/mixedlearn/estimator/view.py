@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.labels import Labels, shown
@@ -119,16 +120,20 @@ class FittedView:
             for k, (own, known) in enumerate(zip(labels, self.model.levels, strict=True)):
                 if names[k] in wanted:
                     codes[k] = found = look_up(own, known)
-                    self._check_known(names[k], own, found)
+                    self._check_known(own, found, known)
         return tuple(codes)
 
-    def _check_known(self, name: str, labels: Labels, codes: Codes) -> None:
+    def _check_known(self, labels: Labels, codes: Codes, levels: pd.Index) -> None:
         if self._estimator.handle_unknown == "error" and (codes < 0).any():
             row = int(np.argmax(codes < 0))
+            other = other_kind(labels, levels)
+            kinds = ""
+            if other is not None:
+                kinds = f" Labels are {other.kind} here, and were {other.known_kind} in fit."
             raise ValueError(
-                f"The level {shown(labels.at(row))} of {name!r} (row {row}) was not seen in fit. "
-                "Set handle_unknown='population' to predict such rows without an effect of "
-                f"{name!r}."
+                f"The level {shown(labels.at(row))} of {labels.name!r} (row {row}) was not seen in "
+                f"fit.{kinds} Set handle_unknown='population' to predict such rows without an "
+                f"effect of {labels.name!r}."
             )
 
     def warn_of_kinds(
