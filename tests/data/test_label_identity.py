@@ -191,6 +191,32 @@ def test_decimal_fractions_are_what_floats_print():
     assert_array_equal(look_up(longer, encode(read([2.1]))[1]), [0, -1])
 
 
+def test_equal_labels_of_several_types_in_one_column():
+    day = datetime.date(2024, 1, 2)
+    midnight = datetime.datetime(2024, 1, 2)
+    labels = read(np.array([day, midnight, np.datetime64(day), day.replace(day=1)], dtype=object))
+    codes, levels = encode(labels)
+    assert len(levels) == 2
+    assert partition(codes.tolist()) == [0, 0, 0, 3]
+    assert_array_equal(look_up(labels, levels), codes)
+    numbers = read(np.array([1, True, 1.0, Decimal(1), np.float32(1.0), 2], dtype=object))
+    assert partition(encode(numbers)[0].tolist()) == [0, 0, 0, 0, 0, 5]
+
+
+def test_periods_of_other_frequencies_and_time_differences():
+    months = read(pd.period_range("2024-01", periods=2, freq="M"))
+    days = read(pd.period_range("2024-01-01", periods=2, freq="D"))
+    _, levels = encode(months)
+    assert_array_equal(look_up(days, levels), [-1, -1])
+    assert other_kind(days, levels).kind == "periods of frequency D"
+    hours = np.array([24, 48], dtype="timedelta64[h]")
+    _, levels = encode(read(hours.astype("timedelta64[ns]")))
+    for values in (hours.astype("timedelta64[s]"), np.array(list(hours), dtype=object)):
+        assert_array_equal(look_up(read(values), levels), [0, 1])
+    found = other_kind(read([24, 48]), levels)
+    assert (found.kind, found.known_kind) == ("numbers", "time differences")
+
+
 def test_numbers_are_not_found_in_intervals_nor_text_in_dates():
     _, levels = encode(read(pd.arrays.IntervalArray.from_breaks([0.0, 1.0, 2.0])))
     assert_array_equal(look_up(read([0.5, 1.5]), levels), [-1, -1])

@@ -20,12 +20,11 @@ DENSE = 4
 # The largest integer up to which floating point has them all.
 EXACT = 2**53
 
-# What labels of a type are called, beside numbers and times.
-_KIND_NAMES: dict[Any, str] = {
+# What labels of a type are called, beside numbers, times and periods.
+_KIND_NAMES: dict[type, str] = {
     str: "text",
     bytes: "bytes",
-    (timedelta, np.timedelta64): "time differences",
-    pd.Period: "periods",
+    timedelta: "time differences",
     pd.Interval: "intervals",
     tuple: "tuples",
 }
@@ -70,6 +69,9 @@ def _encode_part(values: pd.Index, name: str) -> tuple[NDArray[np.int32], pd.Ind
             _raise_unhashable(values, name, error)
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(levels.categories[levels.codes])
+    if levels.dtype == object and not (plain := _plain_index(levels)).is_unique:
+        # A date and its midnight in one column, say.
+        codes, levels = pd.factorize(plain)[0][codes], levels[~plain.duplicated()]
     return codes.astype(np.int32), levels
 
 
@@ -222,6 +224,8 @@ def _kind(label: Any) -> str:
         return "numbers"
     if isinstance(label, datetime):
         return f"dates or times with{'out' if label.tzinfo is None else ''} a time zone"
+    if isinstance(label, pd.Period):
+        return f"periods of frequency {label.freqstr}"
     for own_type, name in _KIND_NAMES.items():
         if isinstance(label, own_type):
             return name
@@ -287,6 +291,8 @@ def _plain(label: Any) -> Any:
         isinstance(label, date) and not isinstance(label, datetime)
     ):
         return pd.Timestamp(label)
+    if isinstance(label, np.timedelta64):
+        return pd.Timedelta(label)
     if isinstance(label, tuple):
         return tuple(map(_plain, label))
     return label

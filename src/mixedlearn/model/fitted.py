@@ -22,6 +22,8 @@ FloatArray = NDArray[np.float64]
 
 # A standard deviation of the engine's effects, relative to its natural unit, that is zero.
 SINGULAR = 1e-8
+# Share of its terms that is left of a sum that is zero.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,14 @@ class FittedModel:
     @property
     def relative_roots(self) -> tuple[FloatArray, ...]:
         """A root of every factor's D in the user's units, shapes (q, q*)."""
-        return tuple(
-            random.to_user @ root
-            for random, root in zip(self.random_bases, self.roots, strict=True)
-        )
+        relative = []
+        for k, (random, root) in enumerate(zip(self.random_bases, self.roots, strict=True)):
+            own = random.to_user @ root
+            if k in self.unknown_variances:
+                # A variance that was taken as zero is zero in the user's units, too.
+                own[np.abs(own) <= ROUNDING * (np.abs(random.to_user) @ np.abs(root))] = 0.0
+            relative.append(own)
+        return tuple(relative)
 
     @property
     def user_theta(self) -> FloatArray:
