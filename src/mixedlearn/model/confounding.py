@@ -45,6 +45,8 @@ LOST = 10.0
 PARALLEL = 1e-8
 # Share of the largest part that makes an effect worth its name.
 NAMED = 1e-6
+# Share of its terms that is left of a sum that is zero.
+REMAINS = 1e-13
 # Levels whose products with all fixed columns are held at a time.
 LEVELS_AT_A_TIME = 4096
 
@@ -253,4 +255,6 @@ def without_explained(
             kept -= own @ np.linalg.solve(turned[rows], random.to_user[rows])
     if np.array_equal(kept, np.eye(q)):
         return None
-    return structure.root(structure.theta_of_root(kept @ root))
+    moved = kept @ root
+    moved[np.abs(moved) <= REMAINS * (np.abs(kept) @ np.abs(root))] = 0.0
+    return structure.root(structure.theta_of_root(moved))
