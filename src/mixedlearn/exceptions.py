@@ -34,9 +34,9 @@ class NoGroupsWarning(UserWarning):
 class PopulationPredictionWarning(UserWarning):
     """A model with random effects was asked to predict without groups.
 
-    The prediction is that of the population: the fixed effects alone. The same warning says that
-    labels are numbers in `fit` and the same numbers as text in `predict`, or the other way round,
-    so that all levels are new.
+    The prediction is that of the population: the fixed effects alone. The same warning says that no
+    level of a factor is known and that its labels are of another kind than in `fit`, text and not
+    numbers, say, so that all levels are new; `sample_y` and `update_random_effects` warn of it too.
 
     Examples
     --------

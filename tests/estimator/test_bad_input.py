@@ -492,13 +492,19 @@ def test_numbers_as_text_are_other_labels_and_that_is_said(known, other):
     numbers = np.repeat([10, 20, 30, 40], 6)
     model = fit_frame(frame_with("site", numbers.astype(known)))
     X = frame_with("site", numbers.astype(other))
-    message = f"All levels of 'site' are new: .* {other(10)!r}, in fit .* {known(10)!r}"
+    kinds = {int: "numbers", str: "text"}
+    message = (
+        f"All levels of 'site' are new: here they are {kinds[other]}, like {other(10)!r}, in fit "
+        f"they were {kinds[known]}, like {known(10)!r}\\."
+    )
     for predict in (model.predict, lambda X: model.score(X, Y)):
         with pytest.warns(PopulationPredictionWarning, match=message) as record:
             predict(X)
         assert {warning.filename for warning in record} == {__file__}
-    # Neither are new levels of another type reason to warn, nor a prediction without levels.
-    model.predict(frame_with("site", "new" if known is int else 99))
+    with pytest.warns(PopulationPredictionWarning, match=f"'site' are new: .* {kinds[other]}"):
+        model.predict(frame_with("site", other(99)))
+    # Neither new levels of the same kind are reason to warn, nor a prediction without levels.
+    model.predict(frame_with("site", known(99)))
     model.predict(X, random_effects="none")
 
 

@@ -342,7 +342,7 @@ def test_an_updated_model_gives_the_samples_of_the_fit():
     model, X, y = sleepstudy()
     arguments = {"n_resamples": 5, "random_state": 0, "statistic": lambda own: own.predict(X)}
     before = parametric_bootstrap(model, X, **arguments)
-    model.update_random_effects(X.head(5).assign(Subject="new"), y.head(5))
+    model.update_random_effects(X.head(5).assign(Subject=999), y.head(5))
     after = parametric_bootstrap(model, X, **arguments)
     np.testing.assert_allclose(before.samples, after.samples)
     np.testing.assert_allclose(before.estimate, after.estimate)

@@ -16,6 +16,7 @@ from reference.dense import spread
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 SLOPES = ["x0", "x1"]
+OTHER_KIND = pytest.mark.filterwarnings("ignore:All levels of 'group' are new")
 
 MODELS = {
     "one factor": {"groups": "a", "random_slopes": ["x0"]},
@@ -224,14 +225,14 @@ def test_an_effect_without_a_column_in_the_fit(engine):
     [
         (["u", "v"], ["v", "w"]),
         ([1, 2], [2.0, 7.5]),
-        pytest.param(
-            [1, 2],
-            ["1", "x"],
-            marks=pytest.mark.filterwarnings("ignore:All levels of 'group' are new"),
-        ),
+        pytest.param([1, 2], ["1", "x"], marks=OTHER_KIND),
         ([(1, 2), (1, 3)], [(1, 3), (0, 0)]),
         ([datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)], [datetime.date(2020, 1, 2), 4]),
-        (pd.Timestamp("2020-01-01") + pd.to_timedelta([0, 1], "D"), ["2020-01-01", "x"]),
+        pytest.param(
+            pd.Timestamp("2020-01-01") + pd.to_timedelta([0, 1], "D"),
+            ["2020-01-01", "x"],
+            marks=OTHER_KIND,
+        ),
     ],
 )
 def test_labels_of_any_kind(labels, others):
@@ -241,12 +242,13 @@ def test_labels_of_any_kind(labels, others):
     groups = [labels[code] for code in codes]
     model = MixedLinearRegressor().fit(X, y, groups=groups)
     new = [others[code] for code in (0, 1, 1)]
-    known = model.predict(X[:3], groups=new) != model.predict(X[:3], groups=["?"] * 3)
+    population = model.predict(X[:3], random_effects="none")
+    known = model.predict(X[:3], groups=new) != population
     model.update_random_effects(X[:3], np.full(3, 9.0), groups=new)
     size = 2 + len({label for label, is_known in zip(new, known, strict=True) if not is_known})
     assert model.n_groups_ == {"group": size}
     found = model.predict(X[:3], groups=new)
-    assert (found != model.predict(X[:3], groups=["?"] * 3)).all()
+    assert (found != population).all()
 
 
 def test_what_is_refused():

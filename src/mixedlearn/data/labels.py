@@ -5,13 +5,16 @@ Labels are aligned with the rows by position, never by a pandas index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+# What pandas calls columns of objects that may hold floating-point numbers.
+_MAY_HAVE_FLOATS = ("floating", "mixed-integer-float", "mixed-integer", "mixed")
 
 _NAME_A_COLUMN = "To name a column of X, use the constructor: MixedLinearRegressor(groups=...)."
 
@@ -61,8 +64,8 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
     Raises
     ------
     ValueError
-        If there are other factors than the known ones, if the lengths differ, or if a label is
-        missing.
+        If there are other factors than the known ones, if the lengths differ, if a label is
+        missing, or if numbers are so large that their type does not hold every whole number.
     """
     if isinstance(groups, (str, bytes)) or not hasattr(groups, "__len__"):
         raise ValueError(
@@ -84,13 +87,14 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
     elif len(set(own_names)) < len(own_names):
         twice = next(name for name in own_names if own_names.count(name) > 1)
         raise ValueError(f"groups has the column {twice!r} twice: give unique column names.")
-    labels = [_of_length(column, n_rows) for column in columns]
+    labels = [
+        _of_length(column, n_rows, name) for name, column in zip(own_names, columns, strict=True)
+    ]
     if names is not None:
         own_names, labels = _aligned(own_names, labels, names)
-    for name, values in zip(own_names, labels, strict=True):
-        _check_complete(values, name)
     return [
-        Labels(name, (values,), (name,)) for name, values in zip(own_names, labels, strict=True)
+        Labels(name, (_checked(values, name),), (name,))
+        for name, values in zip(own_names, labels, strict=True)
     ]
 
 
@@ -175,8 +179,8 @@ def _aligned(
     return list(names), [columns[own_names.index(name)] for name in names]
 
 
-def _of_length(column: Any, n_rows: int) -> pd.Index:
-    values = _as_index(column)
+def _of_length(column: Any, n_rows: int, name: str) -> pd.Index:
+    values = _as_index(column, name)
     if len(values) != n_rows:
         may_be_names = (
             0 < len(values) < n_rows
@@ -200,26 +204,70 @@ def shown(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def _as_index(groups: Any) -> pd.Index:
+def _as_index(groups: Any, name: str) -> pd.Index:
     if isinstance(groups, (pd.Series, pd.Index)):
+        if groups.dtype == np.float16:
+            return _of_array(groups.to_numpy(), name)
         return pd.Index(groups, tupleize_cols=False, copy=False)
     if isinstance(groups, (list, tuple)):
-        return pd.Index(list(groups), tupleize_cols=False)
+        labels = list(groups)
+        if labels and all(isinstance(label, np.float16) for label in labels):
+            return _of_array(np.asarray(labels), name)
+        return pd.Index(labels, tupleize_cols=False)
     if isinstance(groups, pd.api.extensions.ExtensionArray):
         return pd.Index(groups)
-    if hasattr(groups, "to_list"):
-        return pd.Index(groups.to_list(), tupleize_cols=False)
+    to_list = getattr(groups, "to_list", getattr(groups, "to_pylist", None))
+    if to_list is not None:
+        # Numbers keep their width; all others are read one by one, time zones among them.
+        array = np.asarray(groups)
+        if array.dtype.kind in "iuf":
+            return _of_array(array, name)
+        return pd.Index(to_list(), tupleize_cols=False)
     array = np.asarray(groups)
     if array.ndim != 1:
         raise ValueError(
             f"groups must have one or two dimensions, got an array of shape {array.shape}: give "
             "one label for each row, or a row of labels for each."
         )
+    return _of_array(array, name)
+
+
+def _of_array(array: NDArray, name: str) -> pd.Index:
+    if array.dtype == np.float16:
+        # pandas has no index of such numbers.
+        _check_exact(array, name)
+        array = array.astype(np.float32)
     return pd.Index(array, tupleize_cols=False, copy=False)
+
+
+def _checked(values: pd.Index, name: str) -> pd.Index:
+    """Labels of which none is missing and none may be another, numbers in the types of numpy."""
+    _check_complete(values, name)
+    values = _in_numpy_type(values, name)
+    _check_numbers(values, name)
+    return values
+
+
+def _in_numpy_type(values: pd.Index, name: str) -> pd.Index:
+    """The same labels without the types in which pandas keeps numbers and Arrow's arrays."""
+    dtype = values.dtype
+    if isinstance(dtype, np.dtype):
+        return values
+    if isinstance(values, pd.CategoricalIndex):
+        categories = values.categories
+        own: Any = _in_numpy_type(categories, name)
+        return values if own is categories else values.rename_categories(own)
+    if dtype.kind in "biuf":
+        return _of_array(values.to_numpy(dtype=getattr(dtype, "numpy_dtype", None)), name)
+    if isinstance(dtype, pd.ArrowDtype) and dtype.kind != "U":
+        return _of_array(values.to_numpy(), name)
+    return values
 
 
 def _check_complete(values: pd.Index, name: str) -> None:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biu":
+        return
+    if values.dtype == object and values.inferred_type == "string":
         return
     missing = values.isna()
     if missing.any():
@@ -227,11 +275,53 @@ def _check_complete(values: pd.Index, name: str) -> None:
             f"The groups of factor {name!r} have missing labels (NaN or None), the first at row "
             f"{int(np.argmax(missing))}: drop these rows or give them a level of their own."
         )
-    if values.dtype.kind == "f" and np.isinf(values.to_numpy()).any():
-        row = int(np.argmax(np.isinf(values.to_numpy())))
-        raise ValueError(
-            f"The groups of factor {name!r} have an infinite label (inf) at row {row}: drop "
-            "this row or give it a level of its own."
-        )
-    if values.dtype.kind == "c":
+
+
+def _check_numbers(values: pd.Index, name: str) -> None:
+    """Refuse numbers of which nobody knows whether they are the same."""
+    if isinstance(values, pd.CategoricalIndex):
+        if values.categories.dtype.kind in "fcO":
+            used = values.unique()
+            _check_numbers(used.categories[used.codes], name)
+    elif values.dtype.kind == "f":
+        array = values.to_numpy()
+        if np.isinf(array).any():
+            raise ValueError(
+                f"The groups of factor {name!r} have an infinite label (inf) at row "
+                f"{int(np.argmax(np.isinf(array)))}: drop this row or give it a level of its own."
+            )
+        _check_exact(array, name)
+    elif values.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: the groups of factor {name!r} are complex.")
+    elif values.dtype == object and values.inferred_type in _MAY_HAVE_FLOATS:
+        _check_each_exact(values, name)
+
+
+def _check_exact(array: NDArray[np.floating], name: str) -> None:
+    """Refuse floating-point numbers so large that they are whole numbers, but not all of them."""
+    first_gap = _first_gap(array.dtype)
+    # Comparisons with NaN are false.
+    if len(array) and not max(array.max(), -array.min()) < first_gap:
+        far = np.isfinite(array) & (np.abs(array) >= first_gap)
+        if far.any():
+            _raise_inexact(array[int(np.argmax(far))], name)
+
+
+def _check_each_exact(labels: Iterable[Any], name: str) -> None:
+    for label in labels:
+        if isinstance(label, (float, np.floating)) and abs(float(label)) >= _first_gap(type(label)):
+            _raise_inexact(label, name)
+
+
+def _first_gap(dtype: Any) -> float:
+    """The number after which a floating-point type lacks a whole number."""
+    return float(2.0 ** (np.finfo(dtype).nmant + 1))
+
+
+def _raise_inexact(label: Any, name: str) -> NoReturn:
+    dtype = np.dtype(type(label))
+    raise ValueError(
+        f"The groups of factor {name!r} have the label {shown(label)}, a number of type {dtype}, "
+        f"which from {_first_gap(dtype):.0f} on does not hold every whole number: different labels "
+        "may have become one. Pass such labels as integers or as text."
+    )

@@ -353,7 +353,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         ------
         ValueError
             If a parameter is not allowed; if a column is missing, there twice, not numeric or not
-            finite; if a label is missing; if lengths differ; if groups are given twice; if the
+            finite; if a label is missing, or a floating-point number so large that its type does
+            not hold every whole number; if lengths differ; if groups are given twice; if the
             formula is not as it should be (the message shows where); if weights are negative or all
             zero; or if there are groups but no more rows than columns.
         MemoryError
@@ -504,8 +505,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Warns
         -----
         PopulationPredictionWarning
-            If groups are missing although the random effects have a variance, or if labels are
-            text here and the same numbers in `fit`, or the other way round.
+            If groups are missing although the random effects have a variance, or if no level of a
+            factor is known and its labels are of another kind than in `fit`: text and not numbers,
+            say.
 
         Examples
         --------
@@ -517,7 +519,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         array([253.7, 273.3])
         >>> model.predict(X.head(2), random_effects="none").round(1)
         array([251.4, 261.9])
-        >>> somebody = X.head(2).assign(Subject="somebody new")
+        >>> somebody = X.head(2).assign(Subject=999)
         >>> mean, std = model.predict(somebody, return_std=True)
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
@@ -541,7 +543,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 stacklevel=stacklevel,
             )
         codes = view.codes(rows.labels, wanted)
-        view.warn_of_text(rows.labels, codes, stacklevel)
+        view.warn_of_kinds(rows.labels, codes, stacklevel)
         coded = CodedRows(rows.X, codes)
         mean = predict_mean(model, coded)
         return (mean, predict_std(model, coded)) if return_std else mean
@@ -619,8 +621,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Warns
         -----
         PopulationPredictionWarning
-            If groups are missing although the random effects have a variance, or if labels are
-            text here and the same numbers in `fit`, or the other way round.
+            If groups are missing although the random effects have a variance, or if no level of a
+            factor is known and its labels are of another kind than in `fit`: text and not numbers,
+            say.
 
         Examples
         --------

@@ -69,6 +69,12 @@ class SamplingMethods(FittedState):
             As `predict`, if groups are missing although the random effects have a variance, if a
             weight is not positive, or if a parameter is not allowed.
 
+        Warns
+        -----
+        PopulationPredictionWarning
+            If levels are to keep their BLUPs, but none of a factor is known and its labels are of
+            another kind than in `fit`.
+
         Examples
         --------
         >>> from mixedlearn import MixedLinearRegressor
@@ -101,6 +107,12 @@ class SamplingMethods(FittedState):
             )
         generator = make_generator(random_state)
         known, new = _codes_to_sample(rows, model.levels, keep=random_effects == "fitted")
+        view.warn_of_kinds(
+            rows.labels,
+            known,
+            stacklevel=2,
+            consequence="rows get new random effects of {}",
+        )
         coded = CodedRows(rows.X, known, weights=rows.weights)
         return sample_responses(model, coded, new, n_samples, generator)
 
@@ -189,6 +201,12 @@ class SamplingMethods(FittedState):
             If the model has no grouping factor, if groups are missing, or as in `fit` for columns,
             labels, responses and weights.
 
+        Warns
+        -----
+        PopulationPredictionWarning
+            If no level of a factor is known and its labels are of another kind than in `fit`, text
+            and not numbers, say: all rows go to new levels.
+
         Examples
         --------
         A subject that was not in the fit, after two days of observation:
@@ -210,8 +228,14 @@ class SamplingMethods(FittedState):
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
-        rows = view.rows(X, groups, y, sample_weight, needs_groups=True)
-        self._fitted = Fitted(with_more_rows(view.model, rows.present()), view.formula)
+        rows = view.rows(X, groups, y, sample_weight, needs_groups=True).present()
+        view.warn_of_kinds(
+            rows.labels,
+            rows.coded(view.model.levels).codes,
+            stacklevel=2,
+            consequence="rows go to new levels of {} and tell nothing of the known ones",
+        )
+        self._fitted = Fitted(with_more_rows(view.model, rows), view.formula)
         return self
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import look_up, same_as_text
+from mixedlearn.data.levels import look_up, other_kind
 from mixedlearn.data.rows import Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.validation import (
@@ -140,31 +141,44 @@ class FittedView:
             for k, (own, known) in enumerate(zip(labels, self.model.levels, strict=True)):
                 if names[k] in wanted:
                     codes[k] = found = look_up(own, known)
-                    self._check_known(names[k], own, found)
+                    self._check_known(own, found, known)
         return tuple(codes)
 
-    def _check_known(self, name: str, labels: Labels, codes: Codes) -> None:
+    def _check_known(self, labels: Labels, codes: Codes, levels: pd.Index) -> None:
         if self._estimator.handle_unknown == "error" and (codes < 0).any():
             row = int(np.argmax(codes < 0))
+            other = other_kind(labels, levels)
+            kinds = ""
+            if other is not None:
+                kinds = f" Labels are {other.kind} here, and were {other.known_kind} in fit."
             raise ValueError(
-                f"The level {shown(labels.at(row))} of {name!r} (row {row}) was not seen in fit. "
-                "Set handle_unknown='population' to predict such rows without an effect of "
-                f"{name!r}."
+                f"The level {shown(labels.at(row))} of {labels.name!r} (row {row}) was not seen in "
+                f"fit.{kinds} Set handle_unknown='population' to predict such rows without an "
+                f"effect of {labels.name!r}."
             )
 
-    def warn_of_text(
-        self, labels: Sequence[Labels], codes: Sequence[Codes | None], stacklevel: int
+    def warn_of_kinds(
+        self,
+        labels: Sequence[Labels],
+        codes: Sequence[Codes | None],
+        stacklevel: int,
+        *,
+        consequence: str = "rows are predicted without an effect of {}",
     ) -> None:
-        """Warn if no level of a factor is known because labels are text here and not in `fit`."""
+        """Warn if no level of a factor is known because labels are of another kind than in `fit`.
+
+        ``consequence`` is what follows, with a place for the factor.
+        """
         for own, known, found in zip(labels, self.model.levels, codes, strict=False):
             if found is None or (found >= 0).any():
                 continue
-            if (pair := same_as_text(own, known)) is not None:
-                label, level = map(shown, pair)
+            if (other := other_kind(own, known)) is not None:
                 warnings.warn(
-                    f"All levels of {own.name!r} are new: here they are like {label}, in fit they "
-                    f"were like {level}. Labels of another type are other labels, so that rows are "
-                    f"predicted without an effect of {own.name!r}: convert the labels.",
+                    f"All levels of {own.name!r} are new: here they are {other.kind}, like "
+                    f"{shown(other.label)}, in fit they were {other.known_kind}, like "
+                    f"{shown(other.known_label)}. Labels of another kind are other labels, so that "
+                    f"{consequence.format(repr(own.name))}: convert the labels to those of fit, or "
+                    "give new levels labels of that kind.",
                     PopulationPredictionWarning,
                     stacklevel=stacklevel + 1,
                 )

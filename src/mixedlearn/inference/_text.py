@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,8 +73,10 @@ def _formatted(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _formatter(name: str, values: pd.Series) -> Callable[[float], str]:
-    """How to show the numbers of a column that holds these values."""
+def _formatter(name: str, values: pd.Series) -> Callable[[Any], str]:
+    """How to show the numbers, or the text, of a column that holds these values."""
+    if pd.api.types.is_string_dtype(values):
+        return str
     if name == "p_value":
         return lambda value: "" if np.isnan(value) else p_text(value)
     if pd.api.types.is_integer_dtype(values.dtype):

@@ -22,6 +22,8 @@ DDF_NAMES = {
     "normal": "the normal distribution",
 }
 
+NOT_IDENTIFIED = "not identified"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -36,7 +38,8 @@ class Summary:
     random_effects : DataFrame
         A row for each random effect and the noise, by factor and effect: variance, standard
         deviation, correlations with the effects before it, and standard errors of the variances
-        if they were asked for.
+        if they were asked for. Where fixed effects explain random effects, so that nothing is known
+        of the variances of these, a column ``note`` says which are not identified.
     fixed_effects : DataFrame
         As `coefficient_table` gives it.
     tests : str
@@ -132,6 +135,8 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
     ):
         deviations = np.sqrt(np.diag(covariance))
         ratios = np.where(factor.structure.mask, correlations(covariance), np.nan)
+        unknown = model.unknown_variances.get(k, np.zeros(len(factor.effects), bool))
+        ratios[unknown] = ratios[:, unknown] = np.nan
         for i, effect in enumerate(factor.effects):
             row = {"variance": covariance[i, i]}
             if std_error:
@@ -139,11 +144,15 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
             row["sd"] = deviations[i]
             for j in range(most - 1):
                 row[f"corr_{j + 1}"] = ratios[i, j] if j < i else np.nan
+            if model.unknown_variances:
+                row["note"] = NOT_IDENTIFIED if unknown[i] else ""
             rows.append(row)
             index.append((factor.name, effect))
     noise = {"variance": model.noise_variance, "sd": np.sqrt(model.noise_variance)}
     if std_error:
         noise["std_error"] = float(errors[-1])
+    if model.unknown_variances:
+        noise["note"] = ""
     rows.append(noise)
     index.append(("noise", ""))
     names = pd.MultiIndex.from_tuples(index, names=["factor", "effect"])

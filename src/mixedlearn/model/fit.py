@@ -22,7 +22,14 @@ from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.protocol import Evaluation, FixedEffects
 from mixedlearn.engines.recipe import Recipe
-from mixedlearn.model.confounding import is_confounded, most_noise, noise_direction
+from mixedlearn.model.confounding import (
+    ExplainedEffects,
+    explained_effects,
+    is_confounded,
+    most_noise,
+    noise_direction,
+    without_explained,
+)
 from mixedlearn.model.fitted import FittedModel, user_blups
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
@@ -48,6 +55,8 @@ _UNBOUNDED = (
 REMAINDER = 1e-12
 # Coefficients of a combination that differ by no more are equal.
 SAME_COEFFICIENT = 1e-7
+# So many fixed effects are named in a note.
+MOST_NAMES = 6
 
 
 def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> FittedModel:
@@ -94,8 +103,9 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         engine, tol = problem.engine, _tolerance(recipe, problem)
         optimum = minimise(engine, None, max_iter=recipe.max_iter, tol=tol)
     is_unbounded = _is_unbounded(problem, optimum.evaluation)
-    roots = components.roots(optimum.evaluation.theta)[: len(problem.randoms)]
-    fixed_effects = optimum.evaluation.fixed
+    explained = _explained(sums, specification, problem)
+    roots, evaluation, zeroed = _take_zero(problem, optimum.evaluation, specification, explained)
+    fixed_effects = evaluation.fixed
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
         if direction is None:
@@ -111,17 +121,19 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         roots=roots,
         fixed_effects=fixed_effects,
         blups=user_blups(engine, problem.fixed, problem.randoms, roots, fixed_effects),
-        objective=optimum.evaluation.objective,
+        objective=evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=optimum.is_certified and not is_unbounded,
         warnings=(
             *notes,
             *_noise_notes(problem),
             *([_UNBOUNDED] if is_unbounded else []),
-            *_rounding_notes(problem, optimum.evaluation.rounding),
+            *_rounding_notes(problem, evaluation.rounding),
             *_level_notes(specification, sums, confounded),
+            *_explained_notes(specification, explained, zeroed),
             *_equal_factor_notes(specification, sums),
         ),
+        unknown_variances={k: own.effects for k, own in explained.items()},
     )
 
 
@@ -349,6 +361,104 @@ def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray | 
         if direction is not None or is_confounded(moments, structure, sums.n_rows):
             found[k] = direction
     return found
+
+
+def _explained(
+    sums: Sums, specification: Specification, problem: Problem
+) -> dict[int, ExplainedEffects]:
+    """Random effects that the fixed effects explain, by factor.
+
+    A factor of one level has a note of its own.
+    """
+    found = {}
+    for k, random in enumerate(problem.randoms):
+        if sums.n_levels[k] > 1:
+            structure = problem.engine.components.structures[k]
+            own = explained_effects(sums, k, specification, problem.fixed, random, structure)
+            if own is not None:
+                found[k] = own
+    return found
+
+
+def _take_zero(
+    problem: Problem,
+    evaluation: Evaluation,
+    specification: Specification,
+    explained: dict[int, ExplainedEffects],
+) -> tuple[tuple[FloatArray, ...], Evaluation, set[int]]:
+    """Of all D with the same restricted likelihood, that in which explained effects are zero.
+
+    Returns
+    -------
+    roots : tuple of ndarray
+    evaluation : Evaluation
+        At these roots.
+    zeroed : set of int
+        The factors of which explained effects are zero.
+    """
+    engine = problem.engine
+    roots = list(engine.components.roots(evaluation.theta)[: len(problem.randoms)])
+    if not specification.reml:
+        # The likelihood has an optimum, and this is it.
+        return tuple(roots), evaluation, set()
+    zeroed = set()
+    for k, own in explained.items():
+        structure = engine.components.structures[k]
+        root = without_explained(roots[k], structure, problem.randoms[k], own)
+        if root is not None:
+            roots[k] = root
+            zeroed.add(k)
+    if zeroed:
+        evaluation = engine.evaluate(engine.components.theta_of_roots(roots), 0)
+    return tuple(roots), evaluation, zeroed
+
+
+def _explained_notes(
+    specification: Specification, explained: dict[int, ExplainedEffects], zeroed: set[int]
+) -> tuple[str, ...]:
+    notes = []
+    for k, own in explained.items():
+        factor = specification.factors[k]
+        effects = ", ".join(
+            repr(name) for name, is_one in zip(factor.effects, own.effects, strict=True) if is_one
+        )
+        variances = f"the variance{'s' if own.effects.sum() > 1 else ''} of {effects}"
+        if not own.effects.any():
+            variances = "the correlations of the random effects"
+        if not specification.reml:
+            fact = f"the likelihood makes {variances} as small as can be, whatever the response is"
+        elif k in zeroed:
+            fact = (
+                f"the restricted likelihood is the same whatever {variances} may be: zero is taken"
+            )
+        else:
+            fact = f"the restricted likelihood is the same for many values of {variances}"
+        notes.append(
+            f"The fixed effects of {_explaining_names(specification, own.coefs)} explain random "
+            f"effects of {factor.name!r} completely, so that {fact}. The standard errors and tests "
+            "of these fixed effects hold only if it is so, and are too small if the levels of "
+            f"{factor.name!r} differ by more. Leave out these fixed effects or the random effects, "
+            f"or observe more levels of {factor.name!r}."
+        )
+    return tuple(notes)
+
+
+def _explaining_names(specification: Specification, coefs: NDArray[np.bool_]) -> str:
+    """Fixed effects by name, those of a term by the name of the term."""
+    names = []
+    in_terms: set[int] = set()
+    for term in specification.terms:
+        own = set(np.flatnonzero(coefs).tolist()).intersection(term.coefs)
+        in_terms |= own
+        names += [term.name] * bool(own)
+    rest = [
+        name
+        for position, name in enumerate(specification.coef_names)
+        if coefs[position] and position not in in_terms
+    ]
+    names = rest + names
+    shown = ", ".join(map(repr, names[:MOST_NAMES]))
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} others"
 
 
 def _count_as_noise(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,8 @@ FloatArray = NDArray[np.float64]
 
 # A standard deviation of the engine's effects, relative to its natural unit, that is zero.
 SINGULAR = 1e-8
+# Share of its terms that is left of a sum that is zero.
+ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class FittedModel:
         Of the rows that the random effects are predicted from, if these are more than the rows of
         the fit: their levels are those of ``blups``. The estimates and the likelihood are always
         those of ``sums``.
+    unknown_variances : dict of int to ndarray of shape (q,), bool
+        By factor, the effects whose variances the data say nothing of, since fixed effects explain
+        them.
     """
 
     recipe: Recipe
@@ -69,6 +74,7 @@ class FittedModel:
     is_certified: bool
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
+    unknown_variances: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def specification(self) -> Specification:
@@ -118,10 +124,14 @@ class FittedModel:
     @property
     def relative_roots(self) -> tuple[FloatArray, ...]:
         """A root of every factor's D in the user's units, shapes (q, q*)."""
-        return tuple(
-            random.to_user @ root
-            for random, root in zip(self.random_bases, self.roots, strict=True)
-        )
+        relative = []
+        for k, (random, root) in enumerate(zip(self.random_bases, self.roots, strict=True)):
+            own = random.to_user @ root
+            if k in self.unknown_variances:
+                # A variance that was taken as zero is zero in the user's units, too.
+                own[np.abs(own) <= ROUNDING * (np.abs(random.to_user) @ np.abs(root))] = 0.0
+            relative.append(own)
+        return tuple(relative)
 
     @property
     def user_theta(self) -> FloatArray:

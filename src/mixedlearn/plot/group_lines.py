@@ -211,6 +211,7 @@ class GroupLinesDisplay:
         along = only_covariate(estimator, known, feature, k)
         paths = Paths(view, covariate_frame(view, X, rows.X), known, along)
         level_codes = view.codes(labels, specification.factor_names)
+        view.warn_of_kinds(labels, level_codes, stacklevel=2)
         row, grid, prediction = paths.of_levels(codes, len(chosen_levels), level_codes)
         categories = level_categories(chosen_levels)
         lines = pd.DataFrame(
