@@ -140,9 +140,7 @@ def test_a_large_signal_of_two_columns_and_slopes():
     assert moved.noise_variance_ == pytest.approx(noise, rel=1e-8)
     np.testing.assert_allclose(moved.covariances_["group"], covariance, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(moved.coef_ - [2.0**30, -(2.0**28)], coef, atol=1e-6)
-    np.testing.assert_allclose(
-        moved.predict(X, groups=codes), predictions + signal, atol=1e-6
-    )
+    np.testing.assert_allclose(moved.predict(X, groups=codes), predictions + signal, atol=1e-6)
 
 
 def test_exactly_is_said_of_what_is_exact_to_rounding():

@@ -60,7 +60,10 @@ def roots_of(problem, theta):
 
 @pytest.mark.parametrize(
     "seed",
-    [pytest.param(entry["seed"], marks=[pytest.mark.slow] * (entry["seed"] % 12 > 2)) for entry in STORED],
+    [
+        pytest.param(entry["seed"], marks=[pytest.mark.slow] * (entry["seed"] % 12 > 2))
+        for entry in STORED
+    ],
 )
 def test_the_criterion_is_that_of_the_rows_and_the_best_known(seed):
     problem, entry = exacting_problem(seed), STORED[seed]

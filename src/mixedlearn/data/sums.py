@@ -172,7 +172,9 @@ class Sums:
             For each of them, whether it has a random intercept.
         """
         coded = rows.coded(self.levels)
-        columns = tuple(self.random_columns(*own) for own in zip(factors, has_intercept, strict=True))
+        columns = tuple(
+            self.random_columns(*own) for own in zip(factors, has_intercept, strict=True)
+        )
         return replace(self, triangles=joint_triangles(self, coded, factors, columns))
 
     @property

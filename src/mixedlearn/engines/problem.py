@@ -248,9 +248,7 @@ def _least_noise(sums: Sums, fixed: FixedBasis) -> float:
     return data if sums.triangles is not None else max(data, NO_NOISE)
 
 
-def _bound_noise(
-    moments: LevelMoments, n_rows: int, least: float
-) -> tuple[LevelMoments, bool]:
+def _bound_noise(moments: LevelMoments, n_rows: int, least: float) -> tuple[LevelMoments, bool]:
     """Keep the likelihood bounded where the levels reproduce the response exactly.
 
     Without noise within levels the likelihood grows for ever as the noise variance falls, so a
