@@ -116,7 +116,12 @@ def _with_empty_cells(model: FittedModel) -> list[FloatArray] | None:
     columns[:, basis.aliased] = -columns[:, ~basis.aliased] @ basis.null[~basis.aliased]
     left, full = columns @ np.hstack(treatment), columns @ np.hstack(dummies)
     noise = ESTIMABLE * np.linalg.norm(columns, axis=0)
-    kept, _ = independent_columns(left.T @ left, (noise @ np.abs(np.hstack(treatment))) ** 2)
+    centred = left.copy()
+    if has_constant:
+        # A number far from zero is nearly constant.
+        unit = left[:, :1] / np.linalg.norm(left[:, 0])
+        centred[:, 1:] -= unit @ (unit.T @ left[:, 1:])
+    kept, _ = independent_columns(centred.T @ centred, (noise @ np.abs(np.hstack(treatment))) ** 2)
     shares = np.linalg.solve(left[:, kept], full)
     sizes = np.linalg.norm(left[:, kept], axis=0)[:, None]
     shares[np.abs(shares) * sizes <= noise @ np.abs(np.hstack(dummies))] = 0.0
@@ -201,8 +206,8 @@ def _dependence(model: FittedModel, row: FloatArray) -> str:
     involved = [repr(name) for name, own in zip(names, shares, strict=True) if own]
     return (
         f"it depends on how effects are divided between the columns {', '.join(involved)}, of "
-        "which some are combinations of others (aliased). Use combinations that do not, such as the "
-        "difference of two categories, or leave columns out."
+        "which some are combinations of others (aliased). Use combinations that do not, such as "
+        "the difference of two categories, or leave columns out."
     )
 
 
