@@ -308,7 +308,7 @@ def independent_columns(
     # Not all are independent: one after the other, in blocks that leave the rest to one product.
     rest = gram.copy()
     kept: list[int] = []
-    root = np.zeros_like(gram)
+    root = np.zeros(gram.shape)
     for start in range(0, len(gram), BLOCK):
         end, first = min(start + BLOCK, len(gram)), len(kept)
         for j in range(start, end):
@@ -319,4 +319,4 @@ def independent_columns(
                 kept.append(j)
         done = root[first : len(kept), end:]
         rest[end:, end:] -= done.T @ done
-    return np.array(kept, dtype=np.intp), root[: len(kept), kept]
+    return np.array(kept, dtype=np.intp), np.asarray(root[: len(kept), kept], dtype=np.float64)

@@ -139,7 +139,7 @@ def _with_empty_cells(model: FittedModel) -> list[FloatArray] | None:
     return [_present(shares[own[term.name]]) @ back for term in terms]
 
 
-def _present(rows: FloatArray) -> FloatArray:
+def _present(rows: NDArray[np.floating]) -> NDArray[np.floating]:
     """The rows that are more than rounding error."""
     return rows[np.abs(rows).sum(axis=1) > ESTIMABLE]
 
@@ -202,8 +202,7 @@ def _dependence(model: FittedModel, row: FloatArray) -> str:
         )
     dependence = np.abs(row @ basis.null)
     violated = dependence > ESTIMABLE * (np.abs(row) @ np.abs(basis.null))
-    shares = basis.null[:, violated].any(axis=1)
-    involved = [repr(name) for name, own in zip(names, shares, strict=True) if own]
+    involved = [repr(names[coef]) for coef in np.flatnonzero(basis.null[:, violated].any(axis=1))]
     return (
         f"it depends on how effects are divided between the columns {', '.join(involved)}, of "
         "which some are combinations of others (aliased). Use combinations that do not, such as "
