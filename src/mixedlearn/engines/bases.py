@@ -168,7 +168,7 @@ def fixed_basis(
         to_user=to_user,
         aliased=aliased,
         null=null,
-        undetermined=aliased if drops_aliased else null.any(axis=1),
+        undetermined=aliased if drops_aliased else np.any(null != 0.0, axis=1),
         log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
         is_exact=bool(is_exact),
     )
