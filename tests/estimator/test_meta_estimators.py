@@ -84,28 +84,16 @@ def test_a_group_column_by_position(name):
 
 
 def test_a_position_from_the_end_in_a_chain():
-    with pytest.raises(ValueError, match="column 4 of an array, which holds numbers with fractio"):
+    with pytest.raises(ValueError, match=r"given 4 columns and hands on 5.*from the first column"):
         RegressorChain(AT_END).fit(LAST.to_numpy(), BOTH)
 
 
 @pytest.mark.parametrize(("model", "X"), [(AT_START, FIRST), (AT_END, LAST)])
 def test_bagging_of_columns_says_that_it_loses_the_group_column(model, X):
-    with pytest.raises(ValueError, match=r"numbers with fractions.*Bagging.*groups=labels"):
+    with pytest.raises(ValueError, match=r"Bagging.* 4 columns and hands on 2.*groups=labels"):
         subsets(model).fit(X.to_numpy(), Y)
     with pytest.raises(ValueError, match="'g', which X does not have"):
         subsets(BY_NAME).fit(X, Y)
-
-
-def test_labels_of_whole_numbers_may_be_floats():
-    X = FIRST.to_numpy()
-    assert X.dtype == float
-    assert AT_START.fit(X, Y).n_groups_ == {"x0": 12}
-    halves = np.column_stack([X[:, 0] / 2.0, X[:, 1:]])
-    with pytest.raises(ValueError, match=r"column 0 of an array.*\(.*\.5 in row"):
-        AT_START.fit(halves, Y)
-    with pytest.raises(ValueError, match="number them by integers"):
-        AT_START.fit(X, Y).predict(halves)
-    assert BY_NAME.fit(FIRST.assign(g=GROUPS / 2.0), Y).n_groups_ == {"g": 12}
 
 
 @pytest.mark.parametrize("select", [elimination, elimination_by_folds, from_model])
@@ -148,7 +136,7 @@ def test_selectors_by_folds_with_routing():
 
 def test_forward_selection_refuses_what_is_no_label():
     for model, X in ((AT_START, FIRST), (AT_END, LAST)):
-        with pytest.raises(ValueError, match="numbers with fractions"):
+        with pytest.raises(ValueError, match="4 columns and hands on 1"):
             forward(model).fit(X.to_numpy(), Y)
 
 

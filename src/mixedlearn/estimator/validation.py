@@ -134,8 +134,6 @@ def find_labels(
         )
     found = []
     for columns in group_columns:
-        for column in columns:
-            _check_position(X, column)
         parts = [
             as_labels(_safe_indexing(X, column, axis=1), len(X), [names[column]])[0]
             for column in columns
@@ -143,27 +141,6 @@ def find_labels(
         name = factor_name(columns, names)
         found.append(parts[0] if len(parts) == 1 else interaction(name, parts))
     return found
-
-
-def _check_position(X: Any, column: int) -> None:
-    """Refuse measurements as labels, where X has no names that say what a column is.
-
-    scikit-learn's ensembles, selectors and chains hand on arrays of other columns than the user's.
-    """
-    if type(X) is not np.ndarray or X.dtype.kind != "f":
-        return
-    values = X[:, column]
-    with np.errstate(invalid="ignore"):
-        is_fraction = values % 1.0 > 0.0
-    if is_fraction.any():
-        row = int(np.argmax(is_fraction))
-        raise ValueError(
-            f"groups names column {column} of an array, which holds numbers with fractions "
-            f"({values[row]:g} in row {row}): these are no labels. Bagging, "
-            "SequentialFeatureSelector and RegressorChain leave columns of X out or add some, so "
-            "that a position means another column: pass the labels beside X, "
-            "fit(X, y, groups=labels), or number them by integers."
-        )
 
 
 def numeric_columns(
