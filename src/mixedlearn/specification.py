@@ -367,7 +367,9 @@ def _lost_names(names: Sequence[str]) -> str:
         return ""
     return (
         " An array has no other names: give a position, or have the transformers of a Pipeline "
-        "keep the names by set_output(transform='pandas')."
+        "keep the names by set_output(transform='pandas'). Bagging, AdaBoost, RFE, "
+        "SequentialFeatureSelector and RegressorChain make arrays of all that they are given: "
+        "there, pass the labels beside X if they take groups."
     )
 
 

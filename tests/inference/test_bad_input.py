@@ -176,7 +176,7 @@ CASES = [
     ("parametric_bootstrap", (X,), {"statistic": "coef"}, "must be a function.*got 'coef'"),
     ("parametric_bootstrap", (X,), {"statistic": lambda m: "a"}, "must return a number.*got str"),
     ("parametric_bootstrap", (X,), {"random_state": "a"}, "random_state must be None.*got 'a'"),
-    ("parametric_bootstrap", (X, Y), {}, r"groups were passed.*write \(1 \| column\)"),
+    ("parametric_bootstrap", (X,), {"groups": Y}, r"groups were passed.*write \(1 \| column\)"),
     # rows
     ("influence", (X, np.log(Y)), {}, "not the rows of the fit: y differs. Pass the X, y"),
     ("influence", (X.head(9), Y.head(9)), {}, "they are 9 of positive weight, but .* to 180"),

@@ -178,7 +178,7 @@ def fixed_basis(
         to_user=to_user,
         aliased=aliased,
         null=null,
-        undetermined=aliased if drops_aliased else null.any(axis=1),
+        undetermined=aliased if drops_aliased else np.any(null != 0.0, axis=1),
         log_det_gram=2.0 * float(np.log(np.diag(root)).sum()),
         is_exact=bool(is_exact),
         unexplained=residual_square / square if square > 0.0 else 1.0,
@@ -325,7 +325,7 @@ def independent_columns(
     # Not all are independent: one after the other, in blocks that leave the rest to one product.
     rest = gram.copy()
     kept: list[int] = []
-    root = np.zeros_like(gram)
+    root = np.zeros(gram.shape)
     for start in range(0, len(gram), BLOCK):
         end, first = min(start + BLOCK, len(gram)), len(kept)
         for j in range(start, end):
@@ -336,4 +336,4 @@ def independent_columns(
                 kept.append(j)
         done = root[first : len(kept), end:]
         rest[end:, end:] -= done.T @ done
-    return np.array(kept, dtype=np.intp), root[: len(kept), kept]
+    return np.array(kept, dtype=np.intp), np.asarray(root[: len(kept), kept], dtype=np.float64)

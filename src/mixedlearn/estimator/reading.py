@@ -15,6 +15,7 @@ from sklearn.base import clone
 
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import Rows
+from mixedlearn.estimator.positions import check_positions
 from mixedlearn.estimator.validation import (
     among_all,
     check_frame,
@@ -142,6 +143,7 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
 def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
     """What the parameters say about these columns, and the labels of every factor."""
     names = column_names(X)
+    check_positions(estimator.groups, X)
     group_columns = find_group_columns(estimator.groups, names)
     labels = find_labels(X, groups, names, group_columns)
     specification = make_specification(

@@ -52,7 +52,7 @@ FloatArray = NDArray[np.float64]
 
 _NO_GROUPS = (
     "fit received no groups, so the model has no random effects: it is ordinary least squares. "
-    "Name the group column in the constructor (groups=...), which works everywhere, or pass "
+    "Name the group column in the constructor (groups=...), or pass "
     "fit(X, y, groups=...): as stepname__groups=... to a Pipeline, as params={'groups': ...} to a "
     "cross-validation."
 )
@@ -132,7 +132,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     Attributes
     ----------
     coef_ : ndarray of shape (n_fixed_effects,)
-        Fixed effects of the columns, in the order of ``fixed_effects``; zero for aliased columns.
+        Fixed effects of the columns, in the order of ``fixed_effects``; group columns have none. Of
+        columns that are combinations of others (all dummies of a category, say) the shortest
+        coefficients that predict the same, as in `LinearRegression`; with a formula, the later
+        columns are left out as in R, and their coefficients are zero.
     intercept_ : float
         Fixed intercept; zero if ``fit_intercept`` is False.
     coef_covariance_ : DataFrame of shape (p, p)
@@ -428,7 +431,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         coef = model.coef
         has_intercept = model.specification.fit_intercept
         self.intercept_ = float(coef[0]) if has_intercept else 0.0
-        self.coef_ = coef[1:] if has_intercept else coef
+        self._coef = coef[1:] if has_intercept else coef
         self.noise_variance_ = model.noise_variance
         self.theta_ = model.user_theta
         self.log_likelihood_ = -0.5 * model.objective

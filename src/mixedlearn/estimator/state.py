@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from mixedlearn.formula import formula_of
 
 FloatArray = NDArray[np.float64]
 
+# Where RFE, RFECV and SelectFromModel read the coefficients of an estimator.
+SELECTORS = "sklearn.feature_selection._base"
+
 
 class FittedState(BaseEstimator):
     """The fitted model behind an estimator, and its attributes that are tables."""
@@ -19,6 +24,7 @@ class FittedState(BaseEstimator):
     log_likelihood_: float
     theta_: FloatArray
     _fitted: Fitted
+    _coef: FloatArray
 
     def __mixedlearn_fitted__(self) -> FittedView:
         """What `mixedlearn.inference` and `mixedlearn.plot` read."""
@@ -38,6 +44,14 @@ class FittedState(BaseEstimator):
         """Number of levels of every factor."""
         model = FittedView(self).model
         return dict(zip(model.specification.factor_names, map(len, model.levels), strict=True))
+
+    @property
+    def coef_(self) -> FloatArray:
+        """Fixed effects of the columns; refused to who would take them for those of others."""
+        view = FittedView(self)
+        if sys._getframe(1).f_globals.get("__name__") == SELECTORS:
+            view.check_column_order()
+        return self._coef
 
     @property
     def coef_covariance_(self) -> pd.DataFrame:

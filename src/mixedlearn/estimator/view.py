@@ -127,6 +127,28 @@ class FittedView:
         frame = formula_frame(X, None)
         return transformed_response(self._estimator, formula.response, frame, y, weights)
 
+    def check_column_order(self) -> None:
+        """Refuse to give coefficients to scikit-learn's selectors, which take them by position.
+
+        Raises
+        ------
+        ValueError
+            If the coefficients are not those of all columns of X in their order.
+        """
+        specification = self.model.specification
+        owners = [specification.columns[position] for position in specification.fixed]
+        n_columns = self._estimator.n_features_in_
+        if self.formula is None and owners == list(range(n_columns)):
+            return
+        raise ValueError(
+            "scikit-learn's selectors (RFE, RFECV, SelectFromModel) take the k-th value of coef_ "
+            f"for the k-th column of X, but coef_ has {len(owners)} values and X {n_columns} "
+            "columns: group columns have no coefficient, and fixed_effects or a formula may choose "
+            "others. "
+            "Give the selector only columns with a fixed effect, and pass the labels beside them: "
+            "RFE(MixedLinearRegressor()).fit(X, y, groups=labels)."
+        )
+
     def codes(self, labels: Sequence[Labels], wanted: Sequence[str]) -> tuple[Codes | None, ...]:
         """Levels of the rows for every factor, -1 for unknown ones; None for factors left out.
 

@@ -116,7 +116,12 @@ def _with_empty_cells(model: FittedModel) -> list[FloatArray] | None:
     columns[:, basis.aliased] = -columns[:, ~basis.aliased] @ basis.null[~basis.aliased]
     left, full = columns @ np.hstack(treatment), columns @ np.hstack(dummies)
     noise = ESTIMABLE * np.linalg.norm(columns, axis=0)
-    kept, _ = independent_columns(left.T @ left, (noise @ np.abs(np.hstack(treatment))) ** 2)
+    centred = left.copy()
+    if has_constant:
+        # A number far from zero is nearly constant.
+        unit = left[:, :1] / np.linalg.norm(left[:, 0])
+        centred[:, 1:] -= unit @ (unit.T @ left[:, 1:])
+    kept, _ = independent_columns(centred.T @ centred, (noise @ np.abs(np.hstack(treatment))) ** 2)
     shares = np.linalg.solve(left[:, kept], full)
     sizes = np.linalg.norm(left[:, kept], axis=0)[:, None]
     shares[np.abs(shares) * sizes <= noise @ np.abs(np.hstack(dummies))] = 0.0
@@ -134,7 +139,7 @@ def _with_empty_cells(model: FittedModel) -> list[FloatArray] | None:
     return [_present(shares[own[term.name]]) @ back for term in terms]
 
 
-def _present(rows: FloatArray) -> FloatArray:
+def _present(rows: NDArray[np.floating]) -> NDArray[np.floating]:
     """The rows that are more than rounding error."""
     return rows[np.abs(rows).sum(axis=1) > ESTIMABLE]
 
@@ -197,12 +202,11 @@ def _dependence(model: FittedModel, row: FloatArray) -> str:
         )
     dependence = np.abs(row @ basis.null)
     violated = dependence > ESTIMABLE * (np.abs(row) @ np.abs(basis.null))
-    shares = basis.null[:, violated].any(axis=1)
-    involved = [repr(name) for name, own in zip(names, shares, strict=True) if own]
+    involved = [repr(names[coef]) for coef in np.flatnonzero(basis.null[:, violated].any(axis=1))]
     return (
         f"it depends on how effects are divided between the columns {', '.join(involved)}, of "
-        "which some are combinations of others (aliased). Use combinations that do not, such as the "
-        "difference of two categories, or leave columns out."
+        "which some are combinations of others (aliased). Use combinations that do not, such as "
+        "the difference of two categories, or leave columns out."
     )
 
 

@@ -148,7 +148,7 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
 def standard_errors(uncertainty: Uncertainty, rows: FloatArray) -> FloatArray:
     """Standard errors of contrasts, rows of shape (r, p_user)."""
     turned = rows @ uncertainty.root
-    squares = np.einsum("ri,ij,rj->r", turned, uncertainty.adjusted, turned)
+    squares = np.einsum("ri,ri->r", turned @ uncertainty.adjusted, turned)
     return np.sqrt(uncertainty.noise_variance * squares)
 
 
@@ -160,7 +160,9 @@ def degrees_of_freedom(uncertainty: Uncertainty, rows: FloatArray) -> FloatArray
 def _single_df(uncertainty: Uncertainty, turned: FloatArray) -> FloatArray:
     if uncertainty.df is not None:
         return np.where(turned.any(axis=1), uncertainty.df, np.nan)
-    gradient = np.einsum("ri,aij,rj->ra", turned, uncertainty.changes, turned)
+    gradient = np.empty((len(turned), len(uncertainty.changes)))
+    for a, change in enumerate(uncertainty.changes):
+        gradient[:, a] = np.einsum("ri,ri->r", turned @ change, turned)
     spread = np.einsum("ra,ab,rb->r", gradient, uncertainty.parameter_covariance, gradient)
     square = np.einsum("ri,ri->r", turned, turned)
     with np.errstate(divide="ignore", invalid="ignore"):

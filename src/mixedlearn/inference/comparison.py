@@ -124,7 +124,8 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     Returns
     -------
     test : LikelihoodRatioTest
-        Its ``p_value`` is NaN where aliased columns leave no parameter to test.
+        Its ``p_value`` is NaN where aliased columns leave no parameter to test, and a warning names
+        them.
 
     Raises
     ------
@@ -179,6 +180,10 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     else:
         _check_comparable(smaller.specification, larger.specification)
     df = n_parameters(larger) - n_parameters(smaller)
+    if df <= 0:
+        known = smaller.specification.coef_names
+        added = [name for name in larger.specification.coef_names if name not in known]
+        warn_of_untestable("likelihood_ratio_test", added)
     statistic = likelihood_ratio(smaller, larger)
     p_value = float(chi2.sf(statistic, df)) if df > 0 else np.nan
     mixture = np.nan

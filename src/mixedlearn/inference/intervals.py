@@ -151,8 +151,8 @@ def confidence_intervals(
                 "The intervals are those of the parameters, so statistic must be left out: use "
                 "parametric_bootstrap(...).confidence_interval() for a statistic of your own."
             )
-        found = parametric_bootstrap(estimator, X, groups=groups, **bootstrap)
-        found = found.confidence_interval(level)
+        sampled = parametric_bootstrap(estimator, X, groups=groups, **bootstrap)
+        found = sampled.confidence_interval(level)
         rows = found.loc[[parameter.name for parameter in wanted], ["lower", "upper"]]
         intervals = list(rows.itertuples(index=False, name=None))
     warn_of_undetermined(model, [own.name for own in wanted if own.kind == "coef"])

@@ -185,7 +185,7 @@ class ResidualsDisplay:
         drawn = estimator.predict(X, groups=groups, random_effects="all" if is_fitted else "none")
         if kind == "scale_location":
             values = residuals_of_the_fit(
-                estimator, X, y, groups, kind="studentized", sample_weight=sample_weight
+                estimator, X, y, groups=groups, kind="studentized", sample_weight=sample_weight
             ).to_numpy()
             keep = np.isfinite(values)
             if not keep.any():
