@@ -11,7 +11,6 @@ from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import make_problem
 from mixedlearn.engines.recipe import Recipe
-from mixedlearn.model.fit import fit_sums
 from mixedlearn.specification import make_specification
 
 COLUMNS = ["x", "z"]

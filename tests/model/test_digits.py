@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from data.test_sums import added_in_some_tree, some, specification_of
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, inference
 from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.labels import as_labels
 from mixedlearn.data.rows import Rows
@@ -106,7 +106,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("kind, is_balanced, fit_intercept, signal, noise", CASES)
+@pytest.mark.parametrize(("kind", "is_balanced", "fit_intercept", "signal", "noise"), CASES)
 def test_a_large_signal_and_little_noise_keep_their_digits(
     kind, is_balanced, fit_intercept, signal, noise
 ):
@@ -158,14 +158,12 @@ def test_exactly_is_said_of_what_is_exact_to_rounding():
 @pytest.mark.parametrize("noise", [1e-4, 1e-6, 1e-8])
 def test_inference_keeps_the_digits_of_the_fit(noise):
     """Refits of smaller models, profiles and deletions start from the sums of the fit."""
-    from mixedlearn import inference
-
     rows = draw("one factor", False, 0.0, noise, seed=5)
     large, _ = fit(rows.assign(y=rows["y"] / noise))
     small, _ = fit(rows)
     for function in (inference.coefficient_table, inference.variance_table):
         own, other = function(small), function(large)
-        np.testing.assert_allclose(own["df"] if "df" in own else 0, other.get("df", 0), rtol=1e-5)
+        np.testing.assert_allclose(own.get("df", 0), other.get("df", 0), rtol=1e-5)
     unit = noise**2
     np.testing.assert_allclose(
         small.coef_covariance_, unit * large.coef_covariance_, rtol=1e-6, atol=0.0

@@ -1,10 +1,10 @@
 """Small data sets that cost digits, one for every seed.
 
-One to three grouping factors, few levels, up to four effects, columns that are nearly collinear, far
-from zero or of very different sizes, weights of very different sizes, variances of zero, a response
-that the fixed effects or the random effects explain almost completely. They are drawn as those of
-`hard_problems` are: integers, standard normals and uniforms of PCG64 and elementwise arithmetic
-alone, so a seed gives the same numbers everywhere; `fingerprint` guards it.
+One to three grouping factors, few levels, up to four effects, columns that are nearly collinear,
+far from zero or of very different sizes, weights of very different sizes, variances of zero, a
+response that the fixed effects or the random effects explain almost completely. They are drawn as
+those of `hard_problems` are: integers, standard normals and uniforms of PCG64 and elementwise
+arithmetic alone, so a seed gives the same numbers everywhere; `fingerprint` guards it.
 """
 
 from __future__ import annotations

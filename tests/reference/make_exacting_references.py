@@ -1,8 +1,8 @@
 """Write ``exacting_problems.json``: the best criterion known for every problem that costs digits.
 
-Run ``python tests/reference/make_exacting_references.py``: two processes, about fifteen minutes. The
-problems are searched as those of `make_crossed_references` are; the criterion is then computed in
-eighty digits (mpmath) at the best end.
+Run ``python tests/reference/make_exacting_references.py``: two processes, about fifteen minutes.
+The problems are searched as those of `make_crossed_references` are; the criterion is then computed
+in eighty digits (mpmath) at the best end.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Sums without squares: triangles ``T`` with ``T'T`` the products of all rows.
 
-A sum of squares loses twice as many digits as what is squared has to spare: columns that differ by a
-millionth of their size, or rows whose weights differ by a factor of a trillion, are told apart by
+A sum of squares loses twice as many digits as what is squared has to spare: columns that differ by
+a millionth of their size, or rows whose weights differ by a factor of a trillion, are told apart by
 its last digits or not at all. A triangle, from orthogonal factorisations of the rows themselves, is
 as exact as the rows are. It takes a second pass over the rows, and longer than sums do.
 
-What the random columns leave of all others is a triangle of its own, so that it need not be the small
-difference of two large sums.
+What the random columns leave of all others is a triangle of its own, so that it need not be the
+small difference of two large sums.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def joint_triangles(
         both = _triangle(both, np.sqrt(rows.given_weights[chunk])[:, None] * wide)
     beside = both[:, n_effects:]
     return JointTriangles(
-        whole=np.linalg.qr(beside, mode="r"),
+        whole=np.asarray(np.linalg.qr(beside, mode="r")),
         left=beside[n_effects:],
         factors=factors,
         spanned=both[:n_effects, :n_effects],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import Structure
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import FixedBasis, RandomBasis
+from mixedlearn.engines.bases import RandomBasis
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
 from mixedlearn.engines.protocol import Evaluation, FixedEffects
@@ -31,6 +30,16 @@ from mixedlearn.model.confounding import (
     without_explained,
 )
 from mixedlearn.model.fitted import FittedModel, user_blups
+from mixedlearn.model.notes import (
+    UNBOUNDED,
+    aliasing_notes,
+    equal_factor_notes,
+    explained_notes,
+    largest_term,
+    level_notes,
+    noise_notes,
+    rounding_notes,
+)
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -38,25 +47,13 @@ FloatArray = NDArray[np.float64]
 
 # With so little noise, rounding error in the derivatives is this much of the objective.
 BOUNDED_TOLERANCE = 1e-4
-# An objective that is less certain than this is worth a word.
-MUCH_ROUNDING = 1e-4
 # With less noise than this the likelihood may have no maximum. Where it has one, the derivative of
-# the objective by the logarithm of theta is near zero, and where it has none, minus two or less, ever
-# further.
+# the objective by the logarithm of theta is near zero, and where it has none, minus two or less.
 HARDLY_ANY_NOISE = 1e-2
 RISING = 0.5
 FURTHER = 10.0
-_UNBOUNDED = (
-    "The likelihood rises for ever as the noise variance falls: the fixed and random effects can "
-    "follow the response exactly, and the model is not identified by these rows. The estimates are "
-    "no optimum. Name fewer columns as fixed or random effects, or give more rows."
-)
 # Share of the variances that is rounding error once as much as can be is counted as noise.
 REMAINDER = 1e-12
-# Coefficients of a combination that differ by no more are equal.
-SAME_COEFFICIENT = 1e-7
-# So many fixed effects are named in a note.
-MOST_NAMES = 6
 
 
 def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> FittedModel:
@@ -85,10 +82,10 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         raise ValueError(
             f"Found n_samples={sums.n_rows} rows for {n_fixed} linearly independent "
             "fixed-effect columns (the intercept among them): the variances need more rows than "
-            f"columns.{_largest_term(specification)} Give more rows, or name fewer columns in "
+            f"columns.{largest_term(specification)} Give more rows, or name fewer columns in "
             "fixed_effects or the formula."
         )
-    notes = _aliasing_notes(specification, problem)
+    notes = aliasing_notes(specification, problem)
     if problem.fixed.is_exact:
         return _exact_fit(sums, recipe, problem, notes)
     engine = problem.engine
@@ -126,12 +123,12 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         is_certified=optimum.is_certified and not is_unbounded,
         warnings=(
             *notes,
-            *_noise_notes(problem),
-            *([_UNBOUNDED] if is_unbounded else []),
-            *_rounding_notes(problem, evaluation.rounding),
-            *_level_notes(specification, sums, confounded),
-            *_explained_notes(specification, explained, zeroed),
-            *_equal_factor_notes(specification, sums),
+            *noise_notes(problem),
+            *([UNBOUNDED] if is_unbounded else []),
+            *rounding_notes(problem, evaluation.rounding),
+            *level_notes(specification, sums, confounded),
+            *explained_notes(specification, explained, zeroed),
+            *equal_factor_notes(specification, sums),
         ),
         unknown_variances={k: own.effects for k, own in explained.items()},
     )
@@ -208,25 +205,6 @@ def _is_unbounded(problem: Problem, evaluation: Evaluation) -> bool:
     return bool(beyond < evaluation.objective - RISING or np.isinf(beyond))
 
 
-def _noise_notes(problem: Problem) -> tuple[str, ...]:
-    if not problem.is_bounded or problem.fixed.is_exact:
-        return ()
-    return (
-        "The random effects reproduce the response exactly: the noise variance cannot be told from "
-        "zero, and the likelihood has no maximum. The estimates are those of a very small noise.",
-    )
-
-
-def _rounding_notes(problem: Problem, rounding: float) -> tuple[str, ...]:
-    """What elimination loses; the other engines keep more digits than they promise."""
-    if problem.is_bounded or problem.engine.has_exact_hessian or rounding <= MUCH_ROUNDING:
-        return ()
-    return (
-        "The noise is so small beside the random effects that rounding error leaves the "
-        f"log-likelihood uncertain by about {rounding:.0e}: the variances have few right digits.",
-    )
-
-
 def _exact_fit(
     sums: Sums,
     recipe: Recipe,
@@ -254,96 +232,6 @@ def _exact_fit(
         is_certified=True,
         warnings=(*notes, note),
     )
-
-
-def _largest_term(specification: Specification) -> str:
-    """A sentence about the term of most columns, which may be text that was meant otherwise."""
-    largest = max(specification.terms, key=lambda term: len(term.coefs), default=None)
-    if largest is None or len(largest.coefs) < 2:
-        return ""
-    return f" The term {largest.name!r} alone has {len(largest.coefs)}."
-
-
-def _aliasing_notes(specification: Specification, problem: Problem) -> tuple[str, ...]:
-    notes = []
-    basis = problem.fixed
-    left_out = np.flatnonzero(basis.aliased)
-    if not specification.drops_aliased:
-        left_out = left_out[~_completes_constant(specification, basis)]
-    if len(left_out):
-        names = [specification.coef_names[coef] for coef in left_out]
-        outcome = (
-            "Their coefficients are set to zero."
-            if specification.drops_aliased
-            else "Of all coefficients that predict the same, coef_ holds the shortest, as "
-            "LinearRegression does."
-        )
-        notes.append(
-            f"The fixed effects of {', '.join(map(repr, names))} are aliased: these columns are "
-            f"constant or linear combinations of earlier ones. {outcome}"
-        )
-    for factor, random in zip(specification.factors, problem.randoms, strict=True):
-        names = [
-            name for name, aliased in zip(factor.effects, random.aliased, strict=True) if aliased
-        ]
-        if names:
-            of_factor = f" of {factor.name!r}" if len(specification.factors) > 1 else ""
-            notes.append(
-                f"The random effects{of_factor} of {', '.join(map(repr, names))} are aliased: "
-                "these columns are constant or linear combinations of earlier ones. Their "
-                "variances are set to zero."
-            )
-    return tuple(notes)
-
-
-def _completes_constant(specification: Specification, basis: FixedBasis) -> NDArray[np.bool_]:
-    """Which aliased columns add up to one with others, as all dummies of a category do.
-
-    So do the columns of a spline basis. With an intercept beside them one is too many, whatever the
-    data are.
-    """
-    if not specification.fit_intercept:
-        return np.zeros(basis.null.shape[1], bool)
-    slopes = basis.null[1:]
-    is_part = np.abs(slopes - 1.0) <= SAME_COEFFICIENT
-    has_no_other = (is_part | (slopes == 0.0)).all(axis=0)
-    is_one = np.abs(basis.null[0] + 1.0) <= SAME_COEFFICIENT
-    return np.asarray(has_no_other & is_one & (is_part.sum(axis=0) > 1))
-
-
-def _level_notes(
-    specification: Specification, sums: Sums, confounded: dict[int, FloatArray | None]
-) -> tuple[str, ...]:
-    notes = []
-    for k, (factor, n_levels) in enumerate(zip(specification.factors, sums.n_levels, strict=True)):
-        if k in confounded:
-            rows = "one row" if n_levels == sums.n_rows else "too few rows"
-            share = "" if confounded[k] is None else ", and as much as can be is counted as noise"
-            notes.append(
-                f"Every level of {factor.name!r} has {rows}: the variances of its random effects "
-                f"cannot be told from the noise variance{share}."
-            )
-        elif n_levels == 1:
-            notes.append(
-                f"The factor {factor.name!r} has one level: the variances of its random effects "
-                "cannot be estimated from a single draw."
-            )
-    return tuple(notes)
-
-
-def _equal_factor_notes(specification: Specification, sums: Sums) -> tuple[str, ...]:
-    """Factors that divide the rows alike: random effects that both have share one variance."""
-    notes = []
-    for k, other in combinations(range(len(specification.factors)), 2):
-        first, second = specification.factors[k], specification.factors[other]
-        shared = [name for name in first.effects if name in second.effects]
-        if shared and sums.is_nested(k, other) and sums.is_nested(other, k):
-            notes.append(
-                f"The factors {first.name!r} and {second.name!r} divide the rows in the same way: "
-                f"the variances of {', '.join(map(repr, shared))} of the two cannot be told apart, "
-                "only their sum. Leave one of the factors out."
-            )
-    return tuple(notes)
 
 
 def _confounded_factors(sums: Sums, problem: Problem) -> dict[int, FloatArray | None]:
@@ -411,54 +299,6 @@ def _take_zero(
     if zeroed:
         evaluation = engine.evaluate(engine.components.theta_of_roots(roots), 0)
     return tuple(roots), evaluation, zeroed
-
-
-def _explained_notes(
-    specification: Specification, explained: dict[int, ExplainedEffects], zeroed: set[int]
-) -> tuple[str, ...]:
-    notes = []
-    for k, own in explained.items():
-        factor = specification.factors[k]
-        effects = ", ".join(
-            repr(name) for name, is_one in zip(factor.effects, own.effects, strict=True) if is_one
-        )
-        variances = f"the variance{'s' if own.effects.sum() > 1 else ''} of {effects}"
-        if not own.effects.any():
-            variances = "the correlations of the random effects"
-        if not specification.reml:
-            fact = f"the likelihood makes {variances} as small as can be, whatever the response is"
-        elif k in zeroed:
-            fact = (
-                f"the restricted likelihood is the same whatever {variances} may be: zero is taken"
-            )
-        else:
-            fact = f"the restricted likelihood is the same for many values of {variances}"
-        notes.append(
-            f"The fixed effects of {_explaining_names(specification, own.coefs)} explain random "
-            f"effects of {factor.name!r} completely, so that {fact}. The standard errors and tests "
-            "of these fixed effects hold only if it is so, and are too small if the levels of "
-            f"{factor.name!r} differ by more. Leave out these fixed effects or the random effects, "
-            f"or observe more levels of {factor.name!r}."
-        )
-    return tuple(notes)
-
-
-def _explaining_names(specification: Specification, coefs: NDArray[np.bool_]) -> str:
-    """Fixed effects by name, those of a term by the name of the term."""
-    names = []
-    in_terms: set[int] = set()
-    for term in specification.terms:
-        own = set(np.flatnonzero(coefs).tolist()).intersection(term.coefs)
-        in_terms |= own
-        names += [term.name] * bool(own)
-    rest = [
-        name
-        for position, name in enumerate(specification.coef_names)
-        if coefs[position] and position not in in_terms
-    ]
-    names = rest + names
-    shown = ", ".join(map(repr, names[:MOST_NAMES]))
-    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} others"
 
 
 def _count_as_noise(
