@@ -54,7 +54,8 @@ def draw(kind, is_balanced, signal, noise, seed=3, fit_intercept=True):
 def fit(rows, **parameters):
     """The model, and what it says."""
     factors = [name for name in rows if name.startswith("f")]
-    model = MixedLinearRegressor(groups=factors, fixed_effects=["x"], **parameters)
+    fixed = [name for name in rows if name == "x"]
+    model = MixedLinearRegressor(groups=factors, fixed_effects=fixed, **parameters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(rows.drop(columns="y"), rows["y"])
@@ -64,7 +65,7 @@ def fit(rows, **parameters):
 def truth(rows, model):
     """Criterion, noise variance and variances of the optimum near a fit, in eighty digits."""
     n = len(rows)
-    x = rows[["x"]].to_numpy()
+    x = rows[[name for name in rows if name == "x"]].to_numpy()
     X = np.column_stack([np.ones(n), x]) if model.fit_intercept else x
     factors = [(np.ones((n, 1)), rows[name]) for name in rows if name.startswith("f")]
     exact = extended.Rows(X, rows["y"], factors, reml=model.reml)
@@ -112,6 +113,12 @@ def test_a_large_signal_and_little_noise_keep_their_digits(
 ):
     rows = draw(kind, is_balanced, signal, noise, fit_intercept=fit_intercept)
     check(rows, noise, fit_intercept=fit_intercept)
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("kind", ["one factor", "nested", "crossed"])
+def test_little_noise_about_a_mean(kind, noise):
+    check(draw(kind, False, 0.0, noise).drop(columns="x"), noise)
 
 
 @pytest.mark.parametrize("kind", ["one factor", "nested", "crossed"])

@@ -617,10 +617,10 @@ def sum_rows(
         if shift is None:
             shift = pilot_means(X, y, weights)
         multiples = np.zeros(X.shape[1])
-        own_shift, response = shift, y
         if taken is not None:
             multiples = taken[1:]
             shift = np.append(shift[:-1], taken[0])
+        own_shift, response = shift, y
         if multiples.any():
             response = less_columns(y, X, multiples, shift[-1])
             own_shift = np.append(shift[:-1], 0.0)
