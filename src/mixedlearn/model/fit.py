@@ -197,6 +197,8 @@ def _is_unbounded(problem: Problem, evaluation: Evaluation) -> bool:
     """
     if problem.is_bounded or evaluation.fixed.noise_variance > HARDLY_ANY_NOISE:
         return False
+    if evaluation.rounding > RISING:
+        return False
     engine, theta = problem.engine, evaluation.theta
     if not engine.evaluate(theta, 1).gradient @ theta < -RISING:
         return False

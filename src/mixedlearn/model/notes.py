@@ -91,9 +91,12 @@ def noise_notes(problem: Problem) -> tuple[str, ...]:
     """The random effects reproduce the response."""
     if not problem.is_bounded or problem.fixed.is_exact:
         return ()
+    # Elimination finds noise that is lost in its own rounding error, which is more than the data's.
+    degree = "exactly" if problem.engine.has_exact_hessian else "but for rounding error"
     return (
-        "The random effects reproduce the response exactly: the noise variance cannot be told from "
-        "zero, and the likelihood has no maximum. The estimates are those of a very small noise.",
+        f"The random effects reproduce the response {degree}: the noise variance cannot be told "
+        "from zero, and the likelihood has no maximum. The estimates are those of a very small "
+        "noise.",
     )
 
 

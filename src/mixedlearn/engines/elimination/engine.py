@@ -225,8 +225,9 @@ class SeveralFactorsEngine(ProfiledEngine):
 
     @property
     def _n_differences(self) -> float:
-        # The tail's products are differences: with a large D they lose digits in every row.
-        return self.likelihood.df / 4.0
+        # The tail's products are differences: with a large D they lose digits in every row, of
+        # either sign.
+        return 0.5 * float(np.sqrt(self.likelihood.df))
 
     def _solve(self, roots: tuple[FloatArray, ...]) -> Solution:
         """The details are the elimination, of the effects and of X and y."""
