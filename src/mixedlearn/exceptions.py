@@ -67,8 +67,8 @@ class DegenerateModelWarning(UserWarning):
     >>> X["hours"] = 24 * X["Days"]
     >>> with warnings.catch_warnings(category=DegenerateModelWarning, action="ignore"):
     ...     model = MixedLinearRegressor(groups="Subject").fit(X, y)
-    >>> model.coef_.round(1)
-    array([10.5,  0. ])
+    >>> model.coef_.round(3)
+    array([0.018, 0.435])
     """
 
 

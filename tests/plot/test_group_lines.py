@@ -389,7 +389,7 @@ class TestForms:
         model = MixedLinearRegressor(random_slopes=["Days"]).fit(
             X[["Days"]], y, groups=X["Subject"]
         )
-        display = draw(model, X[["Days"]], y, X["Subject"])
+        display = draw(model, X[["Days"]], y, groups=X["Subject"])
         self.check(display, sleepstudy)
         assert display.factor == "Subject"
         with pytest.raises(ValueError, match=r"No groups were passed.*'Subject'"):
@@ -399,7 +399,7 @@ class TestForms:
         _, X, y = sleepstudy
         rows, labels = X[["Days"]].to_numpy(), X["Subject"].to_numpy()
         model = MixedLinearRegressor(random_slopes=[0]).fit(rows, y.to_numpy(), groups=labels)
-        display = draw(model, rows, y.to_numpy(), labels, feature=0)
+        display = draw(model, rows, y.to_numpy(), groups=labels, feature=0)
         self.check(display, sleepstudy, "x0", "y")
         assert display.factor == "group"
         self.check(draw(model, rows.tolist(), list(y), list(labels)), sleepstudy, "x0", "y")

@@ -237,7 +237,7 @@ def test_weights_groups_and_formulas(sleepstudy):
             np.testing.assert_allclose(other.values[name], values, atol=1e-5)
     noise = draw(model, X, y).values["noise"]
     np.testing.assert_allclose(draw(formula, X, y).values["noise"], noise, atol=1e-5)
-    display = draw(beside, X[["Days"]], y, X["Subject"])
+    display = draw(beside, X[["Days"]], y, groups=X["Subject"])
     np.testing.assert_allclose(display.values["noise"], noise, atol=1e-5)
     weights = np.linspace(0.5, 2.0, 180)
     weights[5] = 0.0

@@ -95,7 +95,7 @@ def test_groups_beside_X_and_formulas(sleepstudy):
     expected = points(draw(model, X, y))
     beside = MixedLinearRegressor(random_slopes=["Days"]).fit(X[["Days"]], y, groups=X["Subject"])
     np.testing.assert_allclose(
-        points(draw(beside, X[["Days"]], y, X["Subject"])), expected, atol=1e-6
+        points(draw(beside, X[["Days"]], y, groups=X["Subject"])), expected, atol=1e-6
     )
     with pytest.warns(PopulationPredictionWarning):
         display = draw(beside, X[["Days"]], y)
