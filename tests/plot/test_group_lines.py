@@ -402,7 +402,8 @@ class TestForms:
         display = draw(model, rows, y.to_numpy(), groups=labels, feature=0)
         self.check(display, sleepstudy, "x0", "y")
         assert display.factor == "group"
-        self.check(draw(model, rows.tolist(), list(y), list(labels)), sleepstudy, "x0", "y")
+        display = draw(model, rows.tolist(), list(y), groups=list(labels))
+        self.check(display, sleepstudy, "x0", "y")
 
     def test_a_group_column_of_an_array(self, sleepstudy):
         _, X, y = sleepstudy
