@@ -22,8 +22,8 @@ from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from reference import extended
 
-SIGNALS = (0.0, 1.0, 1e3, 1e5, 1e6, 1e7, 1e8, 1e9)
-NOISES = (1.0, 1e-2, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+SIGNALS = (1.0, 1e3, 1e5, 1e7, 1e8, 1e9)
+NOISES = (1.0, 1e-2, 1e-4, 1e-6, 1e-7, 1e-8)
 # Variances and criterion that are right.
 RIGHT, RIGHT_CRITERION = 1e-6, 1e-4
 
@@ -94,7 +94,7 @@ def check(rows, noise, **parameters):
 
 CASES = [
     pytest.param(
-        *case, marks=[pytest.mark.slow] * (number % 41 > 0), id="-".join(str(own) for own in case)
+        *case, marks=[pytest.mark.slow] * (number % 19 > 0), id="-".join(str(own) for own in case)
     )
     for number, case in enumerate(
         (kind, is_balanced, fit_intercept, signal, noise)
