@@ -93,7 +93,7 @@ class Case:
         self.n_rows = n
 
     def engine(self, structure):
-        likelihood = ProfiledLikelihood(self.n_rows, 5, self.reml, self.constant)
+        likelihood = ProfiledLikelihood(self.n_rows, 5, self.reml, self.constant, self.n_rows - 5.0)
         return OneFactorEngine(self.moments, structure, likelihood)
 
     def criterion(self, factor):
@@ -265,7 +265,7 @@ def test_random_intercepts_are_merged_by_the_size_of_the_level(sizes, monkeypatc
     moments = reduce_levels(
         products, 0, fixed_basis(products, (0,), True), random_basis(products, 0, True, structure)
     )
-    likelihood = ProfiledLikelihood(len(y), 2, reml=True, constant=0.0)
+    likelihood = ProfiledLikelihood(len(y), 2, reml=True, constant=0.0, squares=len(y) - 2.0)
     monkeypatch.setattr(levels, "WORTH_MERGING", 0)
     merged = OneFactorEngine(moments, structure, likelihood)
     monkeypatch.setattr(one_factor, "compress", lambda moments: moments)

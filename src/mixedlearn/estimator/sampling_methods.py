@@ -110,7 +110,7 @@ class SamplingMethods(FittedState):
         view.warn_of_kinds(
             rows.labels,
             known,
-            stacklevel=2,
+            stacklevel=3,
             consequence="rows get new random effects of {}",
         )
         coded = CodedRows(rows.X, known, weights=rows.weights)
@@ -232,7 +232,7 @@ class SamplingMethods(FittedState):
         view.warn_of_kinds(
             rows.labels,
             rows.coded(view.model.levels).codes,
-            stacklevel=2,
+            stacklevel=3,
             consequence="rows go to new levels of {} and tell nothing of the known ones",
         )
         self._fitted = Fitted(with_more_rows(view.model, rows), view.formula)

@@ -46,7 +46,7 @@ class _Variances:
 
 def _variances(model: FittedModel) -> _Variances:
     sums = model.sums
-    response = sums.response(model.specification.fixed, fit_intercept=True)
+    response = sums.response((), fit_intercept=False)
     random = [
         np.einsum("ab,ab->", square, covariance)
         for square, covariance in zip(column_products(model), model.covariances, strict=True)
@@ -239,8 +239,10 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     warn_of_undetermined(model)
     coef = np.where(model.fixed_basis.undetermined, np.nan, model.coef)
     parts = _variances(model)
-    sd = np.sqrt(model.sums.variance_between_rows(np.eye(model.sums.n_basis)))
-    columns = sd[1:-1][list(specification.fixed)]
+    sums = model.sums
+    columns = np.sqrt(sums.variance_between_rows(np.eye(sums.n_basis)))
+    columns = columns[1:-1][list(specification.fixed)]
+    response = np.sqrt(sums.variance_between_rows(sums.response((), fit_intercept=False)))
     if specification.fit_intercept:
         columns = np.append(np.nan, columns)
     return pd.DataFrame(
@@ -248,7 +250,7 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
             "coef": coef,
             "per_noise_sd": _shares(coef, np.sqrt(parts.noise)),
             "per_total_sd": _shares(coef, np.sqrt(parts.total)),
-            "standardised": _shares(coef * columns, sd[-1]),
+            "standardised": _shares(coef * columns, float(response)),
         },
         index=list(specification.coef_names),
     )

@@ -144,14 +144,16 @@ def explained_effects(
     sizes = np.sqrt(np.diag(total))
     scales = np.where(sizes > 0.0, sizes, 1.0)
     values, vectors = np.linalg.eigh(left / np.outer(scales, scales))
+    whole_values, whole_vectors = np.linalg.eigh(total / np.outer(scales, scales))
     # Covariates are centred here, so that a share of their squares is one of their variance. What
     # nearly collinear fixed columns lack of being orthonormal tells how many digits there are.
     lost = float(np.abs(gram - np.eye(len(gram))).max(initial=0.0))
     varies = vectors[:, values > max(EXPLAINED, LOST * lost)]
     columns = sizes[:, None] * random.columns / np.sqrt(sums.n_levels[k])
     directions = _null_space(varies.T @ columns, PARALLEL)
-    if directions.shape[1] == _null_space(columns, PARALLEL).shape[1]:
-        # Columns without an entry need no fixed effects to explain them.
+    there = whole_vectors[:, whole_values > EXPLAINED]
+    if directions.shape[1] == _null_space(there.T @ columns, PARALLEL).shape[1]:
+        # Combinations that are zero in all rows need no fixed effects to explain them.
         return None
     moves = _free_moves(structure, directions)
     if not len(moves):

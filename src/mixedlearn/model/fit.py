@@ -40,6 +40,7 @@ from mixedlearn.model.notes import (
     noise_notes,
     rounding_notes,
 )
+from mixedlearn.search.local_model import evaluate_with_model
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -103,6 +104,11 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
     explained = _explained(sums, specification, problem)
     roots, evaluation, zeroed = _take_zero(problem, optimum.evaluation, specification, explained)
     fixed_effects = evaluation.fixed
+    is_certified = optimum.is_certified
+    if zeroed and not is_certified:
+        # A search may lose itself where the likelihood is flat; at zero it has no need to.
+        _, local = evaluate_with_model(engine, evaluation.theta)
+        is_certified = bool(local.is_minimum(_tolerance(recipe, problem)))
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
         if direction is None:
@@ -120,7 +126,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         blups=user_blups(engine, problem.fixed, problem.randoms, roots, fixed_effects),
         objective=evaluation.objective,
         n_iterations=optimum.n_iterations,
-        is_certified=optimum.is_certified and not is_unbounded,
+        is_certified=is_certified and not is_unbounded,
         warnings=(
             *notes,
             *noise_notes(problem),
