@@ -41,6 +41,7 @@ from mixedlearn.model.notes import (
     rounding_notes,
 )
 from mixedlearn.search.local_model import evaluate_with_model
+from mixedlearn.search.newton import Optimum
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -89,17 +90,8 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
     notes = aliasing_notes(specification, problem)
     if problem.fixed.is_exact:
         return _exact_fit(sums, recipe, problem, notes)
+    problem, optimum = _search(problem, sums, recipe, start)
     engine = problem.engine
-    components = engine.components
-    if start is not None:
-        start = engine_theta(specification, problem.randoms, components, start)
-    optimum = minimise(engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem))
-    noise = optimum.evaluation.fixed.noise_variance
-    is_lost = not optimum.is_certified and noise < NOISE_FLOOR
-    if is_lost and not (problem.is_bounded or engine.has_exact_hessian):
-        problem = make_problem(sums, replace(recipe, is_bounded=True))
-        engine, tol = problem.engine, _tolerance(recipe, problem)
-        optimum = minimise(engine, None, max_iter=recipe.max_iter, tol=tol)
     is_unbounded = _is_unbounded(problem, optimum.evaluation)
     explained = _explained(sums, specification, problem)
     roots, evaluation, zeroed = _take_zero(problem, optimum.evaluation, specification, explained)
@@ -114,7 +106,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         if direction is None:
             continue
         roots, fixed_effects = _count_as_noise(
-            components.structures, roots, fixed_effects, k, direction
+            engine.components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
         recipe=replace(recipe, is_bounded=problem.is_bounded),
@@ -138,6 +130,23 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         ),
         unknown_variances={k: own.effects for k, own in explained.items()},
     )
+
+
+def _search(
+    problem: Problem, sums: Sums, recipe: Recipe, start: FloatArray | None
+) -> tuple[Problem, Optimum]:
+    """The optimum, and the problem whose it is: with some noise where the search finds none."""
+    engine = problem.engine
+    if start is not None:
+        start = engine_theta(recipe.specification, problem.randoms, engine.components, start)
+    optimum = minimise(engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem))
+    noise = optimum.evaluation.fixed.noise_variance
+    is_lost = not optimum.is_certified and noise < NOISE_FLOOR
+    if is_lost and not (problem.is_bounded or engine.has_exact_hessian):
+        problem = make_problem(sums, replace(recipe, is_bounded=True))
+        tol = _tolerance(recipe, problem)
+        optimum = minimise(problem.engine, None, max_iter=recipe.max_iter, tol=tol)
+    return problem, optimum
 
 
 def _tolerance(recipe: Recipe, problem: Problem) -> float:
