@@ -150,6 +150,25 @@ def test_a_large_signal_of_two_columns_and_slopes():
     np.testing.assert_allclose(moved.predict(X, groups=codes), predictions + signal, atol=1e-6)
 
 
+def test_slopes_of_a_category_that_some_levels_lack():
+    """Dummies of crossed factors: columns that are zero in a level take no part there."""
+    rng = np.random.default_rng(4)
+    a, b = np.repeat(np.arange(5), 8), np.tile(np.arange(4), 10)
+    dummy = ((b == 1) & (a < 3)).astype(float)
+    effects = rng.standard_normal((5, 2))
+    e = rng.standard_normal(40)
+    fits = []
+    for noise in (1e-2, 1e-5):
+        y = effects[a, 0] + effects[a, 1] * dummy + noise * e
+        X = pd.DataFrame({"d": dummy, "a": a, "b": b})
+        model = MixedLinearRegressor(
+            groups=["a", "b"], random_slopes={"a": ["d"]}, covariance={"a": "diagonal"}
+        )
+        fits.append(model.fit(X, y))
+    large, small = (own.noise_variance_ for own in fits)
+    assert small == pytest.approx(large * 1e-6, rel=1e-3)
+
+
 def test_exactly_is_said_of_what_is_exact_to_rounding():
     rng = np.random.default_rng(1)
     rows = draw("one factor", True, 0.0, 1.0)

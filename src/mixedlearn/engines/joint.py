@@ -85,6 +85,9 @@ def _from_triangles(
         q, q_engine = random.to_user.shape
         own = triangles.spanned[:, start : start + q * m].reshape(-1, q, m)
         turned = np.einsum("rqm,qe->rem", own, random.to_user)
+        # A column that a level does not have, of a category say, is zero but for rounding.
+        lengths = np.sqrt(np.square(turned).sum(axis=0))
+        turned[:, lengths <= RANK_TOLERANCE * lengths.max(axis=1, keepdims=True, initial=0.0)] = 0.0
         parts.append(turned.reshape(-1, q_engine * m))
         start += q * m
     spanned, inside = np.concatenate(parts, axis=1), triangles.inside @ columns

@@ -18,6 +18,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.notes import MUCH_ROUNDING
 
 # Below this share of the squares that it is a difference of, the noise has lost digits that count.
 LITTLE_NOISE = 1e-7
@@ -25,8 +26,10 @@ LITTLE_NOISE = 1e-7
 LITTLE_INDEPENDENT_NOISE = 1e-9
 # Rows of less than this share of the largest weight have lost digits.
 LITTLE_WEIGHT = 1e-8
-# A first fit to sums without any digits of the noise is poor, and the next one better.
-MOST_LOOKS = 3
+# A fit to sums without digits of the noise is poor, and the next one better: so often at most, and
+# as long as each from the second has a tenth of the rounding error of the last.
+MOST_LOOKS = 5
+MUCH_BETTER = 0.1
 
 
 def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
@@ -46,10 +49,11 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
     )
     if is_exact_enough:
         return model
-    for _ in range(MOST_LOOKS):
-        was_poor = model.fixed_basis.is_exact or model.is_bounded
-        model = _fit_again(model, rows)
-        if not was_poor:
+    for look in range(MOST_LOOKS):
+        last, model = model, _fit_again(model, rows)
+        was_poor = last.fixed_basis.is_exact or last.is_bounded
+        is_no_better = look > 0 and model.rounding > MUCH_BETTER * last.rounding
+        if not was_poor and (model.rounding <= MUCH_ROUNDING or is_no_better):
             break
     return model
 

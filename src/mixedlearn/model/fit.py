@@ -119,6 +119,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         objective=evaluation.objective,
         n_iterations=optimum.n_iterations,
         is_certified=is_certified and not is_unbounded,
+        rounding=evaluation.rounding,
         warnings=(
             *notes,
             *noise_notes(problem),
@@ -247,6 +248,7 @@ def _exact_fit(
         objective=-np.inf,
         n_iterations=1,
         is_certified=True,
+        rounding=0.0,
         warnings=(*notes, note),
     )
 

@@ -51,6 +51,8 @@ class FittedModel:
         Iterations of the optimiser.
     is_certified : bool
         Whether the optimum carries its certificate.
+    rounding : float
+        How far rounding error may have moved the objective.
     warnings : tuple of str
         What could not be estimated, in words.
     observed_sums : Sums, optional
@@ -72,6 +74,7 @@ class FittedModel:
     objective: float
     n_iterations: int
     is_certified: bool
+    rounding: float
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
     unknown_variances: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
