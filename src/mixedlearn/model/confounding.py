@@ -41,12 +41,15 @@ N_DRAWN = 2
 EXPLAINED = 1e-9
 # So many times the rounding error of the fixed columns' products counts as rounding error, too.
 LOST = 10.0
+# With more rounding error than this nobody knows whether columns are explained.
+MUCH_NOISE = 1e-3
 # Sine of the angle between directions that are one but for rounding.
 PARALLEL = 1e-8
 # Share of the largest part that makes an effect worth its name.
 NAMED = 1e-6
 # Share of its terms that is left of a sum that is zero.
 REMAINS = 1e-13
+EPSILON = float(np.finfo(float).eps)
 # Levels whose products with all fixed columns are held at a time.
 LEVELS_AT_A_TIME = 4096
 
@@ -143,16 +146,22 @@ def explained_effects(
         left -= np.einsum("apm,pr,brm->ab", part, metric, part)
     sizes = np.sqrt(np.diag(total))
     scales = np.where(sizes > 0.0, sizes, 1.0)
-    values, vectors = np.linalg.eigh(left / np.outer(scales, scales))
-    whole_values, whole_vectors = np.linalg.eigh(total / np.outer(scales, scales))
-    # Covariates are centred here, so that a share of their squares is one of their variance. What
-    # nearly collinear fixed columns lack of being orthonormal tells how many digits there are.
-    lost = float(np.abs(gram - np.eye(len(gram))).max(initial=0.0))
-    varies = vectors[:, values > max(EXPLAINED, LOST * lost)]
+    # Random columns with the products of the identity: what counts of a combination is the share of
+    # its own square that the fixed columns leave, however small the combination is.
+    squares, vectors = np.linalg.eigh(total / np.outer(scales, scales))
+    is_there = squares > REMAINS
+    squares, vectors = squares[is_there], vectors[:, is_there]
+    roots = np.sqrt(squares)
+    unit = vectors / roots
+    shares, turn = np.linalg.eigh(unit.T @ (left / np.outer(scales, scales)) @ unit)
+    # What nearly collinear fixed columns lack of being orthonormal tells how many digits there are.
+    lost = float(np.abs(gram - np.eye(len(gram))).max(initial=EPSILON))
+    noise = LOST * lost * (np.square(turn).T @ (1.0 / squares))
+    varies = (shares > np.maximum(EXPLAINED, noise)) | (noise > MUCH_NOISE)
     columns = sizes[:, None] * random.columns / np.sqrt(sums.n_levels[k])
-    directions = _null_space(varies.T @ columns, PARALLEL)
-    there = whole_vectors[:, whole_values > EXPLAINED]
-    if directions.shape[1] == _null_space(there.T @ columns, PARALLEL).shape[1]:
+    combinations = roots[:, None] * (vectors.T @ columns)
+    directions = _null_space(turn[:, varies].T @ combinations, PARALLEL)
+    if directions.shape[1] == _null_space(combinations, PARALLEL).shape[1]:
         # Combinations that are zero in all rows need no fixed effects to explain them.
         return None
     moves = _free_moves(structure, directions)
