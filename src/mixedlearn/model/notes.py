@@ -101,8 +101,8 @@ def noise_notes(problem: Problem) -> tuple[str, ...]:
 
 
 def rounding_notes(problem: Problem, rounding: float) -> tuple[str, ...]:
-    """What a fit has lost to rounding error."""
-    if problem.is_bounded or rounding <= MUCH_ROUNDING:
+    """What elimination loses; the other engines keep more digits than they promise."""
+    if problem.is_bounded or problem.engine.has_exact_hessian or rounding <= MUCH_ROUNDING:
         return ()
     return (
         "The noise is so small beside the random effects that rounding error leaves the "
