@@ -90,7 +90,9 @@ def layout_read(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute):
             owner = getattr(node.value, "attr", getattr(node.value, "id", ""))
-            if node.attr in LAYOUT or (node.attr in {"gram", "shift"} and "sums" in owner):
+            if node.attr in LAYOUT or (
+                node.attr in {"gram", "shift", "taken", "triangles"} and "sums" in owner
+            ):
                 yield node.attr
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reference.extended import Rows
 from reference.hard_problems import _chance, _magnitude
 
 N_PROBLEMS = 300
@@ -47,6 +48,12 @@ class ExactingProblem:
         one = np.ones((len(self.y), 1))
         Zs = [np.hstack([one, self.X[:, list(own)]]) for own in self.slopes]
         return np.hstack([one, self.X]), Zs
+
+    def rows(self):
+        """The rows in eighty digits."""
+        X, Zs = self.matrices()
+        factors = list(zip(Zs, self.codes, strict=True))
+        return Rows(X, self.y, factors, self.sample_weight, self.reml)
 
     def fingerprint(self):
         """sha256 over the data, rounded to ten significant digits, and the model."""

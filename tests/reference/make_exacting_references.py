@@ -20,7 +20,6 @@ import numpy as np
 
 from reference.brute_force_several import best_fit
 from reference.exacting_problems import N_PROBLEMS, exacting_problem
-from reference.extended import Rows
 from reference.problems_file import write
 
 TARGET = Path(__file__).with_name("exacting_problems.json")
@@ -30,13 +29,6 @@ def reference(seed):
     """The stored entry of one seed."""
     problem = exacting_problem(seed)
     X, Zs = problem.matrices()
-    rows = Rows(
-        X,
-        problem.y,
-        list(zip(Zs, problem.codes, strict=True)),
-        problem.sample_weight,
-        problem.reml,
-    )
     # Columns of length one, and a response of the size of its residuals: the search is in doubles.
     sizes = np.sqrt((X**2).mean(axis=0))
     beta = np.linalg.lstsq(X / sizes, problem.y, rcond=None)[0]
@@ -52,7 +44,7 @@ def reference(seed):
         n_starts=16,
         seed=seed,
     )
-    criterion, _ = rows.criterion([factor.tolist() for factor in best.factors])
+    criterion, _ = problem.rows().criterion([factor.tolist() for factor in best.factors])
     return {
         "seed": seed,
         "kind": problem.kind,

@@ -12,7 +12,6 @@ import pytest
 from mixedlearn import MixedLinearRegressor
 from reference import FOLDER
 from reference.exacting_problems import exacting_problem
-from reference.extended import Rows
 
 STORED = json.loads((FOLDER / "exacting_problems.json").read_text())["problems"]
 # What a criterion may be off from that of the rows, and may exceed the best that is known.
@@ -71,15 +70,7 @@ def test_the_criterion_is_that_of_the_rows_and_the_best_known(seed):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         model = fit(problem)
-    X, Zs = problem.matrices()
-    rows = Rows(
-        X,
-        problem.y,
-        list(zip(Zs, problem.codes, strict=True)),
-        problem.sample_weight,
-        problem.reml,
-    )
-    exact, _ = rows.criterion(roots_of(problem, model.theta_))
+    exact, _ = problem.rows().criterion(roots_of(problem, model.theta_))
     assert not said
     assert model.converged_
     assert -2.0 * model.log_likelihood_ == pytest.approx(float(exact), abs=WRONG)

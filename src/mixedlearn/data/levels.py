@@ -13,12 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.data.labels import Labels
+from mixedlearn.data.numbers import EXACT_INTEGERS
 
 # Integer labels are dense if they span no more than so many numbers for each row.
 DENSE = 4
-
-# The largest integer up to which floating point has them all.
-EXACT = 2**53
 
 # What labels of a type are called, beside numbers, times and periods.
 _KIND_NAMES: dict[type, str] = {
@@ -150,7 +148,9 @@ def _would_round(first: pd.Index, second: pd.Index) -> bool:
     if len(kinds) == 1 or not kinds <= set("iuf"):
         return False
     return any(
-        own.dtype.kind in "iu" and len(own) and (own.max() > EXACT or own.min() < -EXACT)
+        own.dtype.kind in "iu"
+        and len(own)
+        and (own.max() > EXACT_INTEGERS or own.min() < -EXACT_INTEGERS)
         for own in (first, second)
     )
 

@@ -57,8 +57,8 @@ class Sums:
     """Sums over rows that determine the likelihood, with the levels of every factor.
 
     ``a + b`` are the sums of the rows of both, whatever levels each has seen and in whatever order
-    they are added. `n_rows`, `sum_log_weights` and `levels` may be read by anyone; all other fields
-    are for this package alone, others call the methods.
+    they are added. `n_rows`, `sum_log_weights`, `levels`, `response_square` and `is_reduced` may be
+    read by anyone; all other fields are for this package alone, others call the methods.
 
     Attributes
     ----------
@@ -176,6 +176,11 @@ class Sums:
             self.random_columns(*own) for own in zip(factors, has_intercept, strict=True)
         )
         return replace(self, triangles=joint_triangles(self, coded, factors, columns))
+
+    @property
+    def has_triangles(self) -> bool:
+        """Whether there are triangles for digits that squares lose."""
+        return self.triangles is not None
 
     @property
     def n_factors(self) -> int:

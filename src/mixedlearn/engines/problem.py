@@ -237,7 +237,7 @@ def _prepare(
 
 def _with_squares(parts: _Parts, moments: LevelMoments) -> ProfiledLikelihood:
     """The likelihood, with the squares that its residuals are a difference of."""
-    is_split = parts.sums.triangles is not None and moments.n_spanned < parts.sums.n_rows
+    is_split = parts.sums.has_triangles and moments.n_spanned < parts.sums.n_rows
     squares = float(moments.within[-1, -1]) if is_split else 0.0
     return replace(parts.likelihood, squares=squares) if squares > 0.0 else parts.likelihood
 
@@ -245,7 +245,7 @@ def _with_squares(parts: _Parts, moments: LevelMoments) -> ProfiledLikelihood:
 def _least_noise(sums: Sums, fixed: FixedBasis) -> float:
     """The noise variance that is rounding error, of the data or of the sums."""
     data = DATA_ROUNDING**2 * sums.response_square / sums.total_weight / fixed.scale**2
-    return data if sums.triangles is not None else max(data, NO_NOISE)
+    return data if sums.has_triangles else max(data, NO_NOISE)
 
 
 def _bound_noise(moments: LevelMoments, n_rows: int, least: float) -> tuple[LevelMoments, bool]:
