@@ -42,12 +42,22 @@ class Labels:
         label = tuple(part[row] for part in self.parts)
         return label if len(label) > 1 else label[0]
 
+    def is_missing(self, row: int) -> bool:
+        """Whether the label of a row is missing, or a part of it."""
+        return any(bool(part[row : row + 1].isna()[0]) for part in self.parts)
+
     def rows(self, chosen: NDArray[np.bool_]) -> Labels:
         """The labels of some rows."""
         return replace(self, parts=tuple(part[chosen] for part in self.parts))
 
 
-def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> list[Labels]:
+def as_labels(
+    groups: Any,
+    n_rows: int,
+    names: Sequence[str] | None = None,
+    *,
+    may_miss: bool = False,
+) -> list[Labels]:
     """Take groups in any of the forms that `fit` and `predict` accept, one `Labels` per factor.
 
     Parameters
@@ -60,12 +70,14 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
         Names of the factors that are known already. The columns of a DataFrame are then taken by
         name, others by position. By default the names that groups bring, or "group", or "group0",
         "group1" and so on.
+    may_miss : bool, default=False
+        Whether labels may be missing: rows of nobody knows which level.
 
     Raises
     ------
     ValueError
         If there are other factors than the known ones, if the lengths differ, if a label is
-        missing, or if numbers are so large that their type does not hold every whole number.
+        missing and may not, or if numbers are so large that their type does not hold every whole number.
     """
     if isinstance(groups, (str, bytes)) or not hasattr(groups, "__len__"):
         raise ValueError(
@@ -93,7 +105,7 @@ def as_labels(groups: Any, n_rows: int, names: Sequence[str] | None = None) -> l
     if names is not None:
         own_names, labels = _aligned(own_names, labels, names)
     return [
-        Labels(name, (_checked(values, name),), (name,))
+        Labels(name, (_checked(values, name, may_miss=may_miss),), (name,))
         for name, values in zip(own_names, labels, strict=True)
     ]
 
@@ -240,22 +252,30 @@ def _of_array(array: NDArray, name: str) -> pd.Index:
     return pd.Index(array, tupleize_cols=False, copy=False)
 
 
-def _checked(values: pd.Index, name: str) -> pd.Index:
-    """Labels of which none is missing and none may be another, numbers in the types of numpy."""
-    _check_complete(values, name)
-    values = _in_numpy_type(values, name)
+def _checked(values: pd.Index, name: str, *, may_miss: bool) -> pd.Index:
+    """Labels of which none may be another, numbers in the types of numpy if none is missing."""
+    missing = missing_labels(values)
+    if missing is not None and may_miss:
+        _checked(values[~missing], name, may_miss=False)
+        return values
+    if missing is not None:
+        raise ValueError(
+            f"The groups of factor {name!r} have missing labels (NaN or None), the first at row "
+            f"{int(np.argmax(missing))}: drop these rows or give them a level of their own."
+        )
+    values = in_numpy_type(values, name)
     _check_numbers(values, name)
     return values
 
 
-def _in_numpy_type(values: pd.Index, name: str) -> pd.Index:
+def in_numpy_type(values: pd.Index, name: str) -> pd.Index:
     """The same labels without the types in which pandas keeps numbers and Arrow's arrays."""
     dtype = values.dtype
     if isinstance(dtype, np.dtype):
         return values
     if isinstance(values, pd.CategoricalIndex):
         categories = values.categories
-        own: Any = _in_numpy_type(categories, name)
+        own: Any = in_numpy_type(categories, name)
         return values if own is categories else values.rename_categories(own)
     if dtype.kind in "biuf":
         return _of_array(values.to_numpy(dtype=getattr(dtype, "numpy_dtype", None)), name)
@@ -264,17 +284,14 @@ def _in_numpy_type(values: pd.Index, name: str) -> pd.Index:
     return values
 
 
-def _check_complete(values: pd.Index, name: str) -> None:
+def missing_labels(values: pd.Index) -> NDArray[np.bool_] | None:
+    """Which labels are missing, shape (n,); None if none is."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biu":
-        return
+        return None
     if values.dtype == object and values.inferred_type == "string":
-        return
+        return None
     missing = values.isna()
-    if missing.any():
-        raise ValueError(
-            f"The groups of factor {name!r} have missing labels (NaN or None), the first at row "
-            f"{int(np.argmax(missing))}: drop these rows or give them a level of their own."
-        )
+    return missing if missing.any() else None
 
 
 def _check_numbers(values: pd.Index, name: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import Labels
+from mixedlearn.data.labels import Labels, in_numpy_type, missing_labels
 from mixedlearn.data.numbers import EXACT_INTEGERS
 
 # Integer labels are dense if they span no more than so many numbers for each row.
@@ -198,7 +198,7 @@ def other_kind(labels: Labels, levels: pd.Index) -> OtherKind | None:
     """
     known = levels.levels if isinstance(levels, pd.MultiIndex) else [levels]
     for own_part, part_levels in zip(labels.parts, known, strict=True):
-        own = own_part.unique()
+        own = own_part.unique().dropna()
         if not len(own) or not len(part_levels):
             continue
         kinds, known_kinds = _kinds(own), _kinds(part_levels)
@@ -237,7 +237,11 @@ def _listed(kinds: set[str]) -> str:
 
 
 def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.int32]:
-    """Place of each label among the levels; -1 where it is unknown."""
+    """Place of each label among the levels; -1 where it is unknown, or missing."""
+    if (missing := missing_labels(values)) is not None:
+        places = np.full(len(values), -1, dtype=np.int32)
+        places[~missing] = _look_up_part(in_numpy_type(values[~missing], name), levels, name)
+        return places
     if isinstance(values, pd.CategoricalIndex):
         known = _look_up_part(values.categories, levels, name)
         return np.append(known, np.int32(-1))[values.codes]

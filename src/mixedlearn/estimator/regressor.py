@@ -118,8 +118,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Whether to maximise the restricted likelihood, which allows for the degrees of freedom that
         the fixed effects use, or the likelihood.
     handle_unknown : {"population", "error"}, default="population"
-        What `predict` does with a level that was not seen in `fit`: predict without an effect of
-        that factor, or raise an error.
+        What `predict` does with a level that was not seen in `fit`, or a missing label: predict
+        without an effect of that factor, or raise an error.
     max_iter : int, default=100
         Most iterations of the optimiser from one start.
     tol : float, default=1e-8
@@ -472,15 +472,16 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had; with a formula, those that it uses, whatever others there
-            are.
+            are. A DataFrame needs only the columns that the prediction uses: without those of
+            factors that ``random_effects`` leaves out.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
-            names, others by position. A level that `fit` did not see has no effect, or is refused
-            if ``handle_unknown="error"``; the effects of the other factors are added all the same.
+            names, others by position. A level that `fit` did not see, or a missing label (NaN or
+            None), has no effect, or is refused if ``handle_unknown="error"``; the effects of the
+            other factors are added all the same.
         random_effects : {"all", "none"}, str, tuple or list of these, default="all"
             Names of the factors whose BLUPs are added, an interaction also as the tuple of its
-            columns; "none" predicts the population. The labels of all factors are needed all the
-            same.
+            columns; "none" predicts the population.
         return_std : bool, default=False
             Whether to return the standard deviation of a new observation as well.
 
@@ -501,9 +502,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             Before `fit`.
         ValueError
             If the columns are not those of `fit`, not numeric or not finite; if a category of a
-            formula's fixed effect was not seen in `fit`; if a label is missing or, with
-            ``handle_unknown="error"``, unknown; if lengths differ; or if ``random_effects`` names a
-            factor that the model does not have.
+            formula was not seen in `fit`; if a label is missing or unknown and
+            ``handle_unknown="error"``; if lengths differ; or if ``random_effects`` names a factor
+            that the model does not have.
 
         Warns
         -----
@@ -534,9 +535,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         view = FittedView(self)
         model = view.model
-        rows = view.rows(X, groups)
         names = model.specification.factor_names
         wanted = _wanted_factors(random_effects, names)
+        rows = view.rows_to_predict(X, groups, wanted, return_std=return_std)
         if wanted and not rows.labels and model.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "

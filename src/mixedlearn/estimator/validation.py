@@ -80,6 +80,16 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     return validate_data(estimator, X, skip_check_array=True, reset=reset)
 
 
+def lacks_only_others(estimator: BaseEstimator, X: Any, needed: Sequence[str]) -> bool:
+    """Whether X is a data frame without some columns of `fit`, but with all that are needed."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None or not is_frame(X):
+        return False
+    own = set(X.columns)
+    is_part = own < set(names) and len(own) == len(X.columns) and len(X) > 0
+    return is_part and own.issuperset(needed)
+
+
 def formula_frame(X: Any, groups: Any) -> pd.DataFrame:
     """X as a data frame of which a formula can name columns."""
     if groups is not None:
@@ -110,6 +120,8 @@ def find_labels(
     names: Sequence[str],
     group_columns: Sequence[tuple[int, ...]],
     factor_names: Sequence[str] | None = None,
+    *,
+    may_miss: bool = False,
 ) -> list[Labels]:
     """The labels of every factor, from the group columns or from the argument.
 
@@ -124,9 +136,13 @@ def find_labels(
         Columns of X that hold the labels of each factor.
     factor_names : sequence of str, optional
         The factors of a fitted model.
+    may_miss : bool, default=False
+        Whether labels may be missing.
     """
     if not group_columns:
-        return [] if groups is None else as_labels(groups, len(X), factor_names)
+        if groups is None:
+            return []
+        return as_labels(groups, len(X), factor_names, may_miss=may_miss)
     if groups is not None:
         listed = ", ".join(repr(factor_name(columns, names)) for columns in group_columns)
         raise ValueError(
@@ -137,11 +153,41 @@ def find_labels(
     found = []
     for columns in group_columns:
         parts = [
-            as_labels(_safe_indexing(X, column, axis=1), len(X), [names[column]])[0]
+            as_labels(_column(X, column, names), len(X), [names[column]], may_miss=may_miss)[0]
             for column in columns
         ]
         name = factor_name(columns, names)
         found.append(parts[0] if len(parts) == 1 else interaction(name, parts))
+    return found
+
+
+def _column(X: Any, column: int, names: Sequence[str]) -> Any:
+    """A column by its position in `fit`; by its name in a frame that lacks others."""
+    is_part = is_frame(X) and X.shape[1] < len(names)
+    return _safe_indexing(X, names[column] if is_part else column, axis=1)
+
+
+def some_numeric_columns(
+    estimator: BaseEstimator, X: Any, specification: Specification, needed: Sequence[int]
+) -> NDArray[np.floating]:
+    """The columns with an effect, as floats, of which only some are needed and others are zero.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+    X : DataFrame or ndarray
+        A frame may lack the others.
+    specification : Specification
+    needed : sequence of int
+        Places among the columns with an effect.
+    """
+    owners = [specification.columns[place] for place in needed]
+    found = np.zeros((len(X), len(specification.columns)))
+    if owners:
+        is_part = is_frame(X) and X.shape[1] < len(specification.names)
+        names = [specification.names[owner] for owner in owners]
+        part = _safe_indexing(X, names if is_part else owners, axis=1)
+        found[:, list(needed)] = _as_numeric(estimator, part, names)
     return found
 
 
@@ -161,6 +207,13 @@ def numeric_columns(
         # Its shape is checked where it comes from, and scikit-learn's check would find nothing.
         return X
     names = [specification.names[column] for column in columns]
+    return _as_numeric(estimator, X, names, check_finite=check_finite)
+
+
+def _as_numeric(
+    estimator: BaseEstimator, X: Any, names: list[str], *, check_finite: bool = True
+) -> NDArray[np.floating]:
+    """Columns as floats, with errors that name the column at fault."""
     _refuse_text_and_dates(X, names)
     try:
         return check_array(

@@ -23,7 +23,9 @@ from mixedlearn.estimator.validation import (
     check_weights,
     find_labels,
     formula_frame,
+    lacks_only_others,
     numeric_columns,
+    some_numeric_columns,
     transformed_response,
 )
 from mixedlearn.exceptions import PopulationPredictionWarning
@@ -91,15 +93,14 @@ class FittedView:
         """
         estimator, specification = self._estimator, self.model.specification
         names = specification.factor_names
+        labels: Sequence[Labels]
         if self.formula is not None:
             frame = formula_frame(X, groups)
             columns = numeric_columns(estimator, self.formula.rows(frame), specification)
             labels = self.formula.labels(frame)
         else:
-            has_groups = groups is not None or estimator.n_features_in_ == 0
-            frame = check_frame(estimator, X, has_groups=has_groups, reset=False)
-            group_columns = [factor.columns for factor in specification.factors if factor.columns]
-            labels = find_labels(frame, groups, specification.names, group_columns, names or None)
+            frame = self._checked(X, groups)
+            labels = self._labels(frame, groups)
             columns = numeric_columns(estimator, frame, specification)
         if needs_groups and names and not labels:
             raise ValueError(
@@ -109,6 +110,76 @@ class FittedView:
         weights = check_weights(sample_weight, columns)
         response = None if y is NO_RESPONSE else self.response(X, y, weights)
         return Rows(columns, tuple(labels), response, weights)
+
+    def rows_to_predict(
+        self, X: Any, groups: Any, wanted: Sequence[str], *, return_std: bool
+    ) -> Rows:
+        """Read rows for `predict`: what the prediction does not use may be missing.
+
+        That are the labels of factors that are not wanted, and the columns that only their random
+        effects have, which are zero then. A standard deviation uses all columns. Labels that are
+        wanted may be missing too: nobody knows the level of such rows.
+
+        Returns
+        -------
+        rows : Rows
+            With the labels of the wanted factors, in the order of the model.
+
+        Raises
+        ------
+        ValueError
+            As `MixedLinearRegressor.predict`.
+        """
+        estimator, specification = self._estimator, self.model.specification
+        needed = set(range(len(specification.columns)) if return_std else specification.fixed)
+        for factor in specification.factors:
+            if factor.name in wanted:
+                needed.update(factor.slopes)
+        places = sorted(needed)
+        if self.formula is not None:
+            frame = formula_frame(X, groups)
+            names = [self.formula.names[place] for place in places]
+            columns = self.formula.rows(frame, names, wanted)
+            columns = numeric_columns(estimator, columns, specification)
+            labels = self.formula.labels(frame, wanted, may_miss=True)
+            return Rows(columns, tuple(labels))
+        used = [specification.columns[place] for place in places]
+        for factor in specification.factors:
+            if factor.name in wanted:
+                used.extend(factor.columns)
+        is_part = lacks_only_others(estimator, X, [specification.names[column] for column in used])
+        frame = X if is_part else self._checked(X, groups)
+        labels = self._labels(frame, groups, wanted, may_miss=True)
+        if len(places) == len(specification.columns) and not is_part:
+            return Rows(numeric_columns(estimator, frame, specification), tuple(labels))
+        columns = some_numeric_columns(estimator, frame, specification, places)
+        return Rows(columns, tuple(labels))
+
+    def _checked(self, X: Any, groups: Any) -> Any:
+        """X, with the columns that `fit` had."""
+        estimator = self._estimator
+        has_groups = groups is not None or estimator.n_features_in_ == 0
+        return check_frame(estimator, X, has_groups=has_groups, reset=False)
+
+    def _labels(
+        self,
+        X: Any,
+        groups: Any,
+        wanted: Sequence[str] | None = None,
+        *,
+        may_miss: bool = False,
+    ) -> list[Labels]:
+        """The labels of some factors, or of all, by the parameters of the constructor."""
+        specification = self.model.specification
+        names = specification.factor_names
+        of_columns = [factor for factor in specification.factors if factor.columns]
+        if groups is None and wanted is not None:
+            of_columns = [factor for factor in of_columns if factor.name in wanted]
+        group_columns = [factor.columns for factor in of_columns]
+        labels = find_labels(
+            X, groups, specification.names, group_columns, names or None, may_miss=may_miss
+        )
+        return [own for own in labels if wanted is None or own.name in wanted]
 
     def response(self, X: Any, y: Any, weights: FloatArray | None = None) -> FloatArray:
         """The response of rows on the scale of the model, shape (n,).
@@ -157,18 +228,25 @@ class FittedView:
         ValueError
             If a level is unknown and ``handle_unknown="error"``.
         """
+        by_name = {own.name: own for own in labels}
         names = self.model.specification.factor_names
         codes: list[Codes | None] = [None] * len(names)
-        if labels and names:
-            for k, (own, known) in enumerate(zip(labels, self.model.levels, strict=True)):
-                if names[k] in wanted:
-                    codes[k] = found = look_up(own, known)
-                    self._check_known(own, found, known)
+        for k, (name, known) in enumerate(zip(names, self.model.levels, strict=True)):
+            if name in wanted and name in by_name:
+                own = by_name[name]
+                codes[k] = found = look_up(own, known)
+                self._check_known(own, found, known)
         return tuple(codes)
 
     def _check_known(self, labels: Labels, codes: Codes, levels: pd.Index) -> None:
         if self._estimator.handle_unknown == "error" and (codes < 0).any():
             row = int(np.argmax(codes < 0))
+            if labels.is_missing(row):
+                raise ValueError(
+                    f"The label of {labels.name!r} is missing (NaN or None) in row {row}. Set "
+                    "handle_unknown='population' to predict such rows without an effect of "
+                    f"{labels.name!r}."
+                )
             other = other_kind(labels, levels)
             kinds = ""
             if other is not None:
@@ -191,9 +269,12 @@ class FittedView:
 
         ``consequence`` is what follows, with a place for the factor.
         """
-        for own, known, found in zip(labels, self.model.levels, codes, strict=False):
+        by_name = {own.name: own for own in labels}
+        names = self.model.specification.factor_names
+        for name, known, found in zip(names, self.model.levels, codes, strict=True):
             if found is None or (found >= 0).any():
                 continue
+            own = by_name[name]
             if (other := other_kind(own, known)) is not None:
                 warnings.warn(
                     f"All levels of {own.name!r} are new: here they are {other.kind}, like "

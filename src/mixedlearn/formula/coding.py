@@ -98,13 +98,18 @@ class Coding:
         """The terms of the formula but for the intercept."""
         return [term for term in self.formula if term.degree]
 
-    def columns(self, X: pd.DataFrame) -> list[FloatArray]:
-        """The columns for these rows, each of shape (n,), in the order of ``names``."""
+    def columns(self, X: pd.DataFrame, *, is_random: bool = False) -> list[FloatArray]:
+        """The columns for these rows, each of shape (n,), in the order of ``names``.
+
+        ``is_random`` says that they have random effects alone, which a message tells.
+        """
         plain = plain_columns(X, self.names) if self.is_plain else None
         if plain is not None:
             return plain
         spec = self.spec
-        matrix = _materialise(_Materialiser(_plain(X, self.variables)), spec)
+        materialiser = _Materialiser(_plain(X, self.variables))
+        materialiser.is_random = is_random
+        matrix = _materialise(materialiser, spec)
         return _without_intercept(matrix, spec)
 
 
@@ -208,6 +213,7 @@ class _Materialiser(PandasMaterializer):
     def _init(self) -> None:
         super()._init()
         self.factor_names: dict[tuple[str, bool], tuple[str, ...]] = {}
+        self.is_random = False
         # The columns that are taken as numbers.
         self.as_numbers: list[str] = []
 
@@ -293,7 +299,9 @@ class _Materialiser(PandasMaterializer):
                 more = ", ..." if len(state["categories"]) > 10 else ""
                 raise _Refused(
                     f"The category {shown(values[row])} of {factor.expr!r} (row {row}) was not "
-                    f"seen in fit, so it has no fixed effect: the categories are {known}{more}."
+                    f"seen in fit, so it has no {'random' if self.is_random else 'fixed'} effect: "
+                    f"the categories are {known}{more}."
+                    + (" predict(..., random_effects='none') needs none." * self.is_random)
                 )
         is_new = "categories" not in state
         encoded = super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)

@@ -155,8 +155,22 @@ class CompiledFormula:
             terms=self.terms,
         )
 
-    def rows(self, X: pd.DataFrame) -> FloatArray:
+    def rows(
+        self,
+        X: pd.DataFrame,
+        needed: Sequence[str] | None = None,
+        factors: Sequence[str] | None = None,
+    ) -> FloatArray:
         """The numeric columns of these rows, shape (n, len(names)).
+
+        Parameters
+        ----------
+        X : DataFrame
+        needed : sequence of str, optional
+            Names of the numeric columns that are used; others are zero, and what they are made of
+            may be missing.
+        factors : sequence of str, optional
+            The grouping factors that are used. By default everything is.
 
         Raises
         ------
@@ -164,24 +178,51 @@ class CompiledFormula:
             If X has not the columns that the formula uses, a value is missing or not of its kind,
             or a category of a fixed effect was not seen in `fit`.
         """
-        used = {name for coding in self.codings for name in coding.variables}
-        for name in [*used, *(name for factor in self.factors for name in factor.columns)]:
+        codings = self.codings if needed is None else self._codings_of(needed)
+        used = {name for coding in codings for name in coding.variables}
+        grouping = (
+            name
+            for factor in self.factors
+            if factors is None or factor.name in factors
+            for name in factor.columns
+        )
+        for name in [*used, *grouping]:
             if name not in X.columns:
                 raise ValueError(
                     f"X has no column {name!r}, which the formula {self.text!r} uses: its columns "
                     f"are {', '.join(map(repr, X.columns)) or 'none'}."
                 )
         columns: dict[str, FloatArray] = {}
-        for coding in self.codings:
-            columns.update(zip(coding.names, coding.columns(X), strict=True))
-        is_plain = all(coding.is_plain for coding in self.codings)
-        return _stacked({name: columns[name] for name in self.names}, X, is_plain=is_plain)
+        for coding in codings:
+            is_random = not set(coding.names).intersection(self.fixed)
+            own = coding.columns(X, is_random=is_random)
+            columns.update(zip(coding.names, own, strict=True))
+        if set(self.names) <= columns.keys():
+            is_plain = all(coding.is_plain for coding in codings)
+            return _stacked({name: columns[name] for name in self.names}, X, is_plain=is_plain)
+        nothing = np.zeros(len(X))
+        return _stacked({name: columns.get(name, nothing) for name in self.names}, X)
 
-    def labels(self, X: pd.DataFrame) -> list[Labels]:
-        """The labels of every factor."""
+    def _codings_of(self, names: Sequence[str]) -> list[Coding]:
+        """The first codings that make all of these columns."""
+        missing, found = set(names), []
+        for coding in self.codings:
+            if missing.intersection(coding.names):
+                found.append(coding)
+                missing.difference_update(coding.names)
+        return found
+
+    def labels(
+        self, X: pd.DataFrame, factors: Sequence[str] | None = None, *, may_miss: bool = False
+    ) -> list[Labels]:
+        """The labels of some factors, or of all; see `as_labels`."""
         found = []
         for factor in self.factors:
-            parts = [as_labels(X[name], len(X), [name])[0] for name in factor.columns]
+            if factors is not None and factor.name not in factors:
+                continue
+            parts = [
+                as_labels(X[name], len(X), [name], may_miss=may_miss)[0] for name in factor.columns
+            ]
             found.append(parts[0] if len(parts) == 1 else interaction(factor.name, parts))
         return found
 
@@ -401,7 +442,9 @@ def _refuse_twice(
             )
 
 
-def _stacked(columns: dict[str, FloatArray], X: pd.DataFrame, *, is_plain: bool) -> FloatArray:
+def _stacked(
+    columns: dict[str, FloatArray], X: pd.DataFrame, *, is_plain: bool = False
+) -> FloatArray:
     """The columns as a matrix; as a view of X where they are its own and lie side by side."""
     if is_plain and len(columns) * len(X) > COPIED_ENTRIES:
         names = list(X.columns)
