@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
@@ -25,6 +26,7 @@ IN_PLACE_OF_R = {
     "contrasts": " Name them in the formula: C(x, contr.sum) for contr.sum.",
     "offset": " Subtract it from the response.",
     "subset": " Pass those rows of the data.",
+    "na.action": " missing='drop' leaves out rows with missing values.",
 }
 
 
@@ -34,6 +36,7 @@ def lmer(
     *,
     reml: bool = True,
     sample_weight: ArrayLike | None = None,
+    missing: str = "error",
     **parameters: Any,
 ) -> MixedLinearRegressor:
     """Fit a linear mixed model given by a formula in lme4's notation.
@@ -52,6 +55,10 @@ def lmer(
         Whether to maximise the restricted likelihood or the likelihood.
     sample_weight : array-like of shape (n_samples,), default=None
         Precision weights; a row of weight zero counts as absent.
+    missing : {"error", "drop"}, default="error"
+        What to do with rows that miss a value (NaN or None) in a column that the formula uses, or
+        their weight: raise an error, or leave them out and warn how many they are, and of which
+        columns. Methods that ask for the rows of the fit want those that are left.
     **parameters
         Further parameters of `MixedLinearRegressor`: ``handle_unknown``, ``max_iter``, ``tol``.
 
@@ -67,7 +74,12 @@ def lmer(
         If the formula is no text, or there is no such parameter.
     ValueError
         If the formula is not as it should be (the message shows where), if data is no data frame,
-        or as for `MixedLinearRegressor.fit`.
+        if a value is missing and rows are not dropped, or as for `MixedLinearRegressor.fit`.
+
+    Warns
+    -----
+    DataWarning
+        If rows are left out, and as `MixedLinearRegressor.fit`.
 
     References
     ----------
@@ -90,19 +102,53 @@ def lmer(
     array([22. , 28.8])
     """
     _check_arguments(formula, sample_weight, parameters)
+    if missing not in ("error", "drop"):
+        raise ValueError(f"missing must be 'error' or 'drop', got {missing!r}.")
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
     used = columns_used(predictors, frame, response)
+    of_response = response_columns(response, frame.columns)
+    if missing == "drop":
+        frame, sample_weight = _complete_rows(frame, [*used, *of_response], sample_weight)
     X = _columns(frame, used)
     if is_transformed(response):
         estimator = MixedLinearRegressor(formula=formula, reml=reml, **parameters)
-        columns = _columns(frame, response_columns(response, frame.columns))
+        columns = _columns(frame, of_response)
         return estimator.fit(X, columns, sample_weight=sample_weight)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
     learnt, values = learn_response(response, frame)
     for note in learnt.coding.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return estimator.fit(X, values, sample_weight=sample_weight)
+
+
+def _complete_rows(
+    frame: pd.DataFrame, names: Sequence[str], sample_weight: ArrayLike | None
+) -> tuple[pd.DataFrame, ArrayLike | None]:
+    """The rows without a missing value in some columns, and their weights; warns of the others."""
+    missing = {name: frame[name].isna().to_numpy() for name in dict.fromkeys(names)}
+    weights = None if sample_weight is None else np.asarray(sample_weight)
+    if weights is not None:
+        if weights.shape != (len(frame),):
+            raise ValueError(
+                f"sample_weight has shape {weights.shape}, but data has {len(frame)} rows: give "
+                "one weight for each row."
+            )
+        missing["sample_weight"] = np.asarray(pd.isna(weights))
+    incomplete = np.any(list(missing.values()), axis=0)
+    if not incomplete.any():
+        return frame, sample_weight
+    n_missing = {name: int(own.sum()) for name, own in missing.items() if own.any()}
+    listed = ", ".join(f"{n:,} in {name!r}" for name, n in n_missing.items())
+    if incomplete.all():
+        raise ValueError(f"Every row misses a value: {listed}. Leave out such a column.")
+    warnings.warn(
+        f"{incomplete.sum():,} of {len(frame):,} rows were left out, since they miss a value: "
+        f"{listed}.",
+        DataWarning,
+        stacklevel=3,
+    )
+    return frame[~incomplete], None if weights is None else weights[~incomplete]
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

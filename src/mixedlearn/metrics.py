@@ -24,11 +24,13 @@ class GroupsScorer(BaseEstimator):
     With metadata routing enabled, cross-validation with ``scoring=GroupsScorer("r2")`` and
     ``params={"groups": groups}`` scores predictions with the BLUPs of groups that `fit` saw, and
     those of the population for groups it did not see. Without routing it can be called directly.
+    ``GroupsScorer("r2").set_score_request(sample_weight=True)`` asks for weights too.
 
     Parameters
     ----------
     scoring : str or callable, default="r2"
-        Name of a scikit-learn scorer of regressors, or a scorer ``scoring(estimator, X, y)``.
+        Name of a scikit-learn scorer of regressors, or a scorer ``scoring(estimator, X, y)``, which
+        may call ``estimator.predict(X)`` with ``return_std=True`` and other arguments of `predict`.
 
     Examples
     --------
@@ -56,11 +58,27 @@ class GroupsScorer(BaseEstimator):
     def __init__(self, scoring: str | Callable[..., float] = "r2"):
         self.scoring = scoring
 
-    def __call__(self, estimator: Any, X: Any, y: ArrayLike, *, groups: Any = None) -> float:
+    def __call__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Score an estimator; see `score`."""
-        return self.score(estimator, X, y, groups=groups)
+        return self.score(estimator, X, y, groups=groups, sample_weight=sample_weight)
 
-    def score(self, estimator: Any, X: Any, y: ArrayLike, *, groups: Any = None) -> float:
+    def score(
+        self,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        groups: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Score an estimator on rows and their groups.
 
         Parameters
@@ -74,6 +92,8 @@ class GroupsScorer(BaseEstimator):
             from them.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, which are passed to the scorer if there are any.
 
         Returns
         -------
@@ -94,7 +114,8 @@ class GroupsScorer(BaseEstimator):
         # The predict of a search takes no groups; that of its best estimator does.
         estimator = getattr(estimator, "best_estimator_", estimator)
         scorer = check_scoring(estimator, scoring=self.scoring)
-        return scorer(_WithGroups(estimator, groups), X, _response(estimator, X, y))
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return scorer(_WithGroups(estimator, groups), X, _response(estimator, X, y), **weights)
 
 
 def _response(estimator: Any, X: Any, y: ArrayLike) -> ArrayLike:
@@ -113,10 +134,10 @@ class _WithGroups(RegressorMixin, BaseEstimator):
         self.estimator = estimator
         self.groups = groups
 
-    def predict(self, X: Any) -> Any:
-        if self.groups is None:
-            return self.estimator.predict(X)
-        return self.estimator.predict(X, groups=self.groups)
+    def predict(self, X: Any, **arguments: Any) -> Any:
+        if self.groups is not None:
+            arguments["groups"] = self.groups
+        return self.estimator.predict(X, **arguments)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.data.frames import as_frame
+
 # What pandas calls columns of objects that may hold floating-point numbers.
 _MAY_HAVE_FLOATS = ("floating", "mixed-integer-float", "mixed-integer", "mixed")
 
@@ -77,8 +79,10 @@ def as_labels(
     ------
     ValueError
         If there are other factors than the known ones, if the lengths differ, if a label is
-        missing and may not, or if numbers are so large that their type does not hold every whole number.
+        missing and may not, or if numbers are so large that their type does not hold every whole
+        number.
     """
+    groups = as_frame(groups)
     if isinstance(groups, (str, bytes)) or not hasattr(groups, "__len__"):
         raise ValueError(
             f"groups must hold one label for each row, got {groups!r}. {_NAME_A_COLUMN}"
@@ -217,6 +221,12 @@ def shown(value: Any) -> str:
 
 
 def _as_index(groups: Any, name: str) -> pd.Index:
+    if isinstance(groups, np.ma.MaskedArray):
+        # numpy would show what is under the mask.
+        masked, groups = np.ma.getmaskarray(groups), groups.data
+        if masked.any():
+            groups = groups.astype(object)
+            groups[masked] = None
     if isinstance(groups, (pd.Series, pd.Index)):
         if groups.dtype == np.float16:
             return _of_array(groups.to_numpy(), name)
@@ -290,7 +300,7 @@ def missing_labels(values: pd.Index) -> NDArray[np.bool_] | None:
         return None
     if values.dtype == object and values.inferred_type == "string":
         return None
-    missing = values.isna()
+    missing = np.asarray(values.isna())
     return missing if missing.any() else None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +21,6 @@ Codes = NDArray[np.int32]
 
 # Rows per chunk of what needs several numbers for each row.
 CHUNK_ROWS = 1 << 15
-
-
-def is_frame(X: Any) -> bool:
-    """Whether X is a data frame (pandas, polars), which has columns of different types."""
-    return hasattr(X, "columns") and hasattr(X, "__getitem__")
 
 
 @dataclass(frozen=True, slots=True)

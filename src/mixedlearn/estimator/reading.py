@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from mixedlearn.data.labels import Labels
+from mixedlearn.data.frames import is_frame
+from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.rows import Rows
 from mixedlearn.estimator.positions import check_positions
 from mixedlearn.estimator.validation import (
@@ -140,9 +142,33 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
     return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
 
 
+def _check_names(estimator: Any, X: Any) -> None:
+    """Refuse names of columns where the columns of a frame are not called by text."""
+    if not is_frame(X) or all(isinstance(name, str) for name in X.columns):
+        return
+    for parameter in ("groups", "fixed_effects", "random_slopes"):
+        if _has_text(getattr(estimator, parameter)):
+            raise ValueError(
+                f"{parameter} names columns, but the names of the columns of X are not all text, "
+                f"{shown(X.columns[0])} for example. Give positions, or rename the columns: "
+                "X.columns = ['_'.join(map(str, name)) for name in X.columns] makes text of a "
+                "MultiIndex, X.columns.astype(str) of numbers."
+            )
+
+
+def _has_text(value: Any) -> bool:
+    """Whether a parameter is text, or a container of some."""
+    if isinstance(value, dict):
+        return any(map(_has_text, value.values()))
+    if isinstance(value, (list, tuple, np.ndarray, pd.Index)):
+        return any(map(_has_text, value))
+    return isinstance(value, str)
+
+
 def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, list[Labels]]:
     """What the parameters say about these columns, and the labels of every factor."""
     names = column_names(X)
+    _check_names(estimator, X)
     check_positions(estimator.groups, X)
     group_columns = find_group_columns(estimator.groups, names)
     labels = find_labels(X, groups, names, group_columns)

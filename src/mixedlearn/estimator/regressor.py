@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
@@ -42,6 +43,7 @@ from mixedlearn.exceptions import (
 )
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
+from mixedlearn.model.notes import UNBOUNDED
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.specification import (
     Specification,
@@ -400,8 +402,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         try:
             sums = Sums.of(read.rows, specification.slopes)
         except ValueError:
-            # Names the column at fault.
-            numeric_columns(self, read.source, specification)
+            # Names the column at fault, also where scikit-learn is told to assume that all is well.
+            with config_context(assume_finite=False):
+                numeric_columns(self, read.source, specification)
             raise
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
@@ -444,12 +447,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         for message in model.warnings:
             warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
         if not model.is_certified:
-            advice = (
-                "Raise max_iter."
-                if model.n_iterations >= self.max_iter
-                else "No further progress is possible: simplify the covariance structure, or look "
-                "for columns that are nearly collinear."
-            )
+            if UNBOUNDED in model.warnings:
+                advice = "There is none, as the other warning says."
+            elif model.n_iterations >= self.max_iter:
+                advice = "Raise max_iter."
+            else:
+                advice = (
+                    "No further progress is possible: simplify the covariance structure, or look "
+                    "for columns that are nearly collinear."
+                )
             warnings.warn(
                 f"The optimiser stopped after {self.n_iter_} iterations without a certified "
                 f"optimum. {advice}",

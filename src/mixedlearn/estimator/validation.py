@@ -17,9 +17,9 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from mixedlearn.covariance.structures import REGISTRY
+from mixedlearn.data.frames import as_frame, is_frame
 from mixedlearn.data.labels import Labels, as_labels, interaction, shown
 from mixedlearn.data.numbers import DATES, TIME_DIFFERENCES, inexact_note, kind_of_object
-from mixedlearn.data.rows import is_frame
 from mixedlearn.formula import Response, as_pandas, response_columns, response_data
 from mixedlearn.specification import Specification, factor_name
 
@@ -61,8 +61,8 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     if type(X) is np.ndarray and X.ndim == 2 and X.size and X.dtype.kind in "biuf":
         # A table of numbers: scikit-learn's check would find nothing, and takes a while.
         pass
-    elif not is_frame(X):
-        _refuse_complex(X, "X")
+    elif not is_frame(X := as_frame(X)):
+        _check_entries(X, "X")
         # A list of rows that mix numbers and labels would become text.
         mixes = isinstance(X, (list, tuple)) and np.asarray(X).dtype.kind in "US"
         X = check_array(
@@ -215,6 +215,13 @@ def _as_numeric(
 ) -> NDArray[np.floating]:
     """Columns as floats, with errors that name the column at fault."""
     _refuse_text_and_dates(X, names)
+    if isinstance(X, pd.DataFrame):
+        sparse = {
+            name: dtype.subtype
+            for name, dtype in X.dtypes.items()
+            if isinstance(dtype, pd.SparseDtype)
+        }
+        X = X.astype(sparse) if sparse else X
     try:
         return check_array(
             X,
@@ -233,7 +240,7 @@ def check_response(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[np.float
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    _refuse_complex(y, "y")
+    _check_entries(y, "y")
     if isinstance(y, pd.Series) and isinstance(y.dtype, np.dtype):
         y = y.to_numpy()
     is_vector = type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuf"
@@ -316,7 +323,7 @@ def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
     """Precision weights: finite, not negative, not all zero."""
     if sample_weight is None:
         return None
-    _refuse_complex(sample_weight, "sample_weight")
+    _check_entries(sample_weight, "sample_weight")
     values = np.asarray(sample_weight)
     if values.ndim == 0:
         values = np.full(len(X), values[()])
@@ -356,10 +363,19 @@ def _check_lengths(X: Any, y: Any) -> None:
         )
 
 
-def _refuse_complex(values: Any, name: str) -> None:
-    """Refuse complex arrays; scikit-learn's message would print them whole."""
+def _check_entries(values: Any, name: str) -> None:
+    """Refuse complex arrays, of which scikit-learn's message would print all, and masked entries.
+
+    A conversion would take what is under the mask.
+    """
     if getattr(getattr(values, "dtype", None), "kind", "") == "c":
         raise ValueError(f"Complex data not supported: {name} is complex. Pass real numbers.")
+    if np.ma.is_masked(values):
+        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(
+            f"{name} is a masked array with masked entries, the first at row {row}: drop or impute "
+            "such rows."
+        )
 
 
 def _as_floats(values: NDArray, name: str) -> NDArray[np.float64]:
@@ -385,7 +401,7 @@ def _refuse_text_and_dates(X: Any, names: list[str]) -> None:
         if getattr(dtype, "kind", "O") in "biuf":
             continue
         column = np.asarray(_safe_indexing(X, position, axis=1))
-        _refuse_complex(column, f"column {name!r} of X")
+        _check_entries(column, f"column {name!r} of X")
         row, what = _first_text_or_date(column)
         if what:
             raise ValueError(_not_numeric(name, column[row], row, what))

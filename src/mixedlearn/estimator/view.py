@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import look_up, other_kind
 from mixedlearn.data.rows import Codes, Rows
@@ -93,6 +94,7 @@ class FittedView:
         """
         estimator, specification = self._estimator, self.model.specification
         names = specification.factor_names
+        X = as_frame(X)
         labels: Sequence[Labels]
         if self.formula is not None:
             frame = formula_frame(X, groups)
@@ -131,6 +133,7 @@ class FittedView:
             As `MixedLinearRegressor.predict`.
         """
         estimator, specification = self._estimator, self.model.specification
+        X = as_frame(X)
         needed = set(range(len(specification.columns)) if return_std else specification.fixed)
         for factor in specification.factors:
             if factor.name in wanted:
@@ -139,10 +142,9 @@ class FittedView:
         if self.formula is not None:
             frame = formula_frame(X, groups)
             names = [self.formula.names[place] for place in places]
-            columns = self.formula.rows(frame, names, wanted)
-            columns = numeric_columns(estimator, columns, specification)
+            made = self.formula.rows(frame, names, wanted)
             labels = self.formula.labels(frame, wanted, may_miss=True)
-            return Rows(columns, tuple(labels))
+            return Rows(numeric_columns(estimator, made, specification), tuple(labels))
         used = [specification.columns[place] for place in places]
         for factor in specification.factors:
             if factor.name in wanted:
@@ -150,10 +152,10 @@ class FittedView:
         is_part = lacks_only_others(estimator, X, [specification.names[column] for column in used])
         frame = X if is_part else self._checked(X, groups)
         labels = self._labels(frame, groups, wanted, may_miss=True)
-        if len(places) == len(specification.columns) and not is_part:
-            return Rows(numeric_columns(estimator, frame, specification), tuple(labels))
-        columns = some_numeric_columns(estimator, frame, specification, places)
-        return Rows(columns, tuple(labels))
+        if is_part or len(places) < len(specification.columns):
+            some = some_numeric_columns(estimator, frame, specification, places)
+            return Rows(some, tuple(labels))
+        return Rows(numeric_columns(estimator, frame, specification), tuple(labels))
 
     def _checked(self, X: Any, groups: Any) -> Any:
         """X, with the columns that `fit` had."""
@@ -192,7 +194,7 @@ class FittedView:
         ValueError
             If responses are not finite numbers, one for each row.
         """
-        formula = self.formula
+        X, formula = as_frame(X), self.formula
         if formula is None or formula.response is None:
             return check_response(self._estimator, X, y)
         frame = formula_frame(X, None)

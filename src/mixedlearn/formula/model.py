@@ -18,6 +18,7 @@ from formulaic import SimpleFormula
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.structures import REGISTRY, Parts
+from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, as_labels, interaction
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
@@ -228,13 +229,14 @@ class CompiledFormula:
 
 
 def as_pandas(X: Any, what: str = "X") -> pd.DataFrame:
-    """A data frame of pandas, from one of polars if need be.
+    """A data frame of pandas, from one of polars or a table of Arrow if need be.
 
     Raises
     ------
     ValueError
         If it is no data frame: a formula goes by names.
     """
+    X = as_frame(X)
     if isinstance(X, pd.DataFrame):
         return X
     if hasattr(X, "to_dict") and hasattr(X, "get_columns"):

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.rows import CodedRows, is_frame
+from mixedlearn.data.frames import is_frame
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.formula import as_pandas
 from mixedlearn.inference._models import normal_quantile, view_of
 from mixedlearn.model.prediction import predict_mean, predict_std

@@ -1,0 +1,17 @@
+"""Data frames, of whatever library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def is_frame(X: Any) -> bool:
+    """Whether X is a data frame (pandas, polars), which has columns of different types."""
+    return hasattr(X, "columns") and hasattr(X, "__getitem__")
+
+
+def as_frame(X: Any) -> Any:
+    """The data frame that a table of Arrow or a lazy frame of polars stands for; else X itself."""
+    if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
+        return X.to_pandas(integer_object_nulls=True)
+    return X.collect() if hasattr(X, "collect_schema") and hasattr(X, "collect") else X
