@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.choose import choose
-from mixedlearn.engines.plan import Block
+from mixedlearn.engines.plan import FEW_PARAMETERS, Block, search_memory
 from mixedlearn.specification import Specification
 
 
@@ -30,6 +30,10 @@ class ModelDescription:
         Memory that the dense block takes while the model is fitted.
     multiplications : float
         Multiplications of one evaluation, about, in the dense block.
+    n_parameters : int
+        Number of parameters of the random effects' covariances.
+    search_gigabytes : float
+        Memory that the search for them takes, about.
     """
 
     n_rows: int
@@ -41,6 +45,8 @@ class ModelDescription:
     tail_size: int
     tail_gigabytes: float
     multiplications: float
+    n_parameters: int
+    search_gigabytes: float
 
     def __repr__(self) -> str:
         total = sum(q * m for q, m in zip(self.n_effects, self.n_levels, strict=True))
@@ -66,6 +72,11 @@ class ModelDescription:
                 f"{1e3 * self.tail_gigabytes:,.1f} MB, about {self.multiplications:.1e} "
                 "multiplications an evaluation"
             )
+        if self.n_parameters > FEW_PARAMETERS:
+            lines.append(
+                f"covariances: {self.n_parameters:,} parameters, the search for which takes about "
+                f"{self.search_gigabytes:,.1f} GB"
+            )
         return "\n".join(lines)
 
 
@@ -84,6 +95,8 @@ def describe_model(sums: Sums, specification: Specification) -> ModelDescription
         tail_size=plan.n_dense,
         tail_gigabytes=plan.memory / 1e9,
         multiplications=plan.multiplications,
+        n_parameters=sum(factor.structure.n_parameters for factor in factors),
+        search_gigabytes=search_memory(specification) / 1e9,
     )
 
 

@@ -11,10 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mixedlearn.engines.elimination.chain import EliminationPlan
+from mixedlearn.specification import Specification
 
 # Matrices of the dense block that exist at the same time in an evaluation.
 DENSE_COPIES = 5
+# Matrices of the size of the Hessian that exist at the same time in a search.
+HESSIAN_COPIES = 20
+# With so few parameters they are small.
+FEW_PARAMETERS = 1000
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -113,6 +120,44 @@ class Plan:
             f"needs {self.memory / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB. Leave "
             "out a factor or its random slopes, or merge rare levels; describe(X) shows the blocks."
         )
+
+
+def search_memory(specification: Specification) -> int:
+    """Bytes of the Hessian of all variance components, and what comes with it in a search."""
+    return HESSIAN_COPIES * 8 * _n_search_parameters(specification) ** 2
+
+
+def check_search_memory(specification: Specification) -> None:
+    """Refuse covariances of so many parameters that the search does not fit into memory.
+
+    Raises
+    ------
+    MemoryError
+        The message names the factor, and says what is needed.
+    """
+    if _n_search_parameters(specification) <= FEW_PARAMETERS:
+        return
+    there, needed = _memory(), search_memory(specification)
+    if there is None or needed <= there:
+        return
+    factor = max(specification.factors, key=lambda own: own.structure.n_parameters)
+    q, n_parameters = len(factor.effects), factor.structure.n_parameters
+    raise MemoryError(
+        f"Each level of {factor.name!r} has {q:,} random effects "
+        f"({', '.join(map(repr, factor.effects[:3]))}, ...), whose covariance has "
+        f"{n_parameters:,} parameters. The search for them needs {needed / 1e9:,.0f} GB, and this "
+        f"machine has {there / 1e9:,.1f} GB. If these effects are the categories of one column, "
+        "the bar may be the wrong way round: (1 | column) gives every category an intercept. Else "
+        "name fewer columns with a random slope, or choose the structure 'diagonal' or 'scalar'."
+    )
+
+
+def _n_search_parameters(specification: Specification) -> int:
+    """Number of parameters of all factors in a search."""
+    return sum(
+        factor.structure.in_engine(np.arange(factor.structure.n_effects)).n_parameters
+        for factor in specification.factors
+    )
 
 
 def _memory() -> int | None:

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.description import ModelDescription, describe_model
+from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import (
@@ -363,7 +364,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             formula is not as it should be (the message shows where); if weights are negative or all
             zero; or if there are groups but no more rows than columns.
         MemoryError
-            If the dense block of crossed factors would not fit into memory; see `describe`.
+            If the dense block of crossed factors would not fit into memory, or the search for
+            covariances of very many parameters; see `describe`.
         TypeError
             If labels are not hashable, or X holds objects that are no numbers.
 
@@ -390,6 +392,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         """
         read = read_fit(self, X, y, groups, sample_weight)
         specification, formula = read.specification, read.formula
+        check_search_memory(specification)
         if not read.rows.labels:
             warnings.warn(
                 _NO_GROUPS if formula is None else _NO_RANDOM_TERMS,
