@@ -12,6 +12,7 @@ ROOT = Path(mixedlearn.__file__).parent
 # From low to high. A module imports from lower layers only, or from its own package.
 LAYERS = [
     "exceptions",
+    "threads",
     "covariance",
     "specification",
     "data",

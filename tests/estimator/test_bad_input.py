@@ -244,15 +244,15 @@ def test_missing_labels(array_model, missing, make):
     with pytest.raises(ValueError, match=message):
         fit_array(groups=groups)
     with pytest.raises(ValueError, match=message):
-        array_model.predict(ARRAY, groups=groups)
+        array_model.update_random_effects(ARRAY, Y, groups=groups)
     with pytest.raises(ValueError, match=message):
-        array_model.score(ARRAY, Y, groups=groups)
+        array_model.sample_y(ARRAY, groups=groups)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NaT, pd.NA], ids=repr)
 def test_missing_labels_in_the_group_column(frame_model, missing):
     X = frame_with("site", with_entry(SITES, 7, missing, object))
-    for action in (fit_frame, frame_model.predict):
+    for action in (fit_frame, frame_model.sample_y):
         with pytest.raises(ValueError, match=r"factor 'site' have missing labels.*row 7"):
             action(X)
 

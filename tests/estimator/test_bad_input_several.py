@@ -207,9 +207,9 @@ def test_missing_label_of_the_second_factor(named_model, missing, form):
     with pytest.raises(ValueError, match=message.format(name)):
         fit_array(groups)
     with pytest.raises(ValueError, match=message.format("team")):
-        named_model.predict(ARRAY, groups=groups)
+        named_model.update_random_effects(ARRAY, Y, groups=groups)
     with pytest.raises(ValueError, match=message.format("team")):
-        named_model.score(ARRAY, Y, groups=groups)
+        named_model.sample_y(ARRAY, groups=groups)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)

@@ -88,6 +88,15 @@ def test_a_position_from_the_end_in_a_chain():
         RegressorChain(AT_END).fit(LAST.to_numpy(), BOTH)
 
 
+@pytest.mark.parametrize("model", [AT_START, AT_END], ids=["start", "end"])
+def test_a_position_beside_predictions(model):
+    stacking = StackingRegressor(
+        [("m", LinearRegression())], final_estimator=model, passthrough=True, cv=3
+    )
+    with pytest.raises(ValueError, match=r"given 4 columns and hands on 5.*Pass the labels"):
+        stacking.fit(FIRST.to_numpy(), Y)
+
+
 @pytest.mark.parametrize(("model", "X"), [(AT_START, FIRST), (AT_END, LAST)])
 def test_bagging_of_columns_says_that_it_loses_the_group_column(model, X):
     with pytest.raises(ValueError, match=r"Bagging.* 4 columns and hands on 2.*groups=labels"):

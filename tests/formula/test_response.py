@@ -219,3 +219,59 @@ def test_without_a_left_hand_side_the_response_is_y():
     assert_allclose(model.transform_response(Y[:4]), Y[:4])
     with pytest.raises(ValueError, match="row 1"):
         model.transform_response([1.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("side", "value"),
+    [
+        ("a - b", lambda a, b: a - b),
+        ("(a-b)", lambda a, b: a - b),
+        ("a - b - b", lambda a, b: a - 2 * b),
+        ("a + b", lambda a, b: a + b),
+        ("a*b", lambda a, b: a * b),
+        ("a / b", lambda a, b: a / b),
+        ("1/a", lambda a, b: 1 / a),
+        ("10 * a", lambda a, b: 10 * a),
+        ("a + 1", lambda a, b: a + 1),
+        ("-a", lambda a, b: -a),
+        ("a^2", lambda a, b: a**2),
+        ("a**2", lambda a, b: a**2),
+        ("`a` - `b`", lambda a, b: a - b),
+        ("{a} - {b}", lambda a, b: a - b),
+        ("I(a) - I(b)", lambda a, b: a - b),
+        ("log(a) - log(b)", lambda a, b: np.log(a) - np.log(b)),
+        ("np.log(a) - b", lambda a, b: np.log(a) - b),
+        ("log(a)^2", lambda a, b: np.log(a) ** 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_operators_are_arithmetic(side, value):
+    rng = np.random.default_rng(3)
+    n = 60
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": np.arange(n) % 6})
+    data["a"] = np.exp(0.3 * rng.normal(size=n)) + 2.0
+    data["b"] = np.exp(0.3 * rng.normal(size=n)) + data["g"] / 5.0
+    computed = data.assign(v=value(data["a"], data["b"]))
+    expected = lmer("v ~ x + (1 | g)", computed)
+    model = lmer(f"{side} ~ x + (1 | g)", data)
+    assert model.log_likelihood_ == pytest.approx(expected.log_likelihood_, rel=1e-10)
+    assert model.formula_.startswith(side.strip())
+    assert model.score(data, data[["a", "b"]]) == pytest.approx(
+        expected.score(computed, computed["v"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        ("a:b", "no arithmetic expression"),
+        ("a - a:b", "no arithmetic expression"),
+        ("a %in% b", "no arithmetic expression"),
+        ("a | b", "cannot be computed"),
+        ("a ~ b", "second '~'"),
+    ],
+)
+def test_what_is_no_arithmetic_is_refused(side, message):
+    data = pd.DataFrame({"a": [1.0, 2, 3, 5], "b": [2.0, 1, 4, 4], "g": [0, 0, 1, 1]})
+    with pytest.raises(ValueError, match=message):
+        lmer(f"{side} ~ 1 + (1 | g)", data)

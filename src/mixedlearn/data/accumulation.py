@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
+from mixedlearn.threads import threads_for
+
 FloatArray = NDArray[np.float64]
 
 # Enough for a mean that is near, few enough to cost nothing.
@@ -89,6 +91,7 @@ def add_up(
     buffer = np.empty((min(chunk_rows, n), k + 2))
     row_pointers = np.arange(len(buffer) + 1, dtype=np.int32)
     root_weights = None if weights is None else np.sqrt(weights)
+    multiplications = BASIS_ROWS * (k + 2) ** 2
     for start in range(0, n, chunk_rows):
         rows = slice(start, min(start + chunk_rows, n))
         basis = buffer[: rows.stop - start]
@@ -100,7 +103,8 @@ def add_up(
             np.subtract(y[own], shift[-1], out=filled[:, -1])
             if root_weights is not None:
                 filled *= root_weights[own, None]
-            gram += filled.T @ filled
+            with threads_for(multiplications):
+                gram += filled.T @ filled
         for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
             # The levels of sorted rows are few in a chunk, and the product touches no others.
             first, last = int(own_codes[rows].min()), int(own_codes[rows].max()) + 1

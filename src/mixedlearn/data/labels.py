@@ -257,7 +257,7 @@ def _as_index(groups: Any, name: str) -> pd.Index:
 def _of_array(array: NDArray, name: str) -> pd.Index:
     if array.dtype == np.float16:
         # pandas has no index of such numbers.
-        _check_exact(array, name)
+        _check_exact(array, _groups_of(name))
         array = array.astype(np.float32)
     return pd.Index(array, tupleize_cols=False, copy=False)
 
@@ -274,7 +274,7 @@ def _checked(values: pd.Index, name: str, *, may_miss: bool) -> pd.Index:
             f"{int(np.argmax(missing))}: drop these rows or give them a level of their own."
         )
     values = in_numpy_type(values, name)
-    _check_numbers(values, name)
+    check_numbers(values, _groups_of(name))
     return values
 
 
@@ -304,40 +304,51 @@ def missing_labels(values: pd.Index) -> NDArray[np.bool_] | None:
     return missing if missing.any() else None
 
 
-def _check_numbers(values: pd.Index, name: str) -> None:
-    """Refuse numbers of which nobody knows whether they are the same."""
+def _groups_of(name: str) -> str:
+    return f"The groups of factor {name!r}"
+
+
+def check_numbers(values: pd.Index, what: str) -> None:
+    """Refuse numbers of which nobody knows whether they are the same.
+
+    ``what`` they are starts the message: "The groups of factor 'g'".
+    """
     if isinstance(values, pd.CategoricalIndex):
         if values.categories.dtype.kind in "fcO":
             used = values.unique()
-            _check_numbers(used.categories[used.codes], name)
+            check_numbers(used.categories[used.codes], what)
     elif values.dtype.kind == "f":
         array = values.to_numpy()
         if np.isinf(array).any():
             raise ValueError(
-                f"The groups of factor {name!r} have an infinite label (inf) at row "
+                f"{what} have an infinite label (inf) at row "
                 f"{int(np.argmax(np.isinf(array)))}: drop this row or give it a level of its own."
             )
-        _check_exact(array, name)
+        _check_exact(array, what)
     elif values.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: the groups of factor {name!r} are complex.")
+        raise ValueError(f"Complex data not supported: {what[0].lower()}{what[1:]} are complex.")
     elif values.dtype == object and values.inferred_type in _MAY_HAVE_FLOATS:
-        _check_each_exact(values, name)
+        _check_each_exact(values, what)
 
 
-def _check_exact(array: NDArray[np.floating], name: str) -> None:
+def _check_exact(array: NDArray[np.floating], what: str) -> None:
     """Refuse floating-point numbers so large that they are whole numbers, but not all of them."""
     first_gap = _first_gap(array.dtype)
     # Comparisons with NaN are false.
     if len(array) and not max(array.max(), -array.min()) < first_gap:
         far = np.isfinite(array) & (np.abs(array) >= first_gap)
         if far.any():
-            _raise_inexact(array[int(np.argmax(far))], name)
+            _raise_inexact(array[int(np.argmax(far))], what)
 
 
-def _check_each_exact(labels: Iterable[Any], name: str) -> None:
+def _check_each_exact(labels: Iterable[Any], what: str) -> None:
     for label in labels:
-        if isinstance(label, (float, np.floating)) and abs(float(label)) >= _first_gap(type(label)):
-            _raise_inexact(label, name)
+        if isinstance(label, tuple):
+            _check_each_exact(label, what)
+        elif isinstance(label, (float, np.floating)) and abs(float(label)) >= _first_gap(
+            type(label)
+        ):
+            _raise_inexact(label, what)
 
 
 def _first_gap(dtype: Any) -> float:
@@ -345,10 +356,10 @@ def _first_gap(dtype: Any) -> float:
     return float(2.0 ** (np.finfo(dtype).nmant + 1))
 
 
-def _raise_inexact(label: Any, name: str) -> NoReturn:
+def _raise_inexact(label: Any, what: str) -> NoReturn:
     dtype = np.dtype(type(label))
     raise ValueError(
-        f"The groups of factor {name!r} have the label {shown(label)}, a number of type {dtype}, "
+        f"{what} have the label {shown(label)}, a number of type {dtype}, "
         f"which from {_first_gap(dtype):.0f} on does not hold every whole number: different labels "
         "may have become one. Pass such labels as integers or as text."
     )

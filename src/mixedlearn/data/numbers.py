@@ -58,6 +58,14 @@ def as_floats(values: Any) -> NDArray[np.float64]:
     )
 
 
+def numbers_of_objects(column: pd.Series) -> pd.Series:
+    """A column of objects that are all numbers as floats; any other as it is."""
+    is_object = isinstance(column.dtype, np.dtype) and column.dtype.kind == "O"
+    if is_object and kind_of_objects(column) == NUMBERS:
+        return pd.Series(as_floats(column), index=column.index)
+    return column
+
+
 def inexact_note(name: str, column: pd.Series) -> str:
     """What to say of a column of integers that floats do not hold; empty if they do."""
     row = _inexact_row(column)
@@ -73,6 +81,8 @@ def inexact_note(name: str, column: pd.Series) -> str:
 
 def _inexact_row(column: pd.Series) -> int:
     """The first row whose integer is no float, so that it loses digits; -1 if there is none."""
+    if isinstance(column.dtype, pd.SparseDtype):
+        column = pd.Series(np.asarray(column))
     dtype: Any = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         column = column.infer_objects()

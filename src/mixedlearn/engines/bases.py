@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.structures import BasisChanges, Structure
 from mixedlearn.data.sums import Sums
+from mixedlearn.threads import threads_for
 
 FloatArray = NDArray[np.float64]
 
@@ -135,6 +136,13 @@ def fixed_basis(
     drops_aliased : bool, default=False
         Whether the coefficients of aliased columns are zero, instead of all the shortest.
     """
+    with threads_for(float(len(columns)) ** 3):
+        return _fixed_basis(sums, columns, fit_intercept, drops_aliased)
+
+
+def _fixed_basis(
+    sums: Sums, columns: tuple[int, ...], fit_intercept: bool, drops_aliased: bool
+) -> FixedBasis:
     user = sums.fixed_columns(columns, fit_intercept)
     response = sums.response(columns, fit_intercept)
     negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)

@@ -41,6 +41,7 @@ from mixedlearn.engines.plan import Plan
 from mixedlearn.engines.protocol import Engine
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import Specification
+from mixedlearn.threads import threads_for
 
 FloatArray = NDArray[np.float64]
 
@@ -146,7 +147,8 @@ def _problem(
     )
     plan = choose(parts.sums, [len(random.kept) for random in parts.randoms])
     plan.check_memory([specification.factor_names[k] for k in active])
-    made = MAKERS[plan.engine](parts, fixed, plan, recipe.is_bounded)
+    with threads_for(plan.multiplications):
+        made = MAKERS[plan.engine](parts, fixed, plan, recipe.is_bounded)
     engine = made.engine
     if len(active) < len(randoms):
         components = VarianceComponents(structures)

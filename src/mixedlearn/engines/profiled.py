@@ -22,6 +22,7 @@ from mixedlearn.covariance.components import VarianceComponents, theta_gradient,
 from mixedlearn.engines.levels import coef_within
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.threads import one_thread, threads_for
 
 FloatArray = NDArray[np.float64]
 _NOTHING = np.empty(0)
@@ -108,6 +109,10 @@ class ProfiledEngine(ABC):
         order : int
             0, 1 or 2.
         """
+        with one_thread, threads_for(self._multiplications):
+            return self._evaluate(theta, order)
+
+    def _evaluate(self, theta: FloatArray, order: int) -> Evaluation:
         roots = self.components.roots(theta)
         likelihood = self.likelihood
         try:
@@ -140,6 +145,11 @@ class ProfiledEngine(ABC):
         return Evaluation(
             theta, objective, gradient, hessian, gradients, fixed, rounding, curvature
         )
+
+    @property
+    def _multiplications(self) -> float:
+        """Multiplications of an evaluation in products of large matrices, about."""
+        return 0.0
 
     @property
     def _n_differences(self) -> float:

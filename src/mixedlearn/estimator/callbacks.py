@@ -6,13 +6,15 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any, TypeVar
 
+from mixedlearn.threads import one_thread
+
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 
     # From `fit` to its caller: scikit-learn's two wrappers of `fit` and one of ours lie between.
-    FIT_STACKLEVEL = 5
+    FIT_STACKLEVEL = 6
 except ImportError:
-    FIT_STACKLEVEL = 4
+    FIT_STACKLEVEL = 5
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Nothing to support."""
@@ -68,7 +70,8 @@ def run_with_progress(
         Takes a function that is to be called with the number of tasks that have been done since.
     """
     if not getattr(estimator, "_skl_callbacks", None):
-        return work(lambda n_done: None)
+        with one_thread:
+            return work(lambda n_done: None)
 
     def run(own: Any) -> Result:
         context = own._init_callback_context(task_name=name, max_subtasks=n_tasks)
@@ -80,7 +83,8 @@ def run_with_progress(
                 task.call_on_fit_task_begin(estimator=own)
                 task.call_on_fit_task_end(estimator=own)
 
-        result = work(advance)
+        with one_thread:
+            result = work(advance)
         context.call_on_fit_task_end(estimator=own)
         return result
 

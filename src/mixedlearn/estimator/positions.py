@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-# Bagging of columns; forward and backward selection; chains of responses, which append columns.
+# Bagging of columns; forward and backward selection; chains of responses, which append columns;
+# stacking with passthrough, which puts predictions before them.
 CHANGE_COLUMNS = {
     "sklearn.ensemble._bagging",
+    "sklearn.ensemble._stacking",
     "sklearn.feature_selection._sequential",
     "sklearn.multioutput",
 }
+PUTS_BEFORE = {"sklearn.ensemble._stacking"}
 
 
 def check_positions(groups: Any, X: Any) -> None:
@@ -31,13 +34,15 @@ def check_positions(groups: Any, X: Any) -> None:
     positions = _positions(groups) if type(X) is np.ndarray else []
     frame = sys._getframe(1) if positions else None
     while frame is not None:
-        if frame.f_globals.get("__name__") in CHANGE_COLUMNS:
+        caller = frame.f_globals.get("__name__")
+        if caller in CHANGE_COLUMNS:
             n_given = np.shape(frame.f_locals.get("X", ()))[1:]
             n_columns = X.shape[1:]
-            if n_given > n_columns or (n_given and n_given < n_columns and min(positions) < 0):
+            is_more = n_given and n_given < n_columns
+            if n_given > n_columns or (is_more and (min(positions) < 0 or caller in PUTS_BEFORE)):
                 raise ValueError(
                     f"groups names column {positions[0]} by its position, but BaggingRegressor, "
-                    "SequentialFeatureSelector or RegressorChain was given "
+                    "SequentialFeatureSelector, StackingRegressor or RegressorChain was given "
                     f"{n_given[0]} columns and hands on {n_columns[0]}: the position means another "
                     "column. Pass the labels beside X, fit(X, y, groups=labels), with metadata "
                     "routing enabled; in a chain, count the position from the first column."

@@ -46,10 +46,8 @@ from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.notes import UNBOUNDED
 from mixedlearn.model.prediction import predict_mean, predict_std
-from mixedlearn.specification import (
-    Specification,
-    plain_name,
-)
+from mixedlearn.specification import Specification, plain_name
+from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
 
@@ -390,6 +388,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> model.converged_, model.n_groups_
         (True, {'Subject': 18})
         """
+        with one_thread:
+            return self._fit(X, y, groups, sample_weight)
+
+    def _fit(self, X: Any, y: Any, groups: Any, sample_weight: Any) -> MixedLinearRegressor:
         read = read_fit(self, X, y, groups, sample_weight)
         specification, formula = read.specification, read.formula
         check_search_memory(specification)
@@ -452,6 +454,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         if not model.is_certified:
             if UNBOUNDED in model.warnings:
                 advice = "There is none, as the other warning says."
+            elif np.isinf(model.rounding):
+                advice = "No digit of it is certain, as the other warning says."
             elif model.n_iterations >= self.max_iter:
                 advice = "Raise max_iter."
             else:
@@ -558,8 +562,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         codes = view.codes(rows.labels, wanted)
         view.warn_of_kinds(rows.labels, codes, stacklevel)
         coded = CodedRows(rows.X, codes)
-        mean = predict_mean(model, coded)
-        return (mean, predict_std(model, coded)) if return_std else mean
+        with one_thread:
+            mean = predict_mean(model, coded)
+            return (mean, predict_std(model, coded)) if return_std else mean
 
     def transform_response(self, y: Any, X: Any = None) -> FloatArray:
         """The response on the scale of the model, which is that of `predict`.

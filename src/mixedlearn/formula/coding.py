@@ -21,14 +21,15 @@ import pandas as pd
 from formulaic import ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning
 from formulaic.materializers import PandasMaterializer
-from formulaic.materializers.types import EvaluatedFactor
+from formulaic.materializers.types import EvaluatedFactor, FactorValues
 from formulaic.parser.types import Factor, Term
 from formulaic.utils.null_handling import find_nulls
 from formulaic.utils.variables import Variable
 from interface_meta import override
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import shown
+from mixedlearn.data.labels import Labels, check_numbers, in_numpy_type, shown
+from mixedlearn.data.levels import look_up
 from mixedlearn.data.numbers import (
     DATES,
     NUMBERS,
@@ -36,6 +37,7 @@ from mixedlearn.data.numbers import (
     as_floats,
     inexact_note,
     kind_of_objects,
+    numbers_of_objects,
 )
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.expressions import compiled, real
@@ -220,6 +222,7 @@ class _Materialiser(PandasMaterializer):
     @override
     def _lookup(self, name: str) -> tuple[Any, set[Variable]]:
         found, variables = super()._lookup(name)
+        found = numbers_of_objects(found)
         if found.dtype.kind in "iuf":
             self.as_numbers.append(name)
         return _real_numbers(found), variables
@@ -234,6 +237,11 @@ class _Materialiser(PandasMaterializer):
             if is_real and self.data[name].dtype.kind in "iuf"
         ]
         value = expression.value(self.data, spec.transform_state.setdefault(expr, {}))
+        plain = value.__wrapped__ if isinstance(value, FactorValues) else value
+        if isinstance(plain, np.ndarray) and plain.dtype.kind in "OUS" and plain.ndim == 1:
+            plain = pd.Series(plain, dtype=object)
+            metadata = getattr(value, "__formulaic_metadata__", None)
+            value = plain if metadata is None else FactorValues(plain, metadata=metadata)
         return _real_numbers(value), set()
 
     @override
@@ -291,18 +299,28 @@ class _Materialiser(PandasMaterializer):
                 f"{factor.metadata.kind.value} now: convert it as it was."
             )
         if kind is Factor.Kind.CATEGORICAL and "categories" in state:
-            values = pd.Series(np.asarray(factor.values))
-            is_known = values.isin(state["categories"])
-            if not is_known.all():
-                row = int(np.argmin(is_known))
+            values = _category_labels(factor)
+            places = look_up(values, pd.Index(state["categories"], tupleize_cols=False))
+            if (places < 0).any():
+                row = int(np.argmax(places < 0))
                 known = ", ".join(shown(level) for level in state["categories"][:10])
                 more = ", ..." if len(state["categories"]) > 10 else ""
                 raise _Refused(
-                    f"The category {shown(values[row])} of {factor.expr!r} (row {row}) was not "
+                    f"The category {shown(values.at(row))} of {factor.expr!r} (row {row}) was not "
                     f"seen in fit, so it has no {'random' if self.is_random else 'fixed'} effect: "
                     f"the categories are {known}{more}."
                     + (" predict(..., random_effects='none') needs none." * self.is_random)
                 )
+            # Those of fit, where others are equal: 1 and True, a date and its midnight.
+            known_values = pd.Series(state["categories"], dtype=object).iloc[places]
+            factor = factor.replace(
+                values=FactorValues(
+                    known_values.set_axis(self.data.index).infer_objects(),
+                    metadata=factor.metadata,
+                )
+            )
+        elif kind is Factor.Kind.CATEGORICAL:
+            _check_categories(factor)
         is_new = "categories" not in state
         encoded = super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
         if is_new:
@@ -310,6 +328,18 @@ class _Materialiser(PandasMaterializer):
             _refuse_lost_categories(factor.expr, state.get("categories", ()))
         self.factor_names[factor.expr, reduced_rank] = tuple(encoded)
         return encoded
+
+
+def _check_categories(factor: EvaluatedFactor) -> None:
+    try:
+        check_numbers(_category_labels(factor).parts[0], f"The categories of {factor.expr!r}")
+    except ValueError as error:
+        raise _Refused(str(error)) from error
+
+
+def _category_labels(factor: EvaluatedFactor) -> Labels:
+    values = pd.Index(np.asarray(factor.values), tupleize_cols=False)
+    return Labels(factor.expr, (in_numpy_type(values, factor.expr),), (factor.expr,))
 
 
 def _refuse_lost_categories(expression: str, categories: Sequence[Any]) -> None:
@@ -427,7 +457,11 @@ def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         is_category = isinstance(values.dtype, pd.CategoricalDtype)
         is_object = values.dtype.kind == "O" and not (is_text or is_category)
         if is_object and kind_of_objects(values) == NUMBERS:
-            values = pd.Series(as_floats(values))
+            floats = pd.Series(as_floats(values))
+            # As categories they stay what they are, if floats cannot tell them apart.
+            values = floats if floats.nunique() == values.nunique() else values
+        if isinstance(values.dtype, pd.SparseDtype):
+            values = pd.Series(np.asarray(values))
         if values.dtype == np.float16:  # of which pandas makes no categories
             values = values.astype(np.float64)
         if is_category:
@@ -437,6 +471,10 @@ def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         elif pd.api.types.is_string_dtype(values.dtype):
             values = values.astype(object)
         elif pd.api.types.is_extension_array_dtype(values.dtype) and values.dtype.kind in "iuf":
-            values = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan))
+            is_whole = values.dtype.kind in "iu" and not values.isna().any()
+            dtype = getattr(values.dtype, "numpy_dtype", np.float64) if is_whole else np.float64
+            values = pd.Series(values.to_numpy(dtype=dtype, na_value=np.nan))
+        elif isinstance(values.dtype, pd.ArrowDtype) and values.dtype.kind not in "mM":
+            values = values.astype(object)
         columns[name] = values
     return pd.DataFrame(columns, index=pd.RangeIndex(len(X)))

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixedlearn.data.numbers import numbers_of_objects
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.transforms import (
     DEPENDS_ON_ROWS,
@@ -196,7 +197,7 @@ class Expression:
         """The value for some rows; what functions learn is kept in ``states``."""
         context: dict[str, Any] = {**FUNCTIONS, REAL: real}
         for identifier, (name, is_real) in self.columns.items():
-            column = data[name]
+            column = numbers_of_objects(data[name]) if is_real else data[name]
             is_number = is_real and column.dtype.kind in "iuf"
             context[identifier] = column.astype(np.float64) if is_number else column
         for identifier, name in self.learning.items():

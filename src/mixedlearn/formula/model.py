@@ -31,7 +31,7 @@ from mixedlearn.formula.parser import (
     parse,
     quoted,
 )
-from mixedlearn.formula.response import Response, response_columns
+from mixedlearn.formula.response import Response, response_columns, response_terms
 from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
 from mixedlearn.specification import INTERCEPT, Specification, Term, make_specification
@@ -258,7 +258,7 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
     names = list(X.columns)
     parsed = parse(text)
     if response:
-        read_terms(response, response, names, ())
+        response_terms(response, names)
     fixed, random = _read(parsed, _predictors(response, names), names)
     used = set(variables_of(fixed, names))
     for term, effects in zip(parsed.random, random, strict=True):

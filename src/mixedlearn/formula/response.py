@@ -6,16 +6,20 @@ always in the units of the data, and is transformed as it was in `fit`.
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from formulaic import SimpleFormula
 from numpy.typing import NDArray
 
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
-from mixedlearn.formula.expressions import is_function
+from mixedlearn.formula.expressions import STRING, in_python, is_function
 from mixedlearn.formula.terms import is_column, read_names, read_terms
 
 FloatArray = NDArray[np.float64]
@@ -42,6 +46,11 @@ class Response:
         return self.coding.columns(data)[0]
 
 
+def response_terms(text: str, names: Sequence[str]) -> SimpleFormula:
+    """The left-hand side as a term, checked against the columns that there are."""
+    return read_terms(_arithmetic(text), text, names, ())
+
+
 def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]:
     """The response of the rows of `fit`, and its values, shape (n,).
 
@@ -52,13 +61,43 @@ def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]
     ValueError
         If a value is missing.
     """
-    terms = read_terms(text, text, list(data.columns), ())
+    terms = response_terms(text, list(data.columns))
     coding, columns = learn_coding(terms, data, text)
     if len(coding.terms) != 1 or len(columns) != 1 or any(coding.spans_intercept.values()):
         raise FormulaError(
             "The response must be one numeric column, or an expression such as log(y).", text, 0
         )
     return Response(text.strip(), coding.variables, coding), columns[0]
+
+
+def _arithmetic(text: str) -> str:
+    """The left-hand side with its operators as arithmetic, as in R: ``a - b`` is a difference.
+
+    On the right-hand side they add and remove terms.
+    """
+    if is_column(text):
+        return text
+    source, _ = in_python(text)
+    source = source.replace("{", "(").replace("}", ")").strip()
+    try:
+        tree = ast.parse(source, mode="eval").body
+    except SyntaxError as error:
+        raise FormulaError(
+            f"The response is no arithmetic expression: {error.msg}.", text, 0
+        ) from None
+    if isinstance(tree, (ast.Name, ast.Call)):
+        return text
+    plain = "".join(
+        part if is_string else part.replace("^", "**").replace("{", "(").replace("}", ")")
+        for is_string, part in _split_at_strings(text)
+    )
+    return f"{{{plain}}}"
+
+
+def _split_at_strings(text: str) -> Iterator[tuple[bool, str]]:
+    """The pieces of a text, and whether they are strings or names in backticks."""
+    for position, part in enumerate(re.split(rf"({STRING}|`[^`]*`)", text)):
+        yield position % 2 == 1, part
 
 
 def is_transformed(text: str) -> bool:
@@ -70,7 +109,7 @@ def response_columns(text: str, names: Any) -> list[str]:
     """The columns that a response is computed from, whether or not they are among the names."""
     found = [
         name
-        for name, is_called in read_names(text)
+        for name, is_called in read_names(_arithmetic(text))
         if not is_called and (name in names or not is_function(name))
     ]
     return list(dict.fromkeys(found))

@@ -18,7 +18,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.notes import MUCH_ROUNDING
+from mixedlearn.model.notes import EXACT_FIT, MUCH_ROUNDING, lost_weights_note
 
 # Below this share of the squares that it is a difference of, the noise has lost digits that count.
 LITTLE_NOISE = 1e-7
@@ -26,6 +26,8 @@ LITTLE_NOISE = 1e-7
 LITTLE_INDEPENDENT_NOISE = 1e-9
 # Rows of less than this share of the largest weight have lost digits.
 LITTLE_WEIGHT = 1e-8
+# Beyond this ratio of weights, no look at the rows brings back what those of little weight say.
+MOST_WEIGHT_RATIO = 1e13
 # A fit to sums without digits of the noise is poor, and the next one better: so often at most, and
 # as long as each from the second has a tenth of the rounding error of the last.
 MOST_LOOKS = 5
@@ -49,6 +51,12 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
     )
     if is_exact_enough:
         return model
+    model = _look_again(model, rows)
+    ratio = 1.0 if rows.weights is None else float(rows.weights.max() / rows.weights.min())
+    return model if ratio <= MOST_WEIGHT_RATIO else _without_claims(model, ratio)
+
+
+def _look_again(model: FittedModel, rows: Rows) -> FittedModel:
     for look in range(MOST_LOOKS):
         last, model = model, _fit_again(model, rows)
         was_poor = last.fixed_basis.is_exact or last.is_bounded
@@ -56,6 +64,17 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
         if not was_poor and (model.rounding <= MUCH_ROUNDING or is_no_better):
             break
     return model
+
+
+def _without_claims(model: FittedModel, ratio: float) -> FittedModel:
+    """The same fit, of which no digit is certain."""
+    notes = (note for note in model.warnings if note != EXACT_FIT)
+    return replace(
+        model,
+        is_certified=False,
+        rounding=np.inf,
+        warnings=(*notes, lost_weights_note(ratio)),
+    )
 
 
 def _share_of_noise(model: FittedModel) -> float:

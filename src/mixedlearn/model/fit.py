@@ -31,7 +31,9 @@ from mixedlearn.model.confounding import (
 )
 from mixedlearn.model.fitted import FittedModel, user_blups
 from mixedlearn.model.notes import (
+    EXACT_FIT,
     UNBOUNDED,
+    VANISHING_NOISE,
     aliasing_notes,
     equal_factor_notes,
     explained_notes,
@@ -41,7 +43,7 @@ from mixedlearn.model.notes import (
     rounding_notes,
 )
 from mixedlearn.search.local_model import evaluate_with_model
-from mixedlearn.search.newton import Optimum
+from mixedlearn.search.newton import ZERO_LOSS, Optimum
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -123,7 +125,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         warnings=(
             *notes,
             *noise_notes(problem),
-            *([UNBOUNDED] if is_unbounded else []),
+            *_vanishing_noise(problem, optimum.evaluation, is_unbounded=is_unbounded),
             *rounding_notes(problem, evaluation.rounding),
             *level_notes(specification, sums, confounded),
             *explained_notes(specification, explained, zeroed),
@@ -223,6 +225,22 @@ def _is_unbounded(problem: Problem, evaluation: Evaluation) -> bool:
     return bool(beyond < evaluation.objective - RISING or np.isinf(beyond))
 
 
+def _vanishing_noise(
+    problem: Problem, evaluation: Evaluation, *, is_unbounded: bool
+) -> tuple[str, ...]:
+    """What to say of a noise variance that a smaller one would do as well for."""
+    if is_unbounded:
+        return (UNBOUNDED,)
+    engine = problem.engine
+    if problem.is_bounded or evaluation.fixed.noise_variance > HARDLY_ANY_NOISE:
+        return ()
+    if not all(structure.is_linear for structure in engine.components.structures):
+        return ()
+    smaller = engine.evaluate(FURTHER * FURTHER * evaluation.theta, 0)
+    is_same = smaller.objective <= evaluation.objective + ZERO_LOSS
+    return (VANISHING_NOISE,) if is_same else ()
+
+
 def _exact_fit(
     sums: Sums,
     recipe: Recipe,
@@ -230,10 +248,6 @@ def _exact_fit(
     notes: tuple[str, ...],
 ) -> FittedModel:
     n_fixed = problem.fixed.columns.shape[1]
-    note = (
-        "The fixed effects reproduce the response exactly: the noise variance and the variances of "
-        "the random effects are zero."
-    )
     return FittedModel(
         recipe=replace(recipe, is_bounded=problem.is_bounded),
         sums=sums,
@@ -249,7 +263,7 @@ def _exact_fit(
         n_iterations=1,
         is_certified=True,
         rounding=0.0,
-        warnings=(*notes, note),
+        warnings=(*notes, EXACT_FIT),
     )
 
 

@@ -17,6 +17,7 @@ from mixedlearn.engines.problem import Problem, engine_in_bases, make_problem
 from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.specification import Specification
+from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
 
@@ -173,8 +174,11 @@ class FittedModel:
     @cached_property
     def posterior(self) -> Posterior:
         """Distribution of the random effects given the response, in the engine's columns."""
-        engine = engine_in_bases(self.observed, self.recipe, self.fixed_basis, self.random_bases)
-        return engine.posterior(self.roots)
+        with one_thread:
+            engine = engine_in_bases(
+                self.observed, self.recipe, self.fixed_basis, self.random_bases
+            )
+            return engine.posterior(self.roots)
 
     def conditional_covariances(self, k: int) -> FloatArray:
         """Covariance of the effects of each level of factor k given the response, (m, q, q).

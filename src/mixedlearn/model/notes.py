@@ -24,6 +24,15 @@ MUCH_ROUNDING = 1e-4
 SAME_COEFFICIENT = 1e-7
 # So many fixed effects are named in a note.
 MOST_NAMES = 6
+EXACT_FIT = (
+    "The fixed effects reproduce the response exactly: the noise variance and the variances of the "
+    "random effects are zero."
+)
+VANISHING_NOISE = (
+    "The noise variance cannot be told from zero: the likelihood is the same for any smaller one. "
+    "The random effects can follow the response exactly. Name fewer random effects, or give more "
+    "rows."
+)
 UNBOUNDED = (
     "The likelihood rises for ever as the noise variance falls: the fixed and random effects can "
     "follow the response exactly, and the model is not identified by these rows. The estimates are "
@@ -85,6 +94,15 @@ def _completes_constant(specification: Specification, basis: FixedBasis) -> NDAr
     has_no_other = (is_part | (slopes == 0.0)).all(axis=0)
     is_one = np.abs(basis.null[0] + 1.0) <= SAME_COEFFICIENT
     return np.asarray(has_no_other & is_one & (is_part.sum(axis=0) > 1))
+
+
+def lost_weights_note(ratio: float) -> str:
+    """What too different weights do."""
+    return (
+        f"The weights differ by a factor of {ratio:.0e}: what the rows of little weight say is "
+        "lost in rounding error, and no digit of the estimates is certain. Give rows of so little "
+        "weight the weight zero, or make the largest weights smaller."
+    )
 
 
 def noise_notes(problem: Problem) -> tuple[str, ...]:

@@ -224,6 +224,10 @@ class SeveralFactorsEngine(ProfiledEngine):
         )
 
     @property
+    def _multiplications(self) -> float:
+        return float(self._reduced.plan.n_tail) ** 3
+
+    @property
     def _n_differences(self) -> float:
         # The tail's products are differences: with a large D they lose digits in every row, of
         # either sign.
