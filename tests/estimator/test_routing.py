@@ -353,6 +353,44 @@ class TestScorer:
         )
         close(scores, by_hand(FOLDS, score=lambda y, predicted: -np.abs(y - predicted).max()))
 
+    @pytest.mark.usefixtures("routing")
+    def test_a_scorer_of_standard_deviations(self):
+        def log_score(estimator, X, y):
+            mean, std = estimator.predict(X, return_std=True)
+            return -np.mean(np.log(std) + 0.5 * ((y - mean) / std) ** 2)
+
+        scores = cross_val_score(
+            growth(),
+            X,
+            Y,
+            scoring=GroupsScorer(log_score),
+            params={"groups": GROUPS},
+            cv=FOLDS,
+            error_score="raise",
+        )
+        for score, (train, test) in zip(scores, FOLDS.split(X, Y), strict=True):
+            model = growth().fit(X.iloc[train], Y[train], groups=GROUPS[train])
+            mean, std = model.predict(X.iloc[test], groups=GROUPS[test], return_std=True)
+            close(score, -np.mean(np.log(std) + 0.5 * ((Y[test] - mean) / std) ** 2))
+
+    @pytest.mark.usefixtures("routing")
+    def test_weights_reach_the_scorer(self):
+        weights = 1.0 + np.arange(len(Y)) % 3
+        scores = cross_val_score(
+            growth().set_fit_request(sample_weight=True),
+            X,
+            Y,
+            scoring=GroupsScorer().set_score_request(sample_weight=True),
+            params={"groups": GROUPS, "sample_weight": weights},
+            cv=FOLDS,
+            error_score="raise",
+        )
+        for score, (train, test) in zip(scores, FOLDS.split(X, Y), strict=True):
+            own = {"groups": GROUPS[train], "sample_weight": weights[train]}
+            model = growth().fit(X.iloc[train], Y[train], **own)
+            mean = model.predict(X.iloc[test], groups=GROUPS[test])
+            close(score, r2_score(Y[test], mean, sample_weight=weights[test]))
+
     @pytest.mark.parametrize("is_routing", [False, True])
     def test_direct_call(self, is_routing):
         model = growth().fit(X, Y, groups=GROUPS)
