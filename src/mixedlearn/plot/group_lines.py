@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode
@@ -200,6 +201,7 @@ class GroupLinesDisplay:
         NotFittedError
             Before `fit`.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         view = view_of(estimator)
         specification = view.model.specification
         k = only_factor(specification, factor)

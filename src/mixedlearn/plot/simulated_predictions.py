@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.data.rows import CodedRows, is_frame
 from mixedlearn.formula import as_pandas
@@ -175,6 +176,7 @@ class SimulatedPredictionsDisplay:
         NotFittedError
             Before `fit`.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         view = view_of(estimator)
         model = view.model
         k = only_factor(model.specification, factor)
