@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import check_level, model_of, warn_of_undetermined
+from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -129,7 +130,7 @@ def estimate_table(
     with np.errstate(divide="ignore", invalid="ignore"):
         t_value = (estimates - hypothesis) / errors
     margin = t_quantile((1.0 + level) / 2.0, df) * errors
-    return pd.DataFrame(
+    return ResultTable(
         {
             "estimate": estimates,
             "std_error": errors,
@@ -194,7 +195,7 @@ def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFram
         coef_uncertainty(model, method).covariance if is_adjusted else model.coef_covariance
     )
     names = list(model.specification.coef_names)
-    return pd.DataFrame(covariance, index=names, columns=names)
+    return ResultTable(covariance, index=names, columns=names)
 
 
 def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
@@ -276,7 +277,7 @@ def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
         }
     )
     table = pd.DataFrame(found)
-    return table if std_error else table.drop(columns="std_error")
+    return ResultTable(table if std_error else table.drop(columns="std_error"))
 
 
 def _free_entries(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
