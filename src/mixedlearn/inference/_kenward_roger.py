@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.engines.joint import reduce_jointly, whitening
 from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
-from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel, once_per_fit
 
 FloatArray = NDArray[np.float64]
 
@@ -74,6 +74,7 @@ class _Block:
     multiplicity: FloatArray
 
 
+@once_per_fit
 def kenward_roger(model: FittedModel) -> KenwardRoger:
     """Adjust the covariance of the coefficients of a REML fit with random effects and noise.
 

@@ -95,7 +95,7 @@ def level_coefficients(estimator: Any) -> dict[str, pd.DataFrame]:
     """
     model = model_of(estimator)
     fixed = pd.Series(model.coef, index=list(model.specification.coef_names))
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     for name, effects in estimator.random_effects_.items():
         columns = [*fixed.index, *effects.columns.difference(fixed.index, sort=False)]
         found[name] = ResultTable(

@@ -77,6 +77,10 @@ def coefficient_table(
     random effects the degrees of freedom are the residual ones; where the fixed effects reproduce
     the response, t is infinite.
 
+    The derivatives that Satterthwaite's method takes are computed once for a fit, and serve all
+    tables. They cost about as much as the fit. With five hundred and more random effects of crossed
+    factors they are one-sided differences, and degrees of freedom have five digits.
+
     References
     ----------
     .. [1] Giesbrecht, F. G. & Burns, J. C. (1985). Two-stage analysis based on a mixed model:
