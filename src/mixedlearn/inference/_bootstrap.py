@@ -24,7 +24,6 @@ from mixedlearn.data.same_rows import difference
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
-from mixedlearn.inference._text import ResultTable
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.refits import Refits, Refitter, make_refitter
 from mixedlearn.model.simulation import make_generator, random_design
@@ -144,7 +143,7 @@ def parametric_bootstrap(
     samples = np.concatenate([batch.samples for batch in done])
     return BootstrapResult(
         estimate=pd.Series(values, index=names),
-        samples=ResultTable(samples, columns=names),
+        samples=pd.DataFrame(samples, columns=names),
         n_not_converged=n_resamples - sum(batch.n_certified for batch in done),
         n_singular=sum(batch.n_singular for batch in done),
     )
