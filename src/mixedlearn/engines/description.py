@@ -9,6 +9,9 @@ from mixedlearn.engines.choose import choose
 from mixedlearn.engines.plan import Block
 from mixedlearn.specification import Specification
 
+# Letters in a line of the description.
+LINE_WIDTH = 80
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
@@ -56,10 +59,11 @@ class ModelDescription:
             ):
                 table.append((name, f"{m:,}", str(q), block))
             widths = [max(len(row[column]) for row in table) for column in range(3)]
-            lines += [
-                f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}"
-                for row in table
-            ]
+            for name, m, q, block in table:
+                left = f"{name:<{widths[0]}}  {m:>{widths[1]}}  {q:>{widths[2]}}  "
+                if len(left + block) > LINE_WIDTH:
+                    block = block.replace("; ", ";\n" + " " * len(left))
+                lines.append(left + block)
         if self.tail_size:
             lines.append(
                 f"dense block: {self.tail_size:,} x {self.tail_size:,}, "
