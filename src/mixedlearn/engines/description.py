@@ -59,11 +59,11 @@ class ModelDescription:
             ):
                 table.append((name, f"{m:,}", str(q), block))
             widths = [max(len(row[column]) for row in table) for column in range(3)]
-            for name, m, q, block in table:
-                left = f"{name:<{widths[0]}}  {m:>{widths[1]}}  {q:>{widths[2]}}  "
-                if len(left + block) > LINE_WIDTH:
-                    block = block.replace("; ", ";\n" + " " * len(left))
-                lines.append(left + block)
+            for label, levels, effects, stored in table:
+                left = f"{label:<{widths[0]}}  {levels:>{widths[1]}}  {effects:>{widths[2]}}  "
+                if len(left + stored) > LINE_WIDTH:
+                    stored = stored.replace("; ", ";\n" + " " * len(left))
+                lines.append(left + stored)
         if self.tail_size:
             lines.append(
                 f"dense block: {self.tail_size:,} x {self.tail_size:,}, "

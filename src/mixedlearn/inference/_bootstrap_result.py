@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mixedlearn.inference._models import check_level, normal_quantile
-from mixedlearn.inference._text import ResultTable, lines_html, table_html, table_text
+from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_html, table_text
 
 KINDS = ("percentile", "basic", "normal")
 
@@ -153,7 +153,7 @@ class BootstrapResult:
             notes.append(f"{self.n_singular} with a singular covariance")
         if self.n_not_converged:
             notes.append(f"{self.n_not_converged} without a certified optimum")
-        return f"Parametric bootstrap, {', '.join(notes)}"
+        return in_lines(f"Parametric bootstrap, {', '.join(notes)}")
 
     def __repr__(self) -> str:
         return f"{self._title()}\n{table_text(self._labelled())}"

@@ -49,10 +49,9 @@ class ResultTable(pd.DataFrame):
 
     def __repr__(self) -> str:
         shown = _without_the_middle(self)
-        if len(self) == len(shown):
-            return table_text(self)
         n_rows, n_columns = self.shape
-        return f"{_as_text(shown)}\n\n[{n_rows} rows x {n_columns} columns]"
+        is_whole = len(shown) == n_rows
+        return _as_text(shown) + ("" if is_whole else f"\n\n[{n_rows} rows x {n_columns} columns]")
 
     def _repr_html_(self) -> str:
         return _without_the_middle(self).to_html()
@@ -103,10 +102,10 @@ def _line_width() -> int:
 
 def _without_the_middle(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text, with the first and last rows of one that pandas would shorten."""
-    most = pd.get_option("display.max_rows")
-    if not most or len(table) <= most:
-        return _formatted(table)
+    most = pd.get_option("display.max_rows") or len(table)
     half = max((pd.get_option("display.min_rows") or most) // 2, 1)
+    if len(table) <= max(most, 2 * half + 1):
+        return _formatted(table)
     ends = _formatted(pd.concat([table.iloc[:half], table.iloc[-half:]]))
     dots = ("...",) * ends.index.nlevels
     middle = pd.DataFrame(
