@@ -206,8 +206,7 @@ class GroupLinesDisplay:
         specification = view.model.specification
         k = only_factor(specification, factor)
         rows = view.rows(X, groups, y, needs_groups=True)
-        labels, response = rows.labels, rows.given_response
-        name = specification.factor_names[k]
+        labels, name = rows.labels, specification.factor_names[k]
         codes, chosen_levels = _drawn_levels(labels[k], levels, name)
         known = covariates(view)
         along = only_covariate(estimator, known, feature, k)
@@ -228,7 +227,7 @@ class GroupLinesDisplay:
             {
                 "level": pd.Categorical.from_codes(codes[drawn], categories),
                 "feature": paths.shown(paths.values[drawn]),
-                "response": response[drawn],
+                "response": rows.given_response[drawn],
             }
         )
         display = cls(
