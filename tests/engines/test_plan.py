@@ -51,6 +51,9 @@ def test_crossed_factors_share_the_dense_block():
     assert found.tail_size == 1128 + 14
     pairs = len(X[["s", "d"]].drop_duplicates()) + len(X[["s", "dept"]].drop_duplicates())
     assert f"{pairs:,} entries beside the dense block" in found.blocks[0]
+    lines = str(found).split("\n")
+    assert max(map(len, lines)) <= 80
+    assert lines[2].index("2,972 blocks") == lines[3].index(f"{pairs:,} entries")
     # Five matrices of doubles.
     assert found.tail_gigabytes == pytest.approx(5 * 8 * 1142**2 / 1e9)
 

@@ -5,6 +5,8 @@ that the estimator's optimum has about eight digits, and that Satterthwaite's me
 differences of derivatives (nine digits, of which the inverse of an information loses a few).
 """
 
+import copy
+import pickle
 import warnings
 from dataclasses import dataclass
 
@@ -17,11 +19,13 @@ from scipy.stats import kstest
 from helpers.chance import within_binomial
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_dyestuff2
+from mixedlearn.engines.profiled import ProfiledEngine
 from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference import (
     anova,
     coefficient_covariance,
     coefficient_table,
+    confidence_intervals,
     contrast_test,
     variance_table,
 )
@@ -593,3 +597,113 @@ def test_variances_without_standard_errors(fitted):
     pd.testing.assert_frame_equal(
         variance_table(fitted, std_error=False), table.drop(columns="std_error")
     )
+
+
+# --- once per fit --------------------------------------------------------------------------------
+@pytest.fixture
+def evaluations(monkeypatch):
+    """The thetas at which likelihoods are evaluated from here on."""
+    found = []
+    evaluate = ProfiledEngine.evaluate
+
+    def counted(self, theta, order):
+        found.append(theta)
+        return evaluate(self, theta, order)
+
+    monkeypatch.setattr(ProfiledEngine, "evaluate", counted)
+    return found
+
+
+def crossed(seed=0):
+    generator = np.random.default_rng(seed)
+    X = pd.DataFrame(
+        {
+            "x": generator.normal(size=400),
+            "a": generator.integers(0, 30, 400),
+            "b": generator.integers(0, 20, 400),
+        }
+    )
+    effects = generator.normal(size=30)[X["a"]] + generator.normal(size=20)[X["b"]]
+    y = X["x"] + effects + generator.normal(size=400)
+    return MixedLinearRegressor(groups=["a", "b"]), X, y
+
+
+TABLES = [
+    coefficient_table,
+    anova,
+    variance_table,
+    confidence_intervals,
+    lambda model: contrast_test(model, np.eye(2)),
+    lambda model: model.summary(std_error=True),
+    lambda model: coefficient_table(model, "kenward-roger"),
+    lambda model: coefficient_covariance(model, "kenward-roger"),
+]
+
+
+def test_tables_share_what_they_rest_on(evaluations, monkeypatch):
+    model, X, y = crossed()
+    model.fit(X, y)
+    del evaluations[:]
+    coefficient_table(model)
+    assert evaluations
+    coefficient_table(model, "kenward-roger")
+    del evaluations[:]
+    monkeypatch.setattr("mixedlearn.inference._kenward_roger._blocks", None)
+    for table in TABLES:
+        table(model)
+    assert not evaluations
+
+
+def test_another_fit_shares_nothing(evaluations):
+    model, X, y = crossed()
+    before = coefficient_table(model.fit(X, y))
+    expected = coefficient_table(crossed(1)[0].fit(*crossed(1)[1:]))
+    again = coefficient_table(model.fit(*crossed(1)[1:]))
+    pd.testing.assert_frame_equal(again, expected)
+    assert (again["df"] != before["df"]).all()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_hold_no_tables(evaluations, copied):
+    model, X, y = crossed()
+    fresh = len(pickle.dumps(model.fit(X, y)))
+    table = coefficient_table(model)
+    assert len(pickle.dumps(model)) == fresh
+    other = copied(model)
+    del evaluations[:]
+    pd.testing.assert_frame_equal(coefficient_table(other), table, rtol=1e-9)
+    assert evaluations
+
+
+def test_further_rows_for_the_random_effects_change_no_tables(evaluations):
+    model, X, y = crossed()
+    table = coefficient_table(model.fit(X, y))
+    model.update_random_effects(X.assign(a=99).head(20), y.head(20))
+    del evaluations[:]
+    pd.testing.assert_frame_equal(coefficient_table(model), table)
+    assert not evaluations
+
+
+@pytest.mark.parametrize("slopes", [None, ["x"]])
+def test_dear_evaluations_are_few(evaluations, monkeypatch, slopes):
+    model, X, y = crossed()
+    model.set_params(random_slopes=slopes and {"a": slopes}).fit(X, y)
+    expected = coefficient_table(model), variance_table(model)
+    monkeypatch.setattr("mixedlearn.inference._variance_parameters.DEAR", 0.0)
+    model.fit(X, y)
+    del evaluations[:]
+    found = coefficient_table(model), variance_table(model)
+    assert len(evaluations) == 1 + len(model.theta_)
+    for own, other in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(own, other, rtol=1e-4)
+    assert (found[0]["df"] != expected[0]["df"]).any()
+
+
+def test_where_rounding_is_felt_differences_stay_central(evaluations, monkeypatch):
+    model, X, y = crossed()
+    monkeypatch.setattr("mixedlearn.inference._variance_parameters.DEAR", 0.0)
+    monkeypatch.setattr("mixedlearn.inference._variance_parameters.ROUNDING", 0.0)
+    model.fit(X, y)
+    del evaluations[:]
+    coefficient_table(model)
+    assert len(evaluations) == 1 + 4 * len(model.theta_)

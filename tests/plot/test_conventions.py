@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -210,3 +211,18 @@ def test_small_and_pale_points_can_be_seen_in_a_legend():
     (handle,) = legend_above(figure, [points]).legend_handles
     assert handle.get_sizes()[0] == 14.0
     assert handle.get_alpha() == 1.0
+
+
+@every_display
+def test_without_matplotlib_it_is_said_what_to_install(display_class, sleepstudy, monkeypatch):
+    display = draw(display_class, *sleepstudy)
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    name = display_class.__name__
+    with pytest.raises(
+        ImportError, match=rf"^{name}\.from_estimator requires matplotlib"
+    ) as raised:
+        draw(display_class, *sleepstudy)
+    assert "pip install matplotlib" in str(raised.value)
+    with pytest.raises(ImportError, match=rf"^{name} requires matplotlib"):
+        display.plot()

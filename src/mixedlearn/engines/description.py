@@ -9,6 +9,9 @@ from mixedlearn.engines.choose import choose
 from mixedlearn.engines.plan import FEW_PARAMETERS, Block, search_memory
 from mixedlearn.specification import Specification
 
+# Letters in a line of the description.
+LINE_WIDTH = 80
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
@@ -62,10 +65,11 @@ class ModelDescription:
             ):
                 table.append((name, f"{m:,}", str(q), block))
             widths = [max(len(row[column]) for row in table) for column in range(3)]
-            lines += [
-                f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}"
-                for row in table
-            ]
+            for label, levels, effects, stored in table:
+                left = f"{label:<{widths[0]}}  {levels:>{widths[1]}}  {effects:>{widths[2]}}  "
+                if len(left + stored) > LINE_WIDTH:
+                    stored = stored.replace("; ", ";\n" + " " * len(left))
+                lines.append(left + stored)
         if self.tail_size:
             lines.append(
                 f"dense block: {self.tail_size:,} x {self.tail_size:,}, "

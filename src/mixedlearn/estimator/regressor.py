@@ -693,7 +693,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> print(model.describe(X))
         73,421 rows, 2 fixed effects, 4,114 random effects of 3 grouping factors
         factor  levels  effects  stored as
-        s        2,972        1  2,972 blocks of 1 x 1; 89,667 entries beside the dense block
+        s        2,972        1  2,972 blocks of 1 x 1;
+                                 89,667 entries beside the dense block
         d        1,128        1  part of the dense block
         dept        14        1  part of the dense block
         dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation

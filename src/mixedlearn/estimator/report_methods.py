@@ -190,7 +190,7 @@ class ReportMethods(FittedState):
         <BLANKLINE>
         Fixed effects, with Satterthwaite's degrees of freedom
                   estimate std_error     df t_value  p_value lower 95% upper 95%
-        intercept   251.41     6.825  17.00  36.838  1.2e-17    237.01    265.80
-        Days         10.47     1.546  17.00   6.771  3.3e-06      7.21     13.73
+        intercept   251.41     6.825  17.00  36.838  < 0.001    237.01    265.80
+        Days         10.47     1.546  17.00   6.771  < 0.001      7.21     13.73
         """
         return summarise(self, ddf=ddf, level=level, std_error=std_error)

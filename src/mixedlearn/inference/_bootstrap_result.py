@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mixedlearn.inference._models import check_level, normal_quantile
-from mixedlearn.inference._text import lines_html, table_html, table_text
+from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_html, table_text
 
 KINDS = ("percentile", "basic", "normal")
 
@@ -118,7 +118,7 @@ class BootstrapResult:
             lower, upper = self.samples.quantile(tail), self.samples.quantile(1.0 - tail)
             if kind == "basic":
                 lower, upper = 2.0 * self.estimate - upper, 2.0 * self.estimate - lower
-        return pd.DataFrame({"lower": lower, "upper": upper}).reindex(self.names)
+        return ResultTable(pd.DataFrame({"lower": lower, "upper": upper}).reindex(self.names))
 
     def summary(self) -> pd.DataFrame:
         """Estimates, bias, standard errors and 95% percentile intervals.
@@ -145,7 +145,7 @@ class BootstrapResult:
         table = pd.DataFrame(
             {"estimate": self.estimate, "bias": self.bias, "std_error": self.standard_errors}
         )
-        return table.join(self.confidence_interval())
+        return ResultTable(table.join(self.confidence_interval()))
 
     def _title(self) -> str:
         notes = [f"{self.n_resamples} resamples"]
@@ -153,7 +153,7 @@ class BootstrapResult:
             notes.append(f"{self.n_singular} with a singular covariance")
         if self.n_not_converged:
             notes.append(f"{self.n_not_converged} without a certified optimum")
-        return f"Parametric bootstrap, {', '.join(notes)}"
+        return in_lines(f"Parametric bootstrap, {', '.join(notes)}")
 
     def __repr__(self) -> str:
         return f"{self._title()}\n{table_text(self._labelled())}"

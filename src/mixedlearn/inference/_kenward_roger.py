@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.engines.joint import reduce_jointly, whitening
 from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
-from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel, once_per_fit
 
 FloatArray = NDArray[np.float64]
 
@@ -74,6 +74,7 @@ class _Block:
     multiplicity: FloatArray
 
 
+@once_per_fit
 def kenward_roger(model: FittedModel) -> KenwardRoger:
     """Adjust the covariance of the coefficients of a REML fit with random effects and noise.
 
@@ -85,11 +86,8 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     ValueError
         If the model was fitted by maximum likelihood, or several factors have too many effects.
     """
-    if not model.specification.reml:
-        raise ValueError(
-            "Kenward and Roger's method is for restricted maximum likelihood, and this model was "
-            'fitted with reml=False: fit it with reml=True, or use ddf="satterthwaite".'
-        )
+    if (obstacle := why_not(model)) is not None:
+        raise ValueError(obstacle)
     n_fixed = len(model.fixed_effects.coef)
     structures = [
         factor.structure.in_engine(random.kept)
@@ -130,6 +128,32 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     )
 
 
+def why_not(model: FittedModel) -> str | None:
+    """What is in the way of the method for a model, and what to do; None if nothing is."""
+    if not model.specification.reml:
+        return (
+            "Kenward and Roger's method is for restricted maximum likelihood, and this model was "
+            'fitted with reml=False: fit it with reml=True, or use ddf="satterthwaite".'
+        )
+    n_effects = sum(q * m for q, m in _shapes(model))
+    if len(model.roots) > 1 and n_effects > MOST_EFFECTS:
+        return (
+            f"Kenward and Roger's method for several factors takes dense matrices over all random "
+            f"effects, and this model has {n_effects:,} of them (up to {MOST_EFFECTS:,} are "
+            'allowed): use ddf="satterthwaite".'
+        )
+    return None
+
+
+def _shapes(model: FittedModel) -> list[tuple[int, int]]:
+    """Effects per level and levels of every factor that has effects."""
+    return [
+        (len(random.kept), m)
+        for random, m in zip(model.random_bases, model.sums.n_levels, strict=True)
+        if len(random.kept)
+    ]
+
+
 def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_Block]:
     if len(model.roots) == 1:
         yield from _level_blocks(model, directions[0])
@@ -137,14 +161,8 @@ def _blocks(model: FittedModel, directions: Sequence[FloatArray]) -> Iterator[_B
     active = [k for k, random in enumerate(model.random_bases) if len(random.kept)]
     sums = model.sums.of_factors(active)
     randoms = [model.random_bases[k] for k in active]
-    shapes = [(len(random.kept), m) for random, m in zip(randoms, sums.n_levels, strict=True)]
+    shapes = _shapes(model)
     n_effects = sum(q * m for q, m in shapes)
-    if n_effects > MOST_EFFECTS:
-        raise ValueError(
-            f"Kenward and Roger's method for several factors takes dense matrices over all random "
-            f"effects, and this model has {n_effects:,} of them (up to {MOST_EFFECTS:,} are "
-            'allowed): use ddf="satterthwaite".'
-        )
     moments = reduce_jointly(sums, model.fixed_basis, randoms)
     columns = moments.rows[:, :n_effects, 0]
     inverse, _ = whitening(columns, shapes, [model.roots[k] for k in active])

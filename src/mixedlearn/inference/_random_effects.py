@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mixedlearn.inference._models import normal_quantile, view_of
+from mixedlearn.inference._text import ResultTable
 
 
 def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame:
@@ -75,4 +76,6 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     columns = ["factor", "level", "effect", "estimate", "std_error"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     margin = quantile * table["std_error"]
-    return table.assign(lower=table["estimate"] - margin, upper=table["estimate"] + margin)
+    return ResultTable(
+        table.assign(lower=table["estimate"] - margin, upper=table["estimate"] + margin)
+    )

@@ -117,8 +117,7 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     root = model.fixed_basis.to_user @ model.fixed_effects.inverse_root
     n_fixed = root.shape[1]
     identity = np.eye(n_fixed)
-    has_parameters = any(len(random.kept) for random in model.random_bases)
-    if method in ("residual", "normal") or not has_parameters or model.fixed_basis.is_exact:
+    if method in ("residual", "normal") or not rests_on_variances(model):
         df = np.inf if method == "normal" else float(model.sums.n_rows - n_fixed)
         no_changes, none = np.empty((0, n_fixed, n_fixed)), np.empty((0, 0))
         return Uncertainty(df, False, root, model.noise_variance, identity, no_changes, none)
@@ -143,6 +142,12 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
         parameters.coef_changes,
         parameters.covariance,
     )
+
+
+def rests_on_variances(model: FittedModel) -> bool:
+    """Whether the coefficients' uncertainty is that of estimated variances of random effects."""
+    has_parameters = any(len(random.kept) for random in model.random_bases)
+    return has_parameters and not model.fixed_basis.is_exact
 
 
 def standard_errors(uncertainty: Uncertainty, rows: FloatArray) -> FloatArray:

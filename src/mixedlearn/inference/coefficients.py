@@ -9,6 +9,7 @@ import pandas as pd
 
 from mixedlearn.inference._criteria import aic, bic, n_parameters
 from mixedlearn.inference._models import model_of, view_of
+from mixedlearn.inference._text import ResultTable
 
 
 def model_matrix(estimator: Any, X: Any, *, groups: Any = None) -> pd.DataFrame:
@@ -94,11 +95,13 @@ def level_coefficients(estimator: Any) -> dict[str, pd.DataFrame]:
     """
     model = model_of(estimator)
     fixed = pd.Series(model.coef, index=list(model.specification.coef_names))
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     for name, effects in estimator.random_effects_.items():
         columns = [*fixed.index, *effects.columns.difference(fixed.index, sort=False)]
-        found[name] = effects.reindex(columns=columns, fill_value=0.0).add(
-            fixed.reindex(columns, fill_value=0.0)
+        found[name] = ResultTable(
+            effects.reindex(columns=columns, fill_value=0.0).add(
+                fixed.reindex(columns, fill_value=0.0)
+            )
         )
     return found
 

@@ -20,7 +20,14 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood, model_of, warn_of_untestable
 from mixedlearn.inference._nested import what_is_missing
-from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
+from mixedlearn.inference._text import (
+    ResultTable,
+    in_lines,
+    lines_html,
+    p_equation,
+    table_html,
+    table_text,
+)
 from mixedlearn.model.fit import refit as refit_model
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.submodels import without_coefs
@@ -85,7 +92,9 @@ class LikelihoodRatioTest:
 
     def __repr__(self) -> str:
         above, below = self._words()
-        return "\n".join(part for part in (above, table_text(self.table), below) if part)
+        # Minus twice the log-likelihood would not fit the line.
+        table = table_text(self.table.drop(columns="deviance"))
+        return "\n".join(part for part in (above, table, below) if part)
 
     def _repr_html_(self) -> str:
         above, below = self._words()
@@ -105,7 +114,7 @@ class LikelihoodRatioTest:
             )
         if not self.is_converged:
             below.append("Not every optimum carries its certificate: the test may be off.")
-        return "\n".join(above), "\n".join(below)
+        return "\n".join(map(in_lines, above)), "\n".join(map(in_lines, below))
 
 
 def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> LikelihoodRatioTest:
@@ -166,10 +175,10 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
     >>> print(likelihood_ratio_test(intercepts, slopes))
     Likelihood-ratio test of nested models (likelihoods)
     Models fitted by REML were refitted by ML.
-            n_parameters      aic      bic log_likelihood deviance    chi2 df  p_value
-    smaller            4  1802.08  1814.85        -897.04  1794.08
-    larger             6  1763.94  1783.10        -875.97  1751.94  42.139  2  7.1e-10
-    One variance is tested at zero; the even mixture of chi-squared gives p = 4.0e-10.
+            n_parameters      aic      bic log_likelihood    chi2 df  p_value
+    smaller            4  1802.08  1814.85        -897.04
+    larger             6  1763.94  1783.10        -875.97  42.139  2  < 0.001
+    One variance is tested at zero; the even mixture of chi-squared gives p < 0.001.
     """
     models = [model_of(est0), model_of(est1)]
     _check_same_data(*(model.sums for model in models))
@@ -202,7 +211,7 @@ def likelihood_ratio_test(est0: Any, est1: Any, *, refit: bool = True) -> Likeli
         df=df,
         p_value=p_value,
         p_value_mixture=mixture,
-        table=table,
+        table=ResultTable(table),
         likelihood="REML" if smaller.specification.reml else "ML",
         is_refitted=is_refitted,
         is_converged=smaller.is_certified and larger.is_certified,
@@ -266,7 +275,7 @@ def drop1(estimator: Any) -> pd.DataFrame:
         chi2.sf(statistic, own) if own else np.nan
         for own, statistic in zip(df, statistics, strict=True)
     ]
-    return pd.DataFrame(
+    return ResultTable(
         {
             "df": pd.array(df, dtype="Int64"),
             "aic": criteria,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mixedlearn.inference._criteria import NO_STATISTIC, likelihood_ratio
 from mixedlearn.inference._exact_null import NullDistribution, spectrum
 from mixedlearn.inference._models import check_count, model_of, with_criterion
-from mixedlearn.inference._text import lines_html, p_text
+from mixedlearn.inference._text import in_lines, lines_html, p_text
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.simulation import make_generator
@@ -72,8 +72,9 @@ class ExactTest:
 
     def __repr__(self) -> str:
         kind = "restricted likelihood-ratio" if self.is_restricted else "likelihood-ratio"
+        title = in_lines(f"Exact {kind} test of {self.hypothesis}")
         return (
-            f"Exact {kind} test of {self.hypothesis}\n"
+            f"{title}\n"
             f"statistic: {self.statistic:.4g}    p-value: {p_text(self.p_value)}\n"
             f"({self.n_resamples:,} simulated statistics, {self.zero_share:.1%} of them zero)"
         )
@@ -224,7 +225,7 @@ def exact_lrt(
     >>> model = MixedLinearRegressor(groups="Subject").fit(X, y)
     >>> print(exact_lrt(model, fixed_effects=["Days"], random_state=0))
     Exact likelihood-ratio test of var(intercept|Subject) = 0, Days = 0
-    statistic: 167    p-value: 1.0e-04
+    statistic: 167    p-value: < 0.001
     (10,000 simulated statistics, 0.0% of them zero)
     """
     model = model_of(estimator)

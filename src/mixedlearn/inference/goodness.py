@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.inference._models import model_of, warn_of_undetermined
+from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference.conditional import response_without_fixed
 from mixedlearn.model.fitted import FittedModel
 
@@ -176,7 +177,7 @@ def intraclass_correlation(estimator: Any) -> pd.DataFrame:
     """
     model = model_of(estimator)
     parts = _variances(model)
-    return pd.DataFrame(
+    return ResultTable(
         {
             "adjusted": _shares(parts.random, parts.total),
             "unadjusted": _shares(parts.random, parts.fixed + parts.total),
@@ -245,7 +246,7 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     response = np.sqrt(sums.variance_between_rows(sums.response((), fit_intercept=False)))
     if specification.fit_intercept:
         columns = np.append(np.nan, columns)
-    return pd.DataFrame(
+    return ResultTable(
         {
             "coef": coef,
             "per_noise_sd": _shares(coef, np.sqrt(parts.noise)),

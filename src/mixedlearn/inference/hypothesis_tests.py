@@ -11,7 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
 from mixedlearn.inference._models import as_numbers, check_level, model_of, warn_of_untestable
-from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
+from mixedlearn.inference._text import (
+    ResultTable,
+    lines_html,
+    p_equation,
+    table_html,
+    table_text,
+)
 from mixedlearn.inference._uncertainty import (
     coef_uncertainty,
     degrees_of_freedom,
@@ -269,9 +275,9 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     >>> from mixedlearn.inference import anova
     >>> X, y = load_sleepstudy(return_X_y=True)
     >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-    >>> anova(model).round(2)
-            sum_sq   mean_sq  num_df  den_df  f_value  p_value
-    Days  30031.01  30031.01       1    17.0    45.85      0.0
+    >>> anova(model)
+         sum_sq mean_sq num_df den_df f_value  p_value
+    Days  30031   30031      1  17.00   45.85  < 0.001
     """
     model = model_of(estimator)
     if hasattr(type, "fit"):
@@ -299,4 +305,4 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
         "anova", [name for name, row in zip(names, found, strict=True) if not row["num_df"]]
     )
     columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value"]
-    return pd.DataFrame(found, index=pd.Index(names, dtype=object), columns=columns)
+    return ResultTable(found, index=pd.Index(names, dtype=object), columns=columns)

@@ -21,7 +21,7 @@ from mixedlearn.inference._deletion import (
 )
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._parameters import estimates, parameter_names
-from mixedlearn.inference._text import lines_html, table_html, table_text
+from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_html, table_text
 from mixedlearn.inference._training import training_rows
 from mixedlearn.inference.residuals import leverages
 from mixedlearn.model.fitted import FittedModel
@@ -105,8 +105,9 @@ class Influence:
     def _title(self) -> str:
         how = "refitted without each case" if self.variance_components is not None else "of the fit"
         cases = "rows" if self.by == "row" else f"levels of {self.by!r}"
+        title = f"Influence of {len(self.leverage)} {cases}, variance components {how}"
         return (
-            f"Influence of {len(self.leverage)} {cases}, variance components {how}\n"
+            f"{in_lines(title)}\n"
             "Largest distances, and the changes of the fixed effects without these cases:"
         )
 
@@ -226,10 +227,10 @@ def influence(
         by=by,
         leverage=pd.Series(leverage, index, name="leverage"),
         cooks_distance=pd.Series(distance, index, name="cooks_distance"),
-        coef=pd.DataFrame(deletion.coef, index, coef_names),
-        coef_change=pd.DataFrame(change, index, coef_names),
-        dfbetas=pd.DataFrame(dfbetas, index, coef_names),
-        variance_components=components,
+        coef=ResultTable(deletion.coef, index, coef_names),
+        coef_change=ResultTable(change, index, coef_names),
+        dfbetas=ResultTable(dfbetas, index, coef_names),
+        variance_components=None if components is None else ResultTable(components),
     )
 
 

@@ -27,6 +27,7 @@ from mixedlearn.inference._parameters import (
 )
 from mixedlearn.inference._profile_curve import profile_interval
 from mixedlearn.inference._profilers import make_profiler
+from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
 from mixedlearn.inference.tables import variance_errors
 from mixedlearn.model.fitted import FittedModel
@@ -157,7 +158,7 @@ def confidence_intervals(
         intervals = list(rows.itertuples(index=False, name=None))
     warn_of_undetermined(model, [own.name for own in wanted if own.kind == "coef"])
     lower, upper = zip(*intervals, strict=True)
-    return pd.DataFrame(
+    return ResultTable(
         {
             "estimate": [parameter_value(model, parameter) for parameter in wanted],
             "lower": lower,

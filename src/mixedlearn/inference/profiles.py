@@ -13,7 +13,7 @@ from mixedlearn.inference._models import as_numbers, check_count, model_of, with
 from mixedlearn.inference._parameters import find_parameter
 from mixedlearn.inference._profile_curve import profile_curve, profile_interval, signed_root
 from mixedlearn.inference._profilers import Profiler, make_profiler
-from mixedlearn.inference._text import lines_html
+from mixedlearn.inference._text import ResultTable, in_lines, lines_html
 
 FloatArray = NDArray[np.float64]
 
@@ -76,7 +76,9 @@ class ProfileLikelihood:
 
     def _title(self) -> str:
         what = f"the variance of {self.parameter}" if self.scale == "variance" else self.parameter
-        return f"Profile {self.criterion} likelihood of {what}, estimate {self.estimate:.6g}"
+        return in_lines(
+            f"Profile {self.criterion} likelihood of {what}, estimate {self.estimate:.6g}"
+        )
 
 
 def profile_likelihood(
@@ -176,7 +178,7 @@ def profile_likelihood(
         places = _checked_values(values, profiler, parameter, power)
     objectives = profile_curve(profiler, places)
     roots = [signed_root(profiler, *pair) for pair in zip(places, objectives, strict=True)]
-    table = pd.DataFrame(
+    table = ResultTable(
         {
             "value": places**power,
             "deviance": np.maximum(objectives - profiler.origin.objective, 0.0),

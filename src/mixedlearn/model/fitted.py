@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from mixedlearn.specification import Specification
 from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
+Result = TypeVar("Result")
 
 # A standard deviation of the engine's effects, relative to its natural unit, that is zero.
 SINGULAR = 1e-8
@@ -189,9 +191,39 @@ class FittedModel:
         partial = np.einsum("ai,ijm->maj", to_user, self.posterior.covariance(k))
         return self.noise_variance * (partial @ to_user.T)
 
+    @cached_property
+    def computed(self) -> dict[Callable[[FittedModel], Any], Any]:
+        """What functions that are `once_per_fit` have found."""
+        return {}
+
+    def observing(self, sums: Sums | None, blups: tuple[FloatArray, ...]) -> FittedModel:
+        """The same estimates, with the BLUPs of other rows, or of those of the fit (None)."""
+        other = replace(self, observed_sums=sums, blups=blups)
+        # What follows from the estimates alone is known of both.
+        vars(other)["computed"] = self.computed
+        return other
+
     def __getstate__(self) -> dict[str, object]:
-        """The state to pickle: the posterior can be computed again, and may be large."""
-        return {name: value for name, value in vars(self).items() if name != "posterior"}
+        """The state to pickle: what can be computed again may be large."""
+        again = {"posterior", "computed"}
+        return {name: value for name, value in vars(self).items() if name not in again}
+
+
+def once_per_fit(compute: Callable[[FittedModel], Result]) -> Callable[[FittedModel], Result]:
+    """Compute something of the estimates and the rows of a fit once, however many tables need it.
+
+    It is kept beside the model, which never changes: another fit is another model, and starts with
+    nothing. Pickles and copies do not hold it.
+    """
+
+    @wraps(compute)
+    def known(model: FittedModel) -> Result:
+        if compute not in model.computed:
+            model.computed[compute] = compute(model)
+        found: Result = model.computed[compute]
+        return found
+
+    return known
 
 
 def user_blups(

@@ -8,8 +8,6 @@ are ``D Z'V^-1 (y - X beta)`` whatever the columns' sizes in the new rows.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import engine_in_bases
@@ -41,4 +39,4 @@ def _observing(model: FittedModel, observed: Sums | None) -> FittedModel:
     sums = model.sums if observed is None else observed
     engine = engine_in_bases(sums, model.recipe, *bases)
     blups = user_blups(engine, *bases, model.roots, model.fixed_effects)
-    return replace(model, observed_sums=observed, blups=blups)
+    return model.observing(observed, blups)

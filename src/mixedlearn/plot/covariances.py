@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import model_of
@@ -185,6 +186,7 @@ class CovarianceDisplay:
         NotFittedError
             Before `fit`.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         model = model_of(estimator)
         factors = model.specification.factors
         wanted = chosen_factors(model.specification, factor)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode
@@ -200,12 +201,12 @@ class GroupLinesDisplay:
         NotFittedError
             Before `fit`.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         view = view_of(estimator)
         specification = view.model.specification
         k = only_factor(specification, factor)
         rows = view.rows(X, groups, y, needs_groups=True)
-        labels, response = rows.labels, rows.given_response
-        name = specification.factor_names[k]
+        labels, name = rows.labels, specification.factor_names[k]
         codes, chosen_levels = _drawn_levels(labels[k], levels, name)
         known = covariates(view)
         along = only_covariate(estimator, known, feature, k)
@@ -226,7 +227,7 @@ class GroupLinesDisplay:
             {
                 "level": pd.Categorical.from_codes(codes[drawn], categories),
                 "feature": paths.shown(paths.values[drawn]),
-                "response": response[drawn],
+                "response": rows.given_response[drawn],
             }
         )
         display = cls(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.inference import ProfileLikelihood, confidence_intervals, profile_likelihood
 from mixedlearn.inference._models import check_count, check_level, model_of, normal_quantile
@@ -171,6 +172,7 @@ class ProfileLikelihoodDisplay:
         Bates, D., Maechler, M., Bolker, B. & Walker, S. (2015). Fitting linear mixed-effects models
         using lme4. Journal of Statistical Software 67(1), section 5.1.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         model_of(estimator)
         _check_kind(kind)
         check_count(n_points, "n_points")

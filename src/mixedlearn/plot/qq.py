@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, norm
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.inference import residuals
 from mixedlearn.inference._models import check_level, model_of
@@ -177,6 +178,7 @@ class QQDisplay:
         random-effects population. Journal of the American Statistical Association 91(433),
         217-221.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         model = model_of(estimator)
         check_level(level)
         kind: Literal["noise", "random_effects"] = "noise"

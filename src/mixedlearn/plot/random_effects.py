@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.inference import random_effects_table
@@ -164,6 +165,7 @@ class RandomEffectsDisplay:
         NotFittedError
             Before `fit`.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         specification = model_of(estimator).specification
         effects = chosen_effects(specification, chosen_factors(specification, factor), effect)
         table = random_effects_table(estimator, level=level)
@@ -210,8 +212,6 @@ class RandomEffectsDisplay:
         ValueError
             If ``sort`` names no effect that is drawn, or ``ax`` holds too few or too many axes.
         """
-        from matplotlib.collections import LineCollection, PathCollection
-
         effects = list(dict.fromkeys(self.table["effect"]))
         _check_sort(sort, effects)
         panels = list(_panels(self.table, effects, sort))
@@ -235,6 +235,8 @@ class RandomEffectsDisplay:
         is_own_grid = is_new or (len(panels) > 1 and hasattr(ax, "plot"))
         if is_own_grid:
             _share_scales(self.axes_, panels)
+        from matplotlib.collections import LineCollection, PathCollection
+
         line_style = style({"zorder": 1.5}, line_kwargs, LineCollection)
         point_style = style({"zorder": 2.0}, scatter_kwargs, PathCollection)
         artists, zero_lines = [], []

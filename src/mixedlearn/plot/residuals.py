@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gamma
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.inference import residuals as residuals_of_the_fit
 from mixedlearn.inference._models import check_count, model_of, view_of
@@ -179,6 +180,7 @@ class ResidualsDisplay:
         Cleveland, W. S. (1979). Robust locally weighted regression and smoothing scatterplots.
         Journal of the American Statistical Association 74(368), 829-836.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         model_of(estimator)
         _check(kind, against, max_points)
         is_fitted = against == "fitted"

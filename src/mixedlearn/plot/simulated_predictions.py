@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.data.frames import is_frame
 from mixedlearn.data.rows import CodedRows
@@ -176,6 +177,7 @@ class SimulatedPredictionsDisplay:
         NotFittedError
             Before `fit`.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         view = view_of(estimator)
         model = view.model
         k = only_factor(model.specification, factor)
