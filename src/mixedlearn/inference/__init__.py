@@ -11,7 +11,12 @@ from mixedlearn.inference.coefficients import (
     level_coefficients,
     model_matrix,
 )
-from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
+from mixedlearn.inference.comparison import (
+    LikelihoodRatioTest,
+    LikelihoodRatioTests,
+    drop1,
+    likelihood_ratio_test,
+)
 from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
 from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, r2
@@ -29,6 +34,7 @@ __all__ = [
     "ExactTest",
     "Influence",
     "LikelihoodRatioTest",
+    "LikelihoodRatioTests",
     "ProfileLikelihood",
     "anova",
     "coefficient_covariance",
