@@ -65,14 +65,20 @@ def make_sketch(basis: FloatArray, codes: Sequence[NDArray[np.integer]]) -> Sket
     codes : sequence of ndarray of shape (n,), int
         Their levels, for every factor.
     """
-    n = len(basis)
-    coefficients = _draws()[0][:n]
-    n_combinations = min(n // 2, COMBINATIONS)
-    starts = np.arange(n_combinations) * n // max(n_combinations, 1)
-    basis *= coefficients[:, None]
-    columns = np.add.reduceat(basis, starts, axis=0) if n_combinations else basis[:0]
+    coefficients = _draws()[0][: len(basis)]
     partitions = (np.bincount(own, weights=coefficients) for own in codes)
-    return Sketch(columns, tuple(float(own @ own) for own in partitions))
+    return Sketch(combinations_of(basis), tuple(float(own @ own) for own in partitions))
+
+
+def combinations_of(rows: FloatArray) -> FloatArray:
+    """Random combinations of rows of shape (n, c), which are overwritten, of two rows or more."""
+    n = len(rows)
+    n_combinations = min(n // 2, COMBINATIONS)
+    if not n_combinations:
+        return rows[:0]
+    coefficients, _ = _draws()
+    rows *= np.resize(coefficients, n)[:, None]
+    return np.add.reduceat(rows, np.arange(n_combinations) * n // n_combinations, axis=0)
 
 
 @cache

@@ -42,7 +42,13 @@ from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
-from mixedlearn.data.sketch import Sketch, make_sketch, sketched_rows
+from mixedlearn.data.sketch import (
+    SKETCHED_ROWS,
+    Sketch,
+    combinations_of,
+    make_sketch,
+    sketched_rows,
+)
 from mixedlearn.data.triangles import (
     JointTriangles,
     LevelTriangles,
@@ -468,12 +474,30 @@ class Sums:
         return self.response((), fit_intercept=False)
 
     def sketched(self, columns: FloatArray) -> FloatArray | None:
-        """Random combinations of the rows of columns in basis coordinates, if they were kept."""
-        return None if self.sketch is None else self.sketch.columns @ columns
+        """Random combinations of the rows of columns in basis coordinates, if they were kept.
+
+        About as long as the columns.
+        """
+        if self.sketch is None:
+            return None
+        share = self.total_weight / min(max(self.n_rows, 1), SKETCHED_ROWS)
+        return np.sqrt(share) * (self.sketch.columns @ columns)
+
+    def level_combinations(self, k: int, columns: FloatArray) -> FloatArray:
+        """Random combinations of the levels of factor k of columns in basis coordinates.
+
+        Not longer than the columns, but for chance.
+        """
+        totals = self.grouped[k][0].T @ columns
+        return np.sqrt(len(totals) / self.total_weight) * combinations_of(totals)
 
     def level_totals(self, k: int) -> FloatArray:
         """Weights and totals of the response by level of factor k, shape (2, m)."""
         return np.array([self.grouped[k][0, 0], self.raw_response() @ self.grouped[k][0]])
+
+    def has_same_levels(self, k: int, other: Sums, place: int) -> bool:
+        """Whether a factor has the levels that a factor of other sums has, in the same order."""
+        return bool(self.levels[k].equals(other.levels[place]))
 
     def partition(self, k: int) -> float | None:
         """A fingerprint of how factor k divides the rows, if it was kept; see `sketch`."""

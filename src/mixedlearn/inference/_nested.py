@@ -16,6 +16,7 @@ from mixedlearn.inference._spans import (
     OUTSIDE,
     UNKNOWN,
     Embedding,
+    Shared,
     embed,
     fixed_columns,
     has_same_order,
@@ -59,9 +60,10 @@ class Nesting:
 def nesting(smaller: FittedModel, larger: FittedModel) -> Nesting:
     """What a model has of another that was fitted to the same rows."""
     is_aligned = has_same_order(smaller.sums, larger.sums)
+    shared = _shared(smaller, larger, is_aligned=is_aligned)
     fixed = embed(
-        fixed_columns(smaller.sums, smaller.specification),
-        fixed_columns(larger.sums, larger.specification),
+        fixed_columns(smaller.sums, smaller.specification, shared[0]),
+        fixed_columns(larger.sums, larger.specification, shared[1]),
         is_aligned=is_aligned,
     )
     found: list[tuple[int, Embedding]] = []
@@ -70,10 +72,35 @@ def nesting(smaller: FittedModel, larger: FittedModel) -> Nesting:
         if missing:
             break
         taken = {place for place, _ in found}
-        missing, is_known, embedding = _of_factor(smaller, k, larger, taken, is_aligned=is_aligned)
+        missing, is_known, embedding = _of_factor(smaller, k, larger, taken, shared)
         if embedding is not None:
             found.append(embedding)
     return Nesting(missing, is_known, is_aligned, fixed, tuple(found))
+
+
+def _shared(
+    smaller: FittedModel, larger: FittedModel, *, is_aligned: bool
+) -> tuple[Shared, Shared]:
+    """What the two fits share, from the side of each."""
+    both = [
+        (k, place)
+        for k in range(smaller.sums.n_factors)
+        for place in range(larger.sums.n_factors)
+        if smaller.sums.has_same_levels(k, larger.sums, place)
+        and _divides_alike(smaller, k, larger, place, is_aligned=is_aligned)
+    ]
+    return (
+        Shared(is_aligned, tuple(k for k, _ in both)),
+        Shared(is_aligned, tuple(place for _, place in both)),
+    )
+
+
+def _divides_alike(
+    smaller: FittedModel, k: int, larger: FittedModel, place: int, *, is_aligned: bool
+) -> bool:
+    one = smaller.sums, k, smaller.specification.factor_names[k]
+    other = larger.sums, place, larger.specification.factor_names[place]
+    return same_levels(one, other, is_aligned=is_aligned)
 
 
 def _of_columns(embedding: Embedding, names: tuple[str, ...], words: str) -> tuple[str, bool]:
@@ -86,25 +113,27 @@ def _of_columns(embedding: Embedding, names: tuple[str, ...], words: str) -> tup
 
 
 def _of_factor(
-    smaller: FittedModel, k: int, larger: FittedModel, taken: set[int], *, is_aligned: bool
+    smaller: FittedModel,
+    k: int,
+    larger: FittedModel,
+    taken: set[int],
+    shared: tuple[Shared, Shared],
 ) -> tuple[str, bool, tuple[int, Embedding] | None]:
     """What is missing of factor k, whether that is known, and what the larger model has of it."""
-    own = smaller.specification.factors[k]
+    own, is_aligned = smaller.specification.factors[k], shared[0].is_aligned
     others = [
         (place, other)
         for place, other in enumerate(larger.specification.factors)
         if place not in taken
-        and same_levels(
-            (smaller.sums, k, own.name), (larger.sums, place, other.name), is_aligned=is_aligned
-        )
+        and _divides_alike(smaller, k, larger, place, is_aligned=is_aligned)
     ]
     # Of several factors that divide the rows alike, that of the same name first.
     others.sort(key=lambda entry: entry[1].name != own.name)
     first: tuple[str, bool] | None = None
     for place, other in others:
         embedding = embed(
-            random_columns(smaller.sums, k, own),
-            random_columns(larger.sums, place, other),
+            random_columns(smaller.sums, k, own, shared[0]),
+            random_columns(larger.sums, place, other, shared[1]),
             is_aligned=is_aligned,
         )
         words = f"the random effect {{}} of {own.name!r}"

@@ -34,8 +34,8 @@ class Columns:
     Attributes
     ----------
     names : tuple of str
-    combinations : ndarray of shape (r, p) or None
-        Random combinations of the rows.
+    combinations : ndarray of shape (r, p)
+        Combinations of the rows, the same for both fits.
     products : ndarray of shape (p, p)
         With each other, over all rows.
     beside : ndarray of shape (2, p)
@@ -47,7 +47,7 @@ class Columns:
     """
 
     names: tuple[str, ...]
-    combinations: FloatArray | None
+    combinations: FloatArray
     products: FloatArray
     beside: FloatArray
     bounds: FloatArray
@@ -91,17 +91,33 @@ class Embedding:
         return [int(place) for place in places] if is_unit else None
 
 
-def fixed_columns(sums: Sums, specification: Specification) -> Columns:
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a fit shares with another.
+
+    Attributes
+    ----------
+    is_aligned : bool
+        Whether both had the rows in the same order.
+    factors : tuple of int
+        Its factors that have the same levels of the same rows as one of the other.
+    """
+
+    is_aligned: bool
+    factors: tuple[int, ...]
+
+
+def fixed_columns(sums: Sums, specification: Specification, shared: Shared) -> Columns:
     """The fixed columns of a fit."""
     has_intercept = specification.fit_intercept
     columns = sums.fixed_columns(specification.fixed, has_intercept)
-    return _columns(sums, specification.coef_names, columns, has_intercept)
+    return _columns(sums, specification.coef_names, columns, has_intercept, shared)
 
 
-def random_columns(sums: Sums, k: int, factor: Factor) -> Columns:
+def random_columns(sums: Sums, k: int, factor: Factor, shared: Shared) -> Columns:
     """The random columns of factor k of a fit."""
     columns = sums.random_in_basis(k, factor.random_intercept)
-    return _columns(sums, factor.effects, columns, factor.random_intercept)
+    return _columns(sums, factor.effects, columns, factor.random_intercept, shared)
 
 
 def has_same_order(first: Sums, second: Sums) -> bool:
@@ -167,7 +183,9 @@ def embed(own: Columns, other: Columns, *, is_aligned: bool) -> Embedding:
     return Embedding(np.where(np.abs(whole) > rounding, whole, 0.0), tuple(verdicts))
 
 
-def _columns(sums: Sums, names: tuple[str, ...], columns: FloatArray, has_constant: bool) -> Columns:
+def _columns(
+    sums: Sums, names: tuple[str, ...], columns: FloatArray, has_constant: bool, shared: Shared
+) -> Columns:
     """Columns of a fit, beside a constant less their means."""
     to_user = np.eye(len(names))
     if has_constant:
@@ -177,12 +195,20 @@ def _columns(sums: Sums, names: tuple[str, ...], columns: FloatArray, has_consta
     constant = np.zeros(len(columns))
     constant[0] = 1.0
     others = np.column_stack([constant, sums.raw_response()])
+    beside = sums.products(others, columns)
+    # Combinations of all rows see what few rows have, a rare category.
+    bounds = np.sqrt(np.maximum(np.diag(sums.products(others)), 0.0))
+    parts = [beside / np.where(bounds > 0.0, bounds, 1.0)[:, None]]
+    parts += [sums.level_combinations(k, columns) for k in shared.factors]
+    sketched = sums.sketched(columns)
+    if shared.is_aligned and sketched is not None:
+        parts.append(sketched)
     return Columns(
         names=names,
-        combinations=sums.sketched(columns),
+        combinations=np.concatenate(parts),
         products=sums.products(columns),
-        beside=sums.products(others, columns),
-        bounds=np.sqrt(np.maximum(np.diag(sums.products(others)), 0.0)),
+        beside=beside,
+        bounds=bounds,
         to_user=to_user,
     )
 
@@ -193,12 +219,11 @@ def _same_columns(own: Columns, other: Columns, *, is_aligned: bool) -> NDArray[
     same = np.abs(other_squares[:, None] - squares) <= SAME * squares
     for ours, theirs, bound in zip(own.beside, other.beside, own.bounds, strict=True):
         same &= np.abs(theirs[:, None] - ours) <= SAME * bound * own.sizes
-    if is_aligned and own.combinations is not None and other.combinations is not None:
-        for place, column in zip(*np.nonzero(same), strict=True):
-            ours, theirs = own.combinations[:, column], other.combinations[:, place]
-            bound = SAME * np.abs(ours).max(initial=0.0)
-            same[place, column] = np.abs(ours - theirs).max(initial=0.0) <= bound
-    else:
+    for place, column in zip(*np.nonzero(same), strict=True):
+        ours, theirs = own.combinations[:, column], other.combinations[:, place]
+        bound = SAME * np.abs(ours).max(initial=0.0)
+        same[place, column] = np.abs(ours - theirs).max(initial=0.0) <= bound
+    if not is_aligned:
         same &= np.array(other.names)[:, None] == np.array(own.names)
     return same
 
@@ -211,7 +236,6 @@ def _solve(
     verdicts: NDArray[np.object_],
 ) -> None:
     """Find the combinations of the rest of the columns, or that there are none."""
-    assert own.combinations is not None and other.combinations is not None
     left = other.combinations / other.sizes
     right = own.combinations[:, rest] / own.sizes[rest]
     coefficients, _, rank, _ = np.linalg.lstsq(left, right, rcond=RANK)
