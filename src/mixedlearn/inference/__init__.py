@@ -6,6 +6,7 @@ Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 from mixedlearn.inference._bootstrap import parametric_bootstrap
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._random_effects import random_effects_table
+from mixedlearn.inference.bootstrap_tests import BootstrapTest, bootstrap_likelihood_ratio_test
 from mixedlearn.inference.coefficients import (
     information_criteria,
     level_coefficients,
@@ -29,6 +30,7 @@ from mixedlearn.inference.tables import coefficient_covariance, coefficient_tabl
 
 __all__ = [
     "BootstrapResult",
+    "BootstrapTest",
     "ConditionalAIC",
     "ContrastTest",
     "ExactTest",
@@ -37,6 +39,7 @@ __all__ = [
     "LikelihoodRatioTests",
     "ProfileLikelihood",
     "anova",
+    "bootstrap_likelihood_ratio_test",
     "coefficient_covariance",
     "coefficient_table",
     "conditional_aic",
