@@ -499,9 +499,9 @@ class Sums:
         """Whether a factor has the levels that a factor of other sums has, in the same order."""
         return bool(self.levels[k].equals(other.levels[place]))
 
-    def partition(self, k: int) -> float | None:
-        """A fingerprint of how factor k divides the rows, if it was kept; see `sketch`."""
-        return None if self.sketch is None else self.sketch.partitions[k]
+    def partition(self, k: int) -> float:
+        """A fingerprint of how factor k divides the rows, NaN if none was kept; see `sketch`."""
+        return np.nan if self.sketch is None else self.sketch.partitions[k]
 
     # Sums of other models for the same rows.
 

@@ -21,7 +21,7 @@ from mixedlearn.covariance.structures import REGISTRY, Parts
 from mixedlearn.data.labels import Labels, as_labels, interaction
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
-from mixedlearn.formula.hypotheses import fixed_terms
+from mixedlearn.formula.hypotheses import effect_terms, fixed_terms
 from mixedlearn.formula.parser import (
     Grouping,
     ParsedFormula,
@@ -33,7 +33,13 @@ from mixedlearn.formula.parser import (
 from mixedlearn.formula.response import Response, response_columns
 from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
-from mixedlearn.specification import INTERCEPT, Specification, Term, make_specification
+from mixedlearn.specification import (
+    INTERCEPT,
+    EffectTerm,
+    Specification,
+    Term,
+    make_specification,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -53,11 +59,14 @@ class _Factor:
         Names of the effects of every block, "intercept" for the intercept.
     structures : tuple of str
         Name of the covariance structure of every block.
+    terms : tuple of EffectTerm
+        Its effects but for the intercept, by terms.
     """
 
     columns: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...]
     structures: tuple[str, ...]
+    terms: tuple[EffectTerm, ...]
 
     @property
     def name(self) -> str:
@@ -154,6 +163,10 @@ class CompiledFormula:
             reml=reml,
             terms=self.terms,
         )
+
+    def effect_terms(self) -> tuple[tuple[EffectTerm, ...], ...]:
+        """For every factor, its random effects but for the intercept, by terms."""
+        return tuple(factor.terms for factor in self.factors)
 
     def rows(self, X: pd.DataFrame) -> FloatArray:
         """The numeric columns of these rows, shape (n, len(names)).
@@ -296,6 +309,7 @@ class _Grouped:
         self.effects: list[tuple[str, ...]] = []
         self.structures: list[str] = []
         self.blocks: list[Block] = []
+        self.terms: list[EffectTerm] = []
 
     def add(self, coding: Coding, term: RandomTerm, formula: str) -> None:
         effects = (INTERCEPT,) * coding.has_intercept + coding.names
@@ -305,10 +319,12 @@ class _Grouped:
         self.effects.append(effects)
         self.structures.append(term.structure)
         self.blocks.append(Block(coding.has_intercept, texts, notation))
+        self.terms += effect_terms(coding)
 
     @property
     def factor(self) -> _Factor:
-        return _Factor(self.grouping.columns, tuple(self.effects), tuple(self.structures))
+        blocks, structures = tuple(self.effects), tuple(self.structures)
+        return _Factor(self.grouping.columns, blocks, structures, tuple(self.terms))
 
 
 class _Columns:

@@ -15,10 +15,10 @@ from mixedlearn.inference.coefficients import (
 from mixedlearn.inference.comparison import (
     LikelihoodRatioTest,
     LikelihoodRatioTests,
-    drop1,
     likelihood_ratio_test,
 )
 from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
+from mixedlearn.inference.deletions import drop1, ranova
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
 from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, r2
 from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
@@ -59,6 +59,7 @@ __all__ = [
     "profile_likelihood",
     "r2",
     "random_effects_table",
+    "ranova",
     "residuals",
     "variance_table",
 ]

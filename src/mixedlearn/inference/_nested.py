@@ -68,7 +68,7 @@ def nesting(smaller: FittedModel, larger: FittedModel) -> Nesting:
     )
     found: list[tuple[int, Embedding]] = []
     missing, is_known = _of_columns(fixed, smaller.specification.coef_names, "the fixed effect {}")
-    for k, factor in enumerate(smaller.specification.factors):
+    for k in range(smaller.sums.n_factors):
         if missing:
             break
         taken = {place for place, _ in found}
@@ -124,8 +124,7 @@ def _of_factor(
     others = [
         (place, other)
         for place, other in enumerate(larger.specification.factors)
-        if place not in taken
-        and _divides_alike(smaller, k, larger, place, is_aligned=is_aligned)
+        if place not in taken and _divides_alike(smaller, k, larger, place, is_aligned=is_aligned)
     ]
     # Of several factors that divide the rows alike, that of the same name first.
     others.sort(key=lambda entry: entry[1].name != own.name)

@@ -1,4 +1,4 @@
-"""Comparison of models: likelihood-ratio tests, and what each term of the fixed effects is worth.
+"""Comparison of nested models: likelihood-ratio tests.
 
 With the maxima l_0 of a model and l_1 of a larger one with d more parameters, ``2 (l_1 - l_0)`` is
 asymptotically chi-squared with d degrees of freedom if the smaller model holds and its parameters
@@ -17,13 +17,10 @@ import pandas as pd
 from scipy.stats import chi2
 
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
-from mixedlearn.inference._models import by_maximum_likelihood, model_of, warn_of_untestable
+from mixedlearn.inference._models import model_of, warn_of_untestable
 from mixedlearn.inference._pairs import Pair, compare_models
 from mixedlearn.inference._text import lines_html, p_equation, table_html, table_text
-from mixedlearn.model.fit import refit as refit_model
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.submodels import without_coefs
-from mixedlearn.specification import Term
 
 NOT_CERTIFIED = "Not every optimum carries its certificate: the test may be off."
 
@@ -292,79 +289,6 @@ def _test(
         is_refitted=is_refitted,
         is_converged=smaller.is_certified and larger.is_certified,
     )
-
-
-def drop1(estimator: Any) -> pd.DataFrame:
-    """Likelihood-ratio tests of dropping each term of the fixed effects.
-
-    A term is dropped only if no other term contains it: not x where there is an interaction of x.
-    The intercept is no term. Models are refitted by ML, from the sums.
-
-    Parameters
-    ----------
-    estimator : MixedLinearRegressor
-        Fitted by REML or ML.
-
-    Returns
-    -------
-    table : DataFrame
-        A row for the model as it is, "<none>", and for each term: df, the number of parameters that
-        it has; aic of the model without it; lrt, the likelihood-ratio statistic; p_value by the
-        chi-squared distribution. A term that is aliased altogether has df 0 and NaN, and a warning
-        names it.
-
-    Raises
-    ------
-    TypeError
-        If the estimator is no `MixedLinearRegressor`.
-    NotFittedError
-        Before `fit`.
-
-    Examples
-    --------
-    >>> from mixedlearn import MixedLinearRegressor
-    >>> from mixedlearn.datasets import load_sleepstudy
-    >>> from mixedlearn.inference import drop1
-    >>> X, y = load_sleepstudy(return_X_y=True)
-    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
-    >>> drop1(model).round(3)
-              df       aic     lrt  p_value
-    <none>  <NA>  1763.939     NaN      NaN
-    Days       1  1785.476  23.537      0.0
-    """
-    model = by_maximum_likelihood(model_of(estimator))
-    names, criteria, statistics = ["<none>"], [aic(model)], [np.nan]
-    df: list[int | None] = [None]
-    for term in _droppable(model.specification.terms):
-        smaller = refit_model(
-            model,
-            specification=without_coefs(model.specification, set(term.coefs)),
-            start=model.user_theta,
-        )
-        names.append(term.name)
-        df.append(n_parameters(model) - n_parameters(smaller))
-        criteria.append(aic(smaller))
-        statistics.append(likelihood_ratio(smaller, model))
-    untestable = [name for name, own in zip(names[1:], df[1:], strict=True) if not own]
-    warn_of_untestable("drop1", untestable)
-    p_values = [
-        chi2.sf(statistic, own) if own else np.nan
-        for own, statistic in zip(df, statistics, strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "df": pd.array(df, dtype="Int64"),
-            "aic": criteria,
-            "lrt": statistics,
-            "p_value": p_values,
-        },
-        index=names,
-    )
-
-
-def _droppable(terms: tuple[Term, ...]) -> list[Term]:
-    """Terms that no other contains."""
-    return [term for term in terms if not any(term.variables < other.variables for other in terms)]
 
 
 def _criteria(model: FittedModel) -> dict[str, float]:
