@@ -172,6 +172,12 @@ def bootstrap_likelihood_ratio_test(
     >>> line = lmer("Reaction ~ Days + (Days | Subject)", data)
     >>> curve = lmer("Reaction ~ poly(Days, 2) + (Days | Subject)", data)
     >>> print(bootstrap_likelihood_ratio_test(line, curve, data, random_state=0))
+    Parametric-bootstrap test of nested models (ML, 1,000 resamples)
+                statistic df p_value
+    chi-squared     1.658  1  0.1979
+    bootstrap       1.658     0.1878
+    Bartlett        1.713  1  0.1906
+    gamma           1.658     0.1908
     """
     check_count(n_resamples, "n_resamples")
     estimators = est0, est1

@@ -134,6 +134,14 @@ class LikelihoodRatioTests:
     >>> formulas = ["1 + (1 | Subject)", "Days + (1 | Subject)", "Days + (Days | Subject)"]
     >>> models = [lmer(f"Reaction ~ {own}", data, reml=False) for own in formulas]
     >>> print(likelihood_ratio_test(*models))
+    Likelihood-ratio tests of nested models (likelihoods)
+    model 0: 1 + (1 | Subject)
+    model 1: Days + (1 | Subject)
+    model 2: Days + (1 + Days | Subject)
+            n_parameters      aic      bic log_likelihood deviance     chi2 df  p_value
+    model 0            3  1916.54  1926.12        -955.27  1910.54
+    model 1            4  1802.08  1814.85        -897.04  1794.08  116.462  1  3.8e-27
+    model 2            6  1763.94  1783.10        -875.97  1751.94   42.139  2  7.1e-10
     """
 
     table: pd.DataFrame

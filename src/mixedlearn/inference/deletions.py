@@ -131,6 +131,10 @@ def ranova(estimator: Any) -> pd.DataFrame:
     >>> from mixedlearn.inference import ranova
     >>> model = lmer("Reaction ~ Days + (Days || Subject)", load_sleepstudy().frame)
     >>> ranova(model).round(2)
+                            df      aic    lrt  p_value
+    <none>                <NA>  1753.67    NaN      NaN
+    (1 | Subject)            1  1774.53  22.86      0.0
+    (0 + Days | Subject)     1  1794.47  42.80      0.0
     """
     model = model_of(estimator)
     if not model.specification.factors:
