@@ -65,8 +65,7 @@ several <- list(formulas = chain, npar = table$npar, aic = table$AIC, bic = tabl
 
 formulas <- c("(1 | Subject)", "(Days | Subject)", "(Days || Subject)", "(Days + z | Subject)",
               "(Days * z | Subject)", "(half | Subject)", "(0 + half | Subject)",
-              "(1 | Subject) + (0 + Days + z | Subject)", "(poly(Days, 2) | Subject)",
-              "(1 | Subject) + (z | half)")
+              "(1 | Subject) + (0 + Days + z | Subject)", "(poly(Days, 2) | Subject)")
 deletions <- unlist(lapply(formulas, function(random) {
   lapply(c(TRUE, FALSE), function(reml) {
     formula <- paste("Reaction ~ Days +", random)

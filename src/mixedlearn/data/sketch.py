@@ -4,7 +4,8 @@ Products within each of two fits say nothing of the columns of one beside those 
 if two models were fitted to the same rows in the same order, the same combinations ``S`` of the
 rows can be taken of both: from ``X_0 = X_1 B`` follows ``S X_0 = S X_1 B``. With coefficients from
 a normal distribution and more combinations than columns, the latter almost surely means the former
-for the rows that take part. A fit keeps combinations of at least two rows, no row, and no number for each row.
+for the rows that take part. A fit keeps combinations of at least two rows, no row, and no number
+for each row.
 
 The same coefficients, summed up by level and squared, are a fingerprint of how a factor divides
 the rows, whatever its levels are called.
