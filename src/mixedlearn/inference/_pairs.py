@@ -85,7 +85,7 @@ def compare_models(models: Sequence[FittedModel], *, refit: bool) -> Comparison:
     for step in range(len(models) - 1):
         smaller, larger = ordered[step], ordered[step + 1]
         is_one = len(models) == 2
-        names = "The models" if is_one else f"Models {places[step]} and {places[step + 1]}"
+        names = "The two models" if is_one else f"Models {places[step]} and {places[step + 1]}"
         pairs.append(_pair(smaller, larger, names))
         if not refit:
             _check_comparable(smaller, larger, pairs[-1])

@@ -166,7 +166,8 @@ def embed(own: Columns, other: Columns, *, is_aligned: bool) -> Embedding:
     same = _same_columns(own, other, is_aligned=is_aligned)
     matrix = np.zeros(same.shape)
     found = same.any(axis=0)
-    matrix[same[:, found].argmax(axis=0), np.flatnonzero(found)] = 1.0
+    for column in np.flatnonzero(found):
+        matrix[same[:, column].argmax(), column] = 1.0
     verdicts = np.where(found, INSIDE, UNKNOWN).astype(object)
     rest = np.flatnonzero(~found)
     if is_aligned and len(rest):
