@@ -329,7 +329,7 @@ class TestBootstrap:
                 small, large, X, groups=groups, n_resamples=99, random_state=generator
             )
             p_values.append(test.p_value)
-        # At least 17 of 40 below one half has a probability of more than .9999, as has at most 33.
+        # Of 40 fair coins, so many heads or so few have a probability below 1e-4.
         assert 8 <= np.sum(np.array(p_values) < 0.5) <= 32
 
     def test_a_variance_and_models_without_groups(self):
