@@ -5,6 +5,7 @@
 #     Rscript inference.R bootstrap sleepstudy.csv [3]       bootMer() with 1,000 refits, by REML
 #     Rscript inference.R data slopes.csv                    writes the data of the next
 #     Rscript inference.R kenward-roger slopes.csv [3]       vcovAdj() and KRmodcomp(), by REML
+#     Rscript inference.R bootstrap-test sleepstudy.csv [1]  PBmodcomp() of a line and a parabola
 #
 # The last argument is the number of repetitions, of which the median counts. slopes.csv has the
 # columns g, x and y: 2,000 rows, 200 levels with an intercept and a slope each.
@@ -59,6 +60,19 @@ bootstrap <- function(path, repetitions) {
          statistics = names(result$t0), standard_errors = unname(apply(result$t, 2, sd)))
 }
 
+# One process: pbkrtest would fork as many as there are cores.
+bootstrap_test <- function(path, repetitions) {
+  line <- fit_sleepstudy(path, FALSE)
+  curve <- lmer(Reaction ~ poly(Days, 2) + (1 + Days | Subject), frame, REML = FALSE)
+  test <- NULL
+  times <- median_seconds(repetitions, function() {
+    set.seed(1)
+    test <<- suppressWarnings(suppressMessages(PBmodcomp(curve, line, nsim = 1000, cl = 1)))$test
+  })
+  report(task = "bootstrap-test", seconds = times$seconds, repetitions = repetitions,
+         statistic = test["LRT", "stat"], p = test["PBtest", "p.value"])
+}
+
 write_slopes <- function(path) {
   set.seed(1)
   g <- rep(1:200, each = 10)
@@ -85,8 +99,9 @@ kenward_roger <- function(path, repetitions) {
 }
 
 arguments <- commandArgs(trailingOnly = TRUE)
-tasks <- list(profile = profile_intervals, bootstrap = bootstrap, "kenward-roger" = kenward_roger)
-usual_repetitions <- c(profile = 5, bootstrap = 3, "kenward-roger" = 3)
+tasks <- list(profile = profile_intervals, bootstrap = bootstrap, "kenward-roger" = kenward_roger,
+              "bootstrap-test" = bootstrap_test)
+usual_repetitions <- c(profile = 5, bootstrap = 3, "kenward-roger" = 3, "bootstrap-test" = 1)
 if (length(arguments) == 0) {
   cat(R.version.string, "\n", sep = "")
   for (name in c("lme4", "pbkrtest", "Matrix")) cat(name, format(packageVersion(name)), "\n")

@@ -1,7 +1,7 @@
-"""Inference: profiles, a bootstrap and Kenward-Roger, beside lme4 and pbkrtest.
+"""Inference: profiles, bootstraps and Kenward-Roger, beside lme4 and pbkrtest.
 
 pip install -e .    # and R with lme4, pbkrtest and jsonlite, without which its rows are left out
-python benchmarks/inference.py            # all cases; about a minute, nearly all of it R's
+python benchmarks/inference.py            # all cases; some minutes, nearly all of them R's
 python benchmarks/inference.py profile    # one case
 """
 
@@ -24,6 +24,8 @@ from numpy.typing import ArrayLike
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.inference import (
+    BootstrapTest,
+    bootstrap_likelihood_ratio_test,
     coefficient_covariance,
     coefficient_table,
     confidence_intervals,
@@ -123,7 +125,41 @@ def kenward_roger(path: Path) -> None:
     print_difference("adjusted standard errors", ours, theirs["std_errors"])
 
 
-CASES = {"profile": profile, "bootstrap": bootstrap, "kenward-roger": kenward_roger}
+def bootstrap_test(path: Path) -> None:
+    """The line of the sleep study against a parabola: both refitted to a thousand responses."""
+    frame = pd.read_csv(path)
+    line = lmer(SLEEPSTUDY, frame)
+    curve = lmer(SLEEPSTUDY.replace("~ Days", "~ poly(Days, 2)"), frame)
+
+    def test() -> BootstrapTest:
+        return bootstrap_likelihood_ratio_test(
+            line, curve, frame, n_resamples=N_RESAMPLES, random_state=0
+        )
+
+    printed = run_r("bootstrap-test", path)
+    theirs = json.loads(printed) if printed else {}
+    compare(
+        f"Parametric-bootstrap test of two models of sleepstudy, {N_RESAMPLES:,} resamples",
+        test,
+        {"pbkrtest, PBmodcomp": theirs["seconds"]} if theirs else {},
+    )
+    if theirs:
+        ours = test()
+        print_difference("statistics", ours.statistic, theirs["statistic"])
+        pooled = (ours.p_value + theirs["p"]) / 2.0
+        error = np.sqrt(2.0 * pooled * (1.0 - pooled) / N_RESAMPLES)
+        print(
+            f"  p-values {ours.p_value:.4f} and {theirs['p']:.4f} differ by "
+            f"{abs(ours.p_value - theirs['p']) / error:.1f} Monte Carlo standard errors"
+        )
+
+
+CASES = {
+    "profile": profile,
+    "bootstrap": bootstrap,
+    "kenward-roger": kenward_roger,
+    "bootstrap-test": bootstrap_test,
+}
 
 
 def main() -> None:

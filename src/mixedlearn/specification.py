@@ -101,6 +101,28 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class EffectTerm:
+    """Random effects that belong together, as the fixed effects of a `Term` do.
+
+    Attributes
+    ----------
+    name : str
+        Name of the term.
+    effects : tuple of str
+        Names of its effects.
+    variables : frozenset of str
+        The variables whose interaction it is.
+    has_constant : bool
+        Whether its columns sum to a constant, as those of all categories do.
+    """
+
+    name: str
+    effects: tuple[str, ...]
+    variables: frozenset[str]
+    has_constant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Specification:
     """The model in terms of the columns of X.
 

@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.datasets import load_dyestuff, load_sleepstudy
 from mixedlearn.inference import drop1, likelihood_ratio_test
-from mixedlearn.inference.comparison import _droppable
+from mixedlearn.inference.deletions import droppable
 from mixedlearn.specification import Term
 from reference.two_factors import MODELS, dense_at, draw, fit
 
@@ -236,7 +236,7 @@ def test_terms_that_others_contain_are_not_dropped():
         return Term(":".join(variables), (0,), frozenset(variables), frozenset(), np.eye(1))
 
     terms = (term("a"), term("b"), term("c"), term("a", "b"))
-    assert [own.name for own in _droppable(terms)] == ["c", "a:b"]
+    assert [own.name for own in droppable(terms)] == ["c", "a:b"]
 
 
 def test_an_exact_fit_has_no_ratio():

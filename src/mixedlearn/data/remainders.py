@@ -91,6 +91,7 @@ class Remainders:
                 pair: self._crossing_without(pair, gone, basis, numbers) for pair in sums.crossings
             },
             triangles=None,
+            sketch=None,
         )
 
     def _levels_without(

@@ -102,7 +102,7 @@ class ResponseColumns:
         grouped = [own.copy() for own in self.whole.grouped]
         for own, new in zip(grouped, sums.grouped, strict=True):
             own[:, -1] = new[:, :, number] + np.einsum("zbm,b->zm", own[:, :-1], add)
-        return replace(self.whole, gram=gram, grouped=tuple(grouped), triangles=None)
+        return replace(self.whole, gram=gram, grouped=tuple(grouped), triangles=None, sketch=None)
 
 
 def _level_sums(z: FloatArray, codes: NDArray[np.integer], n_levels: int) -> csr_array:

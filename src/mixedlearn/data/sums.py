@@ -42,6 +42,13 @@ from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
+from mixedlearn.data.sketch import (
+    SKETCHED_ROWS,
+    Sketch,
+    combinations_of,
+    make_sketch,
+    sketched_rows,
+)
 from mixedlearn.data.triangles import (
     JointTriangles,
     LevelTriangles,
@@ -88,6 +95,8 @@ class Sums:
         Whether the response was reduced to what a fit left of it.
     triangles : LevelTriangles or JointTriangles, optional
         For digits that squares lose.
+    sketch : Sketch, optional
+        Random combinations of the rows, which sums that were added up from others do not have.
     """
 
     n_rows: int
@@ -102,6 +111,7 @@ class Sums:
     crossings: dict[tuple[int, int], Crossing]
     is_reduced: bool = False
     triangles: LevelTriangles | JointTriangles | None = None
+    sketch: Sketch | None = None
 
     @classmethod
     def of(
@@ -133,16 +143,24 @@ class Sums:
         encoded = [encode(own) for own in rows.labels]
         if like is not None:
             taken = np.append(like.shift[-1], like.taken)
-        return sum_rows(
+        codes = [own for own, _ in encoded]
+        sums = sum_rows(
             rows.X,
             rows.given_response,
-            [codes for codes, _ in encoded],
+            codes,
             [levels for _, levels in encoded],
             slopes,
             rows.weights,
             shift=None if like is None else like.shift,
             taken=taken,
         )
+        if like is not None:
+            # Sums that are to be added need none.
+            return sums
+        chosen = sketched_rows(sums.n_rows)
+        coded = CodedRows(rows.X, tuple(codes), rows.response)
+        basis = sums.rows_in_basis(coded, chosen)
+        return replace(sums, sketch=make_sketch(basis, [own[chosen] for own in codes]))
 
     def with_level_triangles(self, rows: Rows, k: int, effects: FloatArray) -> Sums:
         """The same with triangles beside the levels of factor k; see `triangles`.
@@ -431,10 +449,59 @@ class Sums:
 
     def response_moments(self) -> tuple[float, float]:
         """Mean of the response and sum of squares about it."""
-        response = self.response((), fit_intercept=False)
+        response = self.raw_response()
         total, square = self.gram[0] @ response, self.products(response)
         mean = total / self.total_weight
         return float(mean), max(float(square - mean * total), 0.0)
+
+    # Comparison with sums of the same rows.
+
+    def random_in_basis(self, k: int, random_intercept: bool) -> FloatArray:
+        """The user's random columns of factor k in basis coordinates, shape (k + 2, q)."""
+        columns = self.random_columns(k, random_intercept)
+        basis = np.zeros((self.n_basis, columns.shape[1]))
+        basis[list(self.z_columns[k])] = columns
+        return basis
+
+    def centred(self, columns: FloatArray) -> FloatArray:
+        """Columns in basis coordinates less their means."""
+        moved = columns.copy()
+        moved[0] -= self.gram[0] @ columns / self.total_weight
+        return moved
+
+    def raw_response(self) -> FloatArray:
+        """The response as it was, in basis coordinates."""
+        return self.response((), fit_intercept=False)
+
+    def sketched(self, columns: FloatArray) -> FloatArray | None:
+        """Random combinations of the rows of columns in basis coordinates, if they were kept.
+
+        About as long as the columns.
+        """
+        if self.sketch is None:
+            return None
+        share = self.total_weight / min(max(self.n_rows, 1), SKETCHED_ROWS)
+        return np.sqrt(share) * (self.sketch.columns @ columns)
+
+    def level_combinations(self, k: int, columns: FloatArray) -> FloatArray:
+        """Random combinations of the levels of factor k of columns in basis coordinates.
+
+        Not longer than the columns, but for chance.
+        """
+        totals = self.grouped[k][0].T @ columns
+        return np.sqrt(len(totals) / self.total_weight) * combinations_of(totals)
+
+    def level_totals(self, k: int) -> FloatArray:
+        """Weights and totals of the response by level of factor k, shape (2, m)."""
+        return np.array([self.grouped[k][0, 0], self.raw_response() @ self.grouped[k][0]])
+
+    def has_same_levels(self, k: int, other: Sums, place: int) -> bool:
+        """Whether a factor has the levels that a factor of other sums has, in the same order."""
+        return bool(self.levels[k].equals(other.levels[place]))
+
+    def partition(self, k: int) -> float:
+        """A fingerprint of how factor k divides the rows, NaN if none was kept; see `sketch`."""
+        return np.nan if self.sketch is None else self.sketch.partitions[k]
 
     # Sums of other models for the same rows.
 
@@ -450,6 +517,7 @@ class Sums:
             grouped=tuple(self.grouped[k] for k in chosen),
             crossings={(i, j): self.crossings[chosen[i], chosen[j]] for i, j in pairs},
             triangles=None if self.triangles is None else self.triangles.among(list(chosen)),
+            sketch=None if self.sketch is None else self.sketch.of_factors(chosen),
         )
 
     def with_slopes(self, k: int, slopes: Sequence[int]) -> Sums:
@@ -528,6 +596,7 @@ class Sums:
                 for (i, j), crossing in first.crossings.items()
             },
             triangles=None,
+            sketch=None,
         )
 
     def _common_shift(self, other: Sums) -> FloatArray:

@@ -27,13 +27,34 @@ from formulaic.materializers.types import ScopedTerm
 from numpy.typing import NDArray
 
 from mixedlearn.formula.coding import Coding
-from mixedlearn.specification import ColumnFunction, Term, column_terms
+from mixedlearn.specification import ColumnFunction, EffectTerm, Term, column_terms
 
 FloatArray = NDArray[np.float64]
 Contrasts = Callable[[Coding, str, bool], FloatArray]
 
 # What is left of columns that others make up, as a share of their size.
 SPANNED = 1e-9
+
+
+def effect_terms(coding: Coding) -> tuple[EffectTerm, ...]:
+    """The terms on the left of a bar but for the intercept, without those that have no column."""
+    if coding.is_plain:
+        return tuple(EffectTerm(name, (name,), frozenset([name])) for name in coding.names)
+    terms: list[EffectTerm] = []
+    for term, _, columns in coding.spec.structure or []:
+        variables = [factor.expr for factor in term.factors if not _is_literal(term, factor.expr)]
+        if not term.degree or not columns:
+            continue
+        is_categorical = all(coding.spans_intercept.get(name, False) for name in variables)
+        # Only the first term of categories has all of them, and only beside no intercept.
+        has_constant = (
+            is_categorical
+            and not coding.has_intercept
+            and not any(other.has_constant for other in terms)
+        )
+        name = ":".join(variables)
+        terms.append(EffectTerm(name, tuple(columns), frozenset(variables), has_constant))
+    return tuple(terms)
 
 
 def fixed_terms(coding: Coding) -> tuple[Term, ...]:

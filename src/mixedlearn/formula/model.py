@@ -22,7 +22,7 @@ from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, as_labels, interaction
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
-from mixedlearn.formula.hypotheses import fixed_terms
+from mixedlearn.formula.hypotheses import effect_terms, fixed_terms
 from mixedlearn.formula.parser import (
     Grouping,
     ParsedFormula,
@@ -34,7 +34,13 @@ from mixedlearn.formula.parser import (
 from mixedlearn.formula.response import Response, response_columns, response_terms
 from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
-from mixedlearn.specification import INTERCEPT, Specification, Term, make_specification
+from mixedlearn.specification import (
+    INTERCEPT,
+    EffectTerm,
+    Specification,
+    Term,
+    make_specification,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -54,11 +60,14 @@ class _Factor:
         Names of the effects of every block, "intercept" for the intercept.
     structures : tuple of str
         Name of the covariance structure of every block.
+    terms : tuple of EffectTerm
+        Its effects but for the intercept, by terms.
     """
 
     columns: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...]
     structures: tuple[str, ...]
+    terms: tuple[EffectTerm, ...]
 
     @property
     def name(self) -> str:
@@ -155,6 +164,10 @@ class CompiledFormula:
             reml=reml,
             terms=self.terms,
         )
+
+    def effect_terms(self) -> tuple[tuple[EffectTerm, ...], ...]:
+        """For every factor, its random effects but for the intercept, by terms."""
+        return tuple(factor.terms for factor in self.factors)
 
     def rows(
         self,
@@ -339,6 +352,7 @@ class _Grouped:
         self.effects: list[tuple[str, ...]] = []
         self.structures: list[str] = []
         self.blocks: list[Block] = []
+        self.terms: list[EffectTerm] = []
 
     def add(self, coding: Coding, term: RandomTerm, formula: str) -> None:
         effects = (INTERCEPT,) * coding.has_intercept + coding.names
@@ -348,10 +362,12 @@ class _Grouped:
         self.effects.append(effects)
         self.structures.append(term.structure)
         self.blocks.append(Block(coding.has_intercept, texts, notation))
+        self.terms += effect_terms(coding)
 
     @property
     def factor(self) -> _Factor:
-        return _Factor(self.grouping.columns, tuple(self.effects), tuple(self.structures))
+        blocks, structures = tuple(self.effects), tuple(self.structures)
+        return _Factor(self.grouping.columns, blocks, structures, tuple(self.terms))
 
 
 class _Columns:

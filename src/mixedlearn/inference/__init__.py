@@ -6,13 +6,19 @@ Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 from mixedlearn.inference._bootstrap import parametric_bootstrap
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._random_effects import random_effects_table
+from mixedlearn.inference.bootstrap_tests import BootstrapTest, bootstrap_likelihood_ratio_test
 from mixedlearn.inference.coefficients import (
     information_criteria,
     level_coefficients,
     model_matrix,
 )
-from mixedlearn.inference.comparison import LikelihoodRatioTest, drop1, likelihood_ratio_test
+from mixedlearn.inference.comparison import (
+    LikelihoodRatioTest,
+    LikelihoodRatioTests,
+    likelihood_ratio_test,
+)
 from mixedlearn.inference.conditional import ConditionalAIC, conditional_aic
+from mixedlearn.inference.deletions import drop1, ranova
 from mixedlearn.inference.exact_tests import ExactTest, exact_lrt, exact_restricted_lrt
 from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, r2
 from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
@@ -24,13 +30,16 @@ from mixedlearn.inference.tables import coefficient_covariance, coefficient_tabl
 
 __all__ = [
     "BootstrapResult",
+    "BootstrapTest",
     "ConditionalAIC",
     "ContrastTest",
     "ExactTest",
     "Influence",
     "LikelihoodRatioTest",
+    "LikelihoodRatioTests",
     "ProfileLikelihood",
     "anova",
+    "bootstrap_likelihood_ratio_test",
     "coefficient_covariance",
     "coefficient_table",
     "conditional_aic",
@@ -50,6 +59,7 @@ __all__ = [
     "profile_likelihood",
     "r2",
     "random_effects_table",
+    "ranova",
     "residuals",
     "variance_table",
 ]

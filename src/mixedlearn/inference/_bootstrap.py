@@ -1,32 +1,26 @@
 """The parametric bootstrap: refits to responses that the fitted model generates.
 
 A response is drawn with new random effects of every level, as lme4's ``bootMer(use.u=FALSE)`` does.
-Each has a seed of its own, so that the draws depend neither on the number of processes nor on how
-many are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, hstack
 
-from mixedlearn.data.labels import shown
 from mixedlearn.data.responses import ResponseColumns
-from mixedlearn.data.rows import CodedRows
-from mixedlearn.data.same_rows import difference
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
+from mixedlearn.inference._resampling import Draws, draw_in_batches, rows_of_fit
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.refits import Refits, Refitter, make_refitter
-from mixedlearn.model.simulation import make_generator, random_design
 
 FloatArray = NDArray[np.float64]
 Statistic = Callable[[Any], Any]
@@ -124,22 +118,19 @@ def parametric_bootstrap(
             "statistic must be a function that takes a fitted estimator, or None for all "
             f"parameters, got {statistic!r}."
         )
-    worker = _make_worker(estimator, model, X, groups, sample_weight, statistic)
+    rows = rows_of_fit(estimator, model, X, groups, sample_weight)
+    refitter = make_refitter(model, ResponseColumns(model.sums, rows))
+    worker = _Worker(estimator, model, refitter, Draws.of(model, rows), statistic)
     names, values = _named(worker.estimate())
-    entropy = make_generator(random_state).integers(2**32, size=4).tolist()
-    seeds = np.random.SeedSequence(entropy).spawn(n_resamples)
-    size = worker.refitter.batch_size(worker.n_rows)
-    batches = [seeds[start : start + size] for start in range(0, n_resamples, size)]
-
-    def run(advance: Callable[[int], None]) -> list[_Batch]:
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-        done = []
-        for batch in parallel(delayed(worker.batch)(own, names) for own in batches):
-            advance(len(batch.samples))
-            done.append(batch)
-        return done
-
-    done = view_of(estimator).with_progress("parametric_bootstrap", n_resamples, run)
+    done = draw_in_batches(
+        estimator,
+        "parametric_bootstrap",
+        partial(worker.batch, names),
+        n_resamples,
+        refitter.batch_size(len(rows.X)),
+        random_state,
+        n_jobs,
+    )
     samples = np.concatenate([batch.samples for batch in done])
     return BootstrapResult(
         estimate=pd.Series(values, index=names),
@@ -167,23 +158,15 @@ class _Worker:
     estimator : MixedLinearRegressor
     model : FittedModel
     refitter : Refitter
-    design : csr_array of shape (n_rows, n_effects)
-        Random columns of all factors times their Lambda.
-    weights : ndarray of shape (n_rows,) or None
+    draws : Draws
     statistic : callable or None
     """
 
     estimator: Any
     model: FittedModel
     refitter: Refitter
-    design: csr_array
-    weights: FloatArray | None
+    draws: Draws
     statistic: Statistic | None
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of a response."""
-        return self.design.shape[0]
 
     def estimate(self) -> Any:
         """The statistic at the fit."""
@@ -192,17 +175,9 @@ class _Worker:
             return self.statistic(view_of(self.estimator).with_model(model))
         return dict(zip(parameter_names(model.specification), estimates(model), strict=True))
 
-    def batch(self, seeds: list[np.random.SeedSequence], names: list[str]) -> _Batch:
+    def batch(self, names: list[str], seeds: list[np.random.SeedSequence]) -> _Batch:
         """Draw a response for each seed, and refit to all of them."""
-        n_effects = self.design.shape[1]
-        normal = np.empty((n_effects + self.n_rows, len(seeds)))
-        for column, seed in enumerate(seeds):
-            normal[:, column] = np.random.default_rng(seed).standard_normal(len(normal))
-        noises = normal[n_effects:]
-        if self.weights is not None:
-            noises /= np.sqrt(self.weights)[:, None]
-        deviations = self.design @ normal[:n_effects] + noises
-        refits = self.refitter.refit(np.sqrt(self.model.noise_variance) * deviations)
+        refits = self.refitter.refit(self.draws.deviations(seeds))
         return _Batch(
             self._samples(refits, len(seeds), names),
             int(np.count_nonzero(refits.is_certified)),
@@ -226,51 +201,6 @@ class _Worker:
                 )
             samples[number] = samples_of_one
         return samples
-
-
-def _make_worker(
-    estimator: Any,
-    model: FittedModel,
-    X: Any,
-    groups: Any,
-    sample_weight: Any,
-    statistic: Statistic | None,
-) -> _Worker:
-    """Check that these are the rows of the fit, and prepare the resamples."""
-    rows = view_of(estimator).rows(X, groups, sample_weight=sample_weight, needs_groups=True)
-    rows, specification = rows.present(), model.specification
-    coded = rows.coded(model.sums.levels)
-    for own, codes, name in zip(
-        rows.labels, coded.known_codes, specification.factor_names, strict=False
-    ):
-        if (codes < 0).any():
-            row = int(np.argmax(codes < 0))
-            raise ValueError(
-                f"The level {shown(own.at(row))} of {name!r} was not seen in fit: pass the rows "
-                "that the model was fitted to."
-            )
-    _check_same_rows(model, coded)
-    parts = [
-        random_design(model, coded.X, codes, k, m)
-        for k, (codes, m) in enumerate(zip(coded.known_codes, model.sums.n_levels, strict=True))
-    ]
-    design = csr_array(hstack(parts)) if parts else csr_array((len(coded.X), 0))
-    refitter = make_refitter(model, ResponseColumns(model.sums, coded))
-    return _Worker(estimator, model, refitter, design, coded.weights, statistic)
-
-
-def _check_same_rows(model: FittedModel, rows: CodedRows) -> None:
-    if len(rows.X) != model.sums.n_rows:
-        raise ValueError(
-            f"X has {len(rows.X)} rows (of positive weight), but the model was fitted to "
-            f"{model.sums.n_rows}: pass the rows of the fit."
-        )
-    names = model.specification.column_names, model.specification.factor_names
-    if difference(model.sums, rows, *names) is not None:
-        raise ValueError(
-            "X, groups and sample_weight are not those of the fit: their cross-products differ. "
-            "Pass the rows that the model was fitted to, in any order."
-        )
 
 
 def _named(value: Any) -> tuple[list[str], FloatArray]:

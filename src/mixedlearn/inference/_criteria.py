@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixedlearn.model.fitted import FittedModel
 
@@ -33,5 +34,9 @@ def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> float:
     """
     if np.isinf(smaller.objective):
         return np.nan
-    statistic = float(smaller.objective - larger.objective)
-    return statistic if statistic > NO_STATISTIC else 0.0
+    return float(without_tolerance(np.array(smaller.objective - larger.objective)))
+
+
+def without_tolerance(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Likelihood-ratio statistics, zero where the optimiser has left something near zero."""
+    return np.where(statistics > NO_STATISTIC, statistics, 0.0)

@@ -54,6 +54,7 @@ class Refits:
     noise_variance : ndarray of shape (n,)
     coef : ndarray of shape (n, p)
         Coefficients, the intercept first if there is one.
+    objective : ndarray of shape (n,)
     is_certified, is_singular : ndarray of shape (n,), bool
         As in `FittedModel`.
     model : callable
@@ -63,6 +64,7 @@ class Refits:
     covariances: tuple[FloatArray, ...]
     noise_variance: FloatArray
     coef: FloatArray
+    objective: FloatArray
     is_certified: NDArray[np.bool_]
     is_singular: NDArray[np.bool_]
     model: Callable[[int], FittedModel]
@@ -108,6 +110,7 @@ class Refitter:
             ),
             noise_variance=np.array([model.noise_variance for model in models]),
             coef=np.array([model.coef for model in models]),
+            objective=np.array([model.objective for model in models]),
             is_certified=np.array([model.is_certified for model in models]),
             is_singular=np.array([model.is_singular for model in models]),
             model=models.__getitem__,
@@ -187,6 +190,7 @@ class OneFactorRefitter(Refitter):
             covariances=(noise_variance[:, None, None] * (roots @ roots.transpose(0, 2, 1)),),
             noise_variance=noise_variance,
             coef=self._model.coef + coef @ basis.to_user.T,
+            objective=ends.evaluation.objective,
             is_certified=ends.is_certified,
             is_singular=(smallest_deviation(own_roots) < SINGULAR)
             | (own_roots.shape[1] < n_effects),

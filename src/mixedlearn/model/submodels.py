@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 
+from mixedlearn.covariance.structures import make_structure
 from mixedlearn.data.sums import Sums
-from mixedlearn.specification import Specification
+from mixedlearn.specification import INTERCEPT, Specification
 
 
 def without_coefs(specification: Specification, coefs: Set[int]) -> Specification:
@@ -56,6 +57,21 @@ def without_effects(
         structure=factor.structure.restricted(rest),
     )
     return sums.with_slopes(k, slopes), replace(specification, factors=tuple(factors))
+
+
+def with_intercept_alone(
+    sums: Sums, specification: Specification, k: int
+) -> tuple[Sums, Specification]:
+    """The model with a random intercept in place of all random effects of factor k."""
+    factors = list(specification.factors)
+    factors[k] = replace(
+        factors[k],
+        slopes=(),
+        effects=(INTERCEPT,),
+        random_intercept=True,
+        structure=make_structure("full", (INTERCEPT,)),
+    )
+    return sums.with_slopes(k, ()), replace(specification, factors=tuple(factors))
 
 
 def with_coef_held(

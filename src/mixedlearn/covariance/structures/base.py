@@ -230,22 +230,24 @@ class Structure(ABC):
         one_sided = self.directions(theta) @ self.root(theta).T
         return np.asarray(one_sided + one_sided.transpose(0, 2, 1))
 
-    def contains(self, smaller: Structure, at: Sequence[int]) -> bool:
-        """Whether every D of another structure is one of this, the effects that it lacks zero.
+    def contains(self, smaller: Structure, embedding: FloatArray) -> bool:
+        """Whether every D of another structure is one of this, for other random columns.
 
         Parameters
         ----------
         smaller : Structure
-        at : sequence of int
-            Where the effects of the other are among those of this.
+        embedding : ndarray of shape (q, q of the other)
+            The other's random columns as combinations of those of this; unit vectors where they
+            are among them.
         """
         generator = np.random.default_rng(0)
         for _ in range(N_DRAWN):
-            root = np.zeros((self.n_effects, smaller.n_effects))
-            root[list(at)] = smaller.root(generator.standard_normal(smaller.n_parameters))
+            root = embedding @ smaller.root(generator.standard_normal(smaller.n_parameters))
             covariance = root @ root.T
             own = self.root(self.theta_of(covariance))
-            if np.abs(own @ own.T - covariance).max() > SAME * np.trace(covariance):
+            sizes = np.sqrt(np.diag(covariance))
+            sizes = np.where(sizes > 0.0, sizes, np.linalg.norm(sizes))
+            if (np.abs(own @ own.T - covariance) > SAME * np.outer(sizes, sizes)).any():
                 return False
         return True
 
