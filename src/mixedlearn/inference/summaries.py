@@ -26,8 +26,8 @@ DDF_NAMES = {
 
 SINGULAR = "Singular fit: a variance is zero, or random effects are perfectly correlated."
 LIBERAL = (
-    "With few levels Satterthwaite's tests are liberal here (.117 at .05 in a simulation of 8 "
-    'groups), Kenward and Roger\'s are not (.025): summary(ddf="kenward-roger").'
+    "With few levels Satterthwaite's tests reject too often here, Kenward and Roger's do not: "
+    'summary(ddf="kenward-roger").'
 )
 NOT_IDENTIFIED = "not identified"
 
