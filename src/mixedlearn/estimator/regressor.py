@@ -42,7 +42,7 @@ from mixedlearn.exceptions import (
 )
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
-from mixedlearn.model.prediction import predict_mean, predict_std
+from mixedlearn.model.known import Known
 from mixedlearn.specification import (
     Specification,
     plain_name,
@@ -406,7 +406,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
-        self._set_fitted(Fitted(model, formula))
+        self._set_fitted(Fitted(Known(model), formula))
         self._warn_of_fit()
         end_fit()
         return self
@@ -415,7 +415,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         """Theta of the last fit, if it belongs to a model with the same random effects."""
         if not (self.warm_start and hasattr(self, "_fitted")):
             return None
-        last = self._fitted.model.specification.factors
+        last = FittedView(self).specification.factors
         if len(last) != len(specification.factors):
             return None
         for old, new in zip(last, specification.factors, strict=True):
@@ -533,11 +533,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         view = FittedView(self)
-        model = view.model
         rows = view.rows(X, groups)
-        names = model.specification.factor_names
+        names = view.specification.factor_names
         wanted = _wanted_factors(random_effects, names)
-        if wanted and not rows.labels and model.has_random_effects:
+        if wanted and not rows.labels and view.known.fit.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "
                 f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
@@ -548,8 +547,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         codes = view.codes(rows.labels, wanted)
         view.warn_of_kinds(rows.labels, codes, stacklevel)
         coded = CodedRows(rows.X, codes)
-        mean = predict_mean(model, coded)
-        return (mean, predict_std(model, coded)) if return_std else mean
+        mean = view.mean(coded)
+        return (mean, view.std(coded)) if return_std else mean
 
     def transform_response(self, y: Any, X: Any = None) -> FloatArray:
         """The response on the scale of the model, which is that of `predict`.

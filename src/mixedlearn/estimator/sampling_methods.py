@@ -13,10 +13,9 @@ from mixedlearn.data.levels import encode, look_up
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.state import FittedState
-from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.estimator.view import FittedView
 from mixedlearn.inference._models import check_count
 from mixedlearn.model.simulation import make_generator, sample_effects, sample_responses
-from mixedlearn.model.updating import with_more_rows
 
 FloatArray = NDArray[np.float64]
 
@@ -224,18 +223,18 @@ class SamplingMethods(FittedState):
         356.7 {'Subject': 18}
         """
         view = FittedView(self)
-        if not view.model.specification.factors:
+        if not view.specification.factors:
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
         rows = view.rows(X, groups, y, sample_weight, needs_groups=True).present()
         view.warn_of_kinds(
             rows.labels,
-            rows.coded(view.model.levels).codes,
+            tuple(view.known.find(k, own) for k, own in enumerate(rows.labels)),
             stacklevel=3,
             consequence="rows go to new levels of {} and tell nothing of the known ones",
         )
-        self._fitted = Fitted(with_more_rows(view.model, rows), view.formula)
+        self._fitted = view.with_rows(rows)
         return self
 
 

@@ -37,13 +37,13 @@ class FittedState(BaseEstimator):
     def formula_(self) -> str:
         """The model in lme4's notation."""
         view = FittedView(self)
-        return view.formula.text if view.formula else formula_of(view.model.specification)
+        return view.formula.text if view.formula else formula_of(view.specification)
 
     @property
     def n_groups_(self) -> dict[str, int]:
         """Number of levels of every factor."""
-        model = FittedView(self).model
-        return dict(zip(model.specification.factor_names, map(len, model.levels), strict=True))
+        view = FittedView(self)
+        return dict(zip(view.specification.factor_names, view.known.n_levels, strict=True))
 
     @property
     def coef_(self) -> FloatArray:
@@ -63,7 +63,7 @@ class FittedState(BaseEstimator):
     @property
     def covariances_(self) -> dict[str, pd.DataFrame]:
         """Variances and covariances of the random effects, by factor."""
-        model = FittedView(self).model
+        model = FittedView(self).known.fit
         return {
             factor.name: pd.DataFrame(
                 covariance, index=list(factor.effects), columns=list(factor.effects)
@@ -76,7 +76,7 @@ class FittedState(BaseEstimator):
     @property
     def random_effects_(self) -> dict[str, pd.DataFrame]:
         """BLUPs of every level, by factor."""
-        model = FittedView(self).model
+        model = FittedView(self).known.whole
         return {
             factor.name: pd.DataFrame(blups, index=levels, columns=list(factor.effects))
             for factor, blups, levels in zip(

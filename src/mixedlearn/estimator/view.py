@@ -5,17 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import look_up, other_kind
-from mixedlearn.data.rows import Codes, Rows
+from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.validation import (
     check_frame,
@@ -29,11 +27,21 @@ from mixedlearn.estimator.validation import (
 from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.known import Known
+from mixedlearn.model.prediction import known_mean, predict_std
+from mixedlearn.model.serving import FixedPart, separate_fixed_part
+from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
 
 NO_RESPONSE = object()
+
+_NOT_KEPT = (
+    "This estimator was made by for_serving(): it predicts means and takes further rows, but does "
+    "not hold the sums that standard deviations, tests, intervals and pictures need. Use the "
+    "estimator that for_serving() was called on, or fit again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +50,31 @@ class Fitted:
 
     Attributes
     ----------
-    model : FittedModel
+    known : Known
+        The fitted model, and what later rows tell of the random effects.
     formula : CompiledFormula or None
         What makes the columns of rows, if the model was given by a formula.
+    fixed_part : FixedPart, optional
+        The fixed effects, if only what serves predictions was kept: then ``known`` is of the
+        residuals.
     """
 
-    model: FittedModel
+    known: Known
     formula: CompiledFormula | None
+    fixed_part: FixedPart | None = None
+
+    @property
+    def model(self) -> FittedModel:
+        """The whole model.
+
+        Raises
+        ------
+        ValueError
+            If it was not kept.
+        """
+        if self.fixed_part is not None:
+            raise ValueError(_NOT_KEPT)
+        return self.known.whole
 
 
 class FittedView:
@@ -68,9 +94,51 @@ class FittedView:
     def __init__(self, estimator: Any):
         check_is_fitted(estimator)
         self._estimator = estimator
-        fitted: Fitted = estimator._fitted
-        self.model = fitted.model
-        self.formula = fitted.formula
+        self._fitted: Fitted = estimator._fitted
+        self.known = self._fitted.known
+        self.formula = self._fitted.formula
+
+    @property
+    def model(self) -> FittedModel:
+        """The fitted model, with the random effects given all rows; see `Fitted.model`."""
+        return self._fitted.model
+
+    @property
+    def specification(self) -> Specification:
+        """The model in terms of the columns."""
+        part = self._fitted.fixed_part
+        return self.known.fit.specification if part is None else part.specification
+
+    def mean(self, rows: CodedRows) -> FloatArray:
+        """Predictions of rows with the codes of `codes`, shape (n,)."""
+        part = self._fitted.fixed_part
+        coef = self.known.fit.coef if part is None else part.coef
+        return known_mean(self.specification, coef, self.known, rows)
+
+    def std(self, rows: CodedRows) -> FloatArray:
+        """Standard deviations of new observations with the codes of `codes`, shape (n,).
+
+        Raises
+        ------
+        ValueError
+            If what they need was not kept.
+        """
+        if self._fitted.fixed_part is not None:
+            raise ValueError(_NOT_KEPT)
+        return predict_std(self.known.fit, rows, known=self.known)
+
+    def with_rows(self, rows: Rows) -> Fitted:
+        """What there is to hold given further rows as well."""
+        part = self._fitted.fixed_part
+        own = rows if part is None else part.residual_rows(rows)
+        return replace(self._fitted, known=self.known.with_rows(own))
+
+    def for_serving(self) -> Fitted:
+        """What predictions and further rows need."""
+        if self._fitted.fixed_part is not None:
+            return self._fitted
+        part, known = separate_fixed_part(self.known)
+        return Fitted(known, self.formula, part)
 
     def rows(
         self,
@@ -89,7 +157,7 @@ class FittedView:
             As `MixedLinearRegressor.predict`; if groups are needed and missing; if responses or
             weights are not finite numbers, one for each row.
         """
-        estimator, specification = self._estimator, self.model.specification
+        estimator, specification = self._estimator, self.specification
         names = specification.factor_names
         if self.formula is not None:
             frame = formula_frame(X, groups)
@@ -135,7 +203,7 @@ class FittedView:
         ValueError
             If the coefficients are not those of all columns of X in their order.
         """
-        specification = self.model.specification
+        specification = self.specification
         owners = [specification.columns[position] for position in specification.fixed]
         n_columns = self._estimator.n_features_in_
         if self.formula is None and owners == list(range(n_columns)):
@@ -152,24 +220,27 @@ class FittedView:
     def codes(self, labels: Sequence[Labels], wanted: Sequence[str]) -> tuple[Codes | None, ...]:
         """Levels of the rows for every factor, -1 for unknown ones; None for factors left out.
 
+        They are the codes of `known`, which are places in ``model.levels`` only if no rows came
+        after the fit.
+
         Raises
         ------
         ValueError
             If a level is unknown and ``handle_unknown="error"``.
         """
-        names = self.model.specification.factor_names
+        names = self.specification.factor_names
         codes: list[Codes | None] = [None] * len(names)
         if labels and names:
-            for k, (own, known) in enumerate(zip(labels, self.model.levels, strict=True)):
+            for k, own in enumerate(labels):
                 if names[k] in wanted:
-                    codes[k] = found = look_up(own, known)
-                    self._check_known(own, found, known)
+                    codes[k] = found = self.known.find(k, own)
+                    self._check_known(k, own, found)
         return tuple(codes)
 
-    def _check_known(self, labels: Labels, codes: Codes, levels: pd.Index) -> None:
+    def _check_known(self, k: int, labels: Labels, codes: Codes) -> None:
         if self._estimator.handle_unknown == "error" and (codes < 0).any():
             row = int(np.argmax(codes < 0))
-            other = other_kind(labels, levels)
+            other = self.known.other_kind(k, labels)
             kinds = ""
             if other is not None:
                 kinds = f" Labels are {other.kind} here, and were {other.known_kind} in fit."
@@ -191,10 +262,10 @@ class FittedView:
 
         ``consequence`` is what follows, with a place for the factor.
         """
-        for own, known, found in zip(labels, self.model.levels, codes, strict=False):
+        for k, (own, found) in enumerate(zip(labels, codes, strict=False)):
             if found is None or (found >= 0).any():
                 continue
-            if (other := other_kind(own, known)) is not None:
+            if (other := self.known.other_kind(k, own)) is not None:
                 warnings.warn(
                     f"All levels of {own.name!r} are new: here they are {other.kind}, like "
                     f"{shown(other.label)}, in fit they were {other.known_kind}, like "
@@ -208,7 +279,7 @@ class FittedView:
     def with_model(self, model: FittedModel) -> Any:
         """A copy of the estimator with a refit of the model to the same rows."""
         other = copy(self._estimator)
-        other._set_fitted(Fitted(model, self.formula))
+        other._set_fitted(Fitted(Known(model), self.formula))
         return other
 
     def with_progress(

@@ -231,10 +231,9 @@ class OneFactorRefitter(Refitter):
             fixed_basis=fixed_basis,
             roots=(root,),
             fixed_effects=fixed_effects,
-            blups=(fixed_basis.scale * (random.to_user @ blups).T,),
+            blups=(user_effects(fixed_basis, random, blups),),
             objective=float(ends.evaluation.objective[number]),
             n_iterations=max(int(ends.n_iterations[number]), 1),
             is_certified=bool(ends.is_certified[number]),
             warnings=(),
-            observed_sums=None,
         )
