@@ -63,18 +63,22 @@ class Fitted:
     formula: CompiledFormula | None
     fixed_part: FixedPart | None = None
 
-    @property
-    def model(self) -> FittedModel:
-        """The whole model.
+    def whole(self) -> Known:
+        """What is known if the fixed effects belong to it.
 
         Raises
         ------
         ValueError
-            If it was not kept.
+            If their products were not kept.
         """
         if self.fixed_part is not None:
             raise ValueError(_NOT_KEPT)
-        return self.known.whole
+        return self.known
+
+    @property
+    def model(self) -> FittedModel:
+        """The model with the random effects given all rows; raises as `whole`."""
+        return self.whole().whole
 
 
 class FittedView:
@@ -100,8 +104,13 @@ class FittedView:
 
     @property
     def model(self) -> FittedModel:
-        """The fitted model, with the random effects given all rows; see `Fitted.model`."""
+        """The model with the random effects given all rows; raises as `Fitted.whole`."""
         return self._fitted.model
+
+    @property
+    def model_of_fit(self) -> FittedModel:
+        """The model with the random effects given the rows of the fit; raises as `model`."""
+        return self._fitted.whole().fit
 
     @property
     def specification(self) -> Specification:
@@ -123,9 +132,7 @@ class FittedView:
         ValueError
             If what they need was not kept.
         """
-        if self._fitted.fixed_part is not None:
-            raise ValueError(_NOT_KEPT)
-        return predict_std(self.known.fit, rows, known=self.known)
+        return predict_std(self.model_of_fit, rows, known=self.known)
 
     def with_rows(self, rows: Rows) -> Fitted:
         """What there is to hold given further rows as well."""

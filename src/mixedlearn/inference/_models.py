@@ -26,7 +26,7 @@ def model_of(estimator: Any) -> FittedModel:
     NotFittedError
         Before `fit`.
     """
-    return view_of(estimator).known.fit
+    return view_of(estimator).model_of_fit
 
 
 def view_of(estimator: Any) -> Any:

@@ -148,7 +148,7 @@ class Known:
 
     def effects(self, k: int, codes: Codes) -> FloatArray:
         """BLUPs of the levels of some rows, zero where the code is -1: (q, n)."""
-        if not self._has_one_factor:
+        if not (self._has_one_factor and self.layers):
             return _taken(self.whole.blups[k], codes)
         effects = _taken(self.fit.blups[0], _within(codes, 0, len(self.fit.blups[0])))
         starts = self._starts
@@ -227,9 +227,11 @@ def _within(codes: Codes, start: int, stop: int) -> Codes:
 
 def _taken(blups: FloatArray, codes: Codes) -> FloatArray:
     """BLUPs of the levels of some rows, zero where the code is -1: (q, n)."""
+    if not len(blups):
+        return np.zeros((blups.shape[1], len(codes)))
+    # Code -1 finds the last level.
+    effects = blups.T[:, codes]
     unknown = codes < 0
-    effects = np.zeros((blups.shape[1], len(codes)))
-    if not unknown.all():
-        np.take(blups.T, codes, axis=1, out=effects, mode="wrap")
+    if unknown.any():
         effects[:, unknown] = 0.0
     return effects

@@ -66,7 +66,9 @@ def fixed_mean(
     slopes = coef[1:] if specification.fit_intercept else coef
     if specification.fixed != tuple(range(X.shape[1])):
         X = X[:, list(specification.fixed)]
-    return X @ slopes + intercept
+    mean = X @ slopes
+    mean += intercept
+    return mean
 
 
 @dataclass(frozen=True, slots=True)
