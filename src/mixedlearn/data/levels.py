@@ -19,6 +19,9 @@ from mixedlearn.data.numbers import EXACT_INTEGERS
 # Integer labels are dense if they span no more than so many numbers for each row.
 DENSE = 4
 
+# Types of text that keep their names from one version of pandas to the next.
+_TEXT_TYPES = ("str", "string")
+
 # What labels of a type are called, beside numbers, times and periods.
 _KIND_NAMES: dict[type, str] = {
     str: "text",
@@ -192,6 +195,40 @@ class OtherKind:
     known_label: Any
 
 
+def pack_levels(levels: pd.Index) -> dict[str, Any]:
+    """The levels as arrays and text, which every version of pandas and other formats can read.
+
+    Those of other types of pandas stay as they are.
+    """
+    if isinstance(levels, pd.MultiIndex):
+        parts = [pack_levels(own.rename(None)) for own in levels.levels]
+        codes = [np.asarray(own) for own in levels.codes]
+        return {"names": list(levels.names), "parts": parts, "codes": codes}
+    if levels.dtype == object:
+        values: Any = levels.to_list()
+    elif isinstance(levels.dtype, np.dtype):
+        values = np.asarray(levels)
+    elif str(levels.dtype) in _TEXT_TYPES:
+        values = np.asarray(levels, dtype=object).tolist()
+    else:
+        return {"index": levels}
+    return {"name": levels.name, "values": values, "type": str(levels.dtype)}
+
+
+def unpack_levels(packed: dict[str, Any]) -> pd.Index:
+    """The levels that `pack_levels` has packed."""
+    if "index" in packed:
+        return packed["index"]
+    if "parts" in packed:
+        return pd.MultiIndex(
+            levels=[unpack_levels(own) for own in packed["parts"]],  # type: ignore[misc]
+            codes=packed["codes"],
+            names=packed["names"],
+        )
+    values, dtype, name = packed["values"], packed["type"], packed["name"]
+    return pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
+
+
 class LevelTable:
     """The levels of a factor, prepared for look-ups.
 
@@ -220,7 +257,7 @@ class LevelTable:
             codes = table.find(part, labels.name)
             is_known = (found >= 0) & (codes >= 0)
             keys = found * len(table) + codes
-            found = np.where(is_known, combinations.get_indexer(keys), -1)
+            found = np.where(is_known, combinations.get_indexer(pd.Index(keys)), -1)
         # The levels are sorted by their parts' codes, so that a key is a position.
         return found.astype(np.int32)
 
@@ -308,6 +345,7 @@ class _PartTable:
         if values.dtype == levels.dtype:
             return values, self._in_type(levels.dtype)
         kinds = {values.dtype.kind, levels.dtype.kind}
+        common: Any
         if kinds <= set("iuf"):
             if kinds == {"f"}:
                 common = self._common_width(values)

@@ -29,7 +29,7 @@ constant, and levels are aligned by their labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from mixedlearn.data.accumulation import add_up, check_squares, pilot_means
 from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
-from mixedlearn.data.levels import encode, merge_levels
+from mixedlearn.data.levels import encode, merge_levels, pack_levels, unpack_levels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.triangles import (
     JointTriangles,
@@ -102,6 +102,19 @@ class Sums:
     crossings: dict[tuple[int, int], Crossing]
     is_reduced: bool = False
     triangles: LevelTriangles | JointTriangles | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to save: by names, in types that other formats than pickle can hold."""
+        state = {own.name: getattr(self, own.name) for own in fields(self)}
+        state["levels"] = [pack_levels(own) for own in self.levels]
+        state["crossings"] = list(self.crossings.items())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+        levels = tuple(unpack_levels(own) for own in state["levels"])
+        for name, value in {**state, "levels": levels}.items():
+            object.__setattr__(self, name, dict(value) if name == "crossings" else value)
 
     @classmethod
     def of(

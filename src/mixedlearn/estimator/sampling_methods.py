@@ -238,7 +238,6 @@ class SamplingMethods(FittedState):
         self._fitted = view.with_rows(rows)
         return self
 
-
     def for_serving(self) -> Self:
         """A slim estimator that predicts and takes further rows, and nothing else.
 

@@ -145,7 +145,8 @@ class FittedView:
         if self._fitted.fixed_part is not None:
             return self._fitted
         part, known = separate_fixed_part(self.known)
-        return Fitted(known, self.formula, part)
+        formula = None if self.formula is None else replace(self.formula, terms=())
+        return Fitted(known, formula, part)
 
     def rows(
         self,

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import add
 
 import numpy as np
@@ -67,7 +67,7 @@ class Layer:
         return LevelTable(self.sums.levels[0])
 
     def with_newer(self, newer: Layer) -> Layer:
-        """This layer and the one after it together."""
+        """The layer and the one after it together."""
         sums = self.sums + newer.sums
         merged = Layer(sums, np.empty((sums.n_levels[0], self.blups.shape[1])))
         for layer in (self, newer):
@@ -121,6 +121,11 @@ class Known:
         return len(self.fit.random_bases) == 1
 
     @property
+    def _has_layers(self) -> bool:
+        """Whether levels are to be looked for in layers."""
+        return self._has_one_factor and bool(self.layers)
+
+    @property
     def _starts(self) -> list[int]:
         """The first code of every layer, and the one after the last."""
         sizes = [layer.sums.n_levels[0] for layer in self.layers]
@@ -130,7 +135,7 @@ class Known:
 
     def find(self, k: int, labels: Labels) -> Codes:
         """Code of each row's level of factor k, -1 for an unknown one."""
-        if not self._has_one_factor:
+        if not self._has_layers:
             return self.whole.tables[k].find(labels)
         found = self.fit.tables[0].find(labels)
         for layer, start in zip(self.layers, self._starts, strict=False):
@@ -140,7 +145,7 @@ class Known:
 
     def other_kind(self, k: int, labels: Labels) -> OtherKind | None:
         """How the kind of labels differs from that of the levels of factor k; None if not."""
-        if not self._has_one_factor:
+        if not self._has_layers:
             return self.whole.tables[k].other_kind(labels)
         tables = [self.fit.tables[0], *(layer.table for layer in self.layers)]
         others = [table.other_kind(labels) for table in tables]
@@ -148,11 +153,10 @@ class Known:
 
     def effects(self, k: int, codes: Codes) -> FloatArray:
         """BLUPs of the levels of some rows, zero where the code is -1: (q, n)."""
-        if not (self._has_one_factor and self.layers):
+        if not self._has_layers:
             return _taken(self.whole.blups[k], codes)
         effects = _taken(self.fit.blups[0], _within(codes, 0, len(self.fit.blups[0])))
-        starts = self._starts
-        for layer, start, stop in zip(self.layers, starts, starts[1:], strict=False):
+        for layer, (start, stop) in zip(self.layers, pairwise(self._starts), strict=True):
             own = np.flatnonzero((codes >= start) & (codes < stop))
             effects[:, own] = layer.blups.T[:, codes[own] - start]
         return effects
@@ -162,14 +166,14 @@ class Known:
 
         A row has a code that is not -1 in one of them, if its levels are known.
         """
-        if not (self._has_one_factor and self.layers):
+        if not self._has_layers:
             return [(self.whole.posterior, list(codes))]
         (own,), starts = codes, self._starts
         of_fit = _within(own, 0, starts[0])
         found: list[tuple[Posterior, list[Codes]]] = []
         if (of_fit >= 0).any():
             found.append((self.fit.posterior, [of_fit]))
-        for j, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+        for j, (start, stop) in enumerate(pairwise(starts)):
             of_layer = _within(own, start, stop)
             touched, places = np.unique(of_layer[of_layer >= 0], return_inverse=True)
             if len(touched):

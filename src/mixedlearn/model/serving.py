@@ -32,7 +32,7 @@ class FixedPart:
     Attributes
     ----------
     specification : Specification
-        The whole model.
+        The whole model, without the terms that tests ask for.
     coef : ndarray of shape (p,)
         The intercept first if there is one.
     """
@@ -104,6 +104,6 @@ class FixedPart:
 
 def separate_fixed_part(known: Known) -> tuple[FixedPart, Known]:
     """The fixed effects of a model, and what its residuals tell of the random effects."""
-    part = FixedPart(known.fit.specification, known.fit.coef)
+    part = FixedPart(replace(known.fit.specification, terms=()), known.fit.coef)
     layers = tuple(map(part.residual_layer, known.layers))
     return part, replace(known, fit=part.residual_model(known.fit), layers=layers)
