@@ -6,6 +6,7 @@ from collections.abc import Sequence
 __all__ = [
     "DataWarning",
     "DegenerateModelWarning",
+    "InconsistentVersionWarning",
     "NoGroupsWarning",
     "PopulationPredictionWarning",
 ]
@@ -89,6 +90,24 @@ class DataWarning(UserWarning):
     ...     model = lmer("Reaction ~ I(Days - Days.mean()) + (1 | Subject)", study)
     >>> model.coef_.round(2)
     array([10.47])
+    """
+
+
+class InconsistentVersionWarning(UserWarning):
+    """An estimator was loaded by another version of mixedlearn than the one that saved it.
+
+    What a fitted estimator holds may differ between versions, so that it may fail or give other
+    results. The message names both versions: load it with the one that saved it, or fit anew.
+
+    Examples
+    --------
+    To refuse such files:
+
+    >>> import warnings
+    >>> from mixedlearn.exceptions import InconsistentVersionWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", InconsistentVersionWarning)
+    ...     # model = joblib.load("model.joblib")
     """
 
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from helpers.labels import BYTES, DAYS, FLOATS, IN_ZONE, NUMBERS, TEXT
 from mixedlearn.data.labels import as_labels, interaction
-from mixedlearn.data.levels import encode, look_up, merge_levels, other_kind
+from mixedlearn.data.levels import LevelTable, encode, look_up, merge_levels
 
 # Around the ends of what types hold.
 EDGES = [0, 2**7, 2**8, 2**11, 2**24, 2**31, 2**53, 2**62, 2**63, -(2**11), -(2**24), -(2**53)]
@@ -112,7 +112,7 @@ def test_parts_of_interactions(data, drawn):
 def test_one_kind_is_never_told_from_itself(data, drawn):
     labels, kind = drawn
     _, levels = encode(represent(data, labels, kind))
-    assert other_kind(represent(data, labels, kind), levels) is None
+    assert LevelTable(levels).other_kind(represent(data, labels, kind)) is None
 
 
 @pytest.mark.parametrize("known", KINDS)
@@ -125,7 +125,7 @@ def test_kinds_are_told_apart(data, known, own):
     _, levels = encode(represent(data, KINDS[known][1], KINDS[known][0]))
     labels = represent(data, KINDS[own][1], KINDS[own][0])
     assert_array_equal(look_up(labels, levels), [-1, -1, -1])
-    found = other_kind(labels, levels)
+    found = LevelTable(levels).other_kind(labels)
     assert own in found.kind
     assert known in found.known_kind
     assert (found.label, found.known_label) == (labels.at(0), levels[0])
@@ -213,24 +213,24 @@ def test_periods_of_other_frequencies_and_time_differences():
     days = read(pd.period_range("2024-01-01", periods=2, freq="D"))
     _, levels = encode(months)
     assert_array_equal(look_up(days, levels), [-1, -1])
-    assert other_kind(days, levels).kind == "periods of frequency D"
+    assert LevelTable(levels).other_kind(days).kind == "periods of frequency D"
     hours = np.array([24, 48], dtype="timedelta64[h]")
     _, levels = encode(read(hours.astype("timedelta64[ns]")))
     for values in (hours.astype("timedelta64[s]"), np.array(list(hours), dtype=object)):
         assert_array_equal(look_up(read(values), levels), [0, 1])
-    found = other_kind(read([24, 48]), levels)
+    found = LevelTable(levels).other_kind(read([24, 48]))
     assert (found.kind, found.known_kind) == ("numbers", "time differences")
 
 
 def test_numbers_are_not_found_in_intervals_nor_text_in_dates():
     _, levels = encode(read(pd.arrays.IntervalArray.from_breaks([0.0, 1.0, 2.0])))
     assert_array_equal(look_up(read([0.5, 1.5]), levels), [-1, -1])
-    assert other_kind(read([0.5]), levels).known_kind == "intervals"
+    assert LevelTable(levels).other_kind(read([0.5])).known_kind == "intervals"
 
 
 def test_what_is_of_several_kinds():
     _, levels = encode(read([1, "a", 2]))
     assert_array_equal(look_up(read(["1", "a"]), levels) >= 0, [False, True])
-    assert other_kind(read(["1"]), levels) is None
-    found = other_kind(read([datetime.date(2024, 1, 1)]), levels)
+    assert LevelTable(levels).other_kind(read(["1"])) is None
+    found = LevelTable(levels).other_kind(read([datetime.date(2024, 1, 1)]))
     assert found.known_kind == "numbers and text"

@@ -16,6 +16,7 @@ from scipy.stats import f as f_distribution
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_cake, load_sleepstudy
 from mixedlearn.inference import anova, coefficient_table, contrast_test
+from mixedlearn.model.known import Known
 from mixedlearn.specification import Term
 
 NO_GROUPS = "ignore::mixedlearn.exceptions.NoGroupsWarning"
@@ -62,7 +63,7 @@ def by_terms(model):
     """The fitted model with columns that belong together."""
     fitted = model._fitted.model
     recipe = fitted.recipe.of(replace(fitted.specification, terms=terms()))
-    model._fitted = replace(model._fitted, model=replace(fitted, recipe=recipe))
+    model._fitted = replace(model._fitted, known=Known(replace(fitted, recipe=recipe)))
     return model
 
 

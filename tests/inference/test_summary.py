@@ -13,6 +13,7 @@ from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_cake, load_penicillin, load_sleepstudy
 from mixedlearn.exceptions import DegenerateModelWarning, NoGroupsWarning
 from mixedlearn.inference import coefficient_table, information_criteria, variance_table
+from mixedlearn.model.known import Known
 
 DDF = {
     "satterthwaite": "Satterthwaite's degrees of freedom",
@@ -229,7 +230,9 @@ def test_a_full_set_of_dummies_is_no_fault_but_has_a_note():
 def test_an_optimum_without_a_certificate():
     model = slopes()
     assert "certified" not in str(model.summary())
-    model._fitted = replace(model._fitted, model=replace(model._fitted.model, is_certified=False))
+    model._fitted = replace(
+        model._fitted, known=Known(replace(model._fitted.model, is_certified=False))
+    )
     assert "stopped without a certified optimum" in str(model.summary())
 
 

@@ -1,5 +1,7 @@
 """Lines of every level: what is drawn is what the model predicts, and the data."""
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -546,3 +548,17 @@ def test_names_with_dollars_are_no_formulae():
     for display in (draw(model, X, y), draw(model, X, y, facets=False)):
         display.figure_.draw_without_rendering()  # fails where it finds a formula that is none
         assert display.figure_.legends[0].get_texts()[1].get_text() == r"each \$g_\$"
+
+
+def test_lines_of_an_updated_model(sleepstudy):
+    """New levels sort before the known ones, which have other rows by now."""
+    fitted, X, y = sleepstudy
+    model = copy.deepcopy(fitted)
+    new = X[X["Subject"] == X["Subject"].iloc[-1]]
+    model.update_random_effects(new.assign(Subject=1), y[new.index] + 100.0)
+    model.update_random_effects(X.iloc[:5], y.iloc[:5] + 300.0)
+    every = pd.concat([X, new.assign(Subject=1)])
+    lines = GroupLinesDisplay.from_estimator(model, every, model.predict(every)).lines
+    points = pd.DataFrame({"Days": lines["feature"], "Subject": lines["level"].astype(int)})
+    assert lines["level"].nunique() == 19
+    np.testing.assert_allclose(lines["prediction"], model.predict(points))

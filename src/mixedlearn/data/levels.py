@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from numbers import Number
 from typing import Any, NoReturn
 
@@ -17,6 +18,9 @@ from mixedlearn.data.numbers import EXACT_INTEGERS
 
 # Integer labels are dense if they span no more than so many numbers for each row.
 DENSE = 4
+
+# Types of text that keep their names from one version of pandas to the next.
+_TEXT_TYPES = ("str", "string")
 
 # What labels of a type are called, beside numbers, times and periods.
 _KIND_NAMES: dict[type, str] = {
@@ -102,7 +106,7 @@ def merge_levels(
     """
     names = tuple(map(str, known.names))
     if not isinstance(known, pd.MultiIndex) and known.is_monotonic_increasing:
-        places = _look_up_part(others, known, names[0])
+        places = _PartTable(known).find(others, names[0])
         if (places >= 0).all():
             return np.arange(len(known), dtype=np.int32), places, known
     pairs = (
@@ -121,7 +125,7 @@ def merge_levels(
 def _join(known: pd.Index, others: pd.Index, name: str) -> pd.Index:
     """Known labels and others, which are the known ones where they are equal."""
     own = known if known.is_unique else known.unique()
-    places = _look_up_part(others, own, name)
+    places = _PartTable(own).find(others, name)
     fresh = np.flatnonzero(places < 0)
     places[fresh] = len(own) + np.arange(len(fresh))
     both = _append(own, others[fresh]) if len(fresh) else own
@@ -147,30 +151,30 @@ def _would_round(first: pd.Index, second: pd.Index) -> bool:
     kinds = {first.dtype.kind, second.dtype.kind}
     if len(kinds) == 1 or not kinds <= set("iuf"):
         return False
-    return any(
-        own.dtype.kind in "iu"
-        and len(own)
-        and (own.max() > EXACT_INTEGERS or own.min() < -EXACT_INTEGERS)
-        for own in (first, second)
+    return _has_large(first) or _has_large(second)
+
+
+def _has_large(values: pd.Index) -> bool:
+    """Whether there are integers that a floating-point number may not hold."""
+    return bool(
+        values.dtype.kind in "iu"
+        and len(values)
+        and (values.max() > EXACT_INTEGERS or values.min() < -EXACT_INTEGERS)
     )
 
 
 def look_up(labels: Labels, levels: pd.Index) -> NDArray[np.int32]:
     """Code of each row among known levels; -1 where the level is unknown."""
+    return LevelTable(levels).find(labels)
+
+
+def labels_of(levels: pd.Index) -> Labels:
+    """The levels of a factor as labels, one for each."""
+    names = tuple(map(str, levels.names))
     if not isinstance(levels, pd.MultiIndex):
-        return _look_up_part(labels.parts[0], levels, labels.name)
-    known = np.zeros(len(levels), dtype=np.int64)
-    found = np.zeros(len(labels.parts[0]), dtype=np.int64)
-    for part, part_levels, part_codes in zip(
-        labels.parts, levels.levels, levels.codes, strict=True
-    ):
-        codes = _look_up_part(part, part_levels, labels.name)
-        is_known = (found >= 0) & (codes >= 0)
-        known, distinct = pd.factorize(known * len(part_levels) + part_codes, sort=True)
-        keys = found * len(part_levels) + codes
-        found = np.where(is_known, pd.Index(distinct).get_indexer(keys), -1)
-    # The levels are sorted by their parts' codes, so that a key is a position.
-    return found.astype(np.int32)
+        return Labels(names[0], (levels,), names)
+    parts = tuple(levels.get_level_values(part) for part in range(levels.nlevels))
+    return Labels(":".join(names), parts, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,20 +195,205 @@ class OtherKind:
     known_label: Any
 
 
-def other_kind(labels: Labels, levels: pd.Index) -> OtherKind | None:
-    """How the kind of labels differs from that of the levels of a factor; None if it does not.
+def pack_levels(levels: pd.Index) -> dict[str, Any]:
+    """The levels as arrays and text, which every version of pandas and other formats can read.
 
-    Of an interaction the first part is told in which they differ.
+    Those of other types of pandas stay as they are.
     """
-    known = levels.levels if isinstance(levels, pd.MultiIndex) else [levels]
-    for own_part, part_levels in zip(labels.parts, known, strict=True):
-        own = own_part.unique().dropna()
-        if not len(own) or not len(part_levels):
-            continue
-        kinds, known_kinds = _kinds(own), _kinds(part_levels)
-        if not kinds & known_kinds:
-            return OtherKind(_listed(kinds), _listed(known_kinds), own[0], part_levels[0])
-    return None
+    if isinstance(levels, pd.MultiIndex):
+        parts = [pack_levels(own.rename(None)) for own in levels.levels]
+        codes = [np.asarray(own) for own in levels.codes]
+        return {"names": list(levels.names), "parts": parts, "codes": codes}
+    if levels.dtype == object:
+        values: Any = levels.to_list()
+    elif isinstance(levels.dtype, np.dtype):
+        values = np.asarray(levels)
+    elif str(levels.dtype) in _TEXT_TYPES:
+        values = np.asarray(levels, dtype=object).tolist()
+    else:
+        return {"index": levels}
+    return {"name": levels.name, "values": values, "type": str(levels.dtype)}
+
+
+def unpack_levels(packed: dict[str, Any]) -> pd.Index:
+    """The levels that `pack_levels` has packed."""
+    if "index" in packed:
+        return packed["index"]
+    if "parts" in packed:
+        return pd.MultiIndex(
+            levels=[unpack_levels(own) for own in packed["parts"]],  # type: ignore[misc]
+            codes=packed["codes"],
+            names=packed["names"],
+        )
+    values, dtype, name = packed["values"], packed["type"], packed["name"]
+    return pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
+
+
+class LevelTable:
+    """The levels of a factor, prepared for look-ups.
+
+    Passing over all levels is done once, at the first look-up that needs it, so that further ones
+    take a time that does not depend on their number. Threads may share a table.
+
+    Parameters
+    ----------
+    levels : pandas.Index
+        As `encode` gives them.
+    """
+
+    def __init__(self, levels: pd.Index):
+        self._levels = levels
+        parts = levels.levels if isinstance(levels, pd.MultiIndex) else [levels]
+        self._parts = [_PartTable(part) for part in parts]
+
+    def find(self, labels: Labels) -> NDArray[np.int32]:
+        """Code of each row; -1 where the level is unknown."""
+        found = self._parts[0].find(labels.parts[0], labels.name)
+        if len(self._parts) == 1:
+            return found
+        found = found.astype(np.int64)
+        beside = zip(self._parts[1:], labels.parts[1:], self._combinations, strict=True)
+        for table, part, combinations in beside:
+            codes = table.find(part, labels.name)
+            is_known = (found >= 0) & (codes >= 0)
+            keys = found * len(table) + codes
+            found = np.where(is_known, combinations.get_indexer(pd.Index(keys)), -1)
+        # The levels are sorted by their parts' codes, so that a key is a position.
+        return found.astype(np.int32)
+
+    @cached_property
+    def _combinations(self) -> list[pd.Index]:
+        """For every part but the first, the keys of its combinations with those before it."""
+        assert isinstance(self._levels, pd.MultiIndex)
+        tables: list[pd.Index] = []
+        known = self._levels.codes[0].astype(np.int64)
+        for table, codes in zip(self._parts[1:], self._levels.codes[1:], strict=True):
+            known, distinct = pd.factorize(known * len(table) + codes, sort=True)
+            tables.append(_prepared(pd.Index(distinct)))
+        return tables
+
+    def other_kind(self, labels: Labels) -> OtherKind | None:
+        """How the kind of labels differs from that of the levels; None if it does not.
+
+        Of an interaction the first part is told in which they differ.
+        """
+        for own_part, table in zip(labels.parts, self._parts, strict=True):
+            own = own_part.unique().dropna()
+            if not len(own) or not len(table):
+                continue
+            kinds = _kinds(own)
+            if not kinds & table.kinds:
+                return OtherKind(_listed(kinds), _listed(table.kinds), own[0], table.first)
+        return None
+
+
+class _PartTable:
+    """Distinct labels of one column, prepared for look-ups of labels in any type."""
+
+    def __init__(self, levels: pd.Index):
+        self._levels = levels
+        self._in_types: dict[Any, pd.Index] = {}
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    @property
+    def first(self) -> Any:
+        """One of the labels."""
+        return self._levels[0]
+
+    @cached_property
+    def kinds(self) -> set[str]:
+        """What the labels are."""
+        return _kinds(self._levels)
+
+    @cached_property
+    def _plain(self) -> pd.Index:
+        return _plain_index(self._levels)
+
+    @cached_property
+    def _has_large(self) -> bool:
+        return _has_large(self._plain)
+
+    def find(self, values: pd.Index, name: str) -> NDArray[np.int32]:
+        """Place of each label; -1 where it is unknown, or missing."""
+        if (missing := missing_labels(values)) is not None:
+            places = np.full(len(values), -1, dtype=np.int32)
+            places[~missing] = self.find(in_numpy_type(values[~missing], name), name)
+            return places
+        if isinstance(values, pd.CategoricalIndex):
+            categories, codes = values.categories, values.codes
+            if len(codes) < len(categories):
+                # One row may come with the categories of a million.
+                used = np.unique(codes[codes >= 0])
+                categories = categories[used]
+                codes = np.where(codes < 0, -1, np.searchsorted(used, codes))
+            return np.append(self.find(categories, name), np.int32(-1))[codes]
+        if values.dtype == self._levels.dtype and values.dtype != object:
+            levels = self._in_type(values.dtype, self._levels)
+        else:
+            values, levels = self._comparable(values)
+        try:
+            return levels.get_indexer(values).astype(np.int32)
+        except TypeError as error:
+            _raise_unhashable(values, name, error)
+
+    def _comparable(self, values: pd.Index) -> tuple[pd.Index, pd.Index]:
+        """Labels and levels in one type, in which those are equal that a user would call equal.
+
+        These are numbers of the same value, whatever holds them, true and false being one and zero;
+        the same moments of time, whatever their unit, and a date and its midnight; the same text.
+        pandas would parse text as dates, find a number in an interval, and tell true from one.
+        """
+        values, levels = _plain_index(values), self._plain
+        if values.dtype == levels.dtype:
+            return values, self._in_type(levels.dtype)
+        kinds = {values.dtype.kind, levels.dtype.kind}
+        common: Any
+        if kinds <= set("iuf"):
+            if kinds == {"f"}:
+                common = self._common_width(values)
+            elif len(kinds) > 1 and (self._has_large or _has_large(values)):
+                common = np.dtype(object)
+            else:
+                common = np.promote_types(values.to_numpy().dtype, levels.to_numpy().dtype)
+        elif values.inferred_type == levels.inferred_type == "string":
+            # The levels stay as they are.
+            common = levels.dtype
+        else:
+            common = np.dtype(object)
+        with np.errstate(over="ignore"):
+            return pd.Index(values, dtype=common, tupleize_cols=False), self._in_type(common)
+
+    def _common_width(self, values: pd.Index) -> np.dtype:
+        """The less exact type of floating-point numbers, if they are as many there."""
+        types = values.to_numpy().dtype, self._plain.to_numpy().dtype
+        narrow, wide = sorted(types, key=lambda own: own.itemsize)
+        with np.errstate(over="ignore"):
+            n_distinct = values.astype(narrow).nunique()
+            is_one_to_one = self._in_type(narrow).is_unique and n_distinct == values.nunique()
+        return narrow if is_one_to_one else wide
+
+    def _in_type(self, dtype: Any, levels: pd.Index | None = None) -> pd.Index:
+        """The levels in a type, with the table that pandas keeps of them.
+
+        ``levels`` are those to convert, by default the plain ones.
+        """
+        if dtype not in self._in_types:
+            converted = pd.Index(self._plain if levels is None else levels, dtype=dtype)
+            self._in_types[dtype] = _prepared(converted)
+        return self._in_types[dtype]
+
+
+def _prepared(index: pd.Index) -> pd.Index:
+    """The same labels with a table of their own, which is complete.
+
+    pandas makes the table at the first look-up and lets other threads see it half-made.
+    """
+    own = pd.Index(index, tupleize_cols=False)
+    if own.is_unique:
+        own.get_indexer(own[:1])
+    return own
 
 
 def _kinds(values: pd.Index) -> set[str]:
@@ -236,44 +425,6 @@ def _listed(kinds: set[str]) -> str:
     return " and ".join(sorted(kinds))
 
 
-def _look_up_part(values: pd.Index, levels: pd.Index, name: str) -> NDArray[np.int32]:
-    """Place of each label among the levels; -1 where it is unknown, or missing."""
-    if (missing := missing_labels(values)) is not None:
-        places = np.full(len(values), -1, dtype=np.int32)
-        places[~missing] = _look_up_part(in_numpy_type(values[~missing], name), levels, name)
-        return places
-    if isinstance(values, pd.CategoricalIndex):
-        known = _look_up_part(values.categories, levels, name)
-        return np.append(known, np.int32(-1))[values.codes]
-    if values.dtype != levels.dtype or values.dtype == object:
-        values, levels = _comparable(values, levels)
-    try:
-        return levels.get_indexer(values).astype(np.int32)
-    except TypeError as error:
-        _raise_unhashable(values, name, error)
-
-
-def _comparable(values: pd.Index, levels: pd.Index) -> tuple[pd.Index, pd.Index]:
-    """Labels and levels in types in which those are equal that a user would call equal.
-
-    These are numbers of the same value, whatever holds them, true and false being one and zero; the
-    same moments of time, whatever their unit, and a date and its midnight; the same text. pandas
-    would parse text as dates, find a number in an interval, and tell true from one.
-    """
-    values, levels = _plain_index(values), _plain_index(levels)
-    if values.dtype == levels.dtype:
-        return values, levels
-    kinds = {values.dtype.kind, levels.dtype.kind}
-    if kinds == {"f"}:
-        return _of_one_width(values, levels)
-    if kinds <= set("iuf") and not _would_round(values, levels):
-        return values, levels
-    if values.inferred_type == levels.inferred_type == "string":
-        # The levels stay as they are, with the table that pandas keeps of them.
-        return pd.Index(values, dtype=levels.dtype), levels
-    return values.astype(object), levels.astype(object)
-
-
 def _plain_index(values: pd.Index) -> pd.Index:
     if values.dtype == bool:
         return values.astype(np.uint8)
@@ -300,15 +451,6 @@ def _plain(label: Any) -> Any:
     if isinstance(label, tuple):
         return tuple(map(_plain, label))
     return label
-
-
-def _of_one_width(values: pd.Index, levels: pd.Index) -> tuple[pd.Index, pd.Index]:
-    """Floating-point numbers as those of the less exact type, if they are as many there."""
-    dtype = min(values.to_numpy().dtype, levels.to_numpy().dtype, key=lambda own: own.itemsize)
-    with np.errstate(over="ignore"):
-        narrow = values.astype(dtype), levels.astype(dtype)
-    is_one_to_one = narrow[1].is_unique and narrow[0].nunique() == values.nunique()
-    return narrow if is_one_to_one else (values, levels)
 
 
 def _raise_unhashable(values: pd.Index, name: str, error: TypeError) -> NoReturn:

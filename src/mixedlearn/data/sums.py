@@ -29,7 +29,7 @@ constant, and levels are aligned by their labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from mixedlearn.data.accumulation import add_up, check_squares, pilot_means
 from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
-from mixedlearn.data.levels import encode, merge_levels
+from mixedlearn.data.levels import encode, merge_levels, pack_levels, unpack_levels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.sketch import (
     SKETCHED_ROWS,
@@ -112,6 +112,19 @@ class Sums:
     is_reduced: bool = False
     triangles: LevelTriangles | JointTriangles | None = None
     sketch: Sketch | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to save: by names, in types that other formats than pickle can hold."""
+        state = {own.name: getattr(self, own.name) for own in fields(self)}
+        state["levels"] = [pack_levels(own) for own in self.levels]
+        state["crossings"] = list(self.crossings.items())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+        levels = tuple(unpack_levels(own) for own in state["levels"])
+        for name, value in {**state, "levels": levels}.items():
+            object.__setattr__(self, name, dict(value) if name == "crossings" else value)
 
     @classmethod
     def of(
@@ -410,6 +423,28 @@ class Sums:
         all_factors = tuple(range(self.n_factors))
         return own if isinstance(own, JointTriangles) and own.factors == all_factors else None
 
+    def of_levels(self, chosen: NDArray[np.integer]) -> Sums:
+        """The level sums of some levels, of one factor; what is summed over all rows stays."""
+        (levels,), (grouped,) = self.levels, self.grouped
+        return replace(
+            self, levels=(levels.take(chosen),), grouped=(grouped[:, :, chosen],), triangles=None
+        )
+
+    def with_level_sums(self, other: Sums, places: NDArray[np.integer]) -> Sums:
+        """The same with what other sums have of the levels, of one factor.
+
+        Parameters
+        ----------
+        other : Sums
+            With the same shift.
+        places : ndarray of shape (m,), int
+            The place of every level there, -1 for one that they do not have.
+        """
+        ((grouped,), (others,)), shared = (self.grouped, other.grouped), places >= 0
+        total = grouped.copy()
+        total[:, :, shared] += others[:, :, places[shared]]
+        return replace(self, grouped=(total,))
+
     # Pairs of factors.
 
     def pairs(self, k: int, other: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -551,6 +586,35 @@ class Sums:
         taken = self.taken.copy()
         taken[column] -= value
         return replace(self, taken=taken)
+
+    def of_residuals(self, coef: FloatArray, columns: Sequence[int], kept: Sequence[int]) -> Sums:
+        """The sums for the response less ``X beta`` and some columns of X.
+
+        Nothing is taken from the residuals: they are the last of the basis columns.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (1 + len(columns),)
+            The intercept first.
+        columns : sequence of int
+            The columns that the other coefficients belong to.
+        kept : sequence of int
+            All columns with random slopes, in their order.
+        """
+        taken = np.zeros(self.n_basis - 2)
+        taken[list(columns)] = coef[1:]
+        moved = self._with_shift(np.append(self.shift[:-1], coef[0]), taken)
+        basis = [0, *(column + 1 for column in kept), self.n_basis - 1]
+        number = {column: place for place, column in enumerate(basis)}
+        return replace(
+            moved,
+            shift=np.append(self.shift[list(kept)], 0.0),
+            taken=np.zeros(len(kept)),
+            gram=moved.gram[np.ix_(basis, basis)],
+            z_columns=tuple(tuple(number[column] for column in z) for z in self.z_columns),
+            grouped=tuple(np.ascontiguousarray(own[:, basis]) for own in moved.grouped),
+            triangles=None,
+        )
 
     # Addition.
 

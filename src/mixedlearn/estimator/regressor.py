@@ -44,8 +44,8 @@ from mixedlearn.exceptions import (
 )
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
+from mixedlearn.model.known import Known
 from mixedlearn.model.notes import UNBOUNDED
-from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.specification import Specification, plain_name
 from mixedlearn.threads import one_thread
 
@@ -414,7 +414,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
-        self._set_fitted(Fitted(model, formula))
+        self._set_fitted(Fitted(Known(model), formula))
         self._warn_of_fit()
         end_fit()
         return self
@@ -423,7 +423,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         """Theta of the last fit, if it belongs to a model with the same random effects."""
         if not (self.warm_start and hasattr(self, "_fitted")):
             return None
-        last = self._fitted.model.specification.factors
+        last = FittedView(self).specification.factors
         if len(last) != len(specification.factors):
             return None
         for old, new in zip(last, specification.factors, strict=True):
@@ -547,11 +547,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         view = FittedView(self)
-        model = view.model
-        names = model.specification.factor_names
+        names = view.specification.factor_names
         wanted = _wanted_factors(random_effects, names)
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std)
-        if wanted and not rows.labels and model.has_random_effects:
+        if wanted and not rows.labels and view.known.fit.has_random_effects:
             warnings.warn(
                 f"predict received no groups, but the model has random effects for "
                 f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
@@ -563,8 +562,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         view.warn_of_kinds(rows.labels, codes, stacklevel)
         coded = CodedRows(rows.X, codes)
         with one_thread:
-            mean = predict_mean(model, coded)
-            return (mean, predict_std(model, coded)) if return_std else mean
+            mean = view.mean(coded)
+            return (mean, view.std(coded)) if return_std else mean
 
     def transform_response(self, y: Any, X: Any = None) -> FloatArray:
         """The response on the scale of the model, which is that of `predict`.

@@ -60,7 +60,7 @@ class ReportMethods(FittedState):
             )
         if not np.isfinite(values).all():
             raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        objective = objective_at(FittedView(self).model, values)
+        objective = objective_at(FittedView(self).model_of_fit, values)
         if objective == np.inf:
             raise ValueError(
                 f"theta is so large ({values}) that the noise is lost in rounding error: the "
@@ -103,7 +103,7 @@ class ReportMethods(FittedState):
         >>> round(model.aic(), 2), round(model.bic(), 2)
         (1755.63, 1774.79)
         """
-        return _criteria.aic(FittedView(self).model)
+        return _criteria.aic(FittedView(self).model_of_fit)
 
     def bic(self) -> float:
         """Schwarz's Bayesian information criterion of the fit.
@@ -138,7 +138,7 @@ class ReportMethods(FittedState):
         >>> round(model.bic(), 2)
         1774.79
         """
-        return _criteria.bic(FittedView(self).model)
+        return _criteria.bic(FittedView(self).model_of_fit)
 
     def summary(
         self, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False

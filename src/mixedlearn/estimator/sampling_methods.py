@@ -1,8 +1,9 @@
-"""Methods of the estimator that draw from the fitted model, or take further rows into it."""
+"""Methods of the estimator that draw from the fitted model, serve it, or give it further rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -13,16 +14,15 @@ from mixedlearn.data.levels import encode, look_up
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.state import FittedState
-from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.estimator.view import FittedView
 from mixedlearn.inference._models import check_count
 from mixedlearn.model.simulation import make_generator, sample_effects, sample_responses
-from mixedlearn.model.updating import with_more_rows
 
 FloatArray = NDArray[np.float64]
 
 
 class SamplingMethods(FittedState):
-    """Simulation, and updates of the random effects."""
+    """Simulation, updates of the random effects, and a slim estimator for serving."""
 
     @groups_by_name
     def sample_y(
@@ -175,6 +175,7 @@ class SamplingMethods(FittedState):
         rows of `fit` and these together. With several factors all BLUPs change jointly. The fixed
         effects, the variance components and the log-likelihood stay those of the fit.
         Other threads may predict meanwhile; of updates at the same time only the last counts.
+        With one factor the time depends on the new rows and not on the number of known levels.
 
         Parameters
         ----------
@@ -224,19 +225,63 @@ class SamplingMethods(FittedState):
         356.7 {'Subject': 18}
         """
         view = FittedView(self)
-        if not view.model.specification.factors:
+        if not view.specification.factors:
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
         rows = view.rows(X, groups, y, sample_weight, needs_groups=True).present()
         view.warn_of_kinds(
             rows.labels,
-            rows.coded(view.model.levels).codes,
+            tuple(view.known.find(k, own) for k, own in enumerate(rows.labels)),
             stacklevel=3,
             consequence="rows go to new levels of {} and tell nothing of the known ones",
         )
-        self._fitted = Fitted(with_more_rows(view.model, rows), view.formula)
+        self._fitted = view.with_rows(rows)
         return self
+
+    def for_serving(self) -> Self:
+        """A slim estimator that predicts and takes further rows, and nothing else.
+
+        It has a few numbers for each level, however many columns have a fixed effect, so that it is
+        quick to load and small in memory. Coefficients, variances, BLUPs and predictions are those
+        of this estimator, which stays as it is.
+
+        Returns
+        -------
+        slim : MixedLinearRegressor
+            `predict`, `score`, `transform_response` and `update_random_effects` work, as do the
+            attributes but for ``coef_covariance_`` and ``random_effects_covariances_``. Standard
+            deviations of predictions, `summary`, samples, `mixedlearn.inference` and
+            `mixedlearn.plot` raise a ValueError: they need what was left out. A `fit` makes a whole
+            estimator of it again.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+
+        Examples
+        --------
+        >>> import pickle
+        >>> from mixedlearn import MixedLinearRegressor
+        >>> from mixedlearn.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+        >>> slim = model.for_serving()
+        >>> slim.predict(X.head(2)).round(1)
+        array([253.7, 273.3])
+        >>> len(pickle.dumps(slim)) < len(pickle.dumps(model))
+        True
+        >>> slim.summary()
+        Traceback (most recent call last):
+            ...
+        ValueError: This estimator was made by for_serving(): it predicts means and takes further
+        rows, but does not hold the sums that standard deviations, tests, intervals and pictures
+        need. Use the estimator that for_serving() was called on, or fit again.
+        """
+        slim = copy(self)
+        slim._fitted = FittedView(self).for_serving()
+        return slim
 
 
 def _codes_to_sample(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+import mixedlearn
 from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.exceptions import InconsistentVersionWarning
 from mixedlearn.formula import formula_of
 
 FloatArray = NDArray[np.float64]
 
+# Where a saved estimator keeps the version that saved it.
+VERSION_KEY = "_mixedlearn_version"
 # Where RFE, RFECV and SelectFromModel read the coefficients of an estimator.
 SELECTORS = "sklearn.feature_selection._base"
 
@@ -30,6 +36,25 @@ class FittedState(BaseEstimator):
         """What `mixedlearn.inference` and `mixedlearn.plot` read."""
         return FittedView(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to save, with the version that saves it."""
+        return {**super().__getstate__(), VERSION_KEY: mixedlearn.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a saved state, and warn if another version saved it."""
+        state = dict(state)
+        saved_by, loaded_by = state.pop(VERSION_KEY, None), mixedlearn.__version__
+        if saved_by != loaded_by:
+            version = "an earlier version" if saved_by is None else f"version {saved_by}"
+            warnings.warn(
+                f"This {type(self).__name__} was saved by {version} of mixedlearn and is loaded by "
+                f"version {loaded_by}: it may fail or give other results. Load it with the version "
+                "that saved it, or fit it anew.",
+                InconsistentVersionWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_fitted")
 
@@ -37,13 +62,13 @@ class FittedState(BaseEstimator):
     def formula_(self) -> str:
         """The model in lme4's notation."""
         view = FittedView(self)
-        return view.formula.text if view.formula else formula_of(view.model.specification)
+        return view.formula.text if view.formula else formula_of(view.specification)
 
     @property
     def n_groups_(self) -> dict[str, int]:
         """Number of levels of every factor."""
-        model = FittedView(self).model
-        return dict(zip(model.specification.factor_names, map(len, model.levels), strict=True))
+        view = FittedView(self)
+        return dict(zip(view.specification.factor_names, view.known.n_levels, strict=True))
 
     @property
     def coef_(self) -> FloatArray:
@@ -56,14 +81,14 @@ class FittedState(BaseEstimator):
     @property
     def coef_covariance_(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects."""
-        model = FittedView(self).model
+        model = FittedView(self).model_of_fit
         names = list(model.specification.coef_names)
         return pd.DataFrame(model.coef_covariance, index=names, columns=names)
 
     @property
     def covariances_(self) -> dict[str, pd.DataFrame]:
         """Variances and covariances of the random effects, by factor."""
-        model = FittedView(self).model
+        model = FittedView(self).known.fit
         return {
             factor.name: pd.DataFrame(
                 covariance, index=list(factor.effects), columns=list(factor.effects)
@@ -76,7 +101,7 @@ class FittedState(BaseEstimator):
     @property
     def random_effects_(self) -> dict[str, pd.DataFrame]:
         """BLUPs of every level, by factor."""
-        model = FittedView(self).model
+        model = FittedView(self).known.whole
         return {
             factor.name: pd.DataFrame(blups, index=levels, columns=list(factor.effects))
             for factor, blups, levels in zip(

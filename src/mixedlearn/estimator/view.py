@@ -5,18 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import look_up, other_kind
-from mixedlearn.data.rows import Codes, Rows
+from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.validation import (
     check_frame,
@@ -32,11 +30,21 @@ from mixedlearn.estimator.validation import (
 from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.known import Known
+from mixedlearn.model.prediction import known_mean, predict_std
+from mixedlearn.model.serving import FixedPart, separate_fixed_part
+from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
 
 NO_RESPONSE = object()
+
+_NOT_KEPT = (
+    "This estimator was made by for_serving(): it predicts means and takes further rows, but does "
+    "not hold the sums that standard deviations, tests, intervals and pictures need. Use the "
+    "estimator that for_serving() was called on, or fit again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +53,35 @@ class Fitted:
 
     Attributes
     ----------
-    model : FittedModel
+    known : Known
+        The fitted model, and what later rows tell of the random effects.
     formula : CompiledFormula or None
         What makes the columns of rows, if the model was given by a formula.
+    fixed_part : FixedPart, optional
+        The fixed effects, if only what serves predictions was kept: then ``known`` is of the
+        residuals.
     """
 
-    model: FittedModel
+    known: Known
     formula: CompiledFormula | None
+    fixed_part: FixedPart | None = None
+
+    def whole(self) -> Known:
+        """What is known if the fixed effects belong to it.
+
+        Raises
+        ------
+        ValueError
+            If their products were not kept.
+        """
+        if self.fixed_part is not None:
+            raise ValueError(_NOT_KEPT)
+        return self.known
+
+    @property
+    def model(self) -> FittedModel:
+        """The model with the random effects given all rows; raises as `whole`."""
+        return self.whole().whole
 
 
 class FittedView:
@@ -71,9 +101,55 @@ class FittedView:
     def __init__(self, estimator: Any):
         check_is_fitted(estimator)
         self._estimator = estimator
-        fitted: Fitted = estimator._fitted
-        self.model = fitted.model
-        self.formula = fitted.formula
+        self._fitted: Fitted = estimator._fitted
+        self.known = self._fitted.known
+        self.formula = self._fitted.formula
+
+    @property
+    def model(self) -> FittedModel:
+        """The model with the random effects given all rows; raises as `Fitted.whole`."""
+        return self._fitted.model
+
+    @property
+    def model_of_fit(self) -> FittedModel:
+        """The model with the random effects given the rows of the fit; raises as `model`."""
+        return self._fitted.whole().fit
+
+    @property
+    def specification(self) -> Specification:
+        """The model in terms of the columns."""
+        part = self._fitted.fixed_part
+        return self.known.fit.specification if part is None else part.specification
+
+    def mean(self, rows: CodedRows) -> FloatArray:
+        """Predictions of rows with the codes of `codes`, shape (n,)."""
+        part = self._fitted.fixed_part
+        coef = self.known.fit.coef if part is None else part.coef
+        return known_mean(self.specification, coef, self.known, rows)
+
+    def std(self, rows: CodedRows) -> FloatArray:
+        """Standard deviations of new observations with the codes of `codes`, shape (n,).
+
+        Raises
+        ------
+        ValueError
+            If what they need was not kept.
+        """
+        return predict_std(self.model_of_fit, rows, known=self.known)
+
+    def with_rows(self, rows: Rows) -> Fitted:
+        """What there is to hold given further rows as well."""
+        part = self._fitted.fixed_part
+        own = rows if part is None else part.residual_rows(rows)
+        return replace(self._fitted, known=self.known.with_rows(own))
+
+    def for_serving(self) -> Fitted:
+        """What predictions and further rows need."""
+        if self._fitted.fixed_part is not None:
+            return self._fitted
+        part, known = separate_fixed_part(self.known)
+        formula = None if self.formula is None else replace(self.formula, terms=())
+        return Fitted(known, formula, part)
 
     def rows(
         self,
@@ -92,7 +168,7 @@ class FittedView:
             As `MixedLinearRegressor.predict`; if groups are needed and missing; if responses or
             weights are not finite numbers, one for each row.
         """
-        estimator, specification = self._estimator, self.model.specification
+        estimator, specification = self._estimator, self.specification
         names = specification.factor_names
         X = as_frame(X)
         labels: Sequence[Labels]
@@ -132,7 +208,7 @@ class FittedView:
         ValueError
             As `MixedLinearRegressor.predict`.
         """
-        estimator, specification = self._estimator, self.model.specification
+        estimator, specification = self._estimator, self.specification
         X = as_frame(X)
         needed = set(range(len(specification.columns)) if return_std else specification.fixed)
         for factor in specification.factors:
@@ -172,7 +248,7 @@ class FittedView:
         may_miss: bool = False,
     ) -> list[Labels]:
         """The labels of some factors, or of all, by the parameters of the constructor."""
-        specification = self.model.specification
+        specification = self.specification
         names = specification.factor_names
         of_columns = [factor for factor in specification.factors if factor.columns]
         if groups is None and wanted is not None:
@@ -208,7 +284,7 @@ class FittedView:
         ValueError
             If the coefficients are not those of all columns of X in their order.
         """
-        specification = self.model.specification
+        specification = self.specification
         owners = [specification.columns[position] for position in specification.fixed]
         n_columns = self._estimator.n_features_in_
         if self.formula is None and owners == list(range(n_columns)):
@@ -225,22 +301,25 @@ class FittedView:
     def codes(self, labels: Sequence[Labels], wanted: Sequence[str]) -> tuple[Codes | None, ...]:
         """Levels of the rows for every factor, -1 for unknown ones; None for factors left out.
 
+        They are the codes of `known`, which are places in ``model.levels`` only if no rows came
+        after the fit.
+
         Raises
         ------
         ValueError
             If a level is unknown and ``handle_unknown="error"``.
         """
         by_name = {own.name: own for own in labels}
-        names = self.model.specification.factor_names
+        names = self.specification.factor_names
         codes: list[Codes | None] = [None] * len(names)
-        for k, (name, known) in enumerate(zip(names, self.model.levels, strict=True)):
+        for k, name in enumerate(names):
             if name in wanted and name in by_name:
                 own = by_name[name]
-                codes[k] = found = look_up(own, known)
-                self._check_known(own, found, known)
+                codes[k] = found = self.known.find(k, own)
+                self._check_known(k, own, found)
         return tuple(codes)
 
-    def _check_known(self, labels: Labels, codes: Codes, levels: pd.Index) -> None:
+    def _check_known(self, k: int, labels: Labels, codes: Codes) -> None:
         if self._estimator.handle_unknown == "error" and (codes < 0).any():
             row = int(np.argmax(codes < 0))
             if labels.is_missing(row):
@@ -249,7 +328,7 @@ class FittedView:
                     "handle_unknown='population' to predict such rows without an effect of "
                     f"{labels.name!r}."
                 )
-            other = other_kind(labels, levels)
+            other = self.known.other_kind(k, labels)
             kinds = ""
             if other is not None:
                 kinds = f" Labels are {other.kind} here, and were {other.known_kind} in fit."
@@ -272,12 +351,11 @@ class FittedView:
         ``consequence`` is what follows, with a place for the factor.
         """
         by_name = {own.name: own for own in labels}
-        names = self.model.specification.factor_names
-        for name, known, found in zip(names, self.model.levels, codes, strict=True):
+        for k, (name, found) in enumerate(zip(self.specification.factor_names, codes, strict=True)):
             if found is None or (found >= 0).any():
                 continue
             own = by_name[name]
-            if (other := other_kind(own, known)) is not None:
+            if (other := self.known.other_kind(k, own)) is not None:
                 warnings.warn(
                     f"All levels of {own.name!r} are new: here they are {other.kind}, like "
                     f"{shown(other.label)}, in fit they were {other.known_kind}, like "
@@ -291,7 +369,7 @@ class FittedView:
     def with_model(self, model: FittedModel) -> Any:
         """A copy of the estimator with a refit of the model to the same rows."""
         other = copy(self._estimator)
-        other._set_fitted(Fitted(model, self.formula))
+        other._set_fitted(Fitted(Known(model), self.formula))
         return other
 
     def with_progress(

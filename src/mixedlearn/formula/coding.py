@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,27 @@ class Coding:
     factor_names: dict[tuple[str, bool], tuple[str, ...]]
     spans_intercept: dict[str, bool]
     notes: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to save; terms that are plain columns as text, for formats beside pickle."""
+        state = {own.name: getattr(self, own.name) for own in fields(self)}
+        if self.is_plain:
+            state["formula"] = [
+                [(factor.expr, factor.eval_method.value) for factor in term.factors]
+                for term in self.formula
+            ]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        if self.is_plain:
+            terms = [
+                Term([Factor(text, eval_method=method) for text, method in term])
+                for term in state["formula"]
+            ]
+            object.__setattr__(self, "formula", SimpleFormula(terms))
 
     @property
     def is_plain(self) -> bool:

@@ -14,7 +14,6 @@ from scipy.stats import norm
 from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.updating import of_the_fit
 
 
 def model_of(estimator: Any) -> FittedModel:
@@ -27,7 +26,7 @@ def model_of(estimator: Any) -> FittedModel:
     NotFittedError
         Before `fit`.
     """
-    return of_the_fit(view_of(estimator).model)
+    return view_of(estimator).model_of_fit
 
 
 def view_of(estimator: Any) -> Any:

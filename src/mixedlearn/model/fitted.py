@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import smallest_deviation
+from mixedlearn.data.levels import LevelTable
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.problem import Problem, engine_in_bases, make_problem
@@ -101,6 +102,11 @@ class FittedModel:
     def levels(self) -> tuple[pd.Index, ...]:
         """For every factor, the levels that ``blups`` belong to."""
         return self.observed.levels
+
+    @cached_property
+    def tables(self) -> tuple[LevelTable, ...]:
+        """The levels, prepared for look-ups."""
+        return tuple(map(LevelTable, self.levels))
 
     @property
     def noise_variance(self) -> float:
@@ -204,9 +210,8 @@ class FittedModel:
         return other
 
     def __getstate__(self) -> dict[str, object]:
-        """The state to pickle: what can be computed again may be large."""
-        again = {"posterior", "computed"}
-        return {name: value for name, value in vars(self).items() if name not in again}
+        """The state to pickle: what can be computed again is left out, and may be large."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
 
 
 def once_per_fit(compute: Callable[[FittedModel], Result]) -> Callable[[FittedModel], Result]:
@@ -235,6 +240,9 @@ def user_blups(
 ) -> tuple[FloatArray, ...]:
     """BLUPs of every factor's random effects in the user's units, shapes (m, q)."""
     blups = engine.random_effects(roots, fixed_effects) if roots else ()
-    return tuple(
-        fixed.scale * (random.to_user @ own).T for random, own in zip(randoms, blups, strict=True)
-    )
+    return tuple(user_effects(fixed, *own) for own in zip(randoms, blups, strict=True))
+
+
+def user_effects(fixed: FixedBasis, random: RandomBasis, effects: FloatArray) -> FloatArray:
+    """Random effects of shape (q*, m) in the user's units, shape (m, q)."""
+    return fixed.scale * (random.to_user @ effects).T

@@ -21,30 +21,53 @@ from numpy.typing import NDArray
 
 from mixedlearn.data.rows import CodedRows, Codes
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.known import Known
+from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 
 
 def predict_mean(model: FittedModel, rows: CodedRows) -> FloatArray:
-    """Fixed effects plus the BLUPs of known levels, shape (n,)."""
-    specification = model.specification
-    coef = model.coef
+    """Fixed effects plus the BLUPs of the model's levels, shape (n,)."""
+    return known_mean(model.specification, model.coef, Known(model), rows)
+
+
+def known_mean(
+    specification: Specification, coef: FloatArray, known: Known, rows: CodedRows
+) -> FloatArray:
+    """Fixed effects plus the BLUPs of known levels, shape (n,).
+
+    Parameters
+    ----------
+    specification : Specification
+    coef : ndarray of shape (p,)
+        The intercept first if there is one.
+    known : Known
+        What the codes of the rows belong to.
+    rows : CodedRows
+    """
+    mean = fixed_mean(specification, coef, rows.X)
+    for k, (factor, codes) in enumerate(zip(specification.factors, rows.codes, strict=True)):
+        if codes is None or not known.fit.roots[k].any():
+            continue
+        effects = known.effects(k, codes)
+        for effect, column in zip(effects[factor.random_intercept :], factor.slopes, strict=True):
+            mean += effect * rows.X[:, column]
+        if factor.random_intercept:
+            mean += effects[0]
+    return mean
+
+
+def fixed_mean(
+    specification: Specification, coef: FloatArray, X: NDArray[np.floating]
+) -> FloatArray:
+    """``X beta``, shape (n,)."""
     intercept = float(coef[0]) if specification.fit_intercept else 0.0
     slopes = coef[1:] if specification.fit_intercept else coef
-    if specification.fixed == tuple(range(rows.X.shape[1])):
-        mean = rows.X @ slopes
-    else:
-        mean = rows.X[:, list(specification.fixed)] @ slopes
+    if specification.fixed != tuple(range(X.shape[1])):
+        X = X[:, list(specification.fixed)]
+    mean = X @ slopes
     mean += intercept
-    for factor, blups, codes in zip(specification.factors, model.blups, rows.codes, strict=True):
-        if codes is None or not blups.any():
-            continue
-        # Code -1, an unknown level, finds the zeros at the end.
-        effects = np.vstack([blups, np.zeros(blups.shape[1])]).T
-        for effect, column in zip(effects[factor.random_intercept :], factor.slopes, strict=True):
-            mean += effect[codes] * rows.X[:, column]
-        if factor.random_intercept:
-            mean += effects[0][codes]
     return mean
 
 
@@ -70,7 +93,9 @@ class RowSpread:
     variance: FloatArray
 
 
-def row_spread(model: FittedModel, basis: FloatArray, codes: Sequence[Codes]) -> RowSpread:
+def row_spread(
+    model: FittedModel, basis: FloatArray, codes: Sequence[Codes], known: Known | None = None
+) -> RowSpread:
     """The spread of rows; for rows of the fit times the roots of their weights, the leverages.
 
     Parameters
@@ -80,6 +105,8 @@ def row_spread(model: FittedModel, basis: FloatArray, codes: Sequence[Codes]) ->
         Basis columns without the response.
     codes : sequence of ndarray of shape (n,), int
         For every factor, the level of each row, -1 for an unknown one.
+    known : Known, optional
+        What the codes belong to; by default the levels of the model.
     """
     fixed = basis @ model.fixed_basis.columns[:-1]
     inner, variance = fixed.copy(), np.zeros(len(basis))
@@ -87,26 +114,29 @@ def row_spread(model: FittedModel, basis: FloatArray, codes: Sequence[Codes]) ->
         model.sums.z_rows(k, basis) @ random.columns for k, random in enumerate(model.random_bases)
     ]
     if any((own >= 0).any() for own in codes):
-        for own_z, own, response in zip(z, codes, model.posterior.coef_response, strict=True):
-            known = own >= 0
-            inner[known] -= np.einsum("ri,ipr->rp", own_z[known], response[:, :, own[known]])
-        variance += model.posterior.variance(z, codes)
+        for posterior, places in (known or Known(model)).posteriors(codes):
+            for own_z, own, response in zip(z, places, posterior.coef_response, strict=True):
+                there = own >= 0
+                inner[there] -= np.einsum("ri,ipr->rp", own_z[there], response[:, :, own[there]])
+            variance += posterior.variance(z, places)
     turned = inner @ model.fixed_effects.inverse_root
     variance += np.einsum("rj,rj->r", turned, turned)
     return RowSpread(fixed, turned, z, variance)
 
 
-def predict_std(model: FittedModel, rows: CodedRows, *, of_mean: bool = False) -> FloatArray:
+def predict_std(
+    model: FittedModel, rows: CodedRows, *, of_mean: bool = False, known: Known | None = None
+) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
     A factor without codes counts as one of new levels. ``of_mean`` leaves out the noise and the
-    effects of new levels.
+    effects of new levels. ``known`` is what the codes belong to, by default the model's levels.
     """
     codes = rows.known_codes
     std = np.empty(len(rows.X))
     for chunk in rows.chunks():
         own_codes = [own[chunk] for own in codes]
-        spread = row_spread(model, model.sums.basis_rows(rows.X[chunk]), own_codes)
+        spread = row_spread(model, model.sums.basis_rows(rows.X[chunk]), own_codes, known)
         variance = spread.variance
         if not of_mean:
             variance += 1.0

@@ -30,7 +30,7 @@ from mixedlearn.engines.levels import (
 from mixedlearn.engines.problem import NOISE_FLOOR, likelihood_of
 from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.model.fit import refit
-from mixedlearn.model.fitted import SINGULAR, FittedModel
+from mixedlearn.model.fitted import SINGULAR, FittedModel, user_effects
 from mixedlearn.search.batch import Ends, minimise
 
 FloatArray = NDArray[np.float64]
@@ -235,10 +235,9 @@ class OneFactorRefitter(Refitter):
             fixed_basis=fixed_basis,
             roots=(root,),
             fixed_effects=fixed_effects,
-            blups=(fixed_basis.scale * (random.to_user @ blups).T,),
+            blups=(user_effects(fixed_basis, random, blups),),
             objective=float(ends.evaluation.objective[number]),
             n_iterations=max(int(ends.n_iterations[number]), 1),
             is_certified=bool(ends.is_certified[number]),
             warnings=(),
-            observed_sums=None,
         )

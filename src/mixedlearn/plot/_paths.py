@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mixedlearn.data.labels import as_labels
 from mixedlearn.data.levels import encode
 from mixedlearn.data.rows import CodedRows
-from mixedlearn.model.prediction import predict_mean
 from mixedlearn.plot._inputs import (
     Covariate,
     constant_codes,
@@ -90,7 +89,7 @@ class Paths:
             None if other is None else constant_codes(own, other[present], n_levels)[row]
             for other in level_codes
         )
-        return row, grid, predict_mean(self.view.model, CodedRows(columns, of_others))
+        return row, grid, self.view.mean(CodedRows(columns, of_others))
 
     def _grid(
         self, present: NDArray[np.intp], codes: NDArray[np.int32], n_levels: int
