@@ -29,6 +29,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtri
 
 from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
 from mixedlearn.covariance.components import VarianceComponents
@@ -165,7 +166,8 @@ def whitening(
     else:
         lower = np.linalg.cholesky(identity + spread @ spread.T)
     log_det = 2.0 * float(np.log(np.abs(np.diag(lower))).sum())
-    return np.linalg.inv(lower), log_det
+    inverse, _ = dtrtri(lower, lower=1)
+    return inverse, log_det
 
 
 def _times_roots(
