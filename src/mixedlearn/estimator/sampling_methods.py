@@ -174,8 +174,8 @@ class SamplingMethods(FittedState):
         New levels get BLUPs from their rows; those of known levels become what they are given the
         rows of `fit` and these together. With several factors all BLUPs change jointly. The fixed
         effects, the variance components and the log-likelihood stay those of the fit.
-        Other threads may predict meanwhile; of updates at the same time only the last counts. With one
-        factor the time depends on the new rows and not on the number of known levels.
+        With one factor the time depends on the new rows and not on the number of known levels.
+        Other threads may predict meanwhile; of updates at the same time only the last counts.
 
         Parameters
         ----------
