@@ -1,8 +1,14 @@
 """What tests of several packages share: engines, which cases are slow, how many were left out."""
 
+import os
 from collections import Counter
 
+import hypothesis
 import pytest
+
+# The same examples in every run: what fails, fails again. HYPOTHESIS_PROFILE=default draws others.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 LEFT_OUT = pytest.StashKey[int]()
 # Up to so many random effects of several factors are one dense block.
