@@ -143,7 +143,7 @@ def test_what_a_slim_estimator_refuses():
         with pytest.raises(ValueError, match=r"made by for_serving\(\).*Use the estimator that"):
             ask()
     with pytest.raises(ValueError, match="missing labels"):
-        slim.predict(X.assign(Subject=np.nan))
+        slim.update_random_effects(X.assign(Subject=np.nan), y)
     strict = copy.copy(slim).set_params(handle_unknown="error")
     with pytest.raises(ValueError, match="The level 1 of 'Subject'"):
         strict.predict(X.assign(Subject=1))

@@ -614,6 +614,7 @@ class Sums:
             z_columns=tuple(tuple(number[column] for column in z) for z in self.z_columns),
             grouped=tuple(np.ascontiguousarray(own[:, basis]) for own in moved.grouped),
             triangles=None,
+            sketch=None,
         )
 
     # Addition.
