@@ -55,6 +55,7 @@ def run_with_progress(
     name: str,
     n_tasks: int,
     work: Callable[[Callable[[int], None]], Result],
+    task: str,
 ) -> Result:
     """Do some work of many equal tasks, and tell the estimator's callbacks of each.
 
@@ -68,6 +69,8 @@ def run_with_progress(
         Number of tasks.
     work : callable
         Takes a function that is to be called with the number of tasks that have been done since.
+    task : str
+        What a task is called.
     """
     if not getattr(estimator, "_skl_callbacks", None):
         with one_thread:
@@ -79,9 +82,9 @@ def run_with_progress(
 
         def advance(n_done: int) -> None:
             for _ in range(n_done):
-                task = context.subcontext(task_name="resample")
-                task.call_on_fit_task_begin(estimator=own)
-                task.call_on_fit_task_end(estimator=own)
+                one = context.subcontext(task_name=task)
+                one.call_on_fit_task_begin(estimator=own)
+                one.call_on_fit_task_end(estimator=own)
 
         with one_thread:
             result = work(advance)

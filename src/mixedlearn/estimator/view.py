@@ -373,7 +373,11 @@ class FittedView:
         return other
 
     def with_progress(
-        self, name: str, n_tasks: int, work: Callable[[Callable[[int], None]], Result]
+        self,
+        name: str,
+        n_tasks: int,
+        work: Callable[[Callable[[int], None]], Result],
+        task: str = "resample",
     ) -> Result:
         """Do some work of many equal tasks; see `callbacks.run_with_progress`."""
-        return run_with_progress(self._estimator, name, n_tasks, work)
+        return run_with_progress(self._estimator, name, n_tasks, work, task)

@@ -24,6 +24,7 @@ from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, 
 from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
 from mixedlearn.inference.influence import Influence, influence
 from mixedlearn.inference.intervals import confidence_intervals
+from mixedlearn.inference.predictions import prediction_intervals
 from mixedlearn.inference.profiles import ProfileLikelihood, profile_likelihood
 from mixedlearn.inference.residuals import residuals
 from mixedlearn.inference.tables import coefficient_covariance, coefficient_table, variance_table
@@ -56,6 +57,7 @@ __all__ = [
     "likelihood_ratio_test",
     "model_matrix",
     "parametric_bootstrap",
+    "prediction_intervals",
     "profile_likelihood",
     "r2",
     "random_effects_table",

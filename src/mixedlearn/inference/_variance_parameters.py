@@ -80,6 +80,12 @@ class VarianceParameters:
         Derivatives of the noise variance.
     covariance_changes : tuple of ndarray of shape (a, q_k, q_k)
         Derivatives of every factor's covariance matrix, in the user's units.
+    theta : ndarray of shape (n_parameters,)
+        The optimum, in the engine's columns.
+    entries : ndarray of shape (a - 1,), int
+        Its free entries.
+    lengths : ndarray of shape (a - 1,)
+        Their natural lengths.
     """
 
     covariance: FloatArray
@@ -87,6 +93,9 @@ class VarianceParameters:
     coef_changes: FloatArray
     noise_changes: FloatArray
     covariance_changes: tuple[FloatArray, ...]
+    theta: FloatArray
+    entries: NDArray[np.intp]
+    lengths: FloatArray
 
 
 @once_per_fit
@@ -121,6 +130,9 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
         coef_changes,
         model.noise_variance * np.append(log_noise, 1.0),
         _covariance_changes(model, components, local.theta, entries, log_noise),
+        local.theta,
+        entries,
+        local.lengths,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from mixedlearn.inference._models import (
     check_level,
     model_of,
     normal_quantile,
+    view_of,
     warn_of_undetermined,
     with_criterion,
 )
@@ -142,8 +143,7 @@ def confidence_intervals(
         model = with_criterion(model, reml=reml)
         if reml and names is None:
             wanted = [parameter for parameter in wanted if parameter.kind != "coef"]
-        problem = model.problem()
-        intervals = [_profile(model, parameter, problem, level) for parameter in wanted]
+        intervals = _profiles(estimator, model, wanted, level)
     else:
         if X is None:
             raise ValueError("method='bootstrap' needs the rows of the fit: pass X=...")
@@ -179,6 +179,24 @@ def _wanted(model: FittedModel, names: str | Sequence[str] | None) -> list[Param
     if not len(names):
         raise ValueError("names is empty: name a parameter, or leave it out for all of them.")
     return [find_parameter(model.specification, name) for name in names]
+
+
+def _profiles(
+    estimator: Any, model: FittedModel, wanted: list[Parameter], level: float
+) -> list[Interval]:
+    """The intervals by profile; callbacks of the estimator see a task for each."""
+    problem = model.problem()
+
+    def run(advance: Callable[[int], None]) -> list[Interval]:
+        found = []
+        for parameter in wanted:
+            found.append(_profile(model, parameter, problem, level))
+            advance(1)
+        return found
+
+    view = view_of(estimator)
+    intervals: list[Interval] = view.with_progress("profile", len(wanted), run, task="parameter")
+    return intervals
 
 
 def _profile(model: FittedModel, parameter: Parameter, problem: Problem, level: float) -> Interval:
