@@ -215,7 +215,7 @@ def test_missing_label_of_the_second_factor(named_model, missing, form):
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
 def test_missing_label_in_a_column_of_an_interaction(frame_model, missing):
     X = FRAME.assign(team=with_entry(TEAMS, 7, missing))
-    for action in (fit_frame, frame_model.predict):
+    for action in (fit_frame, frame_model.sample_y):
         with pytest.raises(ValueError, match=r"factor 'team' have missing labels.*row 7"):
             action(X)
 

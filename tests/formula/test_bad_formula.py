@@ -200,7 +200,7 @@ def test_an_unknown_response():
         lmer("log(Y) ~ Time", X.assign(y=y))
 
 
-@pytest.mark.parametrize("response", ["a", "y + dose", "poly(y, 2)", "1", "C(pen)"])
+@pytest.mark.parametrize("response", ["a", "poly(y, 2)", "1", "C(pen)"])
 def test_a_response_that_is_not_one_numeric_column(response):
     X, y = made_up()
     with pytest.raises(ValueError, match="response must be one numeric column"):

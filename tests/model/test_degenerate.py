@@ -148,6 +148,7 @@ def test_what_is_counted_as_noise_leaves_the_likelihood(covariance):
     assert slope >= 0.0
 
 
+@pytest.mark.filterwarnings("ignore:The noise variance cannot be told from zero")
 @pytest.mark.parametrize("parameters", [{}, {"random_slopes": [0], "covariance": "scalar"}])
 def test_as_many_levels_as_rows_that_differ_in_variance(parameters):
     # Unequal weights, or one variance for intercept and slope, tell noise and effects apart, but

@@ -125,9 +125,10 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         warnings=(
             *notes,
             *noise_notes(problem),
-            *_vanishing_noise(problem, optimum.evaluation, is_unbounded=is_unbounded),
+            *([UNBOUNDED] if is_unbounded else []),
             *rounding_notes(problem, evaluation.rounding),
             *level_notes(specification, sums, confounded),
+            *([] if confounded or is_unbounded else _vanishing_noise(problem, optimum.evaluation)),
             *explained_notes(specification, explained, zeroed),
             *equal_factor_notes(specification, sums),
         ),
@@ -225,12 +226,8 @@ def _is_unbounded(problem: Problem, evaluation: Evaluation) -> bool:
     return bool(beyond < evaluation.objective - RISING or np.isinf(beyond))
 
 
-def _vanishing_noise(
-    problem: Problem, evaluation: Evaluation, *, is_unbounded: bool
-) -> tuple[str, ...]:
+def _vanishing_noise(problem: Problem, evaluation: Evaluation) -> tuple[str, ...]:
     """What to say of a noise variance that a smaller one would do as well for."""
-    if is_unbounded:
-        return (UNBOUNDED,)
     engine = problem.engine
     if problem.is_bounded or evaluation.fixed.noise_variance > HARDLY_ANY_NOISE:
         return ()
