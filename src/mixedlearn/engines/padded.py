@@ -46,6 +46,7 @@ class PaddedEngine:
         self.components = components
         self.n_levels = n_levels
         self.size = engine.size
+        self.n_rows = engine.n_rows
         self.within_variance = engine.within_variance
         self.has_exact_hessian = engine.has_exact_hessian
         self._engine = engine

@@ -79,6 +79,7 @@ class ProfiledEngine(ABC):
         self.components = components
         self.n_levels = n_levels
         self.likelihood = likelihood
+        self.n_rows = likelihood.n_rows
         self.within_variance = within_variance
         self.size = size
         self._within = within

@@ -161,6 +161,7 @@ class Engine(Objective, Protocol):
     """
 
     n_levels: tuple[int, ...]
+    n_rows: int
     within_variance: float
 
     def start(self) -> tuple[FloatArray, ...]:

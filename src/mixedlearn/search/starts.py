@@ -24,6 +24,10 @@ MUCH_NOISE = 1.05
 N_MIXED_STARTS = 4
 # So many ends in a row at the same optimum are enough where several optima are rare.
 ENOUGH_AGREEING = 4
+# Where they are not, the first so many ends have to be the same, and the rows many: with fewer rows
+# to a random effect, one that is far away may follow the response.
+ENOUGH_ALIKE = 9
+ROWS_OF_AN_EFFECT = 2
 # With several factors and slopes, effects of one factor may stand in for those of another.
 N_MIXED_STARTS_SEVERAL = 16
 
@@ -56,7 +60,7 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
     is_open = may_be_local(engine, best.evaluation, best.is_certified, best.n_iterations)
     starts = further_starts(engine) if is_open else correlated_starts(engine)
     n_agreeing = 0
-    for covariances in starts:
+    for n_tried, covariances in enumerate(starts, 1):
         theta = components.theta_of(covariances)
         optimum = minimise_from(engine, theta, max_iter, tol)
         gain = best.evaluation.objective - optimum.evaluation.objective
@@ -65,6 +69,8 @@ def minimise(engine: Engine, start: FloatArray | None, *, max_iter: int, tol: fl
         n_agreeing = n_agreeing + 1 if agrees else 0
         best = better_of(best, optimum)
         if n_agreeing == ENOUGH_AGREEING and _has_intercepts_only(components):
+            break
+        if n_agreeing == n_tried == ENOUGH_ALIKE and _has_many_rows(engine):
             break
     return from_its_end(best, partial(minimise_from, engine, max_iter=max_iter, tol=tol))
 
@@ -89,6 +95,20 @@ def _has_intercepts_only(components: VarianceComponents) -> bool:
     """Whether several factors have one effect each: a second optimum is rare then."""
     structures = components.structures
     return len(structures) > 1 and all(structure.n_effects == 1 for structure in structures)
+
+
+def _has_many_rows(engine: Engine) -> bool:
+    """Whether there are many rows to each random effect, and no structure with several optima."""
+    n_effects = sum(
+        m * structure.n_effects
+        for m, structure in zip(engine.n_levels, engine.components.structures, strict=True)
+    )
+    return _is_linear(engine.components) and engine.n_rows >= ROWS_OF_AN_EFFECT * n_effects
+
+
+def _is_linear(components: VarianceComponents) -> bool:
+    """Whether no structure has optima of its own, whatever the data are like."""
+    return all(structure.is_linear for structure in components.structures)
 
 
 def may_be_local(
@@ -127,13 +147,21 @@ def further_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
     yield engine.start_from_within()
     if engine.size > FEW_DATA:
         return
-    for size in (1.0, 1e2, 1e4, 1e6, 1e10):
+    yield tuple(identities)
+    # Mixed sizes lead to most of the optima that there are.
+    yield from _mixed_starts(engine)
+    for size in (1e2, 1e4, 1e6, 1e10):
         yield tuple(size * identity for identity in identities)
     yield from correlated_starts(engine)
     if len(structures) > 1:
         for large in range(len(structures)):
             sizes = [1e2 if k == large else 1e-2 for k in range(len(structures))]
             yield tuple(size * identity for size, identity in zip(sizes, identities, strict=True))
+
+
+def _mixed_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
+    """Effects of mixed sizes and correlations."""
+    structures = engine.components.structures
     if engine.components.n_parameters > 1:
         generator = np.random.default_rng(0)
         trade = len(structures) > 1 and engine.size <= FEW_DATA // 4
@@ -147,7 +175,7 @@ def correlated_starts(engine: Engine) -> Iterator[tuple[FloatArray, ...]]:
     Such a structure may have an optimum for each sign, whatever the data are like.
     """
     structures = engine.components.structures
-    if engine.size > FEW_DATA or all(structure.is_linear for structure in structures):
+    if engine.size > FEW_DATA or _is_linear(engine.components):
         return
     trials = [structure.trials() for structure in structures]
     for number in range(1, max(map(len, trials))):
