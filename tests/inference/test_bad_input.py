@@ -44,6 +44,7 @@ ARGUMENTS = {
     "bootstrap_likelihood_ratio_test": (MODELS["slopes"], None),
     "model_matrix": (X,),
     "parametric_bootstrap": (X,),
+    "prediction_intervals": (X,),
     "profile_likelihood": ("Days",),
     "residuals": (X, Y),
 }

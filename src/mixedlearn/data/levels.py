@@ -439,6 +439,8 @@ def _plain(label: Any) -> Any:
     """The label itself, or one of a plainer type that equals all that a user would call equal."""
     if isinstance(label, (bool, np.bool_)):
         return int(label)
+    if isinstance(label, np.float16):  # of which pandas has no index
+        return float(label)
     if isinstance(label, Decimal):
         # A decimal fraction is no floating-point number, but it may be what one prints.
         return float(label) if Decimal(repr(float(label))) == label else label
