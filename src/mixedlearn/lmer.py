@@ -107,13 +107,13 @@ def lmer(
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
     used = columns_used(predictors, frame, response)
-    of_response = response_columns(response, frame.columns)
     if missing == "drop":
-        frame, sample_weight = _complete_rows(frame, [*used, *of_response], sample_weight)
+        needed = [*used, *response_columns(response, frame.columns)]
+        frame, sample_weight = _complete_rows(frame, needed, sample_weight)
     X = _columns(frame, used)
     if is_transformed(response):
         estimator = MixedLinearRegressor(formula=formula, reml=reml, **parameters)
-        columns = _columns(frame, of_response)
+        columns = _columns(frame, response_columns(response, frame.columns))
         return estimator.fit(X, columns, sample_weight=sample_weight)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
     learnt, values = learn_response(response, frame)

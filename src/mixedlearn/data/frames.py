@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 
 def is_frame(X: Any) -> bool:
     """Whether X is a data frame (pandas, polars), which has columns of different types."""
@@ -12,6 +15,9 @@ def is_frame(X: Any) -> bool:
 
 def as_frame(X: Any) -> Any:
     """The data frame that a table of Arrow or a lazy frame of polars stands for; else X itself."""
+    # pandas takes long to say that it has no such attribute.
+    if isinstance(X, (np.ndarray, pd.DataFrame)):
+        return X
     if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
         return X.to_pandas(integer_object_nulls=True)
     return X.collect() if hasattr(X, "collect_schema") and hasattr(X, "collect") else X

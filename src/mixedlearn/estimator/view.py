@@ -194,7 +194,7 @@ class FittedView:
     ) -> Rows:
         """Read rows for `predict`: what the prediction does not use may be missing.
 
-        That are the labels of factors that are not wanted, and the columns that only their random
+        These are the labels of factors that are not wanted, and the columns that only their random
         effects have, which are zero then. A standard deviation uses all columns. Labels that are
         wanted may be missing too: nobody knows the level of such rows.
 
