@@ -41,6 +41,11 @@ class _OneThread:
             if not self._n_inside:
                 self._set(self._allowed)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether some thread of Python is within the context."""
+        return self._n_inside > 0
+
     def allow(self) -> None:
         """As many threads as before the context."""
         with self._lock:

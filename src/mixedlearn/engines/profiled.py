@@ -22,7 +22,7 @@ from mixedlearn.covariance.components import VarianceComponents, theta_gradient,
 from mixedlearn.engines.levels import coef_within
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
-from mixedlearn.threads import one_thread, threads_for
+from mixedlearn.threads import LARGE_PRODUCT, one_thread, threads_for
 
 FloatArray = NDArray[np.float64]
 _NOTHING = np.empty(0)
@@ -110,6 +110,9 @@ class ProfiledEngine(ABC):
         order : int
             0, 1 or 2.
         """
+        if one_thread.is_active and self._multiplications < LARGE_PRODUCT:
+            # Small models are evaluated in less time than it takes to enter a context or two.
+            return self._evaluate(theta, order)
         with one_thread, threads_for(self._multiplications):
             return self._evaluate(theta, order)
 
