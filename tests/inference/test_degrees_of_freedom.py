@@ -418,7 +418,7 @@ def test_p_values_are_uniform_under_the_null():
 
     Of nine bounds each fails with a probability of 1e-5, for any seed.
     """
-    n_data_sets, rate = 1600, 1e-5
+    n_data_sets, rate = 800, 1e-5
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(8), [2, 3, 4, 5, 6, 7, 3, 4])
     n = len(codes)

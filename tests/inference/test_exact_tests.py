@@ -104,7 +104,7 @@ def test_null_distribution_is_that_of_fits_of_simulated_data(reml, drop):
     """Both bounds together fail in one of 10,000 seeds."""
     rows = draw(2, n=24, sizes=(6, 3))
     model = {"groups": "g"}
-    expected = simulated(rows, model, {}, reml, 600, drop)
+    expected = simulated(rows, model, {}, reml, 300, drop)
     est = model_of(fit(rows, model, reml=reml))
     mu, counts, xi = spectrum(est, 0, [0])
     if reml:

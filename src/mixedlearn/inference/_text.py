@@ -48,6 +48,8 @@ class ResultTable(pd.DataFrame):
     """
 
     def __repr__(self) -> str:
+        if self.empty:
+            return repr(pd.DataFrame(self))
         shown = _without_the_middle(self)
         n_rows, n_columns = self.shape
         is_whole = len(shown) == n_rows
