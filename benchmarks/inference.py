@@ -25,7 +25,7 @@ from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.inference import (
     BootstrapTest,
-    bootstrap_likelihood_ratio_test,
+    bootstrap_lrt,
     coefficient_covariance,
     coefficient_table,
     confidence_intervals,
@@ -132,9 +132,7 @@ def bootstrap_test(path: Path) -> None:
     curve = lmer(SLEEPSTUDY.replace("~ Days", "~ poly(Days, 2)"), frame)
 
     def test() -> BootstrapTest:
-        return bootstrap_likelihood_ratio_test(
-            line, curve, frame, n_resamples=N_RESAMPLES, random_state=0
-        )
+        return bootstrap_lrt(line, curve, frame, n_resamples=N_RESAMPLES, random_state=0)
 
     printed = run_r("bootstrap-test", path)
     theirs = json.loads(printed) if printed else {}

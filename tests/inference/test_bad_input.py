@@ -41,7 +41,7 @@ ARGUMENTS = {
     "contrast_test": ([1.0, 0.0],),
     "influence": (X, Y),
     "likelihood_ratio_test": (MODELS["slopes"],),
-    "bootstrap_likelihood_ratio_test": (MODELS["slopes"], None),
+    "bootstrap_lrt": (MODELS["slopes"], None),
     "model_matrix": (X,),
     "parametric_bootstrap": (X,),
     "prediction_intervals": (X,),

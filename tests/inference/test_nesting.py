@@ -13,7 +13,7 @@ from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_cake, load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import (
-    bootstrap_likelihood_ratio_test,
+    bootstrap_lrt,
     likelihood_ratio_test,
 )
 from mixedlearn.inference._models import model_of
@@ -283,7 +283,7 @@ class TestBootstrap:
         data = FRAMES[entry["data"]]
         models = [fit(formula, data, reml=True) for formula in entry["formulas"]]
         n = 500
-        test = bootstrap_likelihood_ratio_test(*models, data, n_resamples=n, random_state=0)
+        test = bootstrap_lrt(*models, data, n_resamples=n, random_state=0)
         assert test.statistic == pytest.approx(entry["statistic"], abs=2e-5)
         assert test.df == entry["df"]
         # Five standard errors of the difference: false alarms below 1e-6.
@@ -300,7 +300,7 @@ class TestBootstrap:
             fit("Reaction ~ Days + (1 | Subject)"),
             fit("Reaction ~ poly(Days, 2) + (Days | person)"),
         )
-        test = bootstrap_likelihood_ratio_test(larger, smaller, data, n_resamples=4, random_state=3)
+        test = bootstrap_lrt(larger, smaller, data, n_resamples=4, random_state=3)
         model = model_of(smaller)
         draws = Draws.of(model, rows_of_fit(smaller, model, data, None, None))
         (deviations,) = draw_in_batches(smaller, "draws", draws.deviations, 4, 4, 3, None)
@@ -310,9 +310,7 @@ class TestBootstrap:
             ours = [fit(f"Reaction ~ {own.formula_}", drawn) for own in (smaller, larger)]
             statistic = 2.0 * (ours[1].log_likelihood_ - ours[0].log_likelihood_)
             assert test.simulated[number] == pytest.approx(statistic, abs=1e-5)
-        again = bootstrap_likelihood_ratio_test(
-            smaller, larger, data, n_resamples=2, random_state=3, n_jobs=2
-        )
+        again = bootstrap_lrt(smaller, larger, data, n_resamples=2, random_state=3, n_jobs=2)
         np.testing.assert_array_equal(again.simulated, test.simulated[:2])
 
     @pytest.mark.slow
@@ -325,7 +323,7 @@ class TestBootstrap:
             y = X["a"] + generator.standard_normal(6)[groups] + generator.standard_normal(60)
             small = MixedLinearRegressor(fixed_effects=["a"]).fit(X, y, groups=groups)
             large = MixedLinearRegressor().fit(X[["b", "a"]], y, groups=groups)
-            test = bootstrap_likelihood_ratio_test(
+            test = bootstrap_lrt(
                 small, large, X, groups=groups, n_resamples=99, random_state=generator
             )
             p_values.append(test.p_value)
@@ -339,7 +337,7 @@ class TestBootstrap:
         some = MixedLinearRegressor().fit(
             data[["Days"]], data["Reaction"], groups=data[["Subject"]]
         )
-        test = bootstrap_likelihood_ratio_test(
+        test = bootstrap_lrt(
             none, some, data, groups=data[["Subject"]], n_resamples=19, random_state=0
         )
         assert test.p_value == 0.05
@@ -353,7 +351,7 @@ class TestBootstrap:
         with pytest.warns(UserWarning, match="aliased"):
             large = fit("Reaction ~ Days + twice + (1 | Subject)", data)
         with pytest.warns(UserWarning, match="cannot test 'twice'"):
-            test = bootstrap_likelihood_ratio_test(small, large, data)
+            test = bootstrap_lrt(small, large, data)
         assert np.isnan(test.p_value)
         assert test.df == 0
         assert str(test)
@@ -381,4 +379,4 @@ class TestBootstrap:
             "n_resamples": 2,
         }
         with pytest.raises(ValueError, match=message):
-            bootstrap_likelihood_ratio_test(**(arguments | change))
+            bootstrap_lrt(**(arguments | change))

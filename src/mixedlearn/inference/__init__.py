@@ -6,7 +6,7 @@ Every function takes a fitted `MixedLinearRegressor` and leaves it as it is.
 from mixedlearn.inference._bootstrap import parametric_bootstrap
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._random_effects import random_effects_table
-from mixedlearn.inference.bootstrap_tests import BootstrapTest, bootstrap_likelihood_ratio_test
+from mixedlearn.inference.bootstrap_tests import BootstrapTest, bootstrap_lrt
 from mixedlearn.inference.coefficients import (
     information_criteria,
     level_coefficients,
@@ -40,7 +40,7 @@ __all__ = [
     "LikelihoodRatioTests",
     "ProfileLikelihood",
     "anova",
-    "bootstrap_likelihood_ratio_test",
+    "bootstrap_lrt",
     "coefficient_covariance",
     "coefficient_table",
     "conditional_aic",

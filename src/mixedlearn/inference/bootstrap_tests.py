@@ -56,18 +56,18 @@ class BootstrapTest:
 
     See Also
     --------
-    bootstrap_likelihood_ratio_test : Computes it.
+    bootstrap_lrt : Computes it.
 
     Examples
     --------
     >>> from mixedlearn import MixedLinearRegressor
     >>> from mixedlearn.datasets import load_sleepstudy
-    >>> from mixedlearn.inference import bootstrap_likelihood_ratio_test
+    >>> from mixedlearn.inference import bootstrap_lrt
     >>> X, y = load_sleepstudy(return_X_y=True)
     >>> model = {"groups": "Subject", "random_slopes": ["Days"]}
     >>> flat = MixedLinearRegressor(fixed_effects=[], **model).fit(X, y)
     >>> rising = MixedLinearRegressor(**model).fit(X, y)
-    >>> test = bootstrap_likelihood_ratio_test(flat, rising, X, random_state=0)
+    >>> test = bootstrap_lrt(flat, rising, X, random_state=0)
     >>> round(test.statistic, 2), test.df, test.p_value < 0.01, len(test.simulated)
     (23.54, 1, True, 1000)
     """
@@ -94,7 +94,7 @@ class BootstrapTest:
         return title
 
 
-def bootstrap_likelihood_ratio_test(
+def bootstrap_lrt(
     est0: Any,
     est1: Any,
     X: Any,
@@ -167,11 +167,11 @@ def bootstrap_likelihood_ratio_test(
     --------
     >>> from mixedlearn import lmer
     >>> from mixedlearn.datasets import load_sleepstudy
-    >>> from mixedlearn.inference import bootstrap_likelihood_ratio_test
+    >>> from mixedlearn.inference import bootstrap_lrt
     >>> data = load_sleepstudy().frame
     >>> line = lmer("Reaction ~ Days + (Days | Subject)", data)
     >>> curve = lmer("Reaction ~ poly(Days, 2) + (Days | Subject)", data)
-    >>> print(bootstrap_likelihood_ratio_test(line, curve, data, random_state=0))
+    >>> print(bootstrap_lrt(line, curve, data, random_state=0))
     Parametric-bootstrap test of nested models (ML, 1,000 resamples)
                 statistic df p_value
     chi-squared     1.658  1  0.1979
@@ -192,7 +192,7 @@ def bootstrap_likelihood_ratio_test(
         if df <= 0:
             known = smaller.specification.coef_names
             added = [name for name in larger.specification.coef_names if name not in known]
-            warn_of_untestable("bootstrap_likelihood_ratio_test", added)
+            warn_of_untestable("bootstrap_lrt", added)
         return _result(statistic, df, np.empty(0), 0)
     refitters = [
         make_refitter(model, ResponseColumns(model.sums, own))
@@ -201,7 +201,7 @@ def bootstrap_likelihood_ratio_test(
     draws = Draws.of(smaller, rows[0])
     done = draw_in_batches(
         est1,
-        "bootstrap_likelihood_ratio_test",
+        "bootstrap_lrt",
         partial(_batch, draws, refitters),
         n_resamples,
         min(refitter.batch_size(draws.n_rows) for refitter in refitters),

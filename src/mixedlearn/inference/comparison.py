@@ -225,7 +225,7 @@ def likelihood_ratio_test(
     The distribution of the statistic is asymptotic. Where a variance is tested at zero, the
     chi-squared distribution gives p-values that are too large; ``p_value_mixture`` allows for that
     [1]_, `exact_restricted_lrt` does so in finite samples. Of fixed effects in few groups, p-values
-    are too small [2]_; `bootstrap_likelihood_ratio_test` simulates the distribution instead.
+    are too small [2]_; `bootstrap_lrt` simulates the distribution instead.
 
     Columns are compared by their values: ``x:z`` is ``z:x``, and x a combination of ``poly(x, 2)``
     or of the categories ``C(x)``. Fits keep random combinations of their rows for that, up to 128

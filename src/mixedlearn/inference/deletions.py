@@ -118,7 +118,7 @@ def ranova(estimator: Any) -> pd.DataFrame:
     --------
     exact_restricted_lrt : Of one variance, by its exact distribution.
     likelihood_ratio_test : Of any two nested models; with a p-value that allows for the boundary.
-    bootstrap_likelihood_ratio_test : The same by simulation.
+    bootstrap_lrt : The same by simulation.
 
     References
     ----------
