@@ -321,7 +321,8 @@ class _Materialiser(PandasMaterializer):
             )
         if kind is Factor.Kind.CATEGORICAL and "categories" in state:
             values = _category_labels(factor)
-            places = look_up(values, pd.Index(state["categories"], tupleize_cols=False))
+            categories = pd.Index(state["categories"], tupleize_cols=False)
+            places = look_up(values, categories)
             if (places < 0).any():
                 row = int(np.argmax(places < 0))
                 known = ", ".join(shown(level) for level in state["categories"][:10])
@@ -333,13 +334,10 @@ class _Materialiser(PandasMaterializer):
                     + (" predict(..., random_effects='none') needs none." * self.is_random)
                 )
             # Those of fit, where others are equal: 1 and True, a date and its midnight.
-            known_values = pd.Series(state["categories"], dtype=object).iloc[places]
-            factor = factor.replace(
-                values=FactorValues(
-                    known_values.set_axis(self.data.index).infer_objects(),
-                    metadata=factor.metadata,
-                )
+            known_values = pd.Series(
+                pd.Categorical.from_codes(places, categories), index=self.data.index
             )
+            factor = factor.replace(values=FactorValues(known_values, metadata=factor.metadata))
         elif kind is Factor.Kind.CATEGORICAL:
             _check_categories(factor)
         is_new = "categories" not in state
