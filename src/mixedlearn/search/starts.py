@@ -24,8 +24,8 @@ MUCH_NOISE = 1.05
 N_MIXED_STARTS = 4
 # So many ends in a row at the same optimum are enough where several optima are rare.
 ENOUGH_AGREEING = 4
-# Where they are not, the first so many ends have to be the same, and the rows many: with fewer rows
-# to a random effect, one that is far away may follow the response.
+# Where several factors have slopes, the first so many ends have to be the same, and the rows many:
+# with fewer rows to a random effect, one that is far away may follow the response.
 ENOUGH_ALIKE = 9
 ROWS_OF_AN_EFFECT = 2
 # With several factors and slopes, effects of one factor may stand in for those of another.
@@ -98,12 +98,16 @@ def _has_intercepts_only(components: VarianceComponents) -> bool:
 
 
 def _has_many_rows(engine: Engine) -> bool:
-    """Whether there are many rows to each random effect, and no structure with several optima."""
+    """Whether several factors have many rows to each effect, and no structure several optima."""
     n_effects = sum(
         m * structure.n_effects
         for m, structure in zip(engine.n_levels, engine.components.structures, strict=True)
     )
-    return _is_linear(engine.components) and engine.n_rows >= ROWS_OF_AN_EFFECT * n_effects
+    return (
+        len(engine.n_levels) > 1
+        and _is_linear(engine.components)
+        and engine.n_rows >= ROWS_OF_AN_EFFECT * n_effects
+    )
 
 
 def _is_linear(components: VarianceComponents) -> bool:
