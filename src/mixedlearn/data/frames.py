@@ -21,3 +21,8 @@ def as_frame(X: Any) -> Any:
     if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
         return X.to_pandas(integer_object_nulls=True)
     return X.collect() if hasattr(X, "collect_schema") and hasattr(X, "collect") else X
+
+
+def dense(column: pd.Series) -> pd.Series:
+    """A sparse column as an ordinary one; any other as it is."""
+    return pd.Series(np.asarray(column)) if isinstance(column.dtype, pd.SparseDtype) else column

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.data.frames import dense
+
 # Integers beyond this are no longer next to each other among the floats.
 EXACT_INTEGERS = 2**53
 
@@ -81,8 +83,7 @@ def inexact_note(name: str, column: pd.Series) -> str:
 
 def _inexact_row(column: pd.Series) -> int:
     """The first row whose integer is no float, so that it loses digits; -1 if there is none."""
-    if isinstance(column.dtype, pd.SparseDtype):
-        column = pd.Series(np.asarray(column))
+    column = dense(column)
     dtype: Any = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         column = column.infer_objects()

@@ -168,18 +168,9 @@ class FittedView:
             As `MixedLinearRegressor.predict`; if groups are needed and missing; if responses or
             weights are not finite numbers, one for each row.
         """
-        estimator, specification = self._estimator, self.specification
-        names = specification.factor_names
+        names = self.specification.factor_names
         X = as_frame(X)
-        labels: Sequence[Labels]
-        if self.formula is not None:
-            frame = formula_frame(X, groups)
-            columns = numeric_columns(estimator, self.formula.rows(frame), specification)
-            labels = self.formula.labels(frame)
-        else:
-            frame = self._checked(X, groups)
-            labels = self._labels(frame, groups)
-            columns = numeric_columns(estimator, frame, specification)
+        columns, labels = self._read(X, groups, names, all_columns=True, may_miss=False)
         if needs_groups and names and not labels:
             raise ValueError(
                 f"No groups were passed, but the model has the grouping factors "
@@ -208,9 +199,19 @@ class FittedView:
         ValueError
             As `MixedLinearRegressor.predict`.
         """
-        estimator, specification = self._estimator, self.specification
         X = as_frame(X)
-        needed = set(range(len(specification.columns)) if return_std else specification.fixed)
+        columns, labels = self._read(X, groups, wanted, all_columns=return_std, may_miss=True)
+        return Rows(columns, tuple(labels))
+
+    def _read(
+        self, X: Any, groups: Any, wanted: Sequence[str], *, all_columns: bool, may_miss: bool
+    ) -> tuple[NDArray[np.floating], list[Labels]]:
+        """The numeric columns and the labels; see `rows_to_predict`.
+
+        Without ``may_miss`` X has all columns that `fit` had.
+        """
+        estimator, specification = self._estimator, self.specification
+        needed = set(range(len(specification.columns)) if all_columns else specification.fixed)
         for factor in specification.factors:
             if factor.name in wanted:
                 needed.update(factor.slopes)
@@ -219,19 +220,19 @@ class FittedView:
             frame = formula_frame(X, groups)
             names = [self.formula.names[place] for place in places]
             made = self.formula.rows(frame, names, wanted)
-            labels = self.formula.labels(frame, wanted, may_miss=True)
-            return Rows(numeric_columns(estimator, made, specification), tuple(labels))
+            labels = self.formula.labels(frame, wanted, may_miss=may_miss)
+            return numeric_columns(estimator, made, specification), labels
         used = [specification.columns[place] for place in places]
         for factor in specification.factors:
             if factor.name in wanted:
                 used.extend(factor.columns)
-        is_part = lacks_only_others(estimator, X, [specification.names[column] for column in used])
+        names = [specification.names[column] for column in used]
+        is_part = may_miss and lacks_only_others(estimator, X, names)
         frame = X if is_part else self._checked(X, groups)
-        labels = self._labels(frame, groups, wanted, may_miss=True)
+        labels = self._labels(frame, groups, wanted, may_miss=may_miss)
         if is_part or len(places) < len(specification.columns):
-            some = some_numeric_columns(estimator, frame, specification, places)
-            return Rows(some, tuple(labels))
-        return Rows(numeric_columns(estimator, frame, specification), tuple(labels))
+            return some_numeric_columns(estimator, frame, specification, places), labels
+        return numeric_columns(estimator, frame, specification), labels
 
     def _checked(self, X: Any, groups: Any) -> Any:
         """X, with the columns that `fit` had."""
@@ -243,21 +244,21 @@ class FittedView:
         self,
         X: Any,
         groups: Any,
-        wanted: Sequence[str] | None = None,
+        wanted: Sequence[str],
         *,
-        may_miss: bool = False,
+        may_miss: bool,
     ) -> list[Labels]:
-        """The labels of some factors, or of all, by the parameters of the constructor."""
+        """The labels of some factors, by the parameters of the constructor."""
         specification = self.specification
         names = specification.factor_names
         of_columns = [factor for factor in specification.factors if factor.columns]
-        if groups is None and wanted is not None:
+        if groups is None:
             of_columns = [factor for factor in of_columns if factor.name in wanted]
         group_columns = [factor.columns for factor in of_columns]
         labels = find_labels(
             X, groups, specification.names, group_columns, names or None, may_miss=may_miss
         )
-        return [own for own in labels if wanted is None or own.name in wanted]
+        return [own for own in labels if own.name in wanted]
 
     def response(self, X: Any, y: Any, weights: FloatArray | None = None) -> FloatArray:
         """The response of rows on the scale of the model, shape (n,).

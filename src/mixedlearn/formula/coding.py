@@ -28,13 +28,13 @@ from formulaic.utils.variables import Variable
 from interface_meta import override
 from numpy.typing import NDArray
 
+from mixedlearn.data.frames import dense
 from mixedlearn.data.labels import Labels, check_numbers, in_numpy_type, shown
 from mixedlearn.data.levels import look_up
 from mixedlearn.data.numbers import (
     DATES,
     NUMBERS,
     TIME_DIFFERENCES,
-    as_floats,
     inexact_note,
     kind_of_objects,
     numbers_of_objects,
@@ -472,15 +472,12 @@ def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     columns = {}
     for name in names:
         values = X[name].reset_index(drop=True).infer_objects()
-        is_text = isinstance(values.dtype, pd.StringDtype)
         is_category = isinstance(values.dtype, pd.CategoricalDtype)
-        is_object = values.dtype.kind == "O" and not (is_text or is_category)
-        if is_object and kind_of_objects(values) == NUMBERS:
-            floats = pd.Series(as_floats(values))
+        floats = numbers_of_objects(values)
+        if floats is not values:
             # As categories they stay what they are, if floats cannot tell them apart.
             values = floats if floats.nunique() == values.nunique() else values
-        if isinstance(values.dtype, pd.SparseDtype):
-            values = pd.Series(np.asarray(values))
+        values = dense(values)
         if values.dtype == np.float16:  # of which pandas makes no categories
             values = values.astype(np.float64)
         if is_category:

@@ -109,11 +109,7 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     ValueError
         If the method is unknown, or cannot be used for this model.
     """
-    if method not in METHODS:
-        raise ValueError(
-            f"ddf={method!r} is not a method for degrees of freedom: use one of "
-            f"{', '.join(map(repr, METHODS))}."
-        )
+    check_method(method)
     root = model.fixed_basis.to_user @ model.fixed_effects.inverse_root
     n_fixed = root.shape[1]
     identity = np.eye(n_fixed)
@@ -142,6 +138,15 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
         parameters.coef_changes,
         parameters.covariance,
     )
+
+
+def check_method(method: str) -> None:
+    """Refuse what is no method for degrees of freedom."""
+    if method not in METHODS:
+        raise ValueError(
+            f"ddf={method!r} is not a method for degrees of freedom: use one of "
+            f"{', '.join(map(repr, METHODS))}."
+        )
 
 
 def rests_on_variances(model: FittedModel) -> bool:

@@ -32,8 +32,29 @@ from mixedlearn.model.fitted import FittedModel
 NOT_CERTIFIED = "Not every optimum carries its certificate: the test may be off."
 
 
-@dataclass(frozen=True, slots=True)
-class LikelihoodRatioTest:
+class _Printed:
+    """A table of models that prints with words above and below it."""
+
+    __slots__ = ()
+    table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        above, below = self._words()
+        # Minus twice the log-likelihood would not fit the line.
+        table = table_text(self.table.drop(columns="deviance"))
+        return "\n".join(part for part in (above, table, below) if part)
+
+    def _repr_html_(self) -> str:
+        above, below = self._words()
+        return lines_html(above) + table_html(self.table) + (lines_html(below) if below else "")
+
+    def _words(self) -> tuple[str, str]:
+        """What stands above and below the table."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LikelihoodRatioTest(_Printed):
     """A likelihood-ratio test of two nested models; prints as a table.
 
     Attributes
@@ -85,16 +106,6 @@ class LikelihoodRatioTest:
     is_refitted: bool
     is_converged: bool
 
-    def __repr__(self) -> str:
-        above, below = self._words()
-        # Minus twice the log-likelihood would not fit the line.
-        table = table_text(self.table.drop(columns="deviance"))
-        return "\n".join(part for part in (above, table, below) if part)
-
-    def _repr_html_(self) -> str:
-        above, below = self._words()
-        return lines_html(above) + table_html(self.table) + (lines_html(below) if below else "")
-
     def _words(self) -> tuple[str, str]:
         """What stands above and below the table."""
         above = _heading("test", self.likelihood, is_refitted=self.is_refitted)
@@ -109,8 +120,8 @@ class LikelihoodRatioTest:
         return above, "\n".join(map(in_lines, below))
 
 
-@dataclass(frozen=True, slots=True)
-class LikelihoodRatioTests:
+@dataclass(frozen=True, slots=True, repr=False)
+class LikelihoodRatioTests(_Printed):
     """Likelihood-ratio tests of three or more nested models; prints as a table.
 
     Attributes
@@ -159,16 +170,6 @@ class LikelihoodRatioTests:
     likelihood: str
     is_refitted: bool
     is_converged: bool
-
-    def __repr__(self) -> str:
-        above, below = self._words()
-        # Minus twice the log-likelihood would not fit the line.
-        table = table_text(self.table.drop(columns="deviance"))
-        return "\n".join(part for part in (above, table, below) if part)
-
-    def _repr_html_(self) -> str:
-        above, below = self._words()
-        return lines_html(above) + table_html(self.table) + (lines_html(below) if below else "")
 
     def _words(self) -> tuple[str, str]:
         """What stands above and below the table."""

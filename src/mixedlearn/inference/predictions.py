@@ -22,7 +22,7 @@ from mixedlearn.engines.protocol import Engine
 from mixedlearn.inference._models import check_level, view_of
 from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._uncertainty import (
-    METHODS,
+    check_method,
     coef_uncertainty,
     degrees_of_freedom,
     rests_on_variances,
@@ -140,11 +140,7 @@ def _check_choices(kind: Any, random_effects: Any, ddf: Any) -> None:
         raise ValueError(f"kind must be 'observation' or 'mean', got {kind!r}.")
     if random_effects not in ("all", "none"):
         raise ValueError(f"random_effects must be 'all' or 'none', got {random_effects!r}.")
-    if ddf not in METHODS:
-        raise ValueError(
-            f"ddf={ddf!r} is not a method for degrees of freedom: use one of "
-            f"{', '.join(map(repr, METHODS))}."
-        )
+    check_method(ddf)
     if ddf == "kenward-roger" and (kind, random_effects) != ("mean", "none"):
         raise ValueError(
             "ddf='kenward-roger' is for means of the population: pass kind='mean' and "
