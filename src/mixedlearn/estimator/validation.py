@@ -83,11 +83,16 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
 def lacks_only_others(estimator: BaseEstimator, X: Any, needed: Sequence[str]) -> bool:
     """Whether X is a data frame without some columns of `fit`, but with all that are needed."""
     names = getattr(estimator, "feature_names_in_", None)
-    if names is None or not is_frame(X):
+    if names is None or not _is_part(X, len(names)):
         return False
     own = set(X.columns)
-    is_part = own < set(names) and len(own) == len(X.columns) and len(X) > 0
-    return is_part and own.issuperset(needed)
+    is_of_fit = own < set(names) and len(own) == len(X.columns) and len(X) > 0
+    return is_of_fit and own.issuperset(needed)
+
+
+def _is_part(X: Any, n_columns: int) -> bool:
+    """Whether X is a data frame of fewer columns."""
+    return is_frame(X) and X.shape[1] < n_columns
 
 
 def formula_frame(X: Any, groups: Any) -> pd.DataFrame:
@@ -163,8 +168,7 @@ def find_labels(
 
 def _column(X: Any, column: int, names: Sequence[str]) -> Any:
     """A column by its position in `fit`; by its name in a frame that lacks others."""
-    is_part = is_frame(X) and X.shape[1] < len(names)
-    return _safe_indexing(X, names[column] if is_part else column, axis=1)
+    return _safe_indexing(X, names[column] if _is_part(X, len(names)) else column, axis=1)
 
 
 def some_numeric_columns(
@@ -184,7 +188,7 @@ def some_numeric_columns(
     owners = [specification.columns[place] for place in needed]
     found = np.zeros((len(X), len(specification.columns)))
     if owners:
-        is_part = is_frame(X) and X.shape[1] < len(specification.names)
+        is_part = _is_part(X, len(specification.names))
         names = [specification.names[owner] for owner in owners]
         part = _safe_indexing(X, names if is_part else owners, axis=1)
         found[:, list(needed)] = _as_numeric(estimator, part, names)
