@@ -73,7 +73,7 @@ def as_labels(
         name, others by position. By default the names that groups bring, or "group", or "group0",
         "group1" and so on.
     may_miss : bool, default=False
-        Whether labels may be missing: rows of nobody knows which level.
+        Whether labels may be missing.
 
     Raises
     ------

@@ -187,7 +187,7 @@ class FittedView:
 
         These are the labels of factors that are not wanted, and the columns that only their random
         effects have, which are zero then. A standard deviation uses all columns. Labels that are
-        wanted may be missing too: nobody knows the level of such rows.
+        wanted may be missing too; such rows have an unknown level.
 
         Returns
         -------
