@@ -6,6 +6,7 @@ them is often not running, and the wait is longer than the product by far.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 
@@ -13,6 +14,8 @@ from threadpoolctl import LibController, ThreadpoolController
 
 # So many multiplications take a tenth of a second: what threads wait for each other is less.
 LARGE_PRODUCT = 1e9
+# OpenBLAS takes one thread for products with a vector of matrices with fewer entries.
+FEW_ENTRIES = 9216
 
 
 class _OneThread:
@@ -59,11 +62,25 @@ class _OneThread:
                 self._set([1] * len(self._allowed))
 
     def _set(self, numbers: list[int]) -> None:
-        for library, number in zip(self._libraries or [], numbers, strict=True):
-            library.set_num_threads(number)
+        for library, number, allowed in zip(
+            self._libraries or [], numbers, self._allowed, strict=True
+        ):
+            if allowed > 1:
+                library.set_num_threads(number)
 
 
 one_thread = _OneThread()
+
+
+def one_thread_for(n_entries: int) -> AbstractContextManager[None]:
+    """Context with one thread for products with a vector; BLAS takes one by itself for few.
+
+    Parameters
+    ----------
+    n_entries : int
+        Of the matrix.
+    """
+    return nullcontext() if n_entries < FEW_ENTRIES else one_thread
 
 
 class threads_for:

@@ -79,13 +79,14 @@ class VarianceComponents:
         if theta.ndim > 1:
             (structure,) = self.structures
             return structure.charts(theta)
-        free = np.ones(len(theta), bool)
+        free = None
         for structure, own in zip(self.structures, self.slices, strict=True):
             chart = structure.chart(theta[own])
             if chart is not None:
-                theta = theta.copy()
+                if free is None:
+                    theta, free = theta.copy(), np.ones(len(theta), bool)
                 theta[own], free[own] = chart.theta, chart.free
-        return theta, np.flatnonzero(free)
+        return theta, np.arange(len(theta)) if free is None else np.flatnonzero(free)
 
     def directions(self, theta: FloatArray) -> list[FloatArray]:
         """Derivatives of every Lambda by its own parameters, shapes (n_k, q_k, q_k)."""
@@ -168,7 +169,8 @@ def _block_diagonal(blocks: Sequence[FloatArray]) -> FloatArray:
     """Blocks of shape (..., a_k, b_k) as one matrix, shape (..., sum a_k, sum b_k)."""
     if len(blocks) == 1:
         return blocks[0]
-    n_rows, n_columns = (sum(block.shape[axis] for block in blocks) for axis in (-2, -1))
+    n_rows = sum([block.shape[-2] for block in blocks])
+    n_columns = sum([block.shape[-1] for block in blocks])
     result = np.zeros((*blocks[0].shape[:-2], n_rows, n_columns))
     row = column = 0
     for block in blocks:

@@ -89,38 +89,52 @@ def add_up(
     gram = np.zeros((k + 2, k + 2))
     totals = [np.zeros((len(z), m, k + 2)) for z, m in zip(z_columns, n_levels, strict=True)]
     buffer = np.empty((min(chunk_rows, n), k + 2))
-    row_pointers = np.arange(len(buffer) + 1, dtype=np.int32)
     root_weights = None if weights is None else np.sqrt(weights)
-    multiplications = BASIS_ROWS * (k + 2) ** 2
-    for start in range(0, n, chunk_rows):
-        rows = slice(start, min(start + chunk_rows, n))
-        basis = buffer[: rows.stop - start]
-        for part in range(0, len(basis), BASIS_ROWS):
-            filled = basis[part : part + BASIS_ROWS]
-            own = slice(start + part, start + part + len(filled))
-            filled[:, 0] = 1.0
-            np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
-            np.subtract(y[own], shift[-1], out=filled[:, -1])
-            if root_weights is not None:
-                filled *= root_weights[own, None]
-            with threads_for(multiplications):
+    chunks = [slice(start, min(start + chunk_rows, n)) for start in range(0, n, chunk_rows)]
+    with threads_for(BASIS_ROWS * (k + 2) ** 2):
+        for rows in chunks:
+            basis = buffer[: rows.stop - rows.start]
+            for part in range(0, len(basis), BASIS_ROWS):
+                filled = basis[part : part + BASIS_ROWS]
+                own = slice(rows.start + part, rows.start + part + len(filled))
+                filled[:, 0] = 1.0
+                np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
+                np.subtract(y[own], shift[-1], out=filled[:, -1])
+                if root_weights is not None:
+                    filled *= root_weights[own, None]
                 gram += filled.T @ filled
-        for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
-            # The levels of sorted rows are few in a chunk, and the product touches no others.
-            first, last = int(own_codes[rows].min()), int(own_codes[rows].max()) + 1
-            places, shape = own_codes[rows] - first, (last - first, len(basis))
-            for part_total, column in zip(total, own_columns, strict=True):
-                # One entry per row: the product below is a scatter-add that needs no sort.
-                entries = basis[:, column]
-                if shape[0] * shape[1] <= DENSE_ENTRIES:
-                    indicator = np.zeros(shape)
-                    indicator[places, row_pointers[: len(basis)]] = entries
-                    part_total[first:last] += indicator @ basis
-                else:
-                    pointers = row_pointers[: len(basis) + 1]
-                    scatter = csc_array((entries, places, pointers), shape=shape)
-                    part_total[first:last] += scatter @ basis
+            for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
+                _add_by_level(own_codes[rows], basis, own_columns, total)
     return Totals(gram, tuple(total.transpose(0, 2, 1) for total in totals))
+
+
+def _add_by_level(
+    codes: NDArray[np.integer], basis: FloatArray, z_columns: Sequence[int], total: FloatArray
+) -> None:
+    """Add the products of z columns with all basis columns of some rows to those of their levels.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,), int
+    basis : ndarray of shape (n, k + 2)
+    z_columns : sequence of int
+    total : ndarray of shape (n_z, m, k + 2)
+        Added to in place.
+    """
+    # The levels of sorted rows are few in a chunk, and the product touches no others.
+    first, last = int(codes.min()), int(codes.max()) + 1
+    places, shape = codes - first, (last - first, len(basis))
+    pointers = np.arange(len(basis) + 1, dtype=np.int32)
+    for part_total, column in zip(total, z_columns, strict=True):
+        # One entry per row: the product below is a scatter-add that needs no sort.
+        entries = basis[:, column]
+        if shape[0] * shape[1] <= DENSE_ENTRIES:
+            indicator = np.zeros(shape)
+            indicator[places, pointers[:-1]] = entries
+            part_total[first:last] += indicator @ basis
+        else:
+            scatter = csc_array((entries, places, pointers), shape=shape)
+            part_total[first:last] += scatter @ basis
 
 
 def check_squares(gram: FloatArray) -> None:

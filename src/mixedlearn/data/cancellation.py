@@ -34,6 +34,8 @@ def less_columns(
     -------
     rest : ndarray of shape (n,)
     """
+    if not multiples.any():
+        return y - constant
     rest, error = _sum(y, np.full(len(y), -constant))
     for column, own in enumerate(-multiples):
         if not own.any():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +73,19 @@ def make_sketch(basis: FloatArray, codes: Sequence[NDArray[np.integer]]) -> Sket
 
 def combinations_of(rows: FloatArray) -> FloatArray:
     """Random combinations of rows of shape (n, c), which are overwritten, of two rows or more."""
-    n = len(rows)
-    n_combinations = min(n // 2, COMBINATIONS)
-    if not n_combinations:
+    if len(rows) < 2:
         return rows[:0]
-    coefficients, _ = _draws()
-    rows *= np.resize(coefficients, n)[:, None]
-    return np.add.reduceat(rows, np.arange(n_combinations) * n // n_combinations, axis=0)
+    coefficients, starts = _combinations(len(rows))
+    rows *= coefficients
+    return np.add.reduceat(rows, starts, axis=0)
+
+
+@lru_cache(maxsize=16)
+def _combinations(n: int) -> tuple[FloatArray, NDArray[np.intp]]:
+    """The coefficients of n rows, shape (n, 1), and the first rows of their combinations."""
+    n_combinations = min(n // 2, COMBINATIONS)
+    coefficients = np.resize(_draws()[0], n)[:, None]
+    return coefficients, np.arange(n_combinations) * n // n_combinations
 
 
 @cache

@@ -372,9 +372,9 @@ class Sums:
         z = list(self.z_columns[k])
         return self.gram[np.ix_(z, z)]
 
-    def z_level_products(self, k: int) -> FloatArray:
+    def z_level_products(self, k: int, levels: slice = slice(None)) -> FloatArray:
         """Products by level of the z columns of factor k with each other, (n_z, n_z, m)."""
-        return self.grouped[k][:, list(self.z_columns[k])]
+        return self.grouped[k][:, list(self.z_columns[k]), levels]
 
     def level_rows(self, k: int, columns: FloatArray, levels: slice = slice(None)) -> FloatArray:
         """Products of the z columns of factor k with themselves and with others, by level.
@@ -400,11 +400,11 @@ class Sums:
 
     def level_products(self, k: int, left: FloatArray, right: FloatArray) -> FloatArray:
         """Products by level of columns in z and in basis coordinates, shape (q, c, m)."""
-        return np.matmul(right.T, np.einsum("za,zbm->abm", left, self.grouped[k], optimize=True))
+        return np.matmul(right.T, np.tensordot(left.T, self.grouped[k], 1))
 
-    def level_squares(self, k: int, columns: FloatArray) -> FloatArray:
-        """Products by level of columns in z coordinates with each other, shape (q, q, m)."""
-        turned = np.einsum("za,zwm->awm", columns, self.z_level_products(k), optimize=True)
+    def level_squares(self, k: int, columns: FloatArray, levels: slice = slice(None)) -> FloatArray:
+        """Products of columns in z coordinates with each other, by level or some: (q, q, m)."""
+        turned = np.tensordot(columns.T, self.z_level_products(k, levels), 1)
         return np.matmul(columns.T, turned)
 
     def level_magnitudes(self, k: int, columns: FloatArray) -> FloatArray:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import cholesky, inverse_of_lower
 from mixedlearn.covariance.structures import BasisChanges, Structure
 from mixedlearn.data.sums import Sums
 from mixedlearn.threads import threads_for
@@ -148,7 +149,7 @@ def _fixed_basis(
     negligible = CONSTANT_TOLERANCE**2 * sums.shift_squares(columns, fit_intercept)
     gram, triangle = sums.products(user), sums.triangle(user)
     kept, root = independent_columns(gram, negligible, triangle)
-    inverse_root = np.linalg.inv(root)
+    inverse_root = inverse_of_lower(root.T).T
     orthonormal = user[:, kept] @ inverse_root
 
     projection = sums.products(orthonormal, response)
@@ -176,7 +177,8 @@ def _fixed_basis(
     if fit_intercept:
         to_user = sums.unshifted(to_user, columns)
         offset = sums.unshifted(offset, columns)
-        null = _unshifted_null(sums, null, columns)
+        if null.size:
+            null = _unshifted_null(sums, null, columns)
     offset = sums.with_taken(offset, columns, fit_intercept)
     return FixedBasis(
         columns=orthonormal,
@@ -269,7 +271,7 @@ def random_basis(sums: Sums, k: int, random_intercept: bool, structure: Structur
             # With the intercept in the block, the shift is a change of basis like any other.
             start, unshift[0, 1:] = np.eye(n_z)[:, block], -shift[block[1:] - 1]
         kept, root = independent_columns(start.T @ gram @ start, negligible[block])
-        inverse_root = np.linalg.inv(root)
+        inverse_root = inverse_of_lower(root.T).T
         own = block[kept]
         is_kept[own] = True
         columns[:, own] = start[:, kept] @ inverse_root
@@ -319,14 +321,14 @@ def independent_columns(
     differs from a constant by rounding error only. With a triangle of the columns the root is exact
     to more digits, where all are independent.
     """
-    least = np.maximum(ALIAS_TOLERANCE * np.diag(gram), negligible)
+    least = np.maximum(ALIAS_TOLERANCE * gram.diagonal(), negligible)
     if triangle is not None and len(triangle) == len(gram):
         pivots = np.diag(triangle)
         if (np.square(pivots) > least).all():
             return np.arange(len(gram)), np.sign(pivots)[:, None] * triangle
     try:
-        root = np.linalg.cholesky(gram).T
-        if (np.square(np.diag(root)) > least).all():
+        root = cholesky(gram).T
+        if (np.square(root.diagonal()) > least).all():
             return np.arange(len(gram)), np.asarray(root)
     except np.linalg.LinAlgError:
         pass

@@ -29,9 +29,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtri
 
-from mixedlearn.covariance.algebra import PIVOT_TOLERANCE
+from mixedlearn.covariance.algebra import PIVOT_TOLERANCE, cholesky, inverse_of_lower
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.data.sums import Sums
 from mixedlearn.data.triangles import JointTriangles
@@ -160,14 +159,15 @@ def whitening(
         The Lambda_k.
     """
     spread = _times_roots(columns, shapes, roots)
-    identity = np.eye(len(spread))
-    if max(np.square(root).max(initial=0.0) for root in roots) > LARGE_VARIANCE:
-        lower = np.asarray(np.linalg.qr(np.vstack([spread.T, identity]), mode="r")).T
+    r = len(spread)
+    if max([np.square(root).max(initial=0.0) for root in roots]) > LARGE_VARIANCE:
+        lower = np.asarray(np.linalg.qr(np.vstack([spread.T, np.eye(r)]), mode="r")).T
     else:
-        lower = np.linalg.cholesky(identity + spread @ spread.T)
-    log_det = 2.0 * float(np.log(np.abs(np.diag(lower))).sum())
-    inverse, _ = dtrtri(lower, lower=1)
-    return inverse, log_det
+        gram = spread @ spread.T
+        gram.flat[:: r + 1] += 1.0
+        lower = cholesky(gram)
+    log_det = 2.0 * float(np.log(np.abs(lower.diagonal())).sum())
+    return inverse_of_lower(lower), log_det
 
 
 def _times_roots(
@@ -221,6 +221,8 @@ class JointEngine(ProfiledEngine):
         ]
         bounds = np.cumsum([0, *(q * m for q, m in self._shapes)]).tolist()
         self._slices = [slice(*pair) for pair in pairwise(bounds)]
+        bounds = np.cumsum([0, *(q * q for q, _ in self._shapes)]).tolist()
+        self._entries = [slice(*pair) for pair in pairwise(bounds)]
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
         contrast = np.append(-coef, 1.0)
@@ -265,9 +267,9 @@ class JointEngine(ProfiledEngine):
         information = whole - leverage if likelihood.reml else whole
         effects = [u[own].reshape(s) for own, s in zip(self._slices, self._shapes, strict=True)]
         scores = [effect @ effect.T / s2 for effect in effects]
-        blocks = self._blocks(information)
         gradients = tuple(
-            np.einsum("aibi->ab", blocks[k][k]) - score for k, score in enumerate(scores)
+            np.einsum("aibi->ab", self._block(information, k, k)) - score
+            for k, score in enumerate(scores)
         )
         if order < 2:
             return gradients, None
@@ -275,21 +277,22 @@ class JointEngine(ProfiledEngine):
         residual = (2.0 / s2) * (turned.T @ (whole - leverage) @ turned)
         g = np.concatenate([score.ravel() for score in scores])
         second = residual - np.outer(g, g) / likelihood.df
-        second -= np.block([[_traces(block) for block in row] for row in blocks])
+        for k, own in enumerate(self._entries):
+            for other, there in enumerate(self._entries[: k + 1]):
+                traces = _traces(self._block(information, k, other))
+                second[own, there] -= traces
+                if other < k:
+                    second[there, own] -= traces.T
         return gradients, Curvature(second, tuple(-score for score in scores), residual)
 
-    def _blocks(self, matrix: FloatArray) -> list[list[FloatArray]]:
-        """A matrix over all effects by pairs of factors, shapes (q_k, m_k, q_l, m_l)."""
-        pairs = list(zip(self._slices, self._shapes, strict=True))
-        return [
-            [matrix[own, other].reshape(*shape, *shape_other) for other, shape_other in pairs]
-            for own, shape in pairs
-        ]
+    def _block(self, matrix: FloatArray, k: int, other: int) -> FloatArray:
+        """Of a matrix over all effects those of two factors, shape (q_k, m_k, q_l, m_l)."""
+        part = matrix[self._slices[k], self._slices[other]]
+        return part.reshape(*self._shapes[k], *self._shapes[other])
 
     def _turned(self, effects: Sequence[FloatArray]) -> FloatArray:
         """Coordinates of ``Z_k e_a e_b' u_k`` in Z, a column for each k, a and b."""
-        n_columns = sum(q * q for q, _ in self._shapes)
-        turned = np.zeros((self._columns.shape[1], n_columns))
+        turned = np.zeros((self._columns.shape[1], self._entries[-1].stop))
         column = 0
         for effect, (q, m), own in zip(effects, self._shapes, self._slices, strict=True):
             for a in range(q):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import cholesky, inverse_of_lower
 from mixedlearn.engines.protocol import FixedEffects
 
 FloatArray = NDArray[np.float64]
@@ -105,6 +106,8 @@ def _inverse_root(squares: FloatArray) -> tuple[FloatArray, NDArray[np.bool_] | 
     The root of a singular matrix is the identity.
     """
     try:
+        if squares.ndim == 2:
+            return inverse_of_lower(cholesky(squares)).T, False
         return np.linalg.inv(np.linalg.cholesky(squares)).swapaxes(-1, -2), False
     except np.linalg.LinAlgError:
         shape = squares.shape[:-2]

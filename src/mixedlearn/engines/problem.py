@@ -49,6 +49,8 @@ FloatArray = NDArray[np.float64]
 # and the second stands for it.
 NO_NOISE = 1e-13
 NOISE_FLOOR = 1e-9
+# Triangles add rounding error of their own to that of the data: so many times its square.
+TRIANGLES_ROUNDING = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Problem:
         What the engine follows, for the factors that have columns.
     is_bounded : bool
         Whether noise was added within levels, to bound the likelihood.
+    n_spanned : int or None
+        Of one factor, the dimensions that the z columns of the levels span, added up.
     """
 
     fixed: FixedBasis
@@ -73,6 +77,7 @@ class Problem:
     engine: Engine
     plan: Plan
     is_bounded: bool
+    n_spanned: int | None
 
 
 def make_problem(
@@ -153,7 +158,7 @@ def _problem(
     if len(active) < len(randoms):
         components = VarianceComponents(structures)
         engine = PaddedEngine(engine, active, components, sums.n_levels, likelihood.n_fixed)
-    return Problem(made.fixed, randoms, engine, plan, made.is_bounded)
+    return Problem(made.fixed, randoms, engine, plan, made.is_bounded, made.n_spanned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +174,12 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """An engine, its fixed columns, and whether noise was added."""
+    """An engine, its fixed columns, and what `Problem` says of it."""
 
     engine: Engine
     fixed: FixedBasis
     is_bounded: bool
+    n_spanned: int | None = None
 
 
 def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
@@ -184,7 +190,8 @@ def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) 
         moments, structure = no_levels(parts.sums, fixed), _NO_STRUCTURE
     fixed, moments, was_bounded = _prepare(fixed, moments, parts)
     likelihood = _with_squares(parts, moments)
-    return _Made(OneFactorEngine(moments, structure, likelihood), fixed, was_bounded)
+    engine = OneFactorEngine(moments, structure, likelihood)
+    return _Made(engine, fixed, was_bounded, moments.n_spanned)
 
 
 def _joint(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
@@ -247,7 +254,7 @@ def _with_squares(parts: _Parts, moments: LevelMoments) -> ProfiledLikelihood:
 def _least_noise(sums: Sums, fixed: FixedBasis) -> float:
     """The noise variance that is rounding error, of the data or of the sums."""
     data = DATA_ROUNDING**2 * sums.response_square / sums.total_weight / fixed.scale**2
-    return data if sums.has_triangles else max(data, NO_NOISE)
+    return TRIANGLES_ROUNDING * data if sums.has_triangles else max(data, NO_NOISE)
 
 
 def _bound_noise(moments: LevelMoments, n_rows: int, least: float) -> tuple[LevelMoments, bool]:

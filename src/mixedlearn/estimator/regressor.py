@@ -47,7 +47,7 @@ from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
 from mixedlearn.model.notes import UNBOUNDED
 from mixedlearn.specification import Specification, plain_name
-from mixedlearn.threads import one_thread
+from mixedlearn.threads import one_thread, one_thread_for
 
 FloatArray = NDArray[np.float64]
 
@@ -561,7 +561,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         codes = view.codes(rows.labels, wanted)
         view.warn_of_kinds(rows.labels, codes, stacklevel)
         coded = CodedRows(rows.X, codes)
-        with one_thread:
+        with one_thread if return_std else one_thread_for(coded.X.size):
             mean = view.mean(coded)
             return (mean, view.std(coded)) if return_std else mean
 

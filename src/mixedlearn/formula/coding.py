@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -142,10 +142,11 @@ def learn_coding(
     """Code the rows of `fit`; the second value is the columns, as `Coding.columns`."""
     variables = tuple(variables_of(terms, list(X.columns)))
     names = _plain_names(terms)
-    plain = None if names is None else plain_columns(X, names)
-    if names is not None and plain is not None:
+    series = None if names is None else _plain_series(X, names)
+    plain = None if series is None else _floats(series)
+    if names is not None and series is not None and plain is not None:
         has_intercept = len(names) < len(terms)
-        notes = _inexact_notes(X, names)
+        notes = _inexact_notes(dict(zip(names, series, strict=True)))
         return Coding(terms, None, names, variables, has_intercept, {}, {}, notes), plain
     materialiser, matrix = _learn(terms, _plain(X, variables), formula)
     learnt = materialiser.learnt
@@ -155,7 +156,7 @@ def learn_coding(
         name: read[name] if read[name].dtype.kind in "iu" else X[name]
         for name in materialiser.as_numbers
     }
-    notes = (*_inexact_notes(integers, integers), *_row_notes(terms, materialiser))
+    notes = (*_inexact_notes(integers), *_row_notes(terms, materialiser))
     names = tuple(name for term, _, columns in learnt.structure if term.degree for name in columns)
     coding = Coding(
         formula=terms,
@@ -196,14 +197,28 @@ def plain_columns(X: pd.DataFrame, names: Sequence[str]) -> list[FloatArray] | N
 
     That is one of another type, which may be categories, or with a missing value.
     """
+    series = _plain_series(X, names)
+    return None if series is None else _floats(series)
+
+
+def _plain_series(X: pd.DataFrame, names: Sequence[str]) -> list[pd.Series] | None:
+    """Columns of X that are numbers of numpy's; None if one is not."""
     found = []
     for name in names:
         column = X[name]
         dtype = getattr(column, "dtype", None)  # several columns of one name have none
         if not isinstance(dtype, np.dtype) or dtype.kind not in "iuf":
             return None
+        found.append(column)
+    return found
+
+
+def _floats(series: Sequence[pd.Series]) -> list[FloatArray] | None:
+    """Columns of numbers as floats; None if a value is missing."""
+    found = []
+    for column in series:
         values = column.to_numpy(dtype=np.float64)
-        if dtype.kind == "f" and np.isnan(values).any():
+        if column.dtype.kind == "f" and np.isnan(values).any():
             return None
         found.append(values)
     return found
@@ -440,9 +455,9 @@ def _materialise(
         raise ValueError(f"The formula cannot be computed from X: {message}") from error
 
 
-def _inexact_notes(columns: Any, names: Iterable[str]) -> tuple[str, ...]:
+def _inexact_notes(columns: Mapping[str, pd.Series]) -> tuple[str, ...]:
     """A note for every column of integers that floats do not hold."""
-    notes = (inexact_note(name, columns[name]) for name in dict.fromkeys(names))
+    notes = (inexact_note(name, column) for name, column in columns.items())
     return tuple(note for note in notes if note)
 
 

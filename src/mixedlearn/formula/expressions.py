@@ -19,7 +19,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,8 @@ _ROW_WISE_NODES = (
     ast.expr_context,
 )
 REAL = "_real_"
+# Texts that are kept as they were read: a fit reads the same few again and again.
+CACHED_TEXTS = 512
 
 
 def is_plain_name(name: str) -> bool:
@@ -90,14 +92,15 @@ def is_plain_name(name: str) -> bool:
     )
 
 
-def in_python(text: str) -> tuple[str, dict[str, str]]:
+@functools.lru_cache(maxsize=CACHED_TEXTS)
+def in_python(text: str) -> tuple[str, Mapping[str, str]]:
     """Names in backticks, and those that Python would change, as identifiers of the same length.
 
     Returns
     -------
     text : str
         Positions in it are those in the original.
-    names : dict of str to str
+    names : mapping of str to str
         For every identifier that was put in, the name of the column.
 
     Raises
@@ -134,7 +137,7 @@ def in_python(text: str) -> tuple[str, dict[str, str]]:
         names[identifier] = name
         return identifier
 
-    return _TOKENS.sub(replaced, text), names
+    return _TOKENS.sub(replaced, text), MappingProxyType(names)
 
 
 def _stays(word: str) -> bool:
@@ -234,7 +237,7 @@ def real(value: Any) -> Any:
     return value.astype(np.float64)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=CACHED_TEXTS)
 def compiled(expression: str, columns: tuple[str, ...]) -> Expression:
     """The expression, in which the names of these columns are columns."""
     source, names = in_python(expression)

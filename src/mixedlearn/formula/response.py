@@ -7,6 +7,7 @@ always in the units of the data, and is transformed as it was in `fit`.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.coding import Coding, learn_coding
-from mixedlearn.formula.expressions import STRING, in_python, is_function
+from mixedlearn.formula.expressions import CACHED_TEXTS, STRING, in_python, is_function
 from mixedlearn.formula.terms import is_column, read_names, read_terms
 
 FloatArray = NDArray[np.float64]
@@ -70,6 +71,7 @@ def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]
     return Response(text.strip(), coding.variables, coding), columns[0]
 
 
+@functools.lru_cache(maxsize=CACHED_TEXTS)
 def _arithmetic(text: str) -> str:
     """The left-hand side with its operators as arithmetic, as in R: ``a - b`` is a difference.
 

@@ -99,7 +99,7 @@ def _terms(part: str, formula: str, others: Sequence[str] = ()) -> SimpleFormula
     return terms
 
 
-def _in_python(part: str, formula: str) -> tuple[str, dict[str, str]]:
+def _in_python(part: str, formula: str) -> tuple[str, Mapping[str, str]]:
     """The part as formulaic and Python can read it, and the columns behind new identifiers."""
     try:
         source, columns = in_python(part)

@@ -129,14 +129,21 @@ def explained_effects(
     fixed: FixedBasis,
     random: RandomBasis,
     structure: Structure,
+    n_spanned: int | None = None,
 ) -> ExplainedEffects | None:
     """The random effects of factor k that the fixed effects explain; None if there are none.
+
+    With ``n_spanned``, the dimensions that its levels' z columns span, most of the work is saved.
 
     With M the projection that takes out X, the contrasts of the response that are free of fixed
     effects have the covariance ``M (I + sum_i Z_i D Z_i') M``. It does not depend on what D is in a
     direction v in which the columns ``Z_i v`` of all levels are combinations of the columns of X.
     """
-    if not len(random.kept) or not _may_be_explained(sums, k, fixed, random):
+    if not len(random.kept):
+        return None
+    # In every direction at least so many levels have an effect of their own.
+    least = (n_spanned or 0) - (len(random.columns) - 1) * sums.n_levels[k]
+    if least > fixed.columns.shape[1] or not _may_be_explained(sums, k, fixed, random):
         return None
     gram = sums.products(fixed.columns)
     metric = np.linalg.inv(gram)
@@ -178,8 +185,7 @@ def explained_effects(
 def _may_be_explained(sums: Sums, k: int, fixed: FixedBasis, random: RandomBasis) -> bool:
     """Whether the first levels leave it open: p columns explain at most p levels in a direction."""
     p = fixed.columns.shape[1]
-    head = sums.level_rows(k, np.empty((sums.n_basis, 0)), slice(0, 4 * p + 20))
-    squares = np.matmul(random.columns.T, np.einsum("za,zwm->awm", random.columns, head))
+    squares = sums.level_squares(k, random.columns, slice(0, 4 * p + 20))
     # At least so many levels have an effect of their own in every direction.
     n_effects = len(squares)
     return factorise(squares) - (n_effects - 1) * squares.shape[2] <= p

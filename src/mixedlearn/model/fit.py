@@ -292,7 +292,9 @@ def _explained(
     for k, random in enumerate(problem.randoms):
         if sums.n_levels[k] > 1:
             structure = problem.engine.components.structures[k]
-            own = explained_effects(sums, k, specification, problem.fixed, random, structure)
+            own = explained_effects(
+                sums, k, specification, problem.fixed, random, structure, problem.n_spanned
+            )
             if own is not None:
                 found[k] = own
     return found

@@ -53,7 +53,7 @@ def aliasing_notes(specification: Specification, problem: Problem) -> tuple[str,
     notes = []
     basis = problem.fixed
     left_out = np.flatnonzero(basis.aliased)
-    if not specification.drops_aliased:
+    if len(left_out) and not specification.drops_aliased:
         left_out = left_out[~_completes_constant(specification, basis)]
     if len(left_out):
         names = [specification.coef_names[coef] for coef in left_out]
