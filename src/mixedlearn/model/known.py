@@ -234,8 +234,8 @@ def _taken(blups: FloatArray, codes: Codes) -> FloatArray:
     if not len(blups):
         return np.zeros((blups.shape[1], len(codes)))
     # Code -1 finds the last level.
-    effects = blups.T[:, codes]
+    effects = blups.take(codes, axis=0, mode="wrap")
     unknown = codes < 0
     if unknown.any():
-        effects[:, unknown] = 0.0
-    return effects
+        effects[unknown] = 0.0
+    return effects.T
