@@ -1,0 +1,191 @@
+"""Variances that multiply, and correlations that are products of powers.
+
+    R_st = exp(a_s + a_t) prod_k rho_k ^ E_k[s, t],      a = B alpha
+
+with known B and E is nearly every structure in use: E is one off the diagonal for compound
+symmetry, ``|t - s|`` for AR(1), one at lag k for Toeplitz, one for k between s and t for
+antedependence (Zimmerman & Nunez-Anton 2010); B holds indicators of occasions or strata, or the
+logarithm of a covariate for its power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.residual.base import Layout, ResidualCovariance
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The open interval in which a correlation parameter lies.
+
+    Its coordinate x has no bounds. From minus one to one ``rho = x / sqrt(1 + x^2)``; else rho
+    follows the logistic function of x.
+
+    Attributes
+    ----------
+    lower, upper : float
+    """
+
+    lower: float = -1.0
+    upper: float = 1.0
+
+    @property
+    def _is_symmetric(self) -> bool:
+        return self.lower == -self.upper
+
+    def value(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """rho with its first and second derivatives by x."""
+        width = self.upper - self.lower
+        if self._is_symmetric:
+            u = 1.0 / np.sqrt(1.0 + x * x)
+            half = width / 2.0
+            return half * x * u, half * u**3, -3.0 * half * x * u**5
+        share = 1.0 / (1.0 + np.exp(-x))
+        slope = share * (1.0 - share)
+        return self.lower + width * share, width * slope, width * slope * (1.0 - 2.0 * share)
+
+    def coordinate(self, rho: float) -> float:
+        """The x of a rho in the interval."""
+        if self._is_symmetric:
+            ratio = rho / self.upper
+            return float(ratio / np.sqrt(1.0 - ratio * ratio))
+        share = (rho - self.lower) / (self.upper - self.lower)
+        return float(np.log(share / (1.0 - share)))
+
+
+class Monomial(ResidualCovariance):
+    """Variances that multiply, and correlations that are products of powers.
+
+    Parameters
+    ----------
+    n_deviations : int
+        Number of columns of B.
+    ranges : sequence of Range
+        Of the correlation parameters.
+    """
+
+    is_relative = True
+
+    def __init__(self, n_deviations: int, ranges: Sequence[Range]):
+        self.n_deviations = n_deviations
+        self.ranges = tuple(ranges)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of entries of alpha and rho."""
+        return self.n_deviations + len(self.ranges)
+
+    def correlations(self, point: FloatArray) -> FloatArray:
+        """The correlation parameters."""
+        return self._values(point)[0]
+
+    def _values(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        found = [
+            own.value(x) for own, x in zip(self.ranges, point[self.n_deviations :], strict=True)
+        ]
+        if not found:
+            return np.empty(0), np.empty(0), np.empty(0)
+        first, second, third = (np.array(part) for part in zip(*found, strict=True))
+        return first, second, third
+
+    def covariance(self, point: FloatArray, layout: Layout) -> FloatArray:
+        """R, shape (..., T, T)."""
+        sizes = self._sizes(point, layout)
+        correlations = self.correlations(point)
+        if not len(correlations):
+            # Each row with itself alone.
+            return sizes * np.eye(sizes.shape[-1])
+        return sizes * np.prod(_powers(correlations, layout.exponents), axis=0)
+
+    def _sizes(self, point: FloatArray, layout: Layout) -> FloatArray:
+        deviations = np.exp(layout.deviations @ point[: self.n_deviations])
+        return np.asarray(deviations[..., :, None] * deviations[..., None, :])
+
+    def directions(self, point: FloatArray, layout: Layout) -> FloatArray:
+        """Its derivatives by the local coordinates, shape (n_parameters, ..., T, T)."""
+        covariance = self.covariance(point, layout)
+        rho, slope, _ = self._values(point)
+        found = [*(covariance * _sums(layout))]
+        if len(rho):
+            sizes = self._sizes(point, layout)
+            powers = _powers(rho, layout.exponents)
+            first = _derivatives(rho, layout.exponents, 1)
+            found += [
+                sizes * slope[k] * first[k] * _without(powers, k) for k in range(len(rho))
+            ]
+        return np.array(found).reshape(self.n_parameters, *covariance.shape)
+
+    def second(self, point: FloatArray, layout: Layout, weights: FloatArray) -> FloatArray:
+        """``sum(R_ab * weights)`` of the second derivatives."""
+        n, n_dev = self.n_parameters, self.n_deviations
+        result = np.zeros((n, n))
+        directions = self.directions(point, layout)
+        sums = _sums(layout)
+        flat = (directions * weights).reshape(n, -1)
+        result[:, :n_dev] = flat @ sums.reshape(n_dev, -1).T
+        result[:n_dev] = result[:, :n_dev].T
+        rho, slope, bend = self._values(point)
+        if not len(rho):
+            return result
+        weighted = self._sizes(point, layout) * weights
+        powers = _powers(rho, layout.exponents)
+        first, second = (_derivatives(rho, layout.exponents, order) for order in (1, 2))
+        for k in range(len(rho)):
+            own = slope[k] ** 2 * second[k] + bend[k] * first[k]
+            result[n_dev + k, n_dev + k] = np.sum(weighted * own * _without(powers, k))
+            for j in range(k):
+                mixed = slope[j] * slope[k] * first[j] * first[k]
+                value = np.sum(weighted * mixed * _without(powers, j, k))
+                result[n_dev + k, n_dev + j] = result[n_dev + j, n_dev + k] = value
+        return result
+
+    def moved(self, point: FloatArray, step: FloatArray) -> FloatArray:
+        """The local coordinates are the parameters."""
+        return point + step
+
+    def starts(self, moments: FloatArray) -> list[FloatArray]:
+        """Points to search from.
+
+        Parameters
+        ----------
+        moments : ndarray of shape (n_parameters,)
+            The logarithms of the deviations, and correlations.
+        """
+        n_dev = self.n_deviations
+        point = np.array(moments, dtype=float)
+        for k, own in enumerate(self.ranges):
+            margin = 0.05 * (own.upper - own.lower)
+            rho = np.clip(point[n_dev + k], own.lower + margin, own.upper - margin)
+            point[n_dev + k] = own.coordinate(float(rho))
+        return [point]
+
+
+def _sums(layout: Layout) -> FloatArray:
+    """``B_s + B_t``, shape (n_deviations, ..., T, T)."""
+    columns = np.moveaxis(layout.deviations, -1, 0)
+    return np.asarray(columns[..., :, None] + columns[..., None, :])
+
+
+def _powers(rho: FloatArray, exponents: FloatArray) -> FloatArray:
+    return np.asarray(rho.reshape(-1, *(1,) * (exponents.ndim - 1)) ** exponents)
+
+
+def _derivatives(rho: FloatArray, exponents: FloatArray, order: int) -> FloatArray:
+    """First or second derivatives of powers, whose base may be zero."""
+    factor = exponents if order == 1 else exponents * (exponents - 1.0)
+    base = rho.reshape(-1, *(1,) * (exponents.ndim - 1))
+    power = base ** np.where(factor == 0.0, 0.0, exponents - order)
+    return np.where(factor == 0.0, 0.0, factor * power)
+
+
+def _without(powers: FloatArray, *left_out: int) -> FloatArray:
+    """The product of all powers but some."""
+    kept = [k for k in range(len(powers)) if k not in left_out]
+    return np.asarray(np.prod(powers[kept], axis=0))

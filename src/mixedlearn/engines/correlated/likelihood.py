@@ -1,0 +1,281 @@
+"""The likelihood of blocks of rows with dense covariances, and its exact derivatives.
+
+Notation
+--------
+The rows fall into *blocks* that are independent of each other. ``V`` is the covariance of a block,
+noise and random effects, a function of parameters a; ``W = [X y]`` its rows. Blocks with the same V
+have a *pattern* in common, and are kept as few *pseudo-blocks* with the same sum of products. With
+``Om = V^-1``,
+
+    A = sum W'Om W,     C = (X'Om X)^-1,     b = C X'Om y,     r2 = y'Om y - b'X'Om y
+    f = sum log|V| + r2 + df log(2 pi) + [log|X'Om X| for REML]
+
+No variance is profiled out. After one rotation, ``F = Om W M`` with M so that the columns are those
+of X, orthonormal in the metric Om, and the residual,
+
+    N = sum F F' by pattern (the columns of X for REML alone),     n the count of its blocks
+    K_a = sum F'V_a F,     u_a its last column
+    f_a  = sum <V_a, n Om - N>
+    f_ab = sum tr(V_a Om V_b (2 N - n Om)) + <V_ab, n Om - N> - 2 u_a'u_b - <K_a, K_b>
+
+(Lindstrom & Bates 1988; in this form every term is a sum over patterns or pseudo-blocks.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.algebra import cholesky, inverse_of_lower
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """Blocks by pattern, all with the same T places, of which a pattern may leave some empty.
+
+    Attributes
+    ----------
+    is_there : ndarray of shape (n_patterns, T), bool
+        The places that hold a row.
+    counts : ndarray of shape (n_patterns,)
+        How many blocks have the pattern.
+    rows : ndarray of shape (n_pseudo, T, q)
+        W of the pseudo-blocks, zero where no row is, pattern by pattern.
+    pattern : ndarray of shape (n_pseudo,), int
+        The pattern of each.
+    """
+
+    is_there: NDArray[np.bool_]
+    counts: FloatArray
+    rows: FloatArray
+    pattern: NDArray[np.intp]
+
+
+class CovarianceModel(Protocol):
+    """V of the patterns of one set, as a function of all parameters."""
+
+    n_parameters: int
+
+    def covariance(self, point: FloatArray) -> FloatArray:
+        """V for all places, (T, T), or for each pattern (n_patterns, T, T)."""
+        ...
+
+    def directions(self, point: FloatArray) -> FloatArray:
+        """V_a, shape (n_parameters, T, T) or (n_parameters, n_patterns, T, T)."""
+        ...
+
+    def second(self, point: FloatArray, weights: FloatArray) -> FloatArray:
+        """``sum <V_ab, weights>``, with weights in the shape of V."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """One set of patterns at a point, after the rotation.
+
+    Attributes
+    ----------
+    inverses : ndarray of shape (n_patterns, T, T)
+        Om, zero where no row is.
+    rows : ndarray of shape (n_pseudo, T, q)
+        F.
+    """
+
+    inverses: FloatArray
+    rows: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEvaluation:
+    """The objective and its derivatives at one point.
+
+    Attributes
+    ----------
+    objective : float
+        Minus twice the (restricted) log-likelihood; infinite where V is singular.
+    gradient : ndarray of shape (n_parameters,)
+    hessian : ndarray of shape (n_parameters, n_parameters)
+        Empty below order 2, as the gradient is.
+    coef : ndarray of shape (p,)
+        b.
+    inverse_root : ndarray of shape (p, p)
+        Upper triangular; its square is C.
+    """
+
+    objective: float
+    gradient: FloatArray
+    hessian: FloatArray
+    coef: FloatArray
+    inverse_root: FloatArray
+
+
+_NOTHING = np.empty(0)
+# Numbers in the work arrays of some patterns.
+CHUNK_ENTRIES = 1 << 21
+
+
+class BlockLikelihood:
+    """The likelihood of sets of blocks.
+
+    Parameters
+    ----------
+    sets : sequence of (Patterns, CovarianceModel)
+        All models have the same parameters.
+    n_rows : int
+    reml : bool
+    constant : float
+        What the objective has besides, of the units of X and y.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[tuple[Patterns, CovarianceModel]],
+        n_rows: int,
+        reml: bool,
+        constant: float,
+    ):
+        self.sets = list(sets)
+        self.n_parameters = sets[0][1].n_parameters
+        self.n_fixed = sets[0][0].rows.shape[2] - 1
+        self.df = n_rows - self.n_fixed if reml else n_rows
+        self.reml = reml
+        self.constant = constant
+
+    def evaluate(self, point: object, order: int) -> BlockEvaluation:
+        """Objective, gradient and Hessian; orders 0 and 2."""
+        p = self.n_fixed
+        try:
+            inverses, products, log_det = [], [], 0.0
+            square = np.zeros((p + 1, p + 1))
+            for patterns, model in self.sets:
+                inverse, own_log_det = _invert(model.covariance(point), patterns)
+                rows = inverse[patterns.pattern] @ patterns.rows
+                square += np.tensordot(patterns.rows, rows, ((0, 1), (0, 1)))
+                log_det += own_log_det
+                inverses.append(inverse)
+                products.append(rows)
+            root = cholesky(square[:p, :p])
+        except np.linalg.LinAlgError:
+            return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
+        inverse_root = inverse_of_lower(root).T
+        projection = square[p, :p] @ inverse_root
+        coef = inverse_root @ projection
+        residual = float(square[p, p] - projection @ projection)
+        objective = self.constant + log_det + residual + self.df * np.log(2.0 * np.pi)
+        if self.reml:
+            objective -= 2.0 * float(np.log(inverse_root.diagonal()).sum())
+        if not np.isfinite(objective):
+            return BlockEvaluation(np.inf, _NOTHING, _NOTHING, coef, inverse_root)
+        if order == 0:
+            return BlockEvaluation(objective, _NOTHING, _NOTHING, coef, inverse_root)
+        gradient = np.zeros(self.n_parameters)
+        hessian = np.zeros((self.n_parameters, self.n_parameters))
+        forms = np.zeros((self.n_parameters, p + 1, p + 1))
+        turn = _turn(coef, inverse_root)
+        for (patterns, model), inverse, rows in zip(self.sets, inverses, products, strict=True):
+            rotated = Rotated(inverse, rows @ turn)
+            chosen = rotated.rows if self.reml else rotated.rows[..., p:]
+            outer = _by_pattern(chosen @ chosen.swapaxes(-1, -2), patterns)
+            counted = patterns.counts[:, None, None] * inverse
+            excess = counted - outer
+            directions = model.directions(point)
+            is_shared = directions.ndim == 3
+            weights = excess.sum(axis=0) if is_shared else excess
+            gradient += directions.reshape(len(gradient), -1) @ weights.ravel()
+            hessian += model.second(point, weights)
+            add = _shared_forms if is_shared else _own_forms
+            own_hessian, own_forms = add(directions, rotated, patterns, 2.0 * outer - counted)
+            hessian += own_hessian
+            forms += own_forms
+        last = forms[:, :p, p]
+        hessian -= 2.0 * last @ last.T
+        if self.reml:
+            fixed = forms[:, :p, :p].reshape(len(gradient), -1)
+            hessian -= fixed @ fixed.T
+        return BlockEvaluation(
+            objective, gradient, (hessian + hessian.T) / 2.0, coef, inverse_root
+        )
+
+
+def _turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
+    """What turns [X y] into X orthonormal in the metric Om, and the residual."""
+    p = len(coef)
+    turn = np.zeros((p + 1, p + 1))
+    turn[:p, :p] = inverse_root
+    turn[:p, p] = -coef
+    turn[p, p] = 1.0
+    return turn
+
+
+def _invert(covariance: FloatArray, patterns: Patterns) -> tuple[FloatArray, float]:
+    """Om by pattern, zero where no row is, and ``sum log|V|`` over all blocks."""
+    there = patterns.is_there
+    if not there.all():
+        both = there[:, :, None] & there[:, None, :]
+        covariance = np.where(both, covariance, np.eye(there.shape[1]))
+    elif covariance.ndim == 2:
+        covariance = np.broadcast_to(covariance, (len(there), *covariance.shape))
+    root = np.linalg.cholesky(covariance)
+    log_det = 2.0 * float(
+        np.log(root.diagonal(axis1=-2, axis2=-1)).sum(axis=-1) @ patterns.counts
+    )
+    inverse_root = np.linalg.inv(root)
+    inverse = inverse_root.swapaxes(-1, -2) @ inverse_root
+    if not there.all():
+        inverse = np.where(both, inverse, 0.0)
+    return inverse, log_det
+
+
+def _by_pattern(matrices: FloatArray, patterns: Patterns) -> FloatArray:
+    """Sums of matrices of pseudo-blocks, (n_pseudo, T, T), by pattern."""
+    if len(matrices) == len(patterns.counts):
+        return matrices
+    starts = np.searchsorted(patterns.pattern, np.arange(len(patterns.counts)))
+    return np.asarray(np.add.reduceat(matrices, starts, axis=0))
+
+
+def _shared_forms(
+    directions: FloatArray, rotated: Rotated, patterns: Patterns, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """``sum tr(V_a Om V_b weights)`` and K_a, where all patterns share the V_a.
+
+    The products of all pairs of places are formed once, and no direction is met before them.
+    """
+    n, t = directions.shape[:2]
+    flat = directions.reshape(n, t * t)
+    n_patterns = len(weights)
+    fourth = weights.reshape(n_patterns, -1).T @ rotated.inverses.reshape(n_patterns, -1)
+    # [s, w, t, u] to [(s, t), (u, w)].
+    fourth = fourth.reshape(t, t, t, t).transpose(0, 2, 3, 1).reshape(t * t, t * t)
+    q = rotated.rows.shape[2]
+    pairs = rotated.rows.reshape(-1, t * q)
+    pairs = (pairs.T @ pairs).reshape(t, q, t, q).transpose(0, 2, 1, 3).reshape(t * t, q * q)
+    return flat @ fourth @ flat.T, (flat @ pairs).reshape(n, q, q)
+
+
+def _own_forms(
+    directions: FloatArray, rotated: Rotated, patterns: Patterns, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """``sum tr(V_a Om V_b weights)`` and K_a, where every pattern has V_a of its own."""
+    n, n_patterns, t = directions.shape[:3]
+    q = rotated.rows.shape[2]
+    hessian, forms = np.zeros((n, n)), np.zeros((n, q, q))
+    size = max(CHUNK_ENTRIES // (n * t * max(t, q)), 1)
+    bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
+    for start in range(0, n_patterns, size):
+        chosen = slice(start, start + size)
+        own = directions[:, chosen]
+        left = own @ rotated.inverses[chosen]
+        right = (own @ weights[chosen]).swapaxes(-1, -2)
+        hessian += left.reshape(n, -1) @ right.reshape(n, -1).T
+        pseudo = slice(bounds[start], bounds[min(start + size, n_patterns)])
+        rows = rotated.rows[pseudo]
+        turned = own[:, patterns.pattern[pseudo] - start] @ rows
+        forms += np.tensordot(turned, rows, ((1, 2), (0, 1))).transpose(0, 2, 1)
+    return hessian, forms
