@@ -108,6 +108,21 @@ def add_up(
     return Totals(gram, tuple(total.transpose(0, 2, 1) for total in totals))
 
 
+def add_up_basis(
+    basis: FloatArray,
+    codes: Sequence[NDArray[np.integer]],
+    n_levels: Sequence[int],
+    z_columns: Sequence[tuple[int, ...]],
+) -> Totals:
+    """The same of basis columns that are there, shape (n, k + 2)."""
+    totals = [
+        np.zeros((len(z), m, basis.shape[1])) for z, m in zip(z_columns, n_levels, strict=True)
+    ]
+    for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
+        _add_by_level(own_codes, basis, own_columns, total)
+    return Totals(basis.T @ basis, tuple(total.transpose(0, 2, 1) for total in totals))
+
+
 def _add_by_level(
     codes: NDArray[np.integer], basis: FloatArray, z_columns: Sequence[int], total: FloatArray
 ) -> None:

@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.accumulation import add_up, check_squares, pilot_means
+from mixedlearn.data.accumulation import add_up, add_up_basis, check_squares, pilot_means
 from mixedlearn.data.cancellation import less_columns
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels, pack_levels, unpack_levels
@@ -207,6 +207,29 @@ class Sums:
             self.random_columns(*own) for own in zip(factors, has_intercept, strict=True)
         )
         return replace(self, triangles=joint_triangles(self, coded, factors, columns))
+
+    def in_metric(
+        self, basis: FloatArray, codes: Sequence[NDArray[np.integer]], log_det: float
+    ) -> Sums:
+        """The sums of the same rows in the metric of a noise covariance R.
+
+        Parameters
+        ----------
+        basis : ndarray of shape (n, k + 2)
+            Their basis columns times a root of ``R^-1``, row for row of the same levels.
+        codes : sequence of ndarray of shape (n,), int
+            Their levels, for every factor.
+        log_det : float
+            log|R|: as roots of weights do, the root stands for variances that are not equal.
+        """
+        totals = add_up_basis(basis, codes, self.n_levels, self.z_columns)
+        return replace(
+            self,
+            sum_log_weights=self.sum_log_weights - log_det,
+            gram=totals.gram,
+            grouped=totals.grouped,
+            triangles=None,
+        )
 
     @property
     def has_triangles(self) -> bool:

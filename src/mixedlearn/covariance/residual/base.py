@@ -33,10 +33,16 @@ class Layout:
         combination of these columns.
     exponents : ndarray of shape (n_correlations, ..., T, T)
         The correlation of two rows is the product of the powers of the correlation parameters.
+    occasions : ndarray of shape (..., T), int
+        The occasion of every row, by its number.
+    is_correlated : ndarray of shape (..., T, T) or None
+        Which rows are of one series; None: all of them.
     """
 
     deviations: FloatArray
     exponents: FloatArray
+    occasions: NDArray[np.integer]
+    is_correlated: NDArray[np.bool_] | None = None
 
 
 class ResidualCovariance(ABC):

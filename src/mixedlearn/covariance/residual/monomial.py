@@ -106,7 +106,8 @@ class Monomial(ResidualCovariance):
 
     def _sizes(self, point: FloatArray, layout: Layout) -> FloatArray:
         deviations = np.exp(layout.deviations @ point[: self.n_deviations])
-        return np.asarray(deviations[..., :, None] * deviations[..., None, :])
+        sizes = np.asarray(deviations[..., :, None] * deviations[..., None, :])
+        return sizes if layout.is_correlated is None else sizes * layout.is_correlated
 
     def directions(self, point: FloatArray, layout: Layout) -> FloatArray:
         """Its derivatives by the local coordinates, shape (n_parameters, ..., T, T)."""
@@ -129,7 +130,7 @@ class Monomial(ResidualCovariance):
         directions = self.directions(point, layout)
         sums = _sums(layout)
         flat = (directions * weights).reshape(n, -1)
-        result[:, :n_dev] = flat @ sums.reshape(n_dev, -1).T
+        result[:, :n_dev] = flat @ sums.reshape(n_dev, flat.shape[1]).T
         result[:n_dev] = result[:, :n_dev].T
         rho, slope, bend = self._values(point)
         if not len(rho):

@@ -36,21 +36,25 @@ class Unrestricted(ResidualCovariance):
         return len(self._rows)
 
     def covariance(self, point: FloatArray, layout: Layout) -> FloatArray:
-        """R, shape (T, T)."""
-        return point @ point.T
+        """R, shape (..., T, T)."""
+        return _at(point @ point.T, layout)
 
     def directions(self, point: FloatArray, layout: Layout) -> FloatArray:
         """``L (e_i e_j' + e_j e_i') L'``."""
         left, right = point.T[self._rows], point.T[self._columns]
         one_sided = left[:, :, None] * right[:, None, :]
-        return np.asarray(one_sided + one_sided.swapaxes(-1, -2))
+        return _at(one_sided + one_sided.swapaxes(-1, -2), layout)
 
     def second(self, point: FloatArray, layout: Layout, weights: FloatArray) -> FloatArray:
         """``sum(R_ab * weights)`` of the second derivatives.
 
         ``R_ab = L (E_a E_b' + E_b E_a' + [a = b on the diagonal] 2 E_a) L'``.
         """
-        turned = point.T @ weights @ point
+        places = (layout.occasions[..., :, None], layout.occasions[..., None, :])
+        own = weights if layout.is_correlated is None else weights * layout.is_correlated
+        whole = np.zeros((self.n_occasions, self.n_occasions))
+        np.add.at(whole, places, own)
+        turned = point.T @ whole @ point
         shared = self._columns[:, None] == self._columns
         result = 2.0 * shared * turned[self._rows[:, None], self._rows]
         diagonal = np.flatnonzero(self._rows == self._columns)
@@ -78,3 +82,10 @@ class Unrestricted(ResidualCovariance):
         lifted = (vectors * np.maximum(values, 0.05)) @ vectors.T
         scale = sizes / np.sqrt(np.diag(lifted))
         return [np.linalg.cholesky(lifted * np.outer(scale, scale))]
+
+
+def _at(matrices: FloatArray, layout: Layout) -> FloatArray:
+    """Entries of matrices over all occasions, (..., T, T), for the occasions of some rows."""
+    occasions = layout.occasions
+    found = matrices[..., occasions[..., :, None], occasions[..., None, :]]
+    return found if layout.is_correlated is None else found * layout.is_correlated

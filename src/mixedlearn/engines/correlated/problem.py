@@ -1,0 +1,210 @@
+"""From rows whose noise is correlated to their likelihood, and to sums at a noise covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.components import VarianceComponents
+from mixedlearn.covariance.residual.base import Layout, ResidualCovariance
+from mixedlearn.data.blocks import BlockSet, find_blocks, make_sets, pooled
+from mixedlearn.data.rows import CodedRows
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.bases import FixedBasis, RandomBasis
+from mixedlearn.engines.correlated.covariance import (
+    BlockCovariance,
+    Parameters,
+    Point,
+    RandomRows,
+)
+from mixedlearn.engines.correlated.likelihood import BlockEvaluation, BlockLikelihood, Patterns
+from mixedlearn.engines.problem import likelihood_of
+from mixedlearn.specification import Specification
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseRows:
+    """What the noise of rows depends on.
+
+    Attributes
+    ----------
+    series : ndarray of shape (n,), int
+        The level of every row in the series factor: the noise of rows of one level is correlated.
+    times : ndarray of shape (n,)
+        Their order within a level, and the times between them.
+    occasions : ndarray of shape (n,), int
+        The number of the occasion.
+    deviations : ndarray of shape (n, n_deviations)
+        See `Layout`.
+    part : ndarray of shape (n,), int
+        Which part of the noise covariance holds for the row.
+    exponents : callable
+        From times of shape (..., T) and occasions to `Layout.exponents`.
+    is_stationary : bool
+        Whether only differences of times count.
+    """
+
+    series: IntArray
+    times: FloatArray
+    occasions: IntArray
+    deviations: FloatArray
+    part: IntArray
+    exponents: Callable[[FloatArray, IntArray], FloatArray]
+    is_stationary: bool
+
+    def layout(self, own: BlockSet) -> Layout:
+        """The layout of blocks."""
+        rows = own.example
+        same = None
+        if not own.is_shared:
+            series = self.series[rows]
+            same = series[..., :, None] == series[..., None, :]
+        return Layout(
+            self.deviations[rows],
+            self.exponents(self.times[rows], self.occasions[rows]),
+            self.occasions[rows],
+            None if same is None or same.all() else same,
+        )
+
+
+class CorrelatedProblem:
+    """The likelihood of rows with correlated noise, as `search.moving` asks for it.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of the rows as if their noise was independent.
+    rows : CodedRows
+    noise : NoiseRows
+    parts : sequence of ResidualCovariance
+    specification : Specification
+    fixed : FixedBasis
+    randoms : sequence of RandomBasis
+        Of the sums.
+    """
+
+    def __init__(
+        self,
+        sums: Sums,
+        rows: CodedRows,
+        noise: NoiseRows,
+        parts: Sequence[ResidualCovariance],
+        specification: Specification,
+        fixed: FixedBasis,
+        randoms: Sequence[RandomBasis],
+    ):
+        self._sums, self._noise = sums, noise
+        self._basis = sums.weighted_rows(rows, slice(None))
+        self._codes = rows.known_codes
+        structures = tuple(
+            factor.structure.in_engine(random.kept)
+            for factor, random in zip(specification.factors, randoms, strict=True)
+        )
+        self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
+        self._z = [
+            sums.z_rows(k, self._basis) @ random.columns for k, random in enumerate(randoms)
+        ]
+        self.block_sets = self._make_sets()
+        columns = np.column_stack([fixed.columns, fixed.response])
+        sets = [
+            (
+                _patterns(own, self._basis, columns),
+                BlockCovariance(
+                    self.parameters,
+                    int(noise.part[own.example.flat[0]]),
+                    noise.layout(own),
+                    [self._random_rows(k, own) for k in range(len(randoms))],
+                ),
+            )
+            for own in self.block_sets
+        ]
+        likelihood = likelihood_of(sums, specification, fixed)
+        self.likelihood = BlockLikelihood(
+            sets, likelihood.n_rows, likelihood.reml, likelihood.constant
+        )
+
+    def _make_sets(self) -> list[BlockSet]:
+        noise = self._noise
+        blocks = find_blocks([noise.series, *self._codes])
+        order = np.lexsort((noise.times, noise.series, blocks))
+        times = noise.times
+        if noise.is_stationary:
+            first = order[np.searchsorted(noise.series[order], np.arange(noise.series.max() + 1))]
+            times = times - times[first][noise.series]
+        is_shared = len(np.unique(noise.series)) == len(np.unique(blocks))
+        is_shared &= all(len(np.unique(own)) == len(np.unique(blocks)) for own in self._codes)
+        cells = None
+        if is_shared:
+            columns = [noise.part, noise.occasions, times, *noise.deviations.T]
+            cells = np.column_stack([*columns, *(column for z in self._z for column in z.T)])
+        found = []
+        for part in np.unique(noise.part):
+            own = noise.part[order] == part
+            found += make_sets(blocks, order[own], cells)
+        return found
+
+    def _random_rows(self, k: int, own: BlockSet) -> RandomRows:
+        codes = self._codes[k][own.example]
+        same = codes[..., :, None] == codes[..., None, :]
+        is_whole = own.is_shared or same.all()
+        return RandomRows(self._z[k][own.example], None if is_whole else same)
+
+    # What the search asks for.
+
+    def evaluate(self, point: Point, order: int) -> BlockEvaluation:
+        """See `BlockLikelihood.evaluate`."""
+        return self.likelihood.evaluate(point, order)
+
+    def moved(self, point: Point, step: FloatArray) -> Point:
+        """The point after a step in local coordinates."""
+        return self.parameters.moved(point, step)
+
+    def charted(self, point: Point) -> tuple[Point, NDArray[np.intp]]:
+        """The point in the charts of the D_k, and the parameters that are free there."""
+        return self.parameters.charted(point)
+
+    def lengths(self, point: Point) -> FloatArray:
+        """Natural lengths of the local coordinates."""
+        lengths = np.ones(self.parameters.n_parameters)
+        lengths[self.parameters.of_theta] = np.maximum(1.0, np.abs(point.theta))
+        return lengths
+
+    # What the model needs.
+
+    def residual_blocks(self) -> list[tuple[IntArray, FloatArray]]:
+        """Rows and residuals of ordinary least squares of every series, for moments."""
+        raise NotImplementedError
+
+    def sums_at(self, point: Point) -> Sums:
+        """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
+        basis = np.empty_like(self._basis)
+        log_det = 0.0
+        for own in self.block_sets:
+            part = int(self._noise.part[own.example.flat[0]])
+            covariance = self.parameters.parts[part].covariance(
+                point.parts[part], self._noise.layout(own)
+            )
+            for pattern, (there, rows) in enumerate(zip(own.is_there, own.members, strict=True)):
+                whole = covariance if own.is_shared else covariance[pattern]
+                root = np.linalg.cholesky(whole[np.ix_(there, there)])
+                log_det += 2.0 * len(rows) * float(np.log(root.diagonal()).sum())
+                basis[rows] = np.linalg.solve(root, self._basis[rows])
+        return self._sums.in_metric(basis, self._codes, log_det)
+
+
+def _patterns(own: BlockSet, basis: FloatArray, columns: FloatArray) -> Patterns:
+    """The rows of a set in the engine's columns, pooled."""
+    rows, pattern = [], []
+    for number, (there, members) in enumerate(zip(own.is_there, own.members, strict=True)):
+        few = pooled(basis[members]) @ columns
+        whole = np.zeros((len(few), len(there), columns.shape[1]))
+        whole[:, there] = few
+        rows.append(whole)
+        pattern.append(np.full(len(few), number))
+    return Patterns(own.is_there, own.counts, np.concatenate(rows), np.concatenate(pattern))
