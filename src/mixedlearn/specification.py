@@ -240,6 +240,7 @@ def make_specification(
     fit_intercept: bool,
     reml: bool,
     terms: Sequence[Term] | None = None,
+    may_lack_effects: bool = False,
 ) -> Specification:
     """Resolve the constructor's parameters; see `MixedLinearRegressor` for their meaning.
 
@@ -252,6 +253,9 @@ def make_specification(
         groups were given.
     terms : sequence of Term, optional
         The terms of the fixed effects of a formula; by default every column is one.
+    may_lack_effects : bool, default=False
+        Whether a factor may be without random effects. It is none of the model then, and its
+        columns have no fixed effect.
     """
     factor_names = [name for name, _ in factors]
     twice = next((name for name in factor_names if factor_names.count(name) > 1), None)
@@ -283,6 +287,7 @@ def make_specification(
         for own, intercept, own_slopes, own_covariance in zip(
             factors, intercepts, slopes, covariances, strict=True
         )
+        if intercept or own_slopes or not may_lack_effects
     )
     fixed_names = [names[column] for column in fixed]
     return Specification(

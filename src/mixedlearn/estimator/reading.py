@@ -17,6 +17,8 @@ from sklearn.base import clone
 from mixedlearn.data.frames import is_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.rows import Rows
+from mixedlearn.engines.correlated.binding import NoiseColumns
+from mixedlearn.estimator.noise import NoiseSource, find_noise, read_noise
 from mixedlearn.estimator.positions import check_positions
 from mixedlearn.estimator.validation import (
     among_all,
@@ -59,6 +61,8 @@ class FitInput:
         of zero hides them: they show in the sums.
     notes : tuple of str
         What users should know of how the rows were read.
+    noise : tuple of (NoiseSource, NoiseColumns), or None
+        What the residual structure says of the rows, if there is one.
     """
 
     specification: Specification
@@ -66,6 +70,7 @@ class FitInput:
     source: Any
     rows: Rows
     notes: tuple[str, ...]
+    noise: tuple[NoiseSource, NoiseColumns] | None
 
 
 def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) -> FitInput:
@@ -80,13 +85,14 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
     formula: CompiledFormula | None = None
     if estimator.formula is None:
         specification, labels = _by_parameters(estimator, frame, groups)
-        source = frame
+        source, all_labels = frame, labels
     else:
         # Nothing is learnt from rows of weight zero.
         weights = check_weights(sample_weight, frame)
         present_frame = frame if weights is None else frame[weights > 0.0]
         formula, source = compile_formula(estimator.formula, present_frame)
         specification, labels = formula.specification(reml=estimator.reml), formula.labels(frame)
+        all_labels = [*labels, *_series_beside_formula(estimator, frame)]
     columns = numeric_columns(
         estimator, source, specification, check_finite=sample_weight is not None
     )
@@ -103,7 +109,22 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
         nothing = np.empty((len(response), 0))
         rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
     notes = notes_of_columns(frame, specification) if formula is None else formula.notes
-    return FitInput(specification, formula, source, rows, notes)
+    noise = None
+    found = find_noise(estimator, frame, [own.name for own in all_labels])
+    if found is not None:
+        own_columns = read_noise(found, frame, all_labels)
+        if weights is not None:
+            own_columns = own_columns.rows(weights > 0.0)
+        noise = found, own_columns
+    return FitInput(specification, formula, source, rows, notes, noise)
+
+
+def _series_beside_formula(estimator: Any, frame: Any) -> list[Labels]:
+    """The labels of the levels in which rows are correlated, where the formula does not name them."""
+    if estimator.groups is None:
+        return []
+    names = column_names(frame)
+    return find_labels(frame, None, names, find_group_columns(estimator.groups, names))
 
 
 def _learn_response(
@@ -133,6 +154,9 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
     if estimator.formula is None:
         return check_frame(target, X, has_groups=groups is not None, reset=True)
     for name, default in _BESIDE_A_FORMULA.items():
+        if name == "groups" and estimator.residual is not None:
+            # They may be those in which rows are correlated.
+            continue
         value = getattr(estimator, name)
         if not (value is default or (isinstance(value, (str, np.bool_)) and value == default)):
             raise ValueError(
@@ -181,5 +205,6 @@ def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, 
         covariance=estimator.covariance,
         fit_intercept=estimator.fit_intercept,
         reml=estimator.reml,
+        may_lack_effects=estimator.residual is not None,
     )
     return specification, labels

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -42,6 +42,8 @@ from mixedlearn.exceptions import (
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
+from mixedlearn.engines.correlated.binding import bind
+from mixedlearn.model.correlated import fit_correlated
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
@@ -287,6 +289,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "warm_start": ["boolean"],
+        "residual": [str, BaseEstimator, None],
+        "time": [str, Integral, None],
     }
 
     def __init__(
@@ -304,6 +308,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         max_iter: int = MAX_ITER,
         tol: float = TOL,
         warm_start: bool = False,
+        residual: Any = None,
+        time: Any = None,
     ):
         self.formula = formula
         self.groups = groups
@@ -317,6 +323,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
+        self.residual = residual
+        self.time = time
 
     @groups_by_name
     @with_callbacks
@@ -395,7 +403,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         read = read_fit(self, X, y, groups, sample_weight)
         specification, formula = read.specification, read.formula
         check_search_memory(specification)
-        if not read.rows.labels:
+        if not read.rows.labels and read.noise is None:
             warnings.warn(
                 _NO_GROUPS if formula is None else _NO_RANDOM_TERMS,
                 NoGroupsWarning,
@@ -414,6 +422,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
+        if read.noise is not None:
+            source, columns = read.noise
+            binding, noise_rows = bind(source.residual, source.names, columns)
+            model = fit_correlated(model, read.rows, noise_rows, binding)
         self._set_fitted(Fitted(Known(model), formula))
         self._warn_of_fit()
         end_fit()

@@ -66,6 +66,9 @@ class FittedModel:
     unknown_variances : dict of int to ndarray of shape (q,), bool
         By factor, the effects whose variances the data say nothing of, since fixed effects explain
         them.
+    noise : FittedNoise, optional
+        The covariance of the noise, if it has a residual structure: the sums are then those in its
+        metric.
     """
 
     recipe: Recipe
@@ -82,6 +85,7 @@ class FittedModel:
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
     unknown_variances: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    noise: Any = None
 
     @property
     def specification(self) -> Specification:

@@ -165,7 +165,15 @@ class Monomial(ResidualCovariance):
             margin = 0.05 * (own.upper - own.lower)
             rho = np.clip(point[n_dev + k], own.lower + margin, own.upper - margin)
             point[n_dev + k] = own.coordinate(float(rho))
-        return [point]
+        if len(self.ranges) < 2:
+            return [point]
+        # Products of correlations have several optima, of different signs.
+        starts = [point]
+        for signs in (-1.0, (-1.0) ** np.arange(len(self.ranges)), 0.0):
+            other = point.copy()
+            other[n_dev:] *= signs
+            starts.append(other)
+        return starts
 
 
 def _sums(layout: Layout) -> FloatArray:

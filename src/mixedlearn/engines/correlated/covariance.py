@@ -47,10 +47,15 @@ class Parameters:
     ----------
     parts : tuple of ResidualCovariance
     components : VarianceComponents
+    is_linear : bool
+        Whether those of the random effects are the directions in which the D_k may move, instead of
+        theta: then V is linear in them, and a D_k that is singular is like any other. No search
+        goes this way.
     """
 
     parts: tuple[ResidualCovariance, ...]
     components: VarianceComponents
+    is_linear: bool = False
 
     @property
     def is_relative(self) -> bool:
@@ -74,7 +79,29 @@ class Parameters:
     @property
     def n_parameters(self) -> int:
         """Number of all parameters."""
-        return self.slices[-1].stop + self.components.n_parameters
+        return self.slices[-1].stop + sum(self._n_directions)
+
+    @property
+    def _n_directions(self) -> list[int]:
+        structures = self.components.structures
+        if not self.is_linear:
+            return [own.n_parameters for own in structures]
+        generator = np.random.default_rng(0)
+        return [len(own.tangent(generator.uniform(0.3, 1.2, own.n_parameters))) for own in structures]
+
+    def moves(self, theta: FloatArray) -> list[FloatArray]:
+        """The derivatives of every D_k, shapes (n_k, q_k, q_k)."""
+        components = self.components
+        if self.is_linear:
+            return [
+                structure.tangent(theta[own])
+                for structure, own in zip(components.structures, components.slices, strict=True)
+            ]
+        found = []
+        for root, own in zip(components.roots(theta), components.directions(theta), strict=True):
+            one_sided = own @ root.T
+            found.append(one_sided + one_sided.swapaxes(-1, -2))
+        return found
 
     def moved(self, point: Point, step: FloatArray) -> Point:
         """The point after a step in the local coordinates."""
@@ -133,6 +160,10 @@ class BlockCovariance:
         self._layout = layout
         self._randoms = list(randoms)
 
+    def with_parameters(self, parameters: Parameters) -> BlockCovariance:
+        """The same rows with other parameters."""
+        return BlockCovariance(parameters, self._number, self._layout, self._randoms)
+
     def covariance(self, point: Point) -> FloatArray:
         """V, shape (T, T) or (n_patterns, T, T)."""
         relative = self._part.covariance(point.parts[self._number], self._layout)
@@ -150,12 +181,10 @@ class BlockCovariance:
         if self.parameters.is_relative:
             found[0] = 2.0 * whole
         found[self._own] = scale * self._part.directions(point.parts[self._number], self._layout)
-        components, place = self.parameters.components, self.parameters.of_theta.start
-        roots, directions = components.roots(point.theta), components.directions(point.theta)
-        for random, root, own in zip(self._randoms, roots, directions, strict=True):
-            for direction in own:
-                one_sided = direction @ root.T
-                found[place] = scale * _products(random, one_sided + one_sided.T)
+        place = self.parameters.of_theta.start
+        for random, own in zip(self._randoms, self.parameters.moves(point.theta), strict=True):
+            for move in own:
+                found[place] = scale * _products(random, move)
                 place += 1
         return found
 
@@ -166,7 +195,7 @@ class BlockCovariance:
         result = np.zeros((n, n))
         own = self._part.second(point.parts[self._number], self._layout, weights)
         result[self._own, self._own] = scale * own
-        if self._randoms and self.parameters.components.n_parameters:
+        if self._randoms and not self.parameters.is_linear:
             components, place = self.parameters.components, self.parameters.of_theta
             sums = [_sum_by_effects(random, weights) for random in self._randoms]
             n_entries = sum(len(own) ** 2 for own in sums)

@@ -149,10 +149,25 @@ class BlockLikelihood:
 
     def evaluate(self, point: object, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
+        found = self._solve(point)
+        if found is None or order == 0:
+            if found is None:
+                p = self.n_fixed
+                return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
+            objective, coef, inverse_root, _ = found
+            return BlockEvaluation(objective, _NOTHING, _NOTHING, coef, inverse_root)
+        objective, coef, inverse_root, rotated = found
+        gradient, hessian, _ = self._derivatives(point, rotated)
+        return BlockEvaluation(objective, gradient, hessian, coef, inverse_root)
+
+    def _solve(
+        self, point: object
+    ) -> tuple[float, FloatArray, FloatArray, list[Rotated]] | None:
+        """The objective, b, the root of C and the rotated sets; None where V is singular."""
         p = self.n_fixed
+        inverses, products, log_det = [], [], 0.0
+        square = np.zeros((p + 1, p + 1))
         try:
-            inverses, products, log_det = [], [], 0.0
-            square = np.zeros((p + 1, p + 1))
             for patterns, model in self.sets:
                 inverse, own_log_det = _invert(model.covariance(point), patterns)
                 rows = inverse[patterns.pattern] @ patterns.rows
@@ -162,7 +177,7 @@ class BlockLikelihood:
                 products.append(rows)
             root = cholesky(square[:p, :p])
         except np.linalg.LinAlgError:
-            return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
+            return None
         inverse_root = inverse_of_lower(root).T
         projection = square[p, :p] @ inverse_root
         coef = inverse_root @ projection
@@ -171,18 +186,25 @@ class BlockLikelihood:
         if self.reml:
             objective -= 2.0 * float(np.log(inverse_root.diagonal()).sum())
         if not np.isfinite(objective):
-            return BlockEvaluation(np.inf, _NOTHING, _NOTHING, coef, inverse_root)
-        if order == 0:
-            return BlockEvaluation(objective, _NOTHING, _NOTHING, coef, inverse_root)
+            return None
+        turn = _turn(coef, inverse_root)
+        rotated = [
+            Rotated(inverse, rows @ turn) for inverse, rows in zip(inverses, products, strict=True)
+        ]
+        return objective, coef, inverse_root, rotated
+
+    def _derivatives(
+        self, point: object, rotated: Sequence[Rotated]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Gradient, Hessian, and the K_a, shape (n_parameters, p + 1, p + 1)."""
+        p = self.n_fixed
         gradient = np.zeros(self.n_parameters)
         hessian = np.zeros((self.n_parameters, self.n_parameters))
         forms = np.zeros((self.n_parameters, p + 1, p + 1))
-        turn = _turn(coef, inverse_root)
-        for (patterns, model), inverse, rows in zip(self.sets, inverses, products, strict=True):
-            rotated = Rotated(inverse, rows @ turn)
-            chosen = rotated.rows if self.reml else rotated.rows[..., p:]
+        for (patterns, model), own in zip(self.sets, rotated, strict=True):
+            chosen = own.rows if self.reml else own.rows[..., p:]
             outer = _by_pattern(chosen @ chosen.swapaxes(-1, -2), patterns)
-            counted = patterns.counts[:, None, None] * inverse
+            counted = patterns.counts[:, None, None] * own.inverses
             excess = counted - outer
             directions = model.directions(point)
             is_shared = directions.ndim == 3
@@ -190,7 +212,7 @@ class BlockLikelihood:
             gradient += directions.reshape(len(gradient), -1) @ weights.ravel()
             hessian += model.second(point, weights)
             add = _shared_forms if is_shared else _own_forms
-            own_hessian, own_forms = add(directions, rotated, patterns, 2.0 * outer - counted)
+            own_hessian, own_forms = add(directions, own, patterns, 2.0 * outer - counted)
             hessian += own_hessian
             forms += own_forms
         last = forms[:, :p, p]
@@ -198,9 +220,36 @@ class BlockLikelihood:
         if self.reml:
             fixed = forms[:, :p, :p].reshape(len(gradient), -1)
             hessian -= fixed @ fixed.T
-        return BlockEvaluation(
-            objective, gradient, (hessian + hessian.T) / 2.0, coef, inverse_root
-        )
+        return gradient, (hessian + hessian.T) / 2.0, forms
+
+    def kenward_roger(self, point: object) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """What Kenward and Roger's method needs, in columns in which C is the identity.
+
+        Returns
+        -------
+        inverse_root : ndarray of shape (p, p)
+            Of C.
+        covariance : ndarray of shape (n_parameters, n_parameters)
+            W, twice the inverse of the observed information of the objective.
+        changes : ndarray of shape (n_parameters, p, p)
+            The derivatives of the covariance of b, K_a.
+        excess : ndarray of shape (p, p)
+            ``sum_ab W_ab (Q_ab - K_a K_b)``, ``Q_ab = X'Om V_a Om V_b Om X``: half of what the
+            adjusted covariance has more than the identity (Kenward & Roger 1997, equation 3,
+            without second derivatives of V, so that it does not depend on the parameters).
+        """
+        found = self._solve(point)
+        assert found is not None
+        _, _, inverse_root, rotated = found
+        p = self.n_fixed
+        _, hessian, forms = self._derivatives(point, rotated)
+        covariance = 2.0 * _inverse_information(hessian)
+        changes = forms[:, :p, :p]
+        mixed = np.tensordot(covariance, changes, 1)
+        excess = -np.einsum("aij,ajk->ik", changes, mixed)
+        for (patterns, model), own in zip(self.sets, rotated, strict=True):
+            excess += _second_order(model.directions(point), own, patterns, covariance, p)
+        return inverse_root, covariance, changes, excess
 
 
 def _turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
@@ -279,3 +328,48 @@ def _own_forms(
         turned = own[:, patterns.pattern[pseudo] - start] @ rows
         forms += np.tensordot(turned, rows, ((1, 2), (0, 1))).transpose(0, 2, 1)
     return hessian, forms
+
+
+def _second_order(
+    directions: FloatArray,
+    rotated: Rotated,
+    patterns: Patterns,
+    covariance: FloatArray,
+    n_fixed: int,
+) -> FloatArray:
+    """``sum_ab W_ab Q_ab``, shape (p, p)."""
+    rows = rotated.rows[..., :n_fixed]
+    n, t = len(directions), directions.shape[-1]
+    if directions.ndim == 3:
+        # Z_v[s, w] = sum_tu Wt[(s, t), (u, w)] Om_v[t, u] for every pattern v.
+        flat = directions.reshape(n, t * t)
+        whole = (flat.T @ covariance @ flat).reshape(t, t, t, t).transpose(0, 3, 1, 2)
+        inverses = rotated.inverses.reshape(-1, t * t)
+        middle = (inverses @ whole.reshape(t * t, t * t).T).reshape(-1, t, t)
+        turned = middle[patterns.pattern] @ rows
+        return np.asarray(np.tensordot(rows, turned, ((0, 1), (0, 1))))
+    total = np.zeros((n_fixed, n_fixed))
+    size = max(CHUNK_ENTRIES // (n * t * max(t, n_fixed)), 1)
+    n_patterns = directions.shape[1]
+    bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
+    for start in range(0, n_patterns, size):
+        pseudo = slice(bounds[start], bounds[min(start + size, n_patterns)])
+        number = patterns.pattern[pseudo]
+        left = directions[:, number] @ rows[pseudo]
+        right = np.tensordot(covariance, rotated.inverses[number] @ left, 1)
+        total += np.tensordot(left, right, ((0, 1, 2), (0, 1, 2)))
+    return total
+
+
+# Eigenvalues of an information that are below this share of the largest are zero.
+SINGULAR_INFORMATION = 1e-10
+
+
+def _inverse_information(hessian: FloatArray) -> FloatArray:
+    """Inverse of a Hessian, but for directions of which it says nothing."""
+    sizes = np.sqrt(np.abs(hessian.diagonal()))
+    scale = np.where(sizes > 0.0, sizes, 1.0)
+    values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
+    known = values > SINGULAR_INFORMATION * np.abs(values).max(initial=0.0)
+    root = vectors[:, known] / np.sqrt(values[known]) / scale[:, None]
+    return np.asarray(root @ root.T)

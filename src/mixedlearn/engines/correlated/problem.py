@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.residual.base import Layout, ResidualCovariance
+from mixedlearn.covariance.residual.monomial import Monomial
+from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.blocks import BlockSet, find_blocks, make_sets, pooled
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
@@ -112,6 +114,7 @@ class CorrelatedProblem:
         ]
         self.block_sets = self._make_sets()
         columns = np.column_stack([fixed.columns, fixed.response])
+        self._response = fixed.response
         sets = [
             (
                 _patterns(own, self._basis, columns),
@@ -177,9 +180,39 @@ class CorrelatedProblem:
 
     # What the model needs.
 
-    def residual_blocks(self) -> list[tuple[IntArray, FloatArray]]:
-        """Rows and residuals of ordinary least squares of every series, for moments."""
-        raise NotImplementedError
+    def for_inference(self) -> BlockLikelihood:
+        """The likelihood in parameters of which V is linear in those of the random effects."""
+        linear = replace(self.parameters, is_linear=True)
+        sets = [
+            (patterns, model.with_parameters(linear)) for patterns, model in self.likelihood.sets
+        ]
+        own = self.likelihood
+        return BlockLikelihood(sets, own.n_rows, own.reml, own.constant)
+
+    def residuals(self) -> FloatArray:
+        """Residuals of ordinary least squares in the engine's units, times roots of weights."""
+        return np.asarray(self._basis @ self._response)
+
+    def starts(self, residuals: FloatArray, theta: FloatArray) -> list[Point]:
+        """Points to search from.
+
+        Parameters
+        ----------
+        residuals : ndarray of shape (n,)
+            Of a fit with independent noise, times the roots of the weights.
+        theta : ndarray of shape (n_theta,)
+            That of the fit.
+        """
+        scale = np.log(np.sqrt(np.mean(residuals**2))) if self.parameters.is_relative else 0.0
+        by_part = [
+            part.starts(residual_moments(number, part, self._noise, self.block_sets, residuals))
+            for number, part in enumerate(self.parameters.parts)
+        ]
+        n_starts = max(map(len, by_part))
+        return [
+            Point(scale, tuple(own[number % len(own)] for own in by_part), theta)
+            for number in range(n_starts)
+        ]
 
     def sums_at(self, point: Point) -> Sums:
         """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
@@ -208,3 +241,77 @@ def _patterns(own: BlockSet, basis: FloatArray, columns: FloatArray) -> Patterns
         rows.append(whole)
         pattern.append(np.full(len(few), number))
     return Patterns(own.is_there, own.counts, np.concatenate(rows), np.concatenate(pattern))
+
+
+def residual_moments(
+    number: int,
+    part: ResidualCovariance,
+    noise: NoiseRows,
+    sets: Sequence[BlockSet],
+    residuals: FloatArray,
+) -> FloatArray:
+    """What a part starts from: covariances of occasions, or deviations and correlations.
+
+    Pairs of rows of a level tell a correlation where its exponent is the least that there is and
+    that of all others is zero.
+    """
+    if isinstance(part, Unrestricted):
+        return _occasion_moments(number, part.n_occasions, noise, residuals)
+    assert isinstance(part, Monomial)
+    own = noise.part == number
+    deviations = _log_deviations(noise.deviations[own], residuals[own])
+    scaled = residuals / np.exp(noise.deviations @ deviations)
+    variance = max(float(np.mean(scaled[own] ** 2)), SMALLEST)
+    n = len(part.ranges)
+    sums, counts, exponents = np.zeros(n), np.zeros(n), np.full(n, np.inf)
+    for block_set in sets:
+        if not n or noise.part[block_set.example.flat[0]] != number:
+            continue
+        layout = noise.layout(block_set)
+        for pattern, (there, rows) in enumerate(
+            zip(block_set.is_there, block_set.members, strict=True)
+        ):
+            places = np.ix_(there, there)
+            own_exponents = layout.exponents if block_set.is_shared else layout.exponents[:, pattern]
+            own_exponents = np.array([power[places] for power in own_exponents])
+            products = scaled[rows].T @ scaled[rows]
+            if layout.is_correlated is not None:
+                products = products * layout.is_correlated[pattern][places]
+            for k in range(n):
+                alone = (own_exponents[k] > 0.0) & (own_exponents.sum(axis=0) == own_exponents[k])
+                least = own_exponents[k][alone].min(initial=np.inf)
+                if least < exponents[k]:
+                    sums[k], counts[k], exponents[k] = 0.0, 0.0, least
+                chosen = alone & (own_exponents[k] == exponents[k])
+                sums[k] += products[chosen].sum()
+                counts[k] += len(rows) * chosen.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(counts > 0.0, sums / (counts * variance), 0.0)
+    power = np.where(np.isfinite(exponents), 1.0 / exponents, 1.0)
+    rho = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** power
+    return np.append(deviations, rho)
+
+
+SMALLEST = float(np.finfo(float).tiny)
+
+
+def _log_deviations(columns: FloatArray, residuals: FloatArray) -> FloatArray:
+    """Regression of the logarithms of squared residuals, halved."""
+    if not columns.shape[1]:
+        return np.zeros(0)
+    floor = 1e-8 * max(float(np.mean(residuals**2)), SMALLEST)
+    logs = 0.5 * np.log(residuals**2 + floor)
+    design = np.column_stack([np.ones(len(columns)), columns])
+    return np.asarray(np.linalg.lstsq(design, logs, rcond=None)[0][1:])
+
+
+def _occasion_moments(
+    number: int, n_occasions: int, noise: NoiseRows, residuals: FloatArray
+) -> FloatArray:
+    """Mean products of residuals for every two occasions."""
+    own = noise.part == number
+    shape = (int(noise.series.max()) + 1, n_occasions)
+    table, there = np.zeros(shape), np.zeros(shape)
+    table[noise.series[own], noise.occasions[own]] = residuals[own]
+    there[noise.series[own], noise.occasions[own]] = 1.0
+    return table.T @ table / np.maximum(there.T @ there, 1.0)

@@ -1,0 +1,359 @@
+"""A residual structure and the rows of `fit`: what it learns of them, and how it reads others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.residual.base import ResidualCovariance
+from mixedlearn.covariance.residual.monomial import Monomial
+from mixedlearn.covariance.residual.unrestricted import Unrestricted
+from mixedlearn.data.labels import Labels, shown
+from mixedlearn.data.levels import encode, look_up
+from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.residual import (
+    HETEROGENEOUS,
+    AR1,
+    CompoundSymmetry,
+    ContinuousAR1,
+    Correlated,
+    Power,
+    Residual,
+    Stratified,
+    Unstructured,
+)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseColumns:
+    """The columns of some rows that their noise depends on.
+
+    Attributes
+    ----------
+    n_rows : int
+    series : Labels or None
+        Of the factor in whose levels rows are correlated; None: rows are not correlated.
+    time : Labels or None
+        Occasions, or times as text or numbers.
+    numbers : ndarray of shape (n,) or None
+        The times, if they are numbers.
+    strata : tuple of Labels
+        Of the columns that `Stratified` names.
+    powers : tuple of ndarray of shape (n,)
+        The columns that `Power` names.
+    by : Labels or None
+    """
+
+    n_rows: int
+    series: Labels | None
+    time: Labels | None
+    numbers: FloatArray | None
+    strata: tuple[Labels, ...]
+    powers: tuple[FloatArray, ...]
+    by: Labels | None
+
+
+    def rows(self, chosen: NDArray[np.bool_]) -> NoiseColumns:
+        """Those of some rows."""
+        return NoiseColumns(
+            int(chosen.sum()),
+            None if self.series is None else self.series.rows(chosen),
+            None if self.time is None else self.time.rows(chosen),
+            None if self.numbers is None else self.numbers[chosen],
+            tuple(own.rows(chosen) for own in self.strata),
+            tuple(own[chosen] for own in self.powers),
+            None if self.by is None else self.by.rows(chosen),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """What a structure names, resolved.
+
+    Attributes
+    ----------
+    time, by : str or None
+    strata, powers : tuple of str
+    is_heterogeneous : bool
+        Whether every occasion has a variance.
+    """
+
+    time: str | None
+    by: str | None
+    strata: tuple[str, ...]
+    powers: tuple[str, ...]
+    is_heterogeneous: bool
+
+
+def variances_of(residual: Residual) -> list[Any]:
+    """What the variance depends on, one entry for each that multiplies.
+
+    Raises
+    ------
+    ValueError
+        If an entry is none of those that there are.
+    """
+    if isinstance(residual, (Stratified, Power)):
+        return [residual]
+    own = residual.variance
+    if own is None:
+        return []
+    entries = own if isinstance(own, list) else [own]
+    for entry in entries:
+        if entry != HETEROGENEOUS and not isinstance(entry, (Stratified, Power)):
+            raise ValueError(
+                f"variance={own!r} of {type(residual).__name__} is no variance: use None, "
+                "'heterogeneous', Stratified(by=...), Power(of=...), or a list of these."
+            )
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A structure with what it has learnt.
+
+    Attributes
+    ----------
+    residual : Correlated or Variance
+    names : ColumnNames
+    occasions : Index or None
+        What occasions there are, in their order; None where rows are in the order in which they
+        come.
+    strata : tuple of Index
+        The values of every column of strata.
+    by : Index or None
+        The values with a covariance of their own.
+    parts : tuple of ResidualCovariance
+        The covariance for every value of ``by``.
+    """
+
+    residual: Residual
+    names: ColumnNames
+    occasions: pd.Index | None
+    strata: tuple[pd.Index, ...]
+    by: pd.Index | None
+    parts: tuple[ResidualCovariance, ...]
+
+    @property
+    def correlation(self) -> Correlated | None:
+        """The structure, if rows are correlated."""
+        return self.residual if isinstance(self.residual, Correlated) else None
+
+    @property
+    def uses_numbers(self) -> bool:
+        """Whether the times between rows count."""
+        return isinstance(self.residual, AR1)
+
+    @property
+    def n_correlations(self) -> int:
+        """Number of correlation parameters of a part."""
+        part = self.parts[0]
+        return len(part.ranges) if isinstance(part, Monomial) else 0
+
+    def rows(self, columns: NoiseColumns, series: IntArray) -> NoiseRows:
+        """Rows as the likelihood reads them; ``series`` are their levels, by number.
+
+        Raises
+        ------
+        ValueError
+            If a row has an occasion, a stratum or a value of ``by`` that `fit` did not see.
+        """
+        n = len(series)
+        occasions = np.zeros(n, dtype=np.intp)
+        if self.occasions is not None and columns.time is not None:
+            occasions = _places(columns.time, self.occasions, "occasion")
+        if self.names.time is None and self.correlation is not None:
+            order = pd.Series(series).groupby(series).cumcount().to_numpy()
+            times, occasions = order.astype(float), order
+        elif self.uses_numbers and columns.numbers is not None:
+            times = columns.numbers
+        else:
+            times = occasions.astype(float)
+        dummies = [
+            _indicators(_places(own, levels, "value"), len(levels))
+            for own, levels in zip(columns.strata, self.strata, strict=True)
+        ]
+        if self.names.is_heterogeneous and self.occasions is not None:
+            dummies.append(_indicators(occasions, len(self.occasions)))
+        logs = [np.log(np.abs(own))[:, None] for own in columns.powers]
+        part = np.zeros(n, dtype=np.intp)
+        if self.by is not None and columns.by is not None:
+            part = _places(columns.by, self.by, "value")
+        deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs])
+        exponents = partial(_exponents, self.correlation, self.n_correlations)
+        is_stationary = isinstance(self.residual, (AR1, CompoundSymmetry))
+        return NoiseRows(series, times, occasions, deviations, part, exponents, is_stationary)
+
+
+def _exponents(
+    correlation: Correlated | None, n: int, times: FloatArray, occasions: IntArray
+) -> FloatArray:
+    if correlation is None or n == 0:
+        return np.zeros((0, *times.shape, times.shape[-1]))
+    return correlation.exponents(times, occasions, n)
+
+
+def _indicators(codes: IntArray, n: int) -> FloatArray:
+    """Indicators of all values but the first."""
+    return np.asarray(codes[:, None] == np.arange(1, n), dtype=float)
+
+
+def _places(labels: Labels, levels: pd.Index, what: str) -> IntArray:
+    found = look_up(labels, levels)
+    if (found < 0).any():
+        row = int(np.argmax(found < 0))
+        raise ValueError(
+            f"The {what} {shown(labels.at(row))} of {labels.name!r} (row {row}) was not seen in fit, "
+            f"so its noise has no variance or correlations: known are "
+            f"{', '.join(shown(own) for own in levels[:10])}."
+        )
+    return found
+
+
+def bind(
+    residual: Residual, names: ColumnNames, columns: NoiseColumns
+) -> tuple[Binding, NoiseRows]:
+    """Learn a structure from the rows of `fit`.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not such that it can be estimated; the message names what is at fault.
+    """
+    correlation = residual if isinstance(residual, Correlated) else None
+    series: IntArray = np.arange(columns.n_rows)
+    if columns.series is not None:
+        series, _ = encode(columns.series)
+    occasions = None if columns.time is None else _in_order(columns.time)
+    strata = tuple(_in_order(own) for own in columns.strata)
+    by = None if columns.by is None else _in_order(columns.by)
+    _check(correlation, names, columns, series)
+    counts = np.bincount(series)
+    n_occasions = int(counts.max()) if occasions is None else len(occasions)
+    n_deviations = sum(len(own) - 1 for own in strata) + len(columns.powers)
+    if names.is_heterogeneous:
+        n_deviations += n_occasions - 1
+    n_parts = 1 if by is None else len(by)
+    if isinstance(correlation, Unstructured):
+        parts: Sequence[ResidualCovariance] = [Unrestricted(n_occasions) for _ in range(n_parts)]
+    else:
+        ranges = [] if correlation is None else correlation.ranges(n_occasions, int(counts.max()))
+        parts = [Monomial(n_deviations, ranges) for _ in range(n_parts)]
+    binding = Binding(residual, names, occasions, strata, by, tuple(parts))
+    rows = binding.rows(columns, series)
+    _check_rows(binding, columns, rows)
+    return binding, rows
+
+
+def _in_order(labels: Labels) -> pd.Index:
+    """The values that occur, categories in their order."""
+    (part,) = labels.parts
+    if isinstance(part, pd.CategoricalIndex):
+        used = set(part)
+        return pd.Index([own for own in part.categories if own in used], name=labels.name)
+    return encode(labels)[1]
+
+
+def _check(
+    correlation: Correlated | None, names: ColumnNames, columns: NoiseColumns, series: IntArray
+) -> None:
+    if correlation is None:
+        return
+    kind = type(correlation).__name__
+    if names.time is None and (correlation.needs_time or names.is_heterogeneous):
+        raise ValueError(
+            f"residual={kind}(...) needs the occasions of the rows: name their column, time=..."
+        )
+    if correlation.needs_numbers and columns.numbers is None:
+        raise ValueError(
+            f"The times of {kind}, the column {names.time!r}, have to be numbers: convert them, or "
+            "use AR1 for occasions that are one unit apart."
+        )
+    if columns.numbers is not None and isinstance(correlation, AR1):
+        if not np.isfinite(columns.numbers).all():
+            row = int(np.argmin(np.isfinite(columns.numbers)))
+            raise ValueError(f"The time in the column {names.time!r} is missing in row {row}.")
+        whole = columns.numbers == np.round(columns.numbers)
+        if not isinstance(correlation, ContinuousAR1) and not whole.all():
+            row = int(np.argmin(whole))
+            raise ValueError(
+                f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
+                f"{columns.numbers[row]!r}: use ContinuousAR1, whose correlation is positive, or "
+                "count the occasions."
+            )
+    if np.bincount(series).max() < 2:
+        assert columns.series is not None
+        raise ValueError(
+            f"No level of {columns.series.name!r} has two rows: the correlations of {kind} cannot "
+            "be estimated."
+        )
+
+
+def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> None:
+    """Refuse rows that share a time, values of ``by`` that differ in a level, pairs of nobody."""
+    correlation = binding.correlation
+    for own, name in zip(columns.powers, binding.names.powers, strict=True):
+        if not (np.isfinite(own) & (own != 0.0)).all():
+            row = int(np.argmin(np.isfinite(own) & (own != 0.0)))
+            raise ValueError(
+                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]!r}."
+            )
+    if correlation is None or columns.series is None:
+        return
+    order = np.lexsort((rows.times, rows.series))
+    series, times = rows.series[order], rows.times[order]
+    same = (series[1:] == series[:-1]) & (times[1:] == times[:-1])
+    if same.any() and not isinstance(correlation, CompoundSymmetry):
+        row = int(order[int(np.argmax(same)) + 1])
+        assert columns.time is not None
+        raise ValueError(
+            f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has two rows at "
+            f"{binding.names.time} {shown(columns.time.at(row))} (row {row}): {type(correlation).__name__} "
+            "needs one row for each time. Average them, or name the column that tells them apart."
+        )
+    part = rows.part[order]
+    differs = (series[1:] == series[:-1]) & (part[1:] != part[:-1])
+    if differs.any():
+        row = int(order[int(np.argmax(differs)) + 1])
+        raise ValueError(
+            f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has several values "
+            f"of {binding.names.by!r}, by which the covariance differs: all rows of a level must share "
+            "one."
+        )
+    if isinstance(correlation, Unstructured):
+        _check_pairs(binding, rows)
+
+
+def _check_pairs(binding: Binding, rows: NoiseRows) -> None:
+    """Every two occasions need a level that has both."""
+    assert binding.occasions is not None
+    n = len(binding.occasions)
+    for part in range(len(binding.parts)):
+        own = rows.part == part
+        there = np.zeros((int(rows.series.max()) + 1, n))
+        there[rows.series[own], rows.occasions[own]] = 1.0
+        both = there.T @ there
+        if (both > 1.0).all():
+            continue
+        first, second = np.argwhere(both <= 1.0)[0]
+        labels = [shown(binding.occasions[k]) for k in (first, second)]
+        has = "one level has" if both[first, second] else "no level has"
+        what = (
+            f"the occasion {labels[0]}"
+            if first == second
+            else f"both occasions {labels[0]} and {labels[1]}"
+        )
+        raise ValueError(
+            f"The unstructured covariance is not identified by these rows: {has} {what} of "
+            f"{binding.names.time!r}. Use a structure with fewer parameters, such as "
+            "'heterogeneous_ar1', or leave out the occasion."
+        )

@@ -1,0 +1,165 @@
+"""The columns that a residual structure names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import _safe_indexing
+
+from mixedlearn.data.labels import Labels, as_labels, shown
+from mixedlearn.engines.correlated.binding import ColumnNames, NoiseColumns, variances_of
+from mixedlearn.estimator.validation import column_names
+from mixedlearn.residual import HETEROGENEOUS, Correlated, Power, Residual, Stratified, resolve
+from mixedlearn.specification import find_column
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSource:
+    """Where the noise of rows is read from.
+
+    Attributes
+    ----------
+    residual : Correlated or Variance
+    names : ColumnNames
+    series : str or None
+        Name of the factor in whose levels rows are correlated.
+    """
+
+    residual: Residual
+    names: ColumnNames
+    series: str | None
+
+
+def find_noise(estimator: Any, X: Any, factor_names: Sequence[str]) -> NoiseSource | None:
+    """What the parameters ``residual`` and ``time`` say of these columns; None without residual.
+
+    Parameters
+    ----------
+    estimator : MixedLinearRegressor
+    X : DataFrame or ndarray
+    factor_names : sequence of str
+        The grouping factors, those without random effects among them.
+
+    Raises
+    ------
+    ValueError
+        If they name what is not there.
+    """
+    if estimator.residual is None:
+        if estimator.time is not None:
+            raise ValueError(
+                f"time={estimator.time!r} orders the rows of a residual structure, and residual is "
+                "None: set residual as well, or leave out time."
+            )
+        return None
+    residual = resolve(estimator.residual, estimator.time)
+    columns = column_names(X)
+
+    def named(column: Any, parameter: str) -> str:
+        return columns[find_column(column, columns, parameter)]
+
+    kind = type(residual).__name__
+    entries = variances_of(residual)
+    strata, powers = [], []
+    for entry in entries:
+        if isinstance(entry, Stratified):
+            strata.append(named(entry.by, "Stratified(by=...)"))
+        elif isinstance(entry, Power):
+            powers.append(named(entry.of, "Power(of=...)"))
+    time = by = None
+    if isinstance(residual, Correlated):
+        time = residual.time if residual.time is not None else estimator.time
+        time = None if time is None else named(time, "time")
+        by = None if residual.by is None else named(residual.by, f"{kind}(by=...)")
+    names = ColumnNames(time, by, tuple(strata), tuple(powers), HETEROGENEOUS in entries)
+    return NoiseSource(residual, names, _series(residual, factor_names))
+
+
+def _series(residual: Residual, factor_names: Sequence[str]) -> str | None:
+    if not isinstance(residual, Correlated):
+        return None
+    listed = ", ".join(map(repr, factor_names))
+    kind = type(residual).__name__
+    if residual.within is not None:
+        if residual.within not in factor_names:
+            raise ValueError(
+                f"{kind}(within={residual.within!r}) names no grouping factor: the factors are "
+                f"{listed or 'none'}."
+            )
+        return str(residual.within)
+    if len(factor_names) == 1:
+        return factor_names[0]
+    if not factor_names:
+        raise ValueError(
+            f"residual={kind}(...) is the correlation of the rows of a level, and there is no "
+            "grouping factor: name the column of the levels, groups=... (with "
+            "random_intercept=False, if they have no random effect)."
+        )
+    raise ValueError(
+        f"The model has the grouping factors {listed}: say in whose levels rows are correlated, "
+        f"{kind}(within={factor_names[-1]!r})."
+    )
+
+
+def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseColumns:
+    """The columns of rows that their noise depends on.
+
+    Parameters
+    ----------
+    source : NoiseSource
+    X : DataFrame or ndarray
+    labels : sequence of Labels
+        Those of all grouping factors.
+
+    Raises
+    ------
+    ValueError
+        If a column is not there, or misses a value.
+    """
+    columns, names = column_names(X), source.names
+    n = len(X)
+
+    def values(name: str) -> Any:
+        if name not in columns:
+            raise ValueError(
+                f"X has no column {name!r}, which the residual structure uses: its columns are "
+                f"{', '.join(map(repr, columns)) or 'none'}."
+            )
+        return _safe_indexing(X, columns.index(name), axis=1)
+
+    def own_labels(name: str) -> Labels:
+        return as_labels(values(name), n, [name])[0]
+
+    series = next((own for own in labels if own.name == source.series), None)
+    numbers = None
+    if names.time is not None:
+        own = np.asarray(values(names.time))
+        if own.dtype.kind in "iuf" and not _is_category(values(names.time)):
+            numbers = own.astype(float)
+    return NoiseColumns(
+        n,
+        series,
+        None if names.time is None else own_labels(names.time),
+        numbers,
+        tuple(map(own_labels, names.strata)),
+        tuple(_numbers(values(name), name) for name in names.powers),
+        None if names.by is None else own_labels(names.by),
+    )
+
+
+def _is_category(values: Any) -> bool:
+    return isinstance(getattr(values, "dtype", None), pd.CategoricalDtype)
+
+
+def _numbers(values: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = next((own for own in values if not isinstance(own, (int, float))), None)
+        raise ValueError(
+            f"Power(of={name!r}) needs a column of numbers, and this one holds {shown(found)}."
+        ) from None

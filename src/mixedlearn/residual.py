@@ -1,0 +1,393 @@
+"""Residual structures: noise whose variances differ, and that is correlated within a level.
+
+A structure is passed to ``MixedLinearRegressor(residual=...)``: one of the objects below, or the
+name of one with the estimator's ``time``. The objects have ``get_params``, so that a grid search
+reaches into them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from mixedlearn.covariance.residual.monomial import Range
+from mixedlearn.exceptions import did_you_mean
+
+FloatArray = NDArray[np.float64]
+
+__all__ = [
+    "AR1",
+    "Antedependence",
+    "CompoundSymmetry",
+    "ContinuousAR1",
+    "Power",
+    "Stratified",
+    "Toeplitz",
+    "Unstructured",
+]
+
+HETEROGENEOUS = "heterogeneous"
+
+
+class Variance(BaseEstimator):
+    """What the variance of the noise depends on."""
+
+
+class Stratified(Variance):
+    """A variance of its own for each value of a column.
+
+    Alone, as ``residual=Stratified(by="Sex")``, it is noise without correlation; as the
+    ``variance`` of a structure it holds beside the correlation (nlme's ``varIdent``).
+
+    Parameters
+    ----------
+    by : str or int
+        Column of X, by name or position. Its values are strata.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import Stratified
+    >>> Stratified(by="Sex")
+    Stratified(by='Sex')
+    """
+
+    def __init__(self, by: Any = None):
+        self.by = by
+
+
+class Power(Variance):
+    """A variance that is a power of a covariate: ``noise_variance_ * abs(v) ** (2 * power)``.
+
+    Alone, as ``residual=Power(of="age")``, it is noise without correlation; as the ``variance`` of
+    a structure it holds beside the correlation (nlme's ``varPower``).
+
+    Parameters
+    ----------
+    of : str or int
+        Column of X, by name or position. Its values are numbers other than zero.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import Power
+    >>> Power(of="age")
+    Power(of='age')
+    """
+
+    def __init__(self, of: Any = None):
+        self.of = of
+
+
+class Correlated(BaseEstimator):
+    """What structures with correlations share.
+
+    Attributes
+    ----------
+    has_occasions : bool
+        Whether the correlation depends on the occasions, and not on the times between them.
+    needs_time : bool
+        Whether the order of the rows is not enough.
+    needs_numbers : bool
+        Whether times have to be numbers.
+    """
+
+    has_occasions: ClassVar[bool] = True
+    needs_time: ClassVar[bool] = False
+    needs_numbers: ClassVar[bool] = False
+
+    def __init__(
+        self, *, time: Any = None, within: Any = None, variance: Any = None, by: Any = None
+    ):
+        self.time = time
+        self.within = within
+        self.variance = variance
+        self.by = by
+
+    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
+        """The ranges of the correlation parameters.
+
+        Parameters
+        ----------
+        n_occasions : int
+            Number of occasions that anyone has.
+        most_rows : int
+            Rows of the largest level.
+        """
+        raise NotImplementedError
+
+    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
+        """Exponents of n correlation parameters, for rows of shape (..., T)."""
+        raise NotImplementedError
+
+    def names(self, occasions: list[str]) -> list[str]:
+        """Names of the correlation parameters, for occasions of these names."""
+        return ["correlation"]
+
+
+class AR1(Correlated):
+    """Correlations r^d of rows of a level that are d time units apart.
+
+    Parameters
+    ----------
+    time : str or int, default=None
+        Column of X, by name or position, that holds the times: whole numbers, or a category, whose
+        values are one unit apart. None: that of the estimator, and without one the order of the
+        rows of a level.
+    within : str, default=None
+        Grouping factor in whose levels rows are correlated; needed where there are several.
+    variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
+        None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
+        are multiplied.
+    by : str or int, default=None
+        Column of X: the parameters are others for each of its values, which all rows of a level
+        share.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import AR1
+    >>> AR1(time="week")
+    AR1(time='week')
+    """
+
+    has_occasions = False
+
+    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
+        """From minus one to one."""
+        return [Range()]
+
+    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
+        """The times between rows."""
+        return np.abs(times[..., :, None] - times[..., None, :])[None]
+
+
+class ContinuousAR1(AR1):
+    """Correlations r^d of rows of a level that are d time units apart, d any number.
+
+    The correlation is positive.
+
+    Parameters
+    ----------
+    time : str or int, default=None
+        Column of X, by name or position, that holds the times, which are numbers. None: that of
+        the estimator.
+    within : str, default=None
+        Grouping factor in whose levels rows are correlated; needed where there are several.
+    variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
+        None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
+        are multiplied.
+    by : str or int, default=None
+        Column of X: the parameters are others for each of its values, which all rows of a level
+        share.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import ContinuousAR1
+    >>> ContinuousAR1(time="hours")
+    ContinuousAR1(time='hours')
+    """
+
+    needs_time = True
+    needs_numbers = True
+
+    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
+        """From zero to one."""
+        return [Range(0.0, 1.0)]
+
+
+class CompoundSymmetry(Correlated):
+    """One correlation for all pairs of rows of a level, which may be negative.
+
+    Parameters
+    ----------
+    time : str or int, default=None
+        Column of X, by name or position, that holds the occasions; it counts for the variances
+        alone. None: that of the estimator, and without one the order of the rows of a level.
+    within : str, default=None
+        Grouping factor in whose levels rows are correlated; needed where there are several.
+    variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
+        None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
+        are multiplied.
+    by : str or int, default=None
+        Column of X: the parameters are others for each of its values, which all rows of a level
+        share.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import CompoundSymmetry
+    >>> CompoundSymmetry(time="visit", variance="heterogeneous")
+    CompoundSymmetry(time='visit', variance='heterogeneous')
+    """
+
+    has_occasions = False
+
+    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
+        """As negative as the largest level allows."""
+        return [Range(-1.0 / max(most_rows - 1, 1), 1.0)]
+
+    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
+        """One off the diagonal."""
+        t = times.shape[-1]
+        return np.broadcast_to(1.0 - np.eye(t), (1, *times.shape, t))
+
+
+class Toeplitz(Correlated):
+    """A correlation for every distance in the order of the occasions.
+
+    Parameters
+    ----------
+    time : str or int, default=None
+        Column of X, by name or position, that holds the occasions: numbers or a category. None:
+        that of the estimator.
+    within : str, default=None
+        Grouping factor in whose levels rows are correlated; needed where there are several.
+    variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
+        None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
+        are multiplied.
+    by : str or int, default=None
+        Column of X: the parameters are others for each of its values, which all rows of a level
+        share.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import Toeplitz
+    >>> Toeplitz(time="visit")
+    Toeplitz(time='visit')
+    """
+
+    needs_time = True
+
+    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
+        """From minus one to one, for every distance."""
+        return [Range()] * (n_occasions - 1)
+
+    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
+        """One at the distance of the parameter."""
+        distance = np.abs(occasions[..., :, None] - occasions[..., None, :])
+        return np.array([distance == lag for lag in range(1, n + 1)], dtype=float)
+
+    def names(self, occasions: list[str]) -> list[str]:
+        """By distance."""
+        return [f"correlation at distance {lag}" for lag in range(1, len(occasions))]
+
+
+class Antedependence(Correlated):
+    """A correlation for every two occasions that follow each other; others are their products.
+
+    Of first order (Gabriel 1962; Zimmerman & Nunez-Anton 2010).
+
+    Parameters
+    ----------
+    time : str or int, default=None
+        Column of X, by name or position, that holds the occasions: numbers or a category. None:
+        that of the estimator.
+    within : str, default=None
+        Grouping factor in whose levels rows are correlated; needed where there are several.
+    variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
+        None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
+        are multiplied.
+    by : str or int, default=None
+        Column of X: the parameters are others for each of its values, which all rows of a level
+        share.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import Antedependence
+    >>> Antedependence(time="visit")
+    Antedependence(time='visit')
+    """
+
+    needs_time = True
+
+    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
+        """From minus one to one, between any two that follow each other."""
+        return [Range()] * (n_occasions - 1)
+
+    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
+        """One for every step between two occasions."""
+        low = np.minimum(occasions[..., :, None], occasions[..., None, :])
+        high = np.maximum(occasions[..., :, None], occasions[..., None, :])
+        return np.array([(low <= step) & (step < high) for step in range(n)], dtype=float)
+
+    def names(self, occasions: list[str]) -> list[str]:
+        """By the two occasions."""
+        pairs = zip(occasions[:-1], occasions[1:], strict=True)
+        return [f"correlation of {first} and {second}" for first, second in pairs]
+
+
+class Unstructured(Correlated):
+    """A variance for every occasion and a correlation for every two of them.
+
+    What clinical trials call MMRM (Mallinckrodt et al. 2008).
+
+    Parameters
+    ----------
+    time : str or int, default=None
+        Column of X, by name or position, that holds the occasions: numbers or a category. None:
+        that of the estimator.
+    within : str, default=None
+        Grouping factor in whose levels rows are correlated; needed where there are several.
+    by : str or int, default=None
+        Column of X: the covariance is another for each of its values, which all rows of a level
+        share.
+
+    Examples
+    --------
+    >>> from mixedlearn.residual import Unstructured
+    >>> Unstructured(time="visit")
+    Unstructured(time='visit')
+    """
+
+    needs_time = True
+
+    def __init__(self, *, time: Any = None, within: Any = None, by: Any = None):
+        self.time = time
+        self.within = within
+        self.by = by
+
+    @property
+    def variance(self) -> None:
+        """Variances belong to the structure."""
+
+
+Residual = Correlated | Variance
+_BY_NAME: dict[str, tuple[type[Correlated], Any]] = {
+    "ar1": (AR1, None),
+    "heterogeneous_ar1": (AR1, HETEROGENEOUS),
+    "continuous_ar1": (ContinuousAR1, None),
+    "heterogeneous_continuous_ar1": (ContinuousAR1, HETEROGENEOUS),
+    "compound_symmetry": (CompoundSymmetry, None),
+    "heterogeneous_compound_symmetry": (CompoundSymmetry, HETEROGENEOUS),
+    "toeplitz": (Toeplitz, None),
+    "heterogeneous_toeplitz": (Toeplitz, HETEROGENEOUS),
+    "antedependence": (Antedependence, None),
+    "heterogeneous_antedependence": (Antedependence, HETEROGENEOUS),
+}
+NAMES = (*_BY_NAME, "unstructured")
+
+
+def resolve(residual: Any, time: Any) -> Residual:
+    """The structure that the estimator's parameters say.
+
+    Raises
+    ------
+    ValueError
+        If it is no structure.
+    """
+    if isinstance(residual, str):
+        if residual == "unstructured":
+            return Unstructured(time=time)
+        if residual not in _BY_NAME:
+            raise ValueError(
+                f"residual={residual!r} is no residual structure.{did_you_mean(residual, NAMES)} "
+                f"Use one of {', '.join(map(repr, NAMES))}, or an object of mixedlearn.residual."
+            )
+        kind, variance = _BY_NAME[residual]
+        return kind(time=time, variance=variance)
+    if not isinstance(residual, (Correlated, Variance)):
+        raise ValueError(
+            f"residual must be a name, such as 'ar1', or an object of mixedlearn.residual, got "
+            f"{residual!r}."
+        )
+    return residual
