@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.utils import _safe_indexing
 
 from mixedlearn.data.labels import Labels, as_labels, shown
 from mixedlearn.engines.correlated.binding import ColumnNames, NoiseColumns, variances_of
-from mixedlearn.estimator.validation import column_names
+from mixedlearn.estimator.validation import column_names, find_labels
 from mixedlearn.residual import HETEROGENEOUS, Correlated, Power, Residual, Stratified, resolve
 from mixedlearn.specification import find_column
 
@@ -27,22 +27,41 @@ class NoiseSource:
     names : ColumnNames
     series : str or None
         Name of the factor in whose levels rows are correlated.
+    series_columns : tuple of str
+        The columns of X that hold its labels; empty where these come beside X.
     """
 
     residual: Residual
     names: ColumnNames
     series: str | None
+    series_columns: tuple[str, ...]
+
+    def labels(self, X: Any, groups: Any) -> list[Labels]:
+        """The labels of the series; none where they are not given."""
+        if self.series_columns:
+            names = column_names(X)
+            columns = tuple(find_column(own, names, "groups") for own in self.series_columns)
+            found = find_labels(X, None, names, [columns], may_miss=True)
+            return [replace(own, name=str(self.series)) for own in found]
+        if groups is None:
+            return []
+        found = as_labels(groups, len(X), None, may_miss=True)
+        own = [label for label in found if label.name == self.series] or found
+        return own[:1] if len(found) == 1 or own is not found else []
 
 
-def find_noise(estimator: Any, X: Any, factor_names: Sequence[str]) -> NoiseSource | None:
+def find_noise(
+    estimator: Any, X: Any, factors: Mapping[str, tuple[str, ...]]
+) -> NoiseSource | None:
     """What the parameters ``residual`` and ``time`` say of these columns; None without residual.
 
     Parameters
     ----------
     estimator : MixedLinearRegressor
     X : DataFrame or ndarray
-    factor_names : sequence of str
-        The grouping factors, those without random effects among them.
+    factors : dict of str to tuple of str
+        The grouping factors, those without random effects among them, and the columns that hold
+        their labels.
 
     Raises
     ------
@@ -76,7 +95,8 @@ def find_noise(estimator: Any, X: Any, factor_names: Sequence[str]) -> NoiseSour
         time = None if time is None else named(time, "time")
         by = None if residual.by is None else named(residual.by, f"{kind}(by=...)")
     names = ColumnNames(time, by, tuple(strata), tuple(powers), HETEROGENEOUS in entries)
-    return NoiseSource(residual, names, _series(residual, factor_names))
+    series = _series(residual, list(factors))
+    return NoiseSource(residual, names, series, factors.get(series or "", ()))
 
 
 def _series(residual: Residual, factor_names: Sequence[str]) -> str | None:

@@ -33,7 +33,12 @@ from mixedlearn.estimator.validation import (
     response_frame,
 )
 from mixedlearn.formula import CompiledFormula, compile_formula, learn_response, parse
-from mixedlearn.specification import Specification, find_group_columns, make_specification
+from mixedlearn.specification import (
+    Specification,
+    factor_name,
+    find_group_columns,
+    make_specification,
+)
 
 # The parameters that a formula stands for, and their defaults.
 _BESIDE_A_FORMULA = {
@@ -110,13 +115,28 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
         rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
     notes = notes_of_columns(frame, specification) if formula is None else formula.notes
     noise = None
-    found = find_noise(estimator, frame, [own.name for own in all_labels])
+    found = None
+    if estimator.residual is not None or estimator.time is not None:
+        found = find_noise(estimator, frame, _columns_of_factors(estimator, frame, formula, all_labels))
     if found is not None:
         own_columns = read_noise(found, frame, all_labels)
         if weights is not None:
             own_columns = own_columns.rows(weights > 0.0)
         noise = found, own_columns
     return FitInput(specification, formula, source, rows, notes, noise)
+
+
+def _columns_of_factors(
+    estimator: Any, frame: Any, formula: CompiledFormula | None, labels: list[Labels]
+) -> dict[str, tuple[str, ...]]:
+    """The columns of X that hold the labels of every factor; none where they came beside X."""
+    names = column_names(frame)
+    found: dict[str, tuple[str, ...]] = {own.name: () for own in labels}
+    for columns in find_group_columns(estimator.groups, names):
+        found[factor_name(columns, names)] = tuple(names[column] for column in columns)
+    if formula is not None:
+        found.update({factor.name: factor.columns for factor in formula.factors})
+    return found
 
 
 def _series_beside_formula(estimator: Any, frame: Any) -> list[Labels]:

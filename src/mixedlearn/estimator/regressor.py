@@ -425,8 +425,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         if read.noise is not None:
             source, columns = read.noise
             binding, noise_rows = bind(source.residual, source.names, columns)
-            model = fit_correlated(model, read.rows, noise_rows, binding)
-        self._set_fitted(Fitted(Known(model), formula))
+            coded = read.rows.coded(sums.levels)
+            model = fit_correlated(model, coded, noise_rows, binding)
+        source = None if read.noise is None else read.noise[0]
+        self._set_fitted(Fitted(Known(model), formula, noise=source))
         self._warn_of_fit()
         end_fit()
         return self
@@ -560,6 +562,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         view = FittedView(self)
         names = view.specification.factor_names
+        if view.noise is not None:
+            return self._predict_correlated(view, X, groups, random_effects, return_std)
         wanted = _wanted_factors(random_effects, names)
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std)
         if wanted and not rows.labels and view.known.fit.has_random_effects:
@@ -576,6 +580,24 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         with one_thread if return_std else one_thread_for(coded.X.size):
             mean = view.mean(coded)
             return (mean, view.std(coded)) if return_std else mean
+
+    def _predict_correlated(
+        self, view: FittedView, X: Any, groups: Any, random_effects: Any, return_std: bool
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+        """The same with a residual structure."""
+        names = view.specification.factor_names
+        series = view.noise.series
+        known = names if series is None or series in names else (*names, series)
+        wanted = _wanted_factors(random_effects, known)
+        own = tuple(name for name in wanted if name in names)
+        rows = view.rows_to_predict(X, groups, own, return_std=return_std)
+        coded = CodedRows(rows.X, view.codes(rows.labels, own))
+        mean = view.mean(coded)
+        if series is not None and series not in wanted and not return_std:
+            return mean
+        found = view.condition(X, groups, is_wanted=series in wanted)
+        mean = mean + found.mean
+        return (mean, view.std(coded, found)) if return_std else mean
 
     def transform_response(self, y: Any, X: Any = None) -> FloatArray:
         """The response on the scale of the model, which is that of `predict`.

@@ -14,8 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, shown
+from mixedlearn.data.levels import look_up
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
+from mixedlearn.estimator.noise import NoiseSource, read_noise
 from mixedlearn.estimator.validation import (
     check_frame,
     check_response,
@@ -29,6 +31,7 @@ from mixedlearn.estimator.validation import (
 )
 from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
+from mixedlearn.model.correlated import Condition, condition, refuse_noise
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.known import Known
 from mixedlearn.model.prediction import known_mean, predict_std
@@ -60,11 +63,14 @@ class Fitted:
     fixed_part : FixedPart, optional
         The fixed effects, if only what serves predictions was kept: then ``known`` is of the
         residuals.
+    noise : NoiseSource, optional
+        Where the noise of rows is read from, if there is a residual structure.
     """
 
     known: Known
     formula: CompiledFormula | None
     fixed_part: FixedPart | None = None
+    noise: NoiseSource | None = None
 
     def whole(self) -> Known:
         """What is known if the fixed effects belong to it.
@@ -104,6 +110,7 @@ class FittedView:
         self._fitted: Fitted = estimator._fitted
         self.known = self._fitted.known
         self.formula = self._fitted.formula
+        self.noise = self._fitted.noise
 
     @property
     def model(self) -> FittedModel:
@@ -127,7 +134,22 @@ class FittedView:
         coef = self.known.fit.coef if part is None else part.coef
         return known_mean(self.specification, coef, self.known, rows)
 
-    def std(self, rows: CodedRows) -> FloatArray:
+    def condition(self, X: Any, groups: Any, *, is_wanted: bool) -> Condition:
+        """What the residuals of their levels say of the noise of rows.
+
+        ``is_wanted``: whether levels count; if not, rows are as if of new levels.
+        """
+        X = as_frame(X)
+        model, source = self.model_of_fit, self.noise
+        assert source is not None
+        binding = model.noise.binding
+        series = np.full(len(X), -1, dtype=np.intp)
+        labels = [] if source.series is None or not is_wanted else source.labels(X, groups)
+        if labels:
+            series = look_up(labels[0], binding.series).astype(np.intp)
+        return condition(model, binding.rows(read_noise(source, X, labels), series))
+
+    def std(self, rows: CodedRows, found: Condition | None = None) -> FloatArray:
         """Standard deviations of new observations with the codes of `codes`, shape (n,).
 
         Raises
@@ -135,10 +157,11 @@ class FittedView:
         ValueError
             If what they need was not kept.
         """
-        return predict_std(self.model_of_fit, rows, known=self.known)
+        return predict_std(self.model_of_fit, rows, known=self.known, condition=found)
 
     def with_rows(self, rows: Rows) -> Fitted:
         """What there is to hold given further rows as well."""
+        refuse_noise(self.known.fit)
         part = self._fitted.fixed_part
         own = rows if part is None else part.residual_rows(rows)
         return replace(self._fitted, known=self.known.with_rows(own))
@@ -147,6 +170,7 @@ class FittedView:
         """What predictions and further rows need."""
         if self._fitted.fixed_part is not None:
             return self._fitted
+        refuse_noise(self.known.fit)
         part, known = separate_fixed_part(self.known)
         formula = None if self.formula is None else replace(self.formula, terms=())
         return Fitted(known, formula, part)
@@ -370,7 +394,7 @@ class FittedView:
     def with_model(self, model: FittedModel) -> Any:
         """A copy of the estimator with a refit of the model to the same rows."""
         other = copy(self._estimator)
-        other._set_fitted(Fitted(Known(model), self.formula))
+        other._set_fitted(Fitted(Known(model), self.formula, noise=self.noise))
         return other
 
     def with_progress(

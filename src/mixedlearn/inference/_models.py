@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from mixedlearn.exceptions import DegenerateModelWarning
+from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
 
 
-def model_of(estimator: Any) -> FittedModel:
+def model_of(estimator: Any, *, takes_noise: bool = False) -> FittedModel:
     """The fitted model of an estimator, with the random effects of the rows of the fit alone.
+
+    ``takes_noise`` says that who asks knows what to do with a residual structure.
 
     Raises
     ------
@@ -25,8 +28,13 @@ def model_of(estimator: Any) -> FittedModel:
         If it is no `MixedLinearRegressor`.
     NotFittedError
         Before `fit`.
+    ValueError
+        If the model has a residual structure that is not known what to do with.
     """
-    return view_of(estimator).model_of_fit
+    model: FittedModel = view_of(estimator).model_of_fit
+    if not takes_noise:
+        refuse_noise(model)
+    return model
 
 
 def view_of(estimator: Any) -> Any:

@@ -176,7 +176,7 @@ def contrast_test(
     >>> print(round(test.f_value, 2), test.num_df, round(test.den_df, 2))
     705.84 2 16.0
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     check_level(level)
     rows, labels = contrast_rows(model, L)
     hypothesis = _hypothesis(rhs, len(rows))
@@ -279,7 +279,7 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
          sum_sq mean_sq num_df den_df f_value  p_value
     Days  30031   30031      1  17.00   45.85  < 0.001
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     if hasattr(type, "fit"):
         raise ValueError(
             "anova takes one model: likelihood_ratio_test compares two, as R's anova(m0, m1) does."

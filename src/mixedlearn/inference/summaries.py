@@ -94,7 +94,7 @@ def summarise(
     estimator: Any, *, ddf: str = "satterthwaite", level: float = 0.95, std_error: bool = False
 ) -> Summary:
     """Summarise a fitted model; see `MixedLinearRegressor.summary`."""
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     specification = model.specification
     criterion = "REML" if specification.reml else "ML"
     kind = "Linear mixed model" if specification.factors else "Linear model without random effects"

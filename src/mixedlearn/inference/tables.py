@@ -102,7 +102,7 @@ def coefficient_table(
     intercept   251.41     6.825  17.00  36.838  < 0.001  237.01  265.80
     Days         10.47     1.546  17.00   6.771  < 0.001    7.21   13.73
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     table = coefficient_estimates(model, ddf, level)
     warn_of_undetermined(model)
     return table
@@ -191,7 +191,7 @@ def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFram
     intercept     46.575 -1.451
     Days          -1.451  2.389
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     if method not in ("model", "kenward-roger"):
         raise ValueError(f"method={method!r} is unknown: use 'model' or 'kenward-roger'.")
     is_adjusted = method == "kenward-roger"

@@ -8,6 +8,7 @@ What is new is the search for R, and what R says of other rows of a level.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,21 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
-from mixedlearn.data.rows import CodedRows, Rows
+from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import fixed_basis, random_basis
 from mixedlearn.engines.correlated.binding import Binding
 from mixedlearn.engines.correlated.covariance import Point
-from mixedlearn.engines.correlated.problem import CorrelatedProblem, NoiseRows
+from mixedlearn.engines.correlated.problem import (
+    CorrelatedProblem,
+    NoiseRows,
+    reference_variance,
+)
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.prediction import predict_mean
+from mixedlearn.residual import CompoundSymmetry, Unstructured
 from mixedlearn.search.moving import Arrival, descend_from
 
 FloatArray = NDArray[np.float64]
@@ -61,6 +68,33 @@ class FittedNoise:
         """The likelihood of the rows."""
         return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, recipe)
 
+    def refit(self, recipe: Recipe) -> FittedModel:
+        """The model of the same rows by another recipe."""
+        independent = fit_sums(self.sums, recipe)
+        return fit_correlated(independent, self.rows, self.noise_rows, self.binding)
+
+    @property
+    def reference(self) -> float:
+        """The variance of the row of reference, to which R is relative."""
+        return reference_variance(self.binding.parts, self.point)
+
+    @cached_property
+    def basis(self) -> FloatArray:
+        """Basis columns of the rows, times the roots of their weights."""
+        return self.sums.weighted_rows(self.rows, slice(None))
+
+    def residuals(self, model: FittedModel) -> FloatArray:
+        """What fixed and random effects leave of the rows, times the roots of their weights."""
+        left = self.rows.given_response - predict_mean(model, self.rows)
+        return left * np.sqrt(self.rows.given_weights)
+
+    def covariance(self, rows: NoiseRows, chosen: NDArray[np.integer]) -> FloatArray:
+        """R of rows of one level of the series, shape (m, m)."""
+        number = int(rows.part[chosen[0]])
+        layout = rows.layout_of(chosen)
+        part = self.binding.parts[number]
+        return part.covariance(self.point.parts[number], layout) / self.reference
+
 
 def make_correlated(
     sums: Sums, rows: CodedRows, noise: NoiseRows, binding: Binding, recipe: Recipe
@@ -78,7 +112,7 @@ def make_correlated(
 
 
 def fit_correlated(
-    independent: FittedModel, rows: Rows, noise: NoiseRows, binding: Binding
+    independent: FittedModel, rows: CodedRows, noise: NoiseRows, binding: Binding
 ) -> FittedModel:
     """Fit the model again with a residual structure.
 
@@ -86,7 +120,8 @@ def fit_correlated(
     ----------
     independent : FittedModel
         The model of the same rows with independent noise.
-    rows : Rows
+    rows : CodedRows
+        Beside the levels of its sums.
     noise : NoiseRows
         What the noise of the rows depends on.
     binding : Binding
@@ -102,8 +137,8 @@ def fit_correlated(
             "could be estimated. Leave residual=None."
         )
     sums, recipe = independent.sums, replace(independent.recipe, is_bounded=False)
-    coded = rows.coded(sums.levels)
-    problem = make_correlated(sums, coded, noise, binding, recipe)
+    _check_effects(independent, rows, noise, binding)
+    problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
     _check_identified(problem, best, binding)
     model = fit_sums(problem.sums_at(best.point), recipe)
@@ -111,8 +146,59 @@ def fit_correlated(
         model,
         n_iterations=best.n_iterations,
         is_certified=model.is_certified and best.is_certified,
-        noise=FittedNoise(binding, sums, coded, noise, best.point),
+        noise=FittedNoise(binding, sums, rows, noise, best.point),
     )
+
+
+def _check_effects(
+    model: FittedModel, rows: CodedRows, noise: NoiseRows, binding: Binding
+) -> None:
+    """Refuse random effects that differ within a series, or that its noise holds already.
+
+    Raises
+    ------
+    ValueError
+    """
+    correlation = binding.correlation
+    if correlation is None:
+        return
+    kind, series = type(correlation).__name__, binding.series
+    assert series is not None
+    for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
+        level = np.full(len(series), -1)
+        level[noise.series] = codes
+        if (level[noise.series] != codes).any():
+            raise ValueError(
+                f"Rows of one level of {series.name!r} are of several levels of {factor.name!r}: a "
+                f"residual structure within {series.name!r} goes with random effects of factors "
+                f"that are constant there. Leave out the random effects of {factor.name!r}."
+            )
+        is_same = len(np.unique(codes)) == len(series)
+        holds = isinstance(correlation, Unstructured) or (
+            isinstance(correlation, CompoundSymmetry)
+            and correlation.variance is None
+            and factor.random_intercept
+        )
+        if is_same and holds:
+            raise ValueError(
+                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot be "
+                "told apart: the residual covariance holds what the effects would add. Leave out "
+                "one of them (random_intercept=False, or no term with a bar)."
+            )
+
+
+def refuse_noise(model: FittedModel) -> None:
+    """Refuse a model with a residual structure.
+
+    Raises
+    ------
+    ValueError
+    """
+    if model.noise is not None:
+        kind = type(model.noise.binding.residual).__name__
+        raise ValueError(
+            f"This is not available for a model with a residual structure, here {kind}."
+        )
 
 
 def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe) -> Arrival:
@@ -160,3 +246,75 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
                 "structure cannot be told from the random effects. Use a structure with fewer "
                 "parameters, or fewer random effects."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the observed rows of a level say of the noise of other rows of it.
+
+    The noise of a row is ``k'e`` of the observed ones, and rest that is independent of them.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n,)
+        ``k'e`` at the residuals.
+    basis : ndarray of shape (n, k + 1)
+        ``k'`` times the basis columns of the observed rows.
+    rest : ndarray of shape (n,)
+        Variance of the rest, relative to the noise variance.
+    """
+
+    mean: FloatArray
+    basis: FloatArray
+    rest: FloatArray
+
+
+def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
+    """Condition the noise of rows on that of the observed rows of their levels.
+
+    A row at a time that its level has is the observed row: nothing is said of it but what the
+    effects say. Rows without times are conditioned on under compound symmetry alone, where their
+    order does not count.
+
+    Parameters
+    ----------
+    model : FittedModel
+    noise_rows : NoiseRows
+        Their series are numbers of the levels of the fit, -1 for others.
+    """
+    noise: FittedNoise = model.noise
+    n, k = len(noise_rows.series), noise.rows.X.shape[1]
+    found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
+    joined = noise.noise_rows.joined(noise_rows)
+    n_old = len(noise.noise_rows.series)
+    found.rest[:] = _variances(noise, joined, np.arange(n_old, n_old + n))
+    correlation = noise.binding.correlation
+    is_free_of_order = isinstance(correlation, CompoundSymmetry)
+    if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
+        return found
+    residuals, basis = noise.residuals(model), noise.basis
+    order = np.argsort(noise.noise_rows.series, kind="stable")
+    bounds = np.searchsorted(noise.noise_rows.series[order], np.arange(noise_rows.series.max() + 2))
+    for level in np.unique(noise_rows.series[noise_rows.series >= 0]):
+        old = order[bounds[level] : bounds[level + 1]]
+        new = np.flatnonzero(noise_rows.series == level)
+        if not is_free_of_order:
+            new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
+        whole = noise.covariance(joined, np.append(old, n_old + new))
+        m = len(old)
+        weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
+        found.mean[new] = weights.T @ residuals[old]
+        found.basis[new] = weights.T @ basis[old, :-1]
+        found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
+    return found
+
+
+def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> FloatArray:
+    """Variances of the noise of rows, relative to the noise variance."""
+    found = np.ones(len(chosen))
+    for number in np.unique(rows.part[chosen]):
+        own = np.flatnonzero(rows.part[chosen] == number)
+        layout = rows.layout_of(chosen[own][:, None])
+        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
+        found[own] = covariance[..., 0, 0] / noise.reference
+    return found

@@ -180,6 +180,9 @@ def refit(
         As for `fit_sums`.
     """
     recipe = Recipe(model.specification if specification is None else specification)
+    if model.noise is not None:
+        refitted: FittedModel = model.noise.refit(recipe)
+        return refitted
     return fit_sums(model.sums if sums is None else sums, recipe, start)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,21 +126,30 @@ def row_spread(
 
 
 def predict_std(
-    model: FittedModel, rows: CodedRows, *, of_mean: bool = False, known: Known | None = None
+    model: FittedModel,
+    rows: CodedRows,
+    *,
+    of_mean: bool = False,
+    known: Known | None = None,
+    condition: Any = None,
 ) -> FloatArray:
     """Standard deviation of a new observation (of weight one) given the training data, shape (n,).
 
     A factor without codes counts as one of new levels. ``of_mean`` leaves out the noise and the
     effects of new levels. ``known`` is what the codes belong to, by default the model's levels.
+    ``condition`` is what is known of the noise; see `correlated.Condition`.
     """
     codes = rows.known_codes
     std = np.empty(len(rows.X))
     for chunk in rows.chunks():
         own_codes = [own[chunk] for own in codes]
-        spread = row_spread(model, model.sums.basis_rows(rows.X[chunk]), own_codes, known)
+        basis = model.sums.basis_rows(rows.X[chunk])
+        if condition is not None:
+            basis -= condition.basis[chunk]
+        spread = row_spread(model, basis, own_codes, known)
         variance = spread.variance
         if not of_mean:
-            variance += 1.0
+            variance += 1.0 if condition is None else condition.rest[chunk]
             for own, z, root in zip(own_codes, spread.random, model.roots, strict=True):
                 new = own < 0
                 effects = z[new] @ root

@@ -104,8 +104,12 @@ class Monomial(ResidualCovariance):
             return sizes * np.eye(sizes.shape[-1])
         return sizes * np.prod(_powers(correlations, layout.exponents), axis=0)
 
+    def _columns(self, layout: Layout) -> FloatArray:
+        """B; of several parts the first has fewer columns."""
+        return layout.deviations[..., : self.n_deviations]
+
     def _sizes(self, point: FloatArray, layout: Layout) -> FloatArray:
-        deviations = np.exp(layout.deviations @ point[: self.n_deviations])
+        deviations = np.exp(self._columns(layout) @ point[: self.n_deviations])
         sizes = np.asarray(deviations[..., :, None] * deviations[..., None, :])
         return sizes if layout.is_correlated is None else sizes * layout.is_correlated
 
@@ -113,7 +117,7 @@ class Monomial(ResidualCovariance):
         """Its derivatives by the local coordinates, shape (n_parameters, ..., T, T)."""
         covariance = self.covariance(point, layout)
         rho, slope, _ = self._values(point)
-        found = [*(covariance * _sums(layout))]
+        found = [*(covariance * _sums(self._columns(layout)))]
         if len(rho):
             sizes = self._sizes(point, layout)
             powers = _powers(rho, layout.exponents)
@@ -128,7 +132,7 @@ class Monomial(ResidualCovariance):
         n, n_dev = self.n_parameters, self.n_deviations
         result = np.zeros((n, n))
         directions = self.directions(point, layout)
-        sums = _sums(layout)
+        sums = _sums(self._columns(layout))
         flat = (directions * weights).reshape(n, -1)
         result[:, :n_dev] = flat @ sums.reshape(n_dev, flat.shape[1]).T
         result[:n_dev] = result[:, :n_dev].T
@@ -176,9 +180,9 @@ class Monomial(ResidualCovariance):
         return starts
 
 
-def _sums(layout: Layout) -> FloatArray:
+def _sums(deviations: FloatArray) -> FloatArray:
     """``B_s + B_t``, shape (n_deviations, ..., T, T)."""
-    columns = np.moveaxis(layout.deviations, -1, 0)
+    columns = np.moveaxis(deviations, -1, 0)
     return np.asarray(columns[..., :, None] + columns[..., None, :])
 
 

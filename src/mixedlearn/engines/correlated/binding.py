@@ -134,6 +134,8 @@ class Binding:
         The values with a covariance of their own.
     parts : tuple of ResidualCovariance
         The covariance for every value of ``by``.
+    series : Index or None
+        The levels in which rows are correlated.
     """
 
     residual: Residual
@@ -142,6 +144,7 @@ class Binding:
     strata: tuple[pd.Index, ...]
     by: pd.Index | None
     parts: tuple[ResidualCovariance, ...]
+    series: pd.Index | None
 
     @property
     def correlation(self) -> Correlated | None:
@@ -188,7 +191,8 @@ class Binding:
         part = np.zeros(n, dtype=np.intp)
         if self.by is not None and columns.by is not None:
             part = _places(columns.by, self.by, "value")
-        deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs])
+        own_scale = [np.ones((n, 1))] if len(self.parts) > 1 else []
+        deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs, *own_scale])
         exponents = partial(_exponents, self.correlation, self.n_correlations)
         is_stationary = isinstance(self.residual, (AR1, CompoundSymmetry))
         return NoiseRows(series, times, occasions, deviations, part, exponents, is_stationary)
@@ -231,8 +235,9 @@ def bind(
     """
     correlation = residual if isinstance(residual, Correlated) else None
     series: IntArray = np.arange(columns.n_rows)
+    levels = None
     if columns.series is not None:
-        series, _ = encode(columns.series)
+        series, levels = encode(columns.series)
     occasions = None if columns.time is None else _in_order(columns.time)
     strata = tuple(_in_order(own) for own in columns.strata)
     by = None if columns.by is None else _in_order(columns.by)
@@ -247,8 +252,9 @@ def bind(
         parts: Sequence[ResidualCovariance] = [Unrestricted(n_occasions) for _ in range(n_parts)]
     else:
         ranges = [] if correlation is None else correlation.ranges(n_occasions, int(counts.max()))
-        parts = [Monomial(n_deviations, ranges) for _ in range(n_parts)]
-    binding = Binding(residual, names, occasions, strata, by, tuple(parts))
+        # All parts but the first have a variance of their own beside that of the reference.
+        parts = [Monomial(n_deviations + (k > 0), ranges) for k in range(n_parts)]
+    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels)
     rows = binding.rows(columns, series)
     _check_rows(binding, columns, rows)
     return binding, rows

@@ -67,11 +67,26 @@ class NoiseRows:
         if not own.is_shared:
             series = self.series[rows]
             same = series[..., :, None] == series[..., None, :]
+        return self.layout_of(rows, None if same is None or same.all() else same)
+
+    def layout_of(self, rows: IntArray, same: NDArray[np.bool_] | None = None) -> Layout:
+        """The layout of rows of one series, shape (..., T), or of those that are the same."""
         return Layout(
             self.deviations[rows],
             self.exponents(self.times[rows], self.occasions[rows]),
             self.occasions[rows],
-            None if same is None or same.all() else same,
+            same,
+        )
+
+    def joined(self, other: NoiseRows) -> NoiseRows:
+        """These rows and others, with the same levels of the series."""
+        return replace(
+            self,
+            series=np.append(self.series, other.series),
+            times=np.append(self.times, other.times),
+            occasions=np.append(self.occasions, other.occasions),
+            deviations=np.vstack([self.deviations, other.deviations]),
+            part=np.append(self.part, other.part),
         )
 
 
@@ -218,6 +233,7 @@ class CorrelatedProblem:
         """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
         basis = np.empty_like(self._basis)
         log_det = 0.0
+        reference = reference_variance(self.parameters.parts, point)
         for own in self.block_sets:
             part = int(self._noise.part[own.example.flat[0]])
             covariance = self.parameters.parts[part].covariance(
@@ -225,10 +241,15 @@ class CorrelatedProblem:
             )
             for pattern, (there, rows) in enumerate(zip(own.is_there, own.members, strict=True)):
                 whole = covariance if own.is_shared else covariance[pattern]
-                root = np.linalg.cholesky(whole[np.ix_(there, there)])
+                root = np.linalg.cholesky(whole[np.ix_(there, there)] / reference)
                 log_det += 2.0 * len(rows) * float(np.log(root.diagonal()).sum())
                 basis[rows] = np.linalg.solve(root, self._basis[rows])
         return self._sums.in_metric(basis, self._codes, log_det)
+
+
+def reference_variance(parts: Sequence[ResidualCovariance], point: Point) -> float:
+    """What R is divided by, so that it is relative to the variance of a row of reference."""
+    return 1.0 if parts[0].is_relative else float(point.parts[0][0, 0] ** 2)
 
 
 def _patterns(own: BlockSet, basis: FloatArray, columns: FloatArray) -> Patterns:
@@ -259,8 +280,9 @@ def residual_moments(
         return _occasion_moments(number, part.n_occasions, noise, residuals)
     assert isinstance(part, Monomial)
     own = noise.part == number
-    deviations = _log_deviations(noise.deviations[own], residuals[own])
-    scaled = residuals / np.exp(noise.deviations @ deviations)
+    columns = noise.deviations[:, : part.n_deviations]
+    deviations = _log_deviations(columns[own], residuals[own])
+    scaled = residuals / np.exp(columns @ deviations)
     variance = max(float(np.mean(scaled[own] ** 2)), SMALLEST)
     n = len(part.ranges)
     sums, counts, exponents = np.zeros(n), np.zeros(n), np.full(n, np.inf)
