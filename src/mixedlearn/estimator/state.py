@@ -15,6 +15,8 @@ import mixedlearn
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import InconsistentVersionWarning
 from mixedlearn.formula import formula_of
+from mixedlearn.model.correlated import residual_covariances, residual_parameters
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 
@@ -84,6 +86,26 @@ class FittedState(BaseEstimator):
         model = FittedView(self).model_of_fit
         names = list(model.specification.coef_names)
         return pd.DataFrame(model.coef_covariance, index=names, columns=names)
+
+    @property
+    def residual_parameters_(self) -> dict[str, float]:
+        """Parameters of the residual structure, by name."""
+        return residual_parameters(self._model_with_noise("residual_parameters_"))
+
+    @property
+    def residual_covariance_(self) -> pd.DataFrame | dict[Any, pd.DataFrame]:
+        """Covariance of the noise of the occasions of a level."""
+        model = self._model_with_noise("residual_covariance_")
+        found, by = residual_covariances(model), model.noise.binding.by
+        return found[0] if by is None else dict(zip(by, found, strict=True))
+
+    def _model_with_noise(self, attribute: str) -> FittedModel:
+        model = FittedView(self).known.fit
+        if model.noise is None:
+            raise AttributeError(
+                f"{attribute} belongs to a residual structure, and this model has residual=None."
+            )
+        return model
 
     @property
     def covariances_(self) -> dict[str, pd.DataFrame]:

@@ -136,7 +136,7 @@ def why_not(model: FittedModel) -> str | None:
             'fitted with reml=False: fit it with reml=True, or use ddf="satterthwaite".'
         )
     n_effects = sum(q * m for q, m in _shapes(model))
-    if len(model.roots) > 1 and n_effects > MOST_EFFECTS:
+    if model.noise is None and len(model.roots) > 1 and n_effects > MOST_EFFECTS:
         return (
             f"Kenward and Roger's method for several factors takes dense matrices over all random "
             f"effects, and this model has {n_effects:,} of them (up to {MOST_EFFECTS:,} are "

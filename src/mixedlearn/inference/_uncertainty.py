@@ -34,8 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, fdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from mixedlearn.inference._kenward_roger import kenward_roger
+from mixedlearn.inference._kenward_roger import kenward_roger, why_not
 from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.model.correlated import correlated_information
 from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -113,6 +114,8 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     root = model.fixed_basis.to_user @ model.fixed_effects.inverse_root
     n_fixed = root.shape[1]
     identity = np.eye(n_fixed)
+    if model.noise is not None and method in ("satterthwaite", "kenward-roger"):
+        return _correlated_uncertainty(model, method)
     if method in ("residual", "normal") or not rests_on_variances(model):
         df = np.inf if method == "normal" else float(model.sums.n_rows - n_fixed)
         no_changes, none = np.empty((0, n_fixed, n_fixed)), np.empty((0, 0))
@@ -140,6 +143,29 @@ def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     )
 
 
+def _correlated_uncertainty(model: FittedModel, method: str) -> Uncertainty:
+    """The uncertainty with a residual structure, by the observed information.
+
+    Kenward and Roger's in its linear form, without second derivatives of the covariance of the
+    response, so that it does not depend on the parameters chosen.
+    """
+    if method == "kenward-roger" and (obstacle := why_not(model)) is not None:
+        raise ValueError(obstacle)
+    found = correlated_information(model)
+    root = found.to_user @ found.inverse_root / np.sqrt(model.noise_variance)
+    identity = np.eye(root.shape[1])
+    is_adjusted = method == "kenward-roger"
+    return Uncertainty(
+        None,
+        is_adjusted,
+        root,
+        model.noise_variance,
+        identity + 2.0 * found.excess if is_adjusted else identity,
+        found.changes,
+        found.covariance,
+    )
+
+
 def check_method(method: str) -> None:
     """Refuse what is no method for degrees of freedom."""
     if method not in METHODS:
@@ -151,7 +177,7 @@ def check_method(method: str) -> None:
 
 def rests_on_variances(model: FittedModel) -> bool:
     """Whether the coefficients' uncertainty is that of estimated variances of random effects."""
-    has_parameters = any(len(random.kept) for random in model.random_bases)
+    has_parameters = model.noise is not None or any(len(own.kept) for own in model.random_bases)
     return has_parameters and not model.fixed_basis.is_exact
 
 

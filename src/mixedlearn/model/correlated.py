@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
@@ -28,7 +30,7 @@ from mixedlearn.engines.correlated.problem import (
 )
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
-from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.fitted import FittedModel, once_per_fit
 from mixedlearn.model.prediction import predict_mean
 from mixedlearn.residual import CompoundSymmetry, Unstructured
 from mixedlearn.search.moving import Arrival, descend_from
@@ -82,6 +84,21 @@ class FittedNoise:
     def basis(self) -> FloatArray:
         """Basis columns of the rows, times the roots of their weights."""
         return self.sums.weighted_rows(self.rows, slice(None))
+
+    @cached_property
+    def occasion_times(self) -> tuple[FloatArray, NDArray[np.integer]]:
+        """Times and numbers of all occasions, in their order."""
+        rows = self.noise_rows
+        _, first = np.unique(rows.occasions, return_index=True)
+        return rows.times[first], rows.occasions[first]
+
+    @property
+    def occasion_names(self) -> list[str]:
+        """What the occasions are called."""
+        binding = self.binding
+        if binding.occasions is not None:
+            return [str(own) for own in binding.occasions]
+        return [str(own + 1) for own in self.occasion_times[1]]
 
     def residuals(self, model: FittedModel) -> FloatArray:
         """What fixed and random effects leave of the rows, times the roots of their weights."""
@@ -248,6 +265,64 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
             )
 
 
+def residual_parameters(model: FittedModel) -> dict[str, float]:
+    """The parameters of the noise by name; see `MixedLinearRegressor.residual_parameters_`."""
+    noise: FittedNoise = model.noise
+    binding = noise.binding
+    occasions = noise.occasion_names
+    found: dict[str, float] = {}
+    for number, part in enumerate(binding.parts):
+        where = ""
+        if binding.by is not None:
+            where = f"{binding.names.by} {shown(binding.by[number])}: "
+        point = noise.point.parts[number]
+        if isinstance(part, Unrestricted):
+            covariance = model.noise_variance * (point @ point.T) / noise.reference
+            sizes = np.sqrt(np.diag(covariance))
+            for k, name in enumerate(occasions):
+                found[f"{where}variance of {name}"] = float(covariance[k, k])
+            for j, second in enumerate(occasions):
+                for k, first in enumerate(occasions[:j]):
+                    own = float(covariance[j, k] / (sizes[j] * sizes[k]))
+                    found[f"{where}correlation of {first} and {second}"] = own
+            continue
+        assert isinstance(part, Monomial)
+        names = binding.deviation_names
+        for name, value in zip(names, point[: part.n_deviations], strict=False):
+            is_power = name.startswith("power")
+            found[where + name] = float(value if is_power else np.exp(2.0 * value))
+        if part.n_deviations > len(names):
+            found[f"{where}variance ratio"] = float(np.exp(2.0 * point[len(names)]))
+        if binding.correlation is not None:
+            rho = part.correlations(point)
+            for name, value in zip(binding.correlation.names(occasions), rho, strict=True):
+                found[where + name] = float(value)
+    return found
+
+
+def residual_covariances(model: FittedModel) -> list[pd.DataFrame]:
+    """Covariance of the noise of the occasions of a level, for every part.
+
+    Of rows of the first strata, and with covariates of one where the variance is a power.
+    """
+    noise: FittedNoise = model.noise
+    times, occasions = noise.occasion_times
+    names = noise.occasion_names
+    found = []
+    for number, part in enumerate(noise.binding.parts):
+        deviations = np.zeros((len(times), noise.noise_rows.deviations.shape[1]))
+        if noise.binding.names.is_heterogeneous:
+            start = sum(len(own) - 1 for own in noise.binding.strata)
+            deviations[1:, start : start + len(times) - 1] = np.eye(len(times) - 1)
+        if len(noise.binding.parts) > 1:
+            deviations[:, -1] = 1.0
+        layout = Layout(deviations, noise.noise_rows.exponents(times, occasions), occasions)
+        covariance = part.covariance(noise.point.parts[number], layout) / noise.reference
+        own = model.noise_variance * covariance
+        found.append(pd.DataFrame(own, index=names, columns=names))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What the observed rows of a level say of the noise of other rows of it.
@@ -318,3 +393,34 @@ def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> Float
         covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
         found[own] = covariance[..., 0, 0] / noise.reference
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelatedInformation:
+    """What degrees of freedom rest on; see `BlockLikelihood.kenward_roger`.
+
+    Attributes
+    ----------
+    to_user : ndarray of shape (p_user, p)
+        Coefficients from those of the engine, in the units of the response.
+    inverse_root : ndarray of shape (p, p)
+    covariance : ndarray of shape (n_parameters, n_parameters)
+    changes : ndarray of shape (n_parameters, p, p)
+    excess : ndarray of shape (p, p)
+    """
+
+    to_user: FloatArray
+    inverse_root: FloatArray
+    covariance: FloatArray
+    changes: FloatArray
+    excess: FloatArray
+
+
+@once_per_fit
+def correlated_information(model: FittedModel) -> CorrelatedInformation:
+    """The observed information of all variance parameters, and what it says of the coefficients."""
+    noise: FittedNoise = model.noise
+    problem = noise.problem(model.recipe)
+    found = problem.for_inference().kenward_roger(noise.point)
+    fixed = problem.fixed
+    return CorrelatedInformation(fixed.scale * fixed.to_user, *found)

@@ -162,6 +162,19 @@ class Binding:
         part = self.parts[0]
         return len(part.ranges) if isinstance(part, Monomial) else 0
 
+    @property
+    def deviation_names(self) -> list[str]:
+        """Names of what the variances depend on, in the order of `Layout.deviations`."""
+        names = self.names
+        found = [
+            f"variance ratio of {name} {shown(level)}"
+            for name, levels in zip(names.strata, self.strata, strict=True)
+            for level in levels[1:]
+        ]
+        if names.is_heterogeneous and self.occasions is not None:
+            found += [f"variance ratio of {own}" for own in self.occasions[1:]]
+        return found + [f"power of {name}" for name in names.powers]
+
     def rows(self, columns: NoiseColumns, series: IntArray) -> NoiseRows:
         """Rows as the likelihood reads them; ``series`` are their levels, by number.
 

@@ -143,6 +143,7 @@ class BlockLikelihood:
         self.sets = list(sets)
         self.n_parameters = sets[0][1].n_parameters
         self.n_fixed = sets[0][0].rows.shape[2] - 1
+        self.n_rows = n_rows
         self.df = n_rows - self.n_fixed if reml else n_rows
         self.reml = reml
         self.constant = constant

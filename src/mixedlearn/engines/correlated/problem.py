@@ -129,7 +129,7 @@ class CorrelatedProblem:
         ]
         self.block_sets = self._make_sets()
         columns = np.column_stack([fixed.columns, fixed.response])
-        self._response = fixed.response
+        self.fixed = fixed
         sets = [
             (
                 _patterns(own, self._basis, columns),
@@ -206,7 +206,7 @@ class CorrelatedProblem:
 
     def residuals(self) -> FloatArray:
         """Residuals of ordinary least squares in the engine's units, times roots of weights."""
-        return np.asarray(self._basis @ self._response)
+        return np.asarray(self._basis @ self.fixed.response)
 
     def starts(self, residuals: FloatArray, theta: FloatArray) -> list[Point]:
         """Points to search from.
