@@ -7,6 +7,7 @@ reaches into them.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -312,8 +313,7 @@ class Antedependence(Correlated):
 
     def names(self, occasions: list[str]) -> list[str]:
         """By the two occasions."""
-        pairs = zip(occasions[:-1], occasions[1:], strict=True)
-        return [f"correlation of {first} and {second}" for first, second in pairs]
+        return [f"correlation of {first} and {second}" for first, second in pairwise(occasions)]
 
 
 class Unstructured(Correlated):

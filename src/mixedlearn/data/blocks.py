@@ -132,9 +132,7 @@ def _shared_set(
         rows[own[:, None], column] = order[position]
     patterns, number = np.unique(there, axis=0, return_inverse=True)
     number = number.ravel()
-    members = tuple(
-        rows[number == pattern][:, mask] for pattern, mask in enumerate(patterns)
-    )
+    members = tuple(rows[number == pattern][:, mask] for pattern, mask in enumerate(patterns))
     return BlockSet(patterns, members, rows.max(axis=0))
 
 
@@ -156,8 +154,8 @@ def pooled(blocks: FloatArray) -> FloatArray:
     n, m, b = blocks.shape
     flat = blocks.reshape(n, m * b)
     marks = np.random.default_rng(0).standard_normal((2, n)) @ flat
-    _, first, which = np.unique(marks[0], return_index=True, return_inverse=True)
-    which = which.ravel()
+    _, first, found = np.unique(marks[0], return_index=True, return_inverse=True)
+    which = np.asarray(found).ravel()
     if not np.array_equal(marks[1], marks[1][first][which]):
         first, which = np.arange(m * b), np.arange(m * b)
     distinct = flat[:, first]

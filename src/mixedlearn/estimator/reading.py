@@ -117,7 +117,9 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
     noise = None
     found = None
     if estimator.residual is not None or estimator.time is not None:
-        found = find_noise(estimator, frame, _columns_of_factors(estimator, frame, formula, all_labels))
+        found = find_noise(
+            estimator, frame, _columns_of_factors(estimator, frame, formula, all_labels)
+        )
     if found is not None:
         own_columns = read_noise(found, frame, all_labels)
         if weights is not None:
@@ -140,7 +142,7 @@ def _columns_of_factors(
 
 
 def _series_beside_formula(estimator: Any, frame: Any) -> list[Labels]:
-    """The labels of the levels in which rows are correlated, where the formula does not name them."""
+    """The labels of levels in which rows are correlated and that no term of a formula names."""
     if estimator.groups is None:
         return []
     names = column_names(frame)

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
+from mixedlearn.engines.correlated.binding import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
 from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
@@ -42,7 +43,6 @@ from mixedlearn.exceptions import (
     NoGroupsWarning,
     PopulationPredictionWarning,
 )
-from mixedlearn.engines.correlated.binding import bind
 from mixedlearn.model.correlated import fit_correlated
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
@@ -423,8 +423,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
         if read.noise is not None:
-            source, columns = read.noise
-            binding, noise_rows = bind(source.residual, source.names, columns)
+            found, columns = read.noise
+            binding, noise_rows = bind(found.residual, found.names, columns)
             coded = read.rows.coded(sums.levels)
             model = fit_correlated(model, coded, noise_rows, binding)
         source = None if read.noise is None else read.noise[0]

@@ -11,6 +11,7 @@ from mixedlearn.estimator.view import FittedView
 from mixedlearn.inference import _criteria
 from mixedlearn.inference._models import as_numbers
 from mixedlearn.inference.summaries import Summary, summarise
+from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fit import objective_at
 
 
@@ -60,7 +61,9 @@ class ReportMethods(FittedState):
             )
         if not np.isfinite(values).all():
             raise ValueError(f"theta must be finite, got NaN or infinity: {values}.")
-        objective = objective_at(FittedView(self).model_of_fit, values)
+        model = FittedView(self).model_of_fit
+        refuse_noise(model)
+        objective = objective_at(model, values)
         if objective == np.inf:
             raise ValueError(
                 f"theta is so large ({values}) that the noise is lost in rounding error: the "

@@ -16,6 +16,7 @@ from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.view import FittedView
 from mixedlearn.inference._models import check_count
+from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.simulation import make_generator, sample_effects, sample_responses
 
 FloatArray = NDArray[np.float64]
@@ -89,6 +90,7 @@ class SamplingMethods(FittedState):
         """
         view = FittedView(self)
         model = view.model
+        refuse_noise(model)
         if random_effects not in ("new", "fitted"):
             raise ValueError(f"random_effects must be 'new' or 'fitted', got {random_effects!r}.")
         check_count(n_samples, "n_samples")

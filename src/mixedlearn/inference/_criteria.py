@@ -12,9 +12,10 @@ NO_STATISTIC = 1e-7
 
 
 def n_parameters(model: FittedModel) -> int:
-    """Number of parameters: fixed effects that are not aliased, theta, the noise variance."""
+    """Number of parameters: fixed effects that are not aliased, theta, those of the noise."""
     n_theta = sum(factor.structure.n_parameters for factor in model.specification.factors)
-    return len(model.fixed_effects.coef) + n_theta + 1
+    n_noise = 1 if model.noise is None else model.noise.n_parameters
+    return len(model.fixed_effects.coef) + n_theta + n_noise
 
 
 def aic(model: FittedModel) -> float:

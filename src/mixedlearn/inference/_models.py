@@ -31,18 +31,16 @@ def model_of(estimator: Any, *, takes_noise: bool = False) -> FittedModel:
     ValueError
         If the model has a residual structure that is not known what to do with.
     """
-    model: FittedModel = view_of(estimator).model_of_fit
-    if not takes_noise:
-        refuse_noise(model)
+    model: FittedModel = view_of(estimator, takes_noise=takes_noise).model_of_fit
     return model
 
 
-def view_of(estimator: Any) -> Any:
+def view_of(estimator: Any, *, takes_noise: bool = False) -> Any:
     """What an estimator shows of its fit: a `mixedlearn.estimator.view.FittedView`.
 
     Raises
     ------
-    TypeError, NotFittedError
+    TypeError, NotFittedError, ValueError
         As `model_of`.
     """
     is_class = isinstance(estimator, type)
@@ -52,7 +50,10 @@ def view_of(estimator: Any) -> Any:
             f"Expected a fitted MixedLinearRegressor, got {got}: pass the last step of a Pipeline "
             "(pipeline[-1]) or the best_estimator_ of a search."
         )
-    return estimator.__mixedlearn_fitted__()
+    view = estimator.__mixedlearn_fitted__()
+    if not takes_noise:
+        refuse_noise(view.known.fit)
+    return view
 
 
 def undetermined_coefs(model: FittedModel) -> list[str]:

@@ -53,7 +53,7 @@ def random_effects_table(estimator: Any, *, level: float = 0.95) -> pd.DataFrame
     1  Batch     B  intercept       0.4       19.6  -38.0   38.8
     """
     # With further rows, if the random effects were updated.
-    model = view_of(estimator).model
+    model = view_of(estimator, takes_noise=True).model
     quantile = normal_quantile(level)
     parts = []
     for k, blups in enumerate(estimator.random_effects_.values()):

@@ -52,7 +52,7 @@ def model_matrix(estimator: Any, X: Any, *, groups: Any = None) -> pd.DataFrame:
     1        1.0          0.0          0.0  185.0
     """
     specification = model_of(estimator, takes_noise=True).specification
-    columns = view_of(estimator).rows(X, groups).X
+    columns = view_of(estimator, takes_noise=True).rows(X, groups).X
     fixed = columns[:, list(specification.fixed)]
     if specification.fit_intercept:
         fixed = np.column_stack([np.ones(len(columns)), fixed])

@@ -15,6 +15,7 @@ from mixedlearn.inference._models import about_undetermined, model_of, undetermi
 from mixedlearn.inference._text import ResultTable, in_lines, table_html, table_text
 from mixedlearn.inference._uncertainty import rests_on_variances
 from mixedlearn.inference.tables import coefficient_estimates, variance_errors
+from mixedlearn.model.correlated import residual_parameters
 from mixedlearn.model.fitted import FittedModel
 
 DDF_NAMES = {
@@ -53,6 +54,8 @@ class Summary:
         What the tests and intervals of the fixed effects rest on.
     notes : tuple of str
         Whether the fit is singular, what could not be estimated, whether the optimum is certified.
+    residual : DataFrame, optional
+        The parameters of the residual structure, if there is one.
     """
 
     title: str
@@ -61,6 +64,7 @@ class Summary:
     fixed_effects: pd.DataFrame
     tests: str
     notes: tuple[str, ...]
+    residual: pd.DataFrame | None = None
 
     def __repr__(self) -> str:
         width = max(len(name) for name in self.facts) + 1
@@ -70,6 +74,8 @@ class Summary:
             for name, value in self.facts.items()
         ]
         lines += ["", "Random effects", table_text(self.random_effects)]
+        if self.residual is not None:
+            lines += ["", "Residual structure", table_text(self.residual)]
         lines += ["", f"Fixed effects, with {self.tests}", table_text(self.fixed_effects)]
         for note in self.notes:
             lines += ["", in_lines(note)]
@@ -82,9 +88,12 @@ class Summary:
             for name, value in self.facts.items()
         )
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        residual = ""
+        if self.residual is not None:
+            residual = f"<h4>Residual structure</h4>{table_html(self.residual)}"
         return (
             f"<h3>{escape(self.title)}</h3><table>{facts}</table>"
-            f"<h4>Random effects</h4>{table_html(self.random_effects)}"
+            f"<h4>Random effects</h4>{table_html(self.random_effects)}{residual}"
             f"<h4>Fixed effects, with {escape(self.tests)}</h4>"
             f"{table_html(self.fixed_effects)}{notes}"
         )
@@ -98,6 +107,8 @@ def summarise(
     specification = model.specification
     criterion = "REML" if specification.reml else "ML"
     kind = "Linear mixed model" if specification.factors else "Linear model without random effects"
+    if model.noise is not None and not specification.factors:
+        kind = "Linear model with a residual structure"
     likelihood = "restricted likelihood" if specification.reml else "likelihood"
     levels = ", ".join(
         f"{factor.name} {m:,}"
@@ -110,6 +121,8 @@ def summarise(
         "Rows": f"{model.sums.n_rows:,}",
         "Levels": levels or "no grouping factor",
     }
+    if model.noise is not None:
+        facts["Residual"] = model.noise.description
     return Summary(
         f"{kind} fitted by {criterion}",
         facts,
@@ -121,7 +134,15 @@ def summarise(
         ),
         DDF_NAMES[ddf],
         _notes(model, ddf),
+        _residual(model),
     )
+
+
+def _residual(model: FittedModel) -> pd.DataFrame | None:
+    """The parameters of the residual structure."""
+    if model.noise is None:
+        return None
+    return ResultTable(pd.DataFrame({"estimate": residual_parameters(model)}))
 
 
 def _notes(model: FittedModel, ddf: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from mixedlearn.inference._uncertainty import (
     two_sided_p,
 )
 from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -292,6 +293,7 @@ def _free_entries(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def variance_errors(model: FittedModel) -> list[FloatArray]:
     """Standard errors of every factor's covariance matrix, (q, q), and of the noise variance."""
+    refuse_noise(model)
     noise = model.noise_variance
     if model.fixed_basis.is_exact:
         return [np.full(own.shape, np.nan) for own in model.covariances] + [np.array(np.nan)]

@@ -76,6 +76,19 @@ class FittedNoise:
         return fit_correlated(independent, self.rows, self.noise_rows, self.binding)
 
     @property
+    def description(self) -> str:
+        """The structure, and in whose levels it holds."""
+        text = repr(self.binding.residual)
+        series = self.binding.series
+        return text if series is None else f"{text} within {series.name}"
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of the noise, its variance among them."""
+        parts = self.binding.parts
+        return sum(part.n_parameters for part in parts) + parts[0].is_relative
+
+    @property
     def reference(self) -> float:
         """The variance of the row of reference, to which R is relative."""
         return reference_variance(self.binding.parts, self.point)
@@ -167,9 +180,7 @@ def fit_correlated(
     )
 
 
-def _check_effects(
-    model: FittedModel, rows: CodedRows, noise: NoiseRows, binding: Binding
-) -> None:
+def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, binding: Binding) -> None:
     """Refuse random effects that differ within a series, or that its noise holds already.
 
     Raises
@@ -198,8 +209,8 @@ def _check_effects(
         )
         if is_same and holds:
             raise ValueError(
-                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot be "
-                "told apart: the residual covariance holds what the effects would add. Leave out "
+                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot "
+                "be told apart: the residual covariance holds what the effects would add. Leave out "
                 "one of them (random_intercept=False, or no term with a bar)."
             )
 

@@ -41,7 +41,7 @@ class Range:
         return self.lower == -self.upper
 
     def value(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """rho with its first and second derivatives by x."""
+        """The value of rho, with its first and second derivatives by x."""
         width = self.upper - self.lower
         if self._is_symmetric:
             u = 1.0 / np.sqrt(1.0 + x * x)
@@ -122,9 +122,7 @@ class Monomial(ResidualCovariance):
             sizes = self._sizes(point, layout)
             powers = _powers(rho, layout.exponents)
             first = _derivatives(rho, layout.exponents, 1)
-            found += [
-                sizes * slope[k] * first[k] * _without(powers, k) for k in range(len(rho))
-            ]
+            found += [sizes * slope[k] * first[k] * _without(powers, k) for k in range(len(rho))]
         return np.array(found).reshape(self.n_parameters, *covariance.shape)
 
     def second(self, point: FloatArray, layout: Layout, weights: FloatArray) -> FloatArray:

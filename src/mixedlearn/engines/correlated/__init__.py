@@ -1,0 +1,1 @@
+"""The engine of models whose noise is correlated or has several variances."""

@@ -18,8 +18,8 @@ from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode, look_up
 from mixedlearn.engines.correlated.problem import NoiseRows
 from mixedlearn.residual import (
-    HETEROGENEOUS,
     AR1,
+    HETEROGENEOUS,
     CompoundSymmetry,
     ContinuousAR1,
     Correlated,
@@ -60,7 +60,6 @@ class NoiseColumns:
     strata: tuple[Labels, ...]
     powers: tuple[FloatArray, ...]
     by: Labels | None
-
 
     def rows(self, chosen: NDArray[np.bool_]) -> NoiseColumns:
         """Those of some rows."""
@@ -184,7 +183,7 @@ class Binding:
             If a row has an occasion, a stratum or a value of ``by`` that `fit` did not see.
         """
         n = len(series)
-        occasions = np.zeros(n, dtype=np.intp)
+        occasions: IntArray = np.zeros(n, dtype=np.intp)
         if self.occasions is not None and columns.time is not None:
             occasions = _places(columns.time, self.occasions, "occasion")
         if self.names.time is None and self.correlation is not None:
@@ -201,7 +200,7 @@ class Binding:
         if self.names.is_heterogeneous and self.occasions is not None:
             dummies.append(_indicators(occasions, len(self.occasions)))
         logs = [np.log(np.abs(own))[:, None] for own in columns.powers]
-        part = np.zeros(n, dtype=np.intp)
+        part: IntArray = np.zeros(n, dtype=np.intp)
         if self.by is not None and columns.by is not None:
             part = _places(columns.by, self.by, "value")
         own_scale = [np.ones((n, 1))] if len(self.parts) > 1 else []
@@ -229,8 +228,8 @@ def _places(labels: Labels, levels: pd.Index, what: str) -> IntArray:
     if (found < 0).any():
         row = int(np.argmax(found < 0))
         raise ValueError(
-            f"The {what} {shown(labels.at(row))} of {labels.name!r} (row {row}) was not seen in fit, "
-            f"so its noise has no variance or correlations: known are "
+            f"The {what} {shown(labels.at(row))} of {labels.name!r} (row {row}) was not seen in "
+            f"fit, so its noise has no variance or correlations: known are "
             f"{', '.join(shown(own) for own in levels[:10])}."
         )
     return found
@@ -336,17 +335,18 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
         assert columns.time is not None
         raise ValueError(
             f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has two rows at "
-            f"{binding.names.time} {shown(columns.time.at(row))} (row {row}): {type(correlation).__name__} "
-            "needs one row for each time. Average them, or name the column that tells them apart."
+            f"{binding.names.time} {shown(columns.time.at(row))} (row {row}): "
+            f"{type(correlation).__name__} needs one row for each time. Average them, or "
+            "name the column that tells them apart."
         )
     part = rows.part[order]
     differs = (series[1:] == series[:-1]) & (part[1:] != part[:-1])
     if differs.any():
         row = int(order[int(np.argmax(differs)) + 1])
         raise ValueError(
-            f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has several values "
-            f"of {binding.names.by!r}, by which the covariance differs: all rows of a level must share "
-            "one."
+            f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has several "
+            f"values of {binding.names.by!r}, by which the covariance differs: all rows of a level "
+            "must share one."
         )
     if isinstance(correlation, Unstructured):
         _check_pairs(binding, rows)

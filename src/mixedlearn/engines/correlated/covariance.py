@@ -87,7 +87,9 @@ class Parameters:
         if not self.is_linear:
             return [own.n_parameters for own in structures]
         generator = np.random.default_rng(0)
-        return [len(own.tangent(generator.uniform(0.3, 1.2, own.n_parameters))) for own in structures]
+        return [
+            len(own.tangent(generator.uniform(0.3, 1.2, own.n_parameters))) for own in structures
+        ]
 
     def moves(self, theta: FloatArray) -> list[FloatArray]:
         """The derivatives of every D_k, shapes (n_k, q_k, q_k)."""

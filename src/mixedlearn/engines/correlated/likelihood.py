@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import cholesky, inverse_of_lower
+from mixedlearn.engines.correlated.covariance import BlockCovariance, Point
 
 FloatArray = NDArray[np.float64]
 
@@ -55,24 +55,6 @@ class Patterns:
     counts: FloatArray
     rows: FloatArray
     pattern: NDArray[np.intp]
-
-
-class CovarianceModel(Protocol):
-    """V of the patterns of one set, as a function of all parameters."""
-
-    n_parameters: int
-
-    def covariance(self, point: FloatArray) -> FloatArray:
-        """V for all places, (T, T), or for each pattern (n_patterns, T, T)."""
-        ...
-
-    def directions(self, point: FloatArray) -> FloatArray:
-        """V_a, shape (n_parameters, T, T) or (n_parameters, n_patterns, T, T)."""
-        ...
-
-    def second(self, point: FloatArray, weights: FloatArray) -> FloatArray:
-        """``sum <V_ab, weights>``, with weights in the shape of V."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +107,7 @@ class BlockLikelihood:
 
     Parameters
     ----------
-    sets : sequence of (Patterns, CovarianceModel)
+    sets : sequence of (Patterns, BlockCovariance)
         All models have the same parameters.
     n_rows : int
     reml : bool
@@ -135,7 +117,7 @@ class BlockLikelihood:
 
     def __init__(
         self,
-        sets: Sequence[tuple[Patterns, CovarianceModel]],
+        sets: Sequence[tuple[Patterns, BlockCovariance]],
         n_rows: int,
         reml: bool,
         constant: float,
@@ -148,7 +130,7 @@ class BlockLikelihood:
         self.reml = reml
         self.constant = constant
 
-    def evaluate(self, point: object, order: int) -> BlockEvaluation:
+    def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
         found = self._solve(point)
         if found is None or order == 0:
@@ -161,9 +143,7 @@ class BlockLikelihood:
         gradient, hessian, _ = self._derivatives(point, rotated)
         return BlockEvaluation(objective, gradient, hessian, coef, inverse_root)
 
-    def _solve(
-        self, point: object
-    ) -> tuple[float, FloatArray, FloatArray, list[Rotated]] | None:
+    def _solve(self, point: Point) -> tuple[float, FloatArray, FloatArray, list[Rotated]] | None:
         """The objective, b, the root of C and the rotated sets; None where V is singular."""
         p = self.n_fixed
         inverses, products, log_det = [], [], 0.0
@@ -195,7 +175,7 @@ class BlockLikelihood:
         return objective, coef, inverse_root, rotated
 
     def _derivatives(
-        self, point: object, rotated: Sequence[Rotated]
+        self, point: Point, rotated: Sequence[Rotated]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Gradient, Hessian, and the K_a, shape (n_parameters, p + 1, p + 1)."""
         p = self.n_fixed
@@ -223,7 +203,7 @@ class BlockLikelihood:
             hessian -= fixed @ fixed.T
         return gradient, (hessian + hessian.T) / 2.0, forms
 
-    def kenward_roger(self, point: object) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def kenward_roger(self, point: Point) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """What Kenward and Roger's method needs, in columns in which C is the identity.
 
         Returns
@@ -272,9 +252,7 @@ def _invert(covariance: FloatArray, patterns: Patterns) -> tuple[FloatArray, flo
     elif covariance.ndim == 2:
         covariance = np.broadcast_to(covariance, (len(there), *covariance.shape))
     root = np.linalg.cholesky(covariance)
-    log_det = 2.0 * float(
-        np.log(root.diagonal(axis1=-2, axis2=-1)).sum(axis=-1) @ patterns.counts
-    )
+    log_det = 2.0 * float(np.log(root.diagonal(axis1=-2, axis2=-1)).sum(axis=-1) @ patterns.counts)
     inverse_root = np.linalg.inv(root)
     inverse = inverse_root.swapaxes(-1, -2) @ inverse_root
     if not there.all():

@@ -124,9 +124,7 @@ class CorrelatedProblem:
             for factor, random in zip(specification.factors, randoms, strict=True)
         )
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
-        self._z = [
-            sums.z_rows(k, self._basis) @ random.columns for k, random in enumerate(randoms)
-        ]
+        self._z = [sums.z_rows(k, self._basis) @ random.columns for k, random in enumerate(randoms)]
         self.block_sets = self._make_sets()
         columns = np.column_stack([fixed.columns, fixed.response])
         self.fixed = fixed
@@ -294,7 +292,9 @@ def residual_moments(
             zip(block_set.is_there, block_set.members, strict=True)
         ):
             places = np.ix_(there, there)
-            own_exponents = layout.exponents if block_set.is_shared else layout.exponents[:, pattern]
+            own_exponents = (
+                layout.exponents if block_set.is_shared else layout.exponents[:, pattern]
+            )
             own_exponents = np.array([power[places] for power in own_exponents])
             products = scaled[rows].T @ scaled[rows]
             if layout.is_correlated is not None:
