@@ -25,6 +25,7 @@ from mixedlearn.inference._uncertainty import (
     check_method,
     coef_uncertainty,
     degrees_of_freedom,
+    known_df,
     rests_on_variances,
     standard_errors,
     t_quantile,
@@ -164,7 +165,7 @@ def _of_rows(
     """Standard errors and degrees of freedom of predictions that rest on random effects."""
     errors = predict_std(model, rows, of_mean=of_mean)
     if ddf != "satterthwaite" or not rests_on_variances(model):
-        return errors, np.full(len(errors), coef_uncertainty(model, ddf).df)
+        return errors, np.full(len(errors), known_df(model, ddf))
     parameters, engine = variance_parameters(model), model.problem().engine
     gradient = np.empty((len(errors), len(parameters.covariance)))
     gradient[:, -1] = np.square(errors)
