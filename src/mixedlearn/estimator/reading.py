@@ -25,6 +25,7 @@ from mixedlearn.estimator.validation import (
     check_weights,
     column_names,
     find_labels,
+    find_offset,
     formula_frame,
     notes_of_columns,
     numeric_columns,
@@ -55,8 +56,8 @@ class FitInput:
     source : DataFrame or ndarray
         Where the numeric columns come from.
     rows : Rows
-        Of positive weight. NaN and infinity in their columns are not looked for, unless a weight
-        of zero hides them: they show in the sums.
+        Of positive weight, their response less its offset. NaN and infinity in their columns are
+        not looked for, unless a weight of zero hides them: they show in the sums.
     notes : tuple of str
         What users should know of how the rows were read.
     """
@@ -68,7 +69,9 @@ class FitInput:
     notes: tuple[str, ...]
 
 
-def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) -> FitInput:
+def read_fit(
+    estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+) -> FitInput:
     """Read the arguments of `fit`; the estimator gets the names of its columns.
 
     Raises
@@ -96,6 +99,8 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
         formula, response = _learn_response(estimator, formula, left, frame, y, weights)
     else:
         response = check_response(estimator, frame, y)
+    known = find_offset(offset, formula, frame, weights)
+    response = response if known is None else response - known
     if len(columns) == len(response):
         rows = Rows(columns, tuple(labels), response, weights).present()
     else:

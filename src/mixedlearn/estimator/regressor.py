@@ -269,10 +269,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     array([25.16, 21.96])
     """
 
-    # Groups go wherever scikit-learn routes metadata, so nobody has to request them.
-    __metadata_request__fit: ClassVar = {"groups": True}
-    __metadata_request__predict: ClassVar = {"groups": True}
-    __metadata_request__score: ClassVar = {"groups": True}
+    # Groups and offsets go wherever scikit-learn routes metadata, so nobody has to request them.
+    __metadata_request__fit: ClassVar = {"groups": True, "offset": True}
+    __metadata_request__predict: ClassVar = {"groups": True, "offset": True}
+    __metadata_request__score: ClassVar = {"groups": True, "offset": True}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "formula": [str, None],
@@ -328,6 +328,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> MixedLinearRegressor:
         """Fit the model.
 
@@ -347,6 +348,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             tuples.
         sample_weight : array-like of shape (n_samples,), default=None
             Precision weights; a row of weight zero counts as absent.
+        offset : float or array-like of shape (n_samples,), default=None
+            What is known of the mean of the response, on the scale of the left-hand side of a
+            formula: the model is fitted to the response less the offset, and predictions add it.
+            A formula may have offsets of its own, ``offset(log(t))``; all are added up.
 
         Returns
         -------
@@ -360,7 +365,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             finite; if a label is missing, or a floating-point number so large that its type does
             not hold every whole number; if lengths differ; if groups are given twice; if the
             formula is not as it should be (the message shows where); if weights are negative or all
-            zero; or if there are groups but no more rows than columns.
+            zero; if offsets are not finite numbers; or if there are groups but no more rows than
+            columns.
         MemoryError
             If the dense block of crossed factors would not fit into memory, or the search for
             covariances of very many parameters; see `describe`.
@@ -389,10 +395,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         (True, {'Subject': 18})
         """
         with one_thread:
-            return self._fit(X, y, groups, sample_weight)
+            return self._fit(X, y, groups, sample_weight, offset)
 
-    def _fit(self, X: Any, y: Any, groups: Any, sample_weight: Any) -> MixedLinearRegressor:
-        read = read_fit(self, X, y, groups, sample_weight)
+    def _fit(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+    ) -> MixedLinearRegressor:
+        read = read_fit(self, X, y, groups, sample_weight, offset)
         specification, formula = read.specification, read.formula
         check_search_memory(specification)
         if not read.rows.labels:
@@ -403,7 +411,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             )
         for note in read.notes:
             warnings.warn(note, DataWarning, stacklevel=FIT_STACKLEVEL)
-        end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
+        metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
+        end_fit = begin_fit(self, X, y, metadata)
         try:
             sums = Sums.of(read.rows, specification.slopes)
         except ValueError:
@@ -414,7 +423,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
-        self._set_fitted(Fitted(Known(model), formula))
+        self._set_fitted(Fitted(Known(model), formula, has_offset=offset is not None))
         self._warn_of_fit()
         end_fit()
         return self
@@ -476,6 +485,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         X: Any,
         *,
         groups: Any = None,
+        offset: ArrayLike | None = None,
         random_effects: Any = "all",
         return_std: bool = False,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -492,6 +502,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             names, others by position. A level that `fit` did not see, or a missing label (NaN or
             None), has no effect, or is refused if ``handle_unknown="error"``; the effects of the
             other factors are added all the same.
+        offset : float or array-like of shape (n_samples,), default=None
+            What is added to the predictions, if `fit` had an offset beside X: it must be passed
+            then, and zero leaves it out. That of a formula is computed from X.
         random_effects : {"all", "none"}, str, tuple or list of these, default="all"
             Names of the factors whose BLUPs are added, an interaction also as the tuple of its
             columns; "none" predicts the population.
@@ -516,8 +529,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         ValueError
             If the columns are not those of `fit`, not numeric or not finite; if a category of a
             formula was not seen in `fit`; if a label is missing or unknown and
-            ``handle_unknown="error"``; if lengths differ; or if ``random_effects`` names a factor
-            that the model does not have.
+            ``handle_unknown="error"``; if lengths differ; if `fit` had an offset and there is none,
+            or the other way around; or if ``random_effects`` names a factor that the model does not
+            have.
 
         Warns
         -----
@@ -541,10 +555,16 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
-        return self._predict(X, groups, random_effects, return_std, stacklevel=4)
+        return self._predict(X, groups, offset, random_effects, return_std, stacklevel=4)
 
     def _predict(
-        self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
+        self,
+        X: Any,
+        groups: Any,
+        offset: Any,
+        random_effects: Any,
+        return_std: bool,
+        stacklevel: int,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         view = FittedView(self)
         names = view.specification.factor_names
@@ -563,6 +583,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         coded = CodedRows(rows.X, codes)
         with one_thread if return_std else one_thread_for(coded.X.size):
             mean = view.mean(coded)
+            known = view.offset(X, offset)
+            mean = mean if known is None else mean + known
             return (mean, view.std(coded)) if return_std else mean
 
     def transform_response(self, y: Any, X: Any = None) -> FloatArray:
@@ -609,6 +631,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> float:
         """Coefficient of determination of the predictions.
 
@@ -623,6 +646,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
+        offset : float or array-like of shape (n_samples,), default=None
+            As for `predict`.
 
         Returns
         -------
@@ -651,7 +676,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> round(model.score(X, y), 3)
         0.826
         """
-        mean = self._predict(X, groups, "all", return_std=False, stacklevel=4)
+        mean = self._predict(X, groups, offset, "all", return_std=False, stacklevel=4)
         truth = FittedView(self).response(X, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 

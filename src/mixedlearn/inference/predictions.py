@@ -45,6 +45,7 @@ def prediction_intervals(
     X: Any,
     *,
     groups: Any = None,
+    offset: Any = None,
     kind: Literal["observation", "mean"] = "observation",
     random_effects: Literal["all", "none"] = "all",
     level: float = 0.95,
@@ -60,6 +61,8 @@ def prediction_intervals(
         Rows, as for `predict`.
     groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
         Labels, as for `predict`.
+    offset : float or array-like of shape (n_samples,), default=None
+        As for `predict`.
     kind : {"observation", "mean"}, default="observation"
         Whether the interval is to hold a new observation of weight one, with its noise and the
         whole variance of the random effects of levels that are not known (R's
@@ -122,7 +125,8 @@ def prediction_intervals(
         errors, df = _of_population(model, coded, ddf)
     else:
         errors, df = _of_rows(model, coded, ddf, of_mean=kind == "mean")
-    prediction = predict_mean(model, coded)
+    prediction, known = predict_mean(model, coded), view.offset(X, offset)
+    prediction = prediction if known is None else prediction + known
     margin = t_quantile((1.0 + level) / 2.0, df) * errors
     return ResultTable(
         {

@@ -118,6 +118,7 @@ def robust_covariance(
     cluster: Any = None,
     correction: str = "CR2",
     sample_weight: Any = None,
+    offset: Any = None,
 ) -> RobustCovariance:
     """Cluster-robust (sandwich) covariance of the fixed effects.
 
@@ -151,6 +152,8 @@ def robust_covariance(
           [1]_ [2]_.
     sample_weight : array-like of shape (n_samples,), default=None
         Their weights, if `fit` had weights.
+    offset : float or array-like of shape (n_samples,), default=None
+        Their offset, if `fit` had one beside X.
 
     Returns
     -------
@@ -213,7 +216,7 @@ def robust_covariance(
     Days         10.47     1.546  17.00   6.771  < 0.001    7.21   13.73
     """
     return estimate_robustly(
-        estimator, X, y, groups, cluster, correction, sample_weight, stacklevel=3
+        estimator, X, y, groups, cluster, correction, sample_weight, offset, stacklevel=3
     )
 
 
@@ -225,6 +228,7 @@ def estimate_robustly(
     cluster: Any,
     correction: str,
     sample_weight: Any,
+    offset: Any,
     *,
     stacklevel: int,
 ) -> RobustCovariance:
@@ -234,7 +238,7 @@ def estimate_robustly(
         raise ValueError(
             f"correction={correction!r} is unknown: use one of {', '.join(map(repr, CORRECTIONS))}."
         )
-    rows = training_rows(estimator, model, X, y, groups, sample_weight)
+    rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
     codes, n_clusters, name = _clusters(model, rows, cluster)
     rows = rows.present()
     _check_clusters(model, rows, codes, n_clusters, name)

@@ -171,6 +171,7 @@ def coefficient_covariance(
     cluster: Any = None,
     correction: str = "CR2",
     sample_weight: Any = None,
+    offset: Any = None,
 ) -> pd.DataFrame:
     """Covariance matrix of the fixed effects.
 
@@ -194,6 +195,8 @@ def coefficient_covariance(
         Small-sample correction, see `robust_covariance`.
     sample_weight : array-like of shape (n_samples,), default=None
         Their weights, if `fit` had weights.
+    offset : float or array-like of shape (n_samples,), default=None
+        Their offset, if `fit` had one beside X.
 
     Returns
     -------
@@ -252,10 +255,10 @@ def coefficient_covariance(
         if not all(has_rows):
             raise ValueError(
                 "method='sandwich' needs the rows of the fit, which the model does not keep: pass "
-                "X and y, with groups and sample_weight if fit had them."
+                "X and y, with groups, sample_weight and offset if fit had them."
             )
         return estimate_robustly(
-            estimator, X, y, groups, cluster, correction, sample_weight, stacklevel=3
+            estimator, X, y, groups, cluster, correction, sample_weight, offset, stacklevel=3
         ).covariance
     if any(has_rows):
         raise ValueError(f"method={method!r} takes no rows: leave X and y out, or use 'sandwich'.")

@@ -142,6 +142,7 @@ class GroupLinesDisplay:
         y: Any,
         *,
         groups: Any = None,
+        offset: Any = None,
         feature: str | int | None = None,
         factor: Any = None,
         levels: Sequence[Any] | None = None,
@@ -163,6 +164,9 @@ class GroupLinesDisplay:
             Their response. The y axis is named after a Series, else "y".
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`.
+        offset : float or array-like of shape (n_samples,), default=None
+            Their offset, if `fit` had one beside X. Points and lines are those of the response less
+            its offset, of a formula too, and the y axis says so.
         feature : str or int, default=None
             The column of X on the x axis, by name or position; with a formula, a column that it
             uses. Categories stand side by side. By default the only column that has a random slope
@@ -205,7 +209,7 @@ class GroupLinesDisplay:
         view = view_of(estimator)
         specification = view.model.specification
         k = only_factor(specification, factor)
-        rows = view.rows(X, groups, y, needs_groups=True)
+        rows = view.rows(X, groups, y, offset=offset, needs_groups=True)
         labels, name = rows.labels, specification.factor_names[k]
         codes, chosen_levels = _drawn_levels(labels[k], levels, name)
         known = covariates(view)
@@ -236,7 +240,7 @@ class GroupLinesDisplay:
             population=_population(paths, len(codes), len(labels)),
             factor=name,
             feature=along.name,
-            response=_name_of(y),
+            response=_name_of(y) + (" less offset" if view.has_offset else ""),
         )
         return display.plot(
             facets=facets,
