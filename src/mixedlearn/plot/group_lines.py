@@ -218,25 +218,22 @@ class GroupLinesDisplay:
         level_codes = view.codes(labels, specification.factor_names)
         view.warn_of_kinds(labels, level_codes, stacklevel=2)
         row, grid, prediction = paths.of_levels(codes, len(chosen_levels), level_codes)
-        categories = level_categories(chosen_levels)
-        lines = pd.DataFrame(
-            {
-                "level": pd.Categorical.from_codes(row, categories),
-                "feature": paths.shown(grid),
-                "prediction": prediction,
-            }
-        )
-        drawn = codes >= 0
-        points = pd.DataFrame(
-            {
-                "level": pd.Categorical.from_codes(codes[drawn], categories),
-                "feature": paths.shown(paths.values[drawn]),
-                "response": rows.given_response[drawn],
-            }
-        )
+        categories, drawn = level_categories(chosen_levels), codes >= 0
         display = cls(
-            points=points,
-            lines=lines,
+            points=pd.DataFrame(
+                {
+                    "level": pd.Categorical.from_codes(codes[drawn], categories),
+                    "feature": paths.shown(paths.values[drawn]),
+                    "response": rows.given_response[drawn],
+                }
+            ),
+            lines=pd.DataFrame(
+                {
+                    "level": pd.Categorical.from_codes(row, categories),
+                    "feature": paths.shown(grid),
+                    "prediction": prediction,
+                }
+            ),
             population=_population(paths, len(codes), len(labels)),
             factor=name,
             feature=along.name,

@@ -187,18 +187,11 @@ class ResidualsDisplay:
         model_of(estimator)
         _check(kind, against, max_points)
         is_fitted = against == "fitted"
-        drawn = estimator.predict(
-            X, groups=groups, offset=offset, random_effects="all" if is_fitted else "none"
-        )
+        of_rows = {"groups": groups, "offset": offset}
+        drawn = estimator.predict(X, **of_rows, random_effects="all" if is_fitted else "none")
         if kind == "scale_location":
             values = residuals_of_the_fit(
-                estimator,
-                X,
-                y,
-                groups=groups,
-                kind="studentized",
-                sample_weight=sample_weight,
-                offset=offset,
+                estimator, X, y, kind="studentized", sample_weight=sample_weight, **of_rows
             ).to_numpy()
             keep = np.isfinite(values)
             if not keep.any():
@@ -207,9 +200,7 @@ class ResidualsDisplay:
                     "leverage one. Use kind='residuals'."
                 )
         else:
-            fitted_values = (
-                drawn if is_fitted else estimator.predict(X, groups=groups, offset=offset)
-            )
+            fitted_values = drawn if is_fitted else estimator.predict(X, **of_rows)
             view = view_of(estimator)
             weights = view.rows(X, groups, sample_weight=sample_weight).weights
             values = view.response(X, y, weights) - fitted_values
