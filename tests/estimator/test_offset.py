@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from helpers.versions import asks_for_score
 from mixedlearn import MixedLinearRegressor, inference, lmer
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import DataWarning, NoGroupsWarning
@@ -490,7 +491,9 @@ def folds_by_hand(score=r2_score):
 
 class TestRouting:
     @pytest.mark.usefixtures("routing")
-    @pytest.mark.parametrize("scoring", [None, GroupsScorer("r2")], ids=["own", "scorer"])
+    @pytest.mark.parametrize(
+        "scoring", [pytest.param(None, marks=asks_for_score), GroupsScorer("r2")], ids=str
+    )
     def test_cross_validation(self, scoring):
         model = MixedLinearRegressor(formula=RIGHT)
         scores = cross_val_score(
@@ -506,6 +509,7 @@ class TestRouting:
                 model, X, Y, params={"offset": OFFSET}, cv=FOLDS, scoring="r2", error_score="raise"
             )
 
+    @asks_for_score
     @pytest.mark.usefixtures("routing")
     def test_requests(self):
         model = MixedLinearRegressor(formula=RIGHT)

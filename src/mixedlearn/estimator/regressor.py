@@ -199,7 +199,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     extrapolation="raise")`` refuses such rows, ``"clip"`` takes the nearest value. Arithmetic is
     that of real numbers, whatever the types of the columns; booleans in it are zeros and ones.
     A name in backticks is always a column, a name that is called always a function. Expressions
-    are run: take no formula from strangers.
+    are run: take no formula from strangers. A term ``offset(np.log(t))`` has no coefficient: the
+    model is fitted to the response less the offset, which predictions add.
 
     The response that is passed to any method is in the units of the data, and a formula's left-hand
     side is computed from it: ``score``, `update_random_effects`, `mixedlearn.inference` and
