@@ -312,6 +312,12 @@ def test_predictions_without_the_offset_are_refused():
         by_formula().predict(X, offset=OFFSET)
 
 
+def test_the_summary_says_that_there_is_an_offset():
+    assert "Offset:    passed to fit beside X" in str(by_argument().summary())
+    assert "Offset:" not in str(by_formula().summary())
+    assert "Offset:" not in str(by_hand().summary())
+
+
 def test_a_refit_forgets_the_offset():
     model = by_argument().fit(X, Y)
     assert_allclose(model.predict(X), MixedLinearRegressor(formula=RIGHT).fit(X, Y).predict(X))
@@ -407,7 +413,10 @@ class TestFormula:
             ("Days + (offset(t) | Subject)", "term of its own"),
             ("Days + offset(t) * Days + (1 | Subject)", "term of its own"),
             ("Days + offset() + (1 | Subject)", "offset is empty"),
-            ("Days + offset(nothing) + (1 | Subject)", "names 'nothing', which X does not have"),
+            (
+                "Days + offset(nothing) + (1 | Subject)",
+                r"names 'nothing', which X does not have.*\n *offset\(nothing\)\n {11}\^$",
+            ),
             ("Days + offset(C(t)) + (1 | Subject)", "An offset must be one numeric column"),
             ("Days + offset(t + ) + (1 | Subject)", "no arithmetic expression"),
         ],

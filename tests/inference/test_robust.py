@@ -385,8 +385,16 @@ def test_errors():
         robust_covariance(model, X, y, cluster=np.zeros(len(y)))
     with pytest.raises(ValueError, match=r"level 0 of 'outer' has rows in several clusters"):
         robust_covariance(model, X, y, cluster=np.arange(len(y)))
-    with pytest.raises(ValueError, match="one label for each row"):
+    with pytest.raises(ValueError, match="has 2 columns: give one label for each row"):
         robust_covariance(model, X, y, cluster=frame[["outer", "group"]])
+    for labels, n in ((frame["outer"][:9], 9), (0, 0)):
+        with pytest.raises(ValueError, match=f"cluster has {n} labels, but X has 26 rows"):
+            robust_covariance(model, X, y, cluster=labels)
+    with pytest.raises(ValueError, match=r"label of the cluster is missing .* in row 4"):
+        robust_covariance(model, X, y, cluster=frame["outer"].where(frame["outer"] != 1))
+    for wrong in ("CR2", robust.covariance):
+        with pytest.raises(TypeError, match=r"takes the result of robust_covariance\("):
+            coefficient_table(model, covariance=wrong)
     labels = frame["outer"].to_numpy() > 2
     with pytest.raises(ValueError, match="needs more clusters than coefficients"):
         robust_covariance(model, X, y, cluster=labels, correction="CR1p")

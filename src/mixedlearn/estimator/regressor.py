@@ -424,7 +424,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
-        self._set_fitted(Fitted(Known(model), formula, has_offset=offset is not None))
+        self._set_fitted(Fitted(Known(model), formula, needs_offset=offset is not None))
         self._warn_of_fit()
         end_fit()
         return self

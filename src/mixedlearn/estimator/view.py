@@ -70,14 +70,14 @@ class Fitted:
     fixed_part : FixedPart, optional
         The fixed effects, if only what serves predictions was kept: then ``known`` is of the
         residuals.
-    has_offset : bool
-        Whether `fit` got an offset beside X.
+    needs_offset : bool
+        Whether `fit` got an offset beside X, so that predictions need one.
     """
 
     known: Known
     formula: CompiledFormula | None
     fixed_part: FixedPart | None = None
-    has_offset: bool = False
+    needs_offset: bool = False
 
     def whole(self) -> Known:
         """What is known if the fixed effects belong to it.
@@ -303,7 +303,7 @@ class FittedView:
             If `fit` got an offset and these rows have none, or the other way around; if it is not
             a finite number for each row; or if a column of the formula's offset is missing.
         """
-        if self._fitted.has_offset != (offset is not None):
+        if self.needs_offset != (offset is not None):
             raise ValueError(_NO_OFFSET if offset is None else _NO_OFFSET_OF_FIT)
         if not self.has_offset:
             return None
@@ -311,9 +311,14 @@ class FittedView:
         return find_offset(offset, self.formula, X, weights)
 
     @property
+    def needs_offset(self) -> bool:
+        """Whether rows need an offset beside X, as those of `fit` had."""
+        return self._fitted.needs_offset
+
+    @property
     def has_offset(self) -> bool:
         """Whether the model has an offset, of its formula or beside X."""
-        return self._fitted.has_offset or bool(self.formula and self.formula.offsets)
+        return self.needs_offset or bool(self.formula and self.formula.offsets)
 
     def check_column_order(self) -> None:
         """Refuse to give coefficients to scikit-learn's selectors, which take them by position.

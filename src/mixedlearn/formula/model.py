@@ -34,6 +34,7 @@ from mixedlearn.formula.parser import (
 from mixedlearn.formula.response import (
     NumberOfRow,
     learn_offset,
+    offset_terms,
     response_columns,
     response_terms,
 )
@@ -286,7 +287,7 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
         used.update(variables_of(effects, names))
         used.update(name for grouping in term.groupings for name in grouping.columns)
     for offset in parsed.offsets:
-        response_terms(offset, names)
+        offset_terms(offset, names)
         used.update(response_columns(offset, names))
     return [name for name in names if name in used]
 

@@ -50,7 +50,17 @@ class NumberOfRow:
 
 def response_terms(text: str, names: Sequence[str]) -> SimpleFormula:
     """The left-hand side as a term, checked against the columns that there are."""
-    return read_terms(_arithmetic(text), text, names, ())
+    return _terms(text, names, text)
+
+
+def offset_terms(text: str, names: Sequence[str]) -> SimpleFormula:
+    """An offset as a term, checked against the columns that there are."""
+    return _terms(text, names, f"offset({text})")
+
+
+def _terms(text: str, names: Sequence[str], shown: str) -> SimpleFormula:
+    """The terms of an expression; messages show it within a larger text."""
+    return read_terms(" " * shown.index(text) + _arithmetic(text), shown, names, ())
 
 
 def learn_response(text: str, data: pd.DataFrame) -> tuple[NumberOfRow, FloatArray]:
@@ -63,16 +73,17 @@ def learn_response(text: str, data: pd.DataFrame) -> tuple[NumberOfRow, FloatArr
     ValueError
         If a value is missing.
     """
-    return _learn_number(text, data, "The response")
+    return _learn_number(text, response_terms(text, list(data.columns)), data, "The response")
 
 
 def learn_offset(text: str, data: pd.DataFrame) -> NumberOfRow:
     """An offset of the rows of `fit`; raises as `learn_response`."""
-    return _learn_number(text, data, "An offset")[0]
+    return _learn_number(text, offset_terms(text, list(data.columns)), data, "An offset")[0]
 
 
-def _learn_number(text: str, data: pd.DataFrame, what: str) -> tuple[NumberOfRow, FloatArray]:
-    terms = response_terms(text, list(data.columns))
+def _learn_number(
+    text: str, terms: SimpleFormula, data: pd.DataFrame, what: str
+) -> tuple[NumberOfRow, FloatArray]:
     coding, columns = learn_coding(terms, data, text)
     if len(coding.terms) != 1 or len(columns) != 1 or any(coding.spans_intercept.values()):
         raise FormulaError(

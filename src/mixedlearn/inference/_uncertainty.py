@@ -196,9 +196,16 @@ def coef_uncertainty(
     ------
     ValueError
         If the method is unknown, or cannot be used for this model.
+    TypeError
+        If the covariance is none.
     """
     check_method(method)
     if covariance is not None:
+        if not hasattr(covariance, "__mixedlearn_uncertainty__"):
+            raise TypeError(
+                "covariance takes the result of robust_covariance(estimator, X, y), got "
+                f"{type(covariance).__name__}."
+            )
         return covariance.__mixedlearn_uncertainty__(model, method)
     root = coef_root(model)
     noise, identity = model.noise_variance, np.eye(root.shape[1])

@@ -153,7 +153,7 @@ def contrast_test(
         aliased coefficients and cannot be estimated, if rows that depend on each other have
         contradictory values, or for the reasons of `coefficient_table`.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 
@@ -267,7 +267,7 @@ def anova(
     ValueError
         If ``type`` or ``ddf`` is not allowed, or for the reasons of `coefficient_table`.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 

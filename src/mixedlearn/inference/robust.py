@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import as_labels, shown
+from mixedlearn.data.labels import Labels, as_labels, missing_labels, shown
 from mixedlearn.data.levels import encode
 from mixedlearn.data.rows import CodedRows, Codes
 from mixedlearn.exceptions import DegenerateModelWarning
@@ -285,12 +285,30 @@ def _clusters(model: FittedModel, rows: CodedRows, cluster: Any) -> tuple[Codes,
             )
         k = names.index(name)
         return rows.known_codes[k][present], model.sums.n_levels[k], name
-    labels = as_labels(cluster, len(rows.X))
-    if len(labels) != 1:
-        raise ValueError(f"cluster has {len(labels)} columns: give one label for each row.")
-    codes, levels = encode(labels[0].rows(present))
+    codes, levels = encode(_labels(cluster, present))
     own_name = getattr(cluster, "name", None)
     return codes, len(levels), "cluster" if own_name is None else str(own_name)
+
+
+def _labels(cluster: Any, present: NDArray[np.bool_]) -> Labels:
+    """The labels of the clusters, of rows of positive weight."""
+    n_labels = len(cluster) if hasattr(cluster, "__len__") else 0
+    if n_labels != len(present):
+        raise ValueError(
+            f"cluster has {n_labels} labels, but X has {len(present)} rows: name a grouping "
+            "factor, or give one label for each row."
+        )
+    labels = as_labels(cluster, len(present), may_miss=True)
+    if len(labels) != 1:
+        raise ValueError(f"cluster has {len(labels)} columns: give one label for each row.")
+    own = labels[0].rows(present)
+    missing = missing_labels(own.parts[0])
+    if missing is not None:
+        row = int(np.flatnonzero(present)[np.argmax(missing)])
+        raise ValueError(
+            f"The label of the cluster is missing (NaN or None) in row {row}: give it one."
+        )
+    return own
 
 
 def _check_clusters(

@@ -71,7 +71,7 @@ def coefficient_table(
         ``ddf="kenward-roger"``, there are too many random effects for that method, or
         ``covariance`` is that of another fit.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 
