@@ -282,6 +282,22 @@ def test_CR2_has_no_bias_if_the_model_is_right():
     assert_dense(model, X, y, None, None, frame["outer"], "CR2")
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6])
+def test_digits_where_random_effects_are_large(noise):
+    """The mean of the covariance is that of the model, whatever the ratio of the variances.
+
+    At noise of 1e-6 it is 1e12, and V has four digits.
+    """
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(12), rng.integers(2, 12, 12))
+    X = rng.standard_normal((len(group), 2))
+    y = X.sum(axis=1) + rng.standard_normal(12)[group] + noise * rng.standard_normal(len(group))
+    model = MixedLinearRegressor().fit(X, y, groups=group)
+    sums = robust_covariance(model, X, y, groups=group).sums
+    mean = (sums.spreads - sums.shares @ sums.shares.transpose(0, 2, 1)).sum(axis=0)
+    np.testing.assert_allclose(mean, np.eye(3), atol=max(1e-9, 1e-15 / noise**2))
+
+
 def test_a_cluster_that_determines_a_coefficient_alone_is_named():
     frame, y, _ = made(9, [4, 6, 3, 5, 8, 7])
     X = frame[["x0", "outer"]].assign(treated=(frame["outer"] == 2).astype(float))

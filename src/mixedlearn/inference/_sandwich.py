@@ -143,12 +143,10 @@ def sandwich(
     middle, alone = np.zeros((p, p)), [np.empty((p, 0))]
     spreads, shares = np.empty((n_clusters, p, p)), np.empty((n_clusters, p, p))
     for own, X, V, residuals in _blocks(model, rows, clusters, n_clusters):
-        solved = np.linalg.solve(V, X)
-        information = X.transpose(0, 2, 1) @ solved
-        values, vectors = np.linalg.eigh(information)
-        is_alone = values > ALONE
-        alone += [vector[:, its] for vector, its in zip(vectors, is_alone, strict=True)]
-        E = factor * solved if factor is not None else _adjusted(V, X, is_alone.sum(axis=1))
+        whitened = _Whitened.of(X, V)
+        is_alone = whitened.values > ALONE
+        alone += [vectors[:, its] for vectors, its in zip(whitened.vectors, is_alone, strict=True)]
+        E = whitened.adjusted(is_alone) if factor is None else factor * whitened.solved
         turned = E.transpose(0, 2, 1)
         scores = np.einsum("gpn,gn->gp", turned, residuals)
         middle += scores.T @ scores
@@ -156,17 +154,59 @@ def sandwich(
     return Sandwich(middle, spreads, shares, np.hstack(alone))
 
 
-def _adjusted(V: FloatArray, X: FloatArray, n_alone: NDArray[np.integer]) -> FloatArray:
-    """``A_i V_i^-1 X_i`` of CR2 for some clusters of n rows each, shape (g, n, p)."""
-    values, vectors = np.linalg.eigh(V)
-    turned, roots = vectors.transpose(0, 2, 1), np.sqrt(values)[:, :, None]
-    S = vectors @ (roots * turned)
-    SX = S @ X
-    values, basis = np.linalg.eigh(V @ V - SX @ SX.transpose(0, 2, 1))
-    is_zero = np.arange(values.shape[1]) < n_alone[:, None]
-    inverse = np.where(is_zero, 0.0, 1.0 / np.sqrt(np.where(is_zero, 1.0, values)))[:, :, None]
-    whitened = vectors @ (turned @ X / roots)
-    return np.asarray(S @ (basis @ (inverse * (basis.transpose(0, 2, 1) @ whitened))))
+@dataclass(frozen=True, slots=True)
+class _Whitened:
+    """X of some clusters in the axes of V, and its products.
+
+    Attributes
+    ----------
+    axes : ndarray of shape (g, n, n)
+        Eigenvectors of V.
+    lengths : ndarray of shape (g, n, 1)
+        Roots of its eigenvalues.
+    X : ndarray of shape (g, n, p)
+        ``V^-1/2 X`` in these axes.
+    values : ndarray of shape (g, p)
+        Eigenvalues of ``X'V^-1 X``.
+    vectors : ndarray of shape (g, p, p)
+        Its eigenvectors.
+    """
+
+    axes: FloatArray
+    lengths: FloatArray
+    X: FloatArray
+    values: FloatArray
+    vectors: FloatArray
+
+    @classmethod
+    def of(cls, X: FloatArray, V: FloatArray) -> _Whitened:
+        squares, axes = np.linalg.eigh(V)
+        # What rounding may leave below zero is far above it.
+        least = np.finfo(np.float64).eps * squares[:, -1:]
+        lengths = np.sqrt(np.maximum(squares, least))[:, :, None]
+        whitened = axes.transpose(0, 2, 1) @ X / lengths
+        return cls(axes, lengths, whitened, *np.linalg.eigh(whitened.transpose(0, 2, 1) @ whitened))
+
+    @property
+    def solved(self) -> FloatArray:
+        """``V^-1 X``, shape (g, n, p)."""
+        return np.asarray(self.axes @ (self.X / self.lengths))
+
+    def adjusted(self, is_alone: NDArray[np.bool_]) -> FloatArray:
+        """``A V^-1 X`` of CR2, shape (g, n, p).
+
+        With ``V = diag(d)^2`` in its axes and W the whitened X, ``S (V - X X') S`` is ``G G'``
+        with ``G = diag(d)^2 (I - W W')^1/2``, whose singular values have twice its digits.
+        """
+        n = self.X.shape[1]
+        left = np.sqrt(np.where(is_alone, 0.0, 1.0 - self.values))
+        turned = self.X @ self.vectors
+        root = np.eye(n) - (turned / (1.0 + left)[:, None]) @ turned.transpose(0, 2, 1)
+        basis, sizes, _ = np.linalg.svd(self.lengths**2 * root)
+        is_zero = np.arange(n) >= n - is_alone.sum(axis=1)[:, None]
+        inverse = np.where(is_zero, 0.0, 1.0 / np.where(is_zero, 1.0, sizes))[:, :, None]
+        found = basis @ (inverse * (basis.transpose(0, 2, 1) @ self.X))
+        return np.asarray(self.axes @ (self.lengths * found))
 
 
 def _blocks(
