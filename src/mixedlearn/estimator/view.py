@@ -43,7 +43,8 @@ NO_RESPONSE = object()
 
 _NO_OFFSET = (
     "The model was fitted with an offset, which predictions and residuals need for these rows too: "
-    "pass offset=..., a number for each row. offset=0 leaves it out."
+    "pass offset=..., a number for each row. offset=0 leaves it out. scikit-learn's searches and "
+    "cross-validations pass it on with metadata routing; an offset in a formula needs no passing."
 )
 _NO_OFFSET_OF_FIT = (
     "offset was passed, but the model was fitted without one: pass it to fit(..., offset=...) too. "
