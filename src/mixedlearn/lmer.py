@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator import MixedLinearRegressor
+from mixedlearn.estimator.noise import columns_named
 from mixedlearn.exceptions import DataWarning, did_you_mean
 from mixedlearn.formula import (
     as_pandas,
@@ -24,7 +25,6 @@ from mixedlearn.formula import (
 # What to do where R's lmer has an argument.
 IN_PLACE_OF_R = {
     "contrasts": " Name them in the formula: C(x, contr.sum) for contr.sum.",
-    "offset": " Subtract it from the response.",
     "subset": " Pass those rows of the data.",
     "na.action": " missing='drop' leaves out rows with missing values.",
 }
@@ -36,6 +36,7 @@ def lmer(
     *,
     reml: bool = True,
     sample_weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
     missing: str = "error",
     **parameters: Any,
 ) -> MixedLinearRegressor:
@@ -55,12 +56,16 @@ def lmer(
         Whether to maximise the restricted likelihood or the likelihood.
     sample_weight : array-like of shape (n_samples,), default=None
         Precision weights; a row of weight zero counts as absent.
+    offset : float or array-like of shape (n_samples,), default=None
+        What is known of the mean of the response; see `MixedLinearRegressor.fit`. ``predict`` asks
+        for it again; an offset in the formula, ``... + offset(log(t))``, is computed from new data.
     missing : {"error", "drop"}, default="error"
-        What to do with rows that miss a value (NaN or None) in a column that the formula uses, or
-        their weight: raise an error, or leave them out and warn how many they are, and of which
-        columns. Methods that ask for the rows of the fit want those that are left.
+        What to do with rows that miss a value (NaN or None) in a column that the formula uses,
+        their weight or their offset: raise an error, or leave them out and warn how many they are,
+        and of which columns. Methods that ask for the rows of the fit want those that are left.
     **parameters
-        Further parameters of `MixedLinearRegressor`: ``handle_unknown``, ``max_iter``, ``tol``.
+        Further parameters of `MixedLinearRegressor`: ``residual``, ``time`` and ``groups`` of a
+        residual structure, ``handle_unknown``, ``max_iter``, ``tol``.
 
     Returns
     -------
@@ -101,43 +106,52 @@ def lmer(
     >>> model.predict(pigs.head(2)).round(1)
     array([22. , 28.8])
     """
-    _check_arguments(formula, sample_weight, parameters)
+    _check_arguments(formula, {"sample_weight": sample_weight, "offset": offset}, parameters)
     if missing not in ("error", "drop"):
         raise ValueError(f"missing must be 'error' or 'drop', got {missing!r}.")
     frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
     used = columns_used(predictors, frame, response)
+    # Those that the residual structure names besides.
+    used += columns_named(*(parameters.get(name) for name in ("residual", "time", "groups")))
     if missing == "drop":
         needed = [*used, *response_columns(response, frame.columns)]
-        frame, sample_weight = _complete_rows(frame, needed, sample_weight)
+        frame, sample_weight, offset = _complete_rows(frame, needed, sample_weight, offset)
     X = _columns(frame, used)
     if is_transformed(response):
         estimator = MixedLinearRegressor(formula=formula, reml=reml, **parameters)
         columns = _columns(frame, response_columns(response, frame.columns))
-        return estimator.fit(X, columns, sample_weight=sample_weight)
+        return estimator.fit(X, columns, sample_weight=sample_weight, offset=offset)
     estimator = MixedLinearRegressor(formula=predictors, reml=reml, **parameters)
     learnt, values = learn_response(response, frame)
     for note in learnt.coding.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
-    return estimator.fit(X, values, sample_weight=sample_weight)
+    return estimator.fit(X, values, sample_weight=sample_weight, offset=offset)
 
 
 def _complete_rows(
-    frame: pd.DataFrame, names: Sequence[str], sample_weight: ArrayLike | None
-) -> tuple[pd.DataFrame, ArrayLike | None]:
-    """The rows without a missing value in some columns, and their weights; warns of the others."""
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    sample_weight: ArrayLike | None,
+    offset: ArrayLike | None,
+) -> tuple[pd.DataFrame, ArrayLike | None, ArrayLike | None]:
+    """The rows without a missing value in some columns, with their weights and offset.
+
+    Warns of the others.
+    """
     missing = {name: frame[name].isna().to_numpy() for name in dict.fromkeys(names)}
-    weights = None if sample_weight is None else np.asarray(sample_weight)
-    if weights is not None:
-        if weights.shape != (len(frame),):
+    beside = {"sample_weight": sample_weight, "offset": offset}
+    arrays = {name: np.asarray(own) for name, own in beside.items() if np.ndim(own) > 0}  # type: ignore[arg-type]
+    for name, values in arrays.items():
+        if values.shape != (len(frame),):
             raise ValueError(
-                f"sample_weight has shape {weights.shape}, but data has {len(frame)} rows: give "
-                "one weight for each row."
+                f"{name} has shape {values.shape}, but data has {len(frame)} rows: give one value "
+                "for each row."
             )
-        missing["sample_weight"] = np.asarray(pd.isna(weights))
+        missing[name] = np.asarray(pd.isna(values))
     incomplete = np.any(list(missing.values()), axis=0)
     if not incomplete.any():
-        return frame, sample_weight
+        return frame, sample_weight, offset
     n_missing = {name: int(own.sum()) for name, own in missing.items() if own.any()}
     listed = ", ".join(f"{n:,} in {name!r}" for name, n in n_missing.items())
     if incomplete.all():
@@ -148,7 +162,9 @@ def _complete_rows(
         DataWarning,
         stacklevel=3,
     )
-    return frame[~incomplete], None if weights is None else weights[~incomplete]
+    kept = {name: values[~incomplete] for name, values in arrays.items()}
+    complete = {**beside, **kept}
+    return frame[~incomplete], complete["sample_weight"], complete["offset"]
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -156,18 +172,17 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return frame.take([k for k, name in enumerate(frame.columns) if name in names], axis=1)
 
 
-def _check_arguments(formula: Any, sample_weight: Any, parameters: dict[str, Any]) -> None:
+def _check_arguments(formula: Any, arrays: dict[str, Any], parameters: dict[str, Any]) -> None:
     """Refuse what R's lmer would take otherwise."""
     if not isinstance(formula, str):
         raise TypeError(
             "lmer takes the formula, a string such as 'y ~ x + (1 | g)', and then the data: got "
             f"{type(formula).__name__} for the formula."
         )
-    if isinstance(sample_weight, str):
-        raise TypeError(
-            f"sample_weight takes the weights, not the name of a column: data[{sample_weight!r}]."
-        )
-    known = [*MixedLinearRegressor().get_params(), "sample_weight"] if parameters else []
+    for name, values in arrays.items():
+        if isinstance(values, str):
+            raise TypeError(f"{name} takes the values, not the name of a column: data[{values!r}].")
+    known = [*MixedLinearRegressor().get_params(), *arrays] if parameters else []
     for name in parameters:
         if name not in known:
             hint = IN_PLACE_OF_R.get(name) or did_you_mean(name, known)

@@ -24,7 +24,8 @@ class GroupsScorer(BaseEstimator):
     With metadata routing enabled, cross-validation with ``scoring=GroupsScorer("r2")`` and
     ``params={"groups": groups}`` scores predictions with the BLUPs of groups that `fit` saw, and
     those of the population for groups it did not see. Without routing it can be called directly.
-    ``GroupsScorer("r2").set_score_request(sample_weight=True)`` asks for weights too.
+    An offset goes the same way. ``GroupsScorer("r2").set_score_request(sample_weight=True)`` asks
+    for weights too.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class GroupsScorer(BaseEstimator):
     27.1 ms
     """
 
-    __metadata_request__score: ClassVar = {"groups": True, "estimator": UNUSED}
+    __metadata_request__score: ClassVar = {"groups": True, "offset": True, "estimator": UNUSED}
 
     def __init__(self, scoring: str | Callable[..., float] = "r2"):
         self.scoring = scoring
@@ -66,9 +67,12 @@ class GroupsScorer(BaseEstimator):
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> float:
         """Score an estimator; see `score`."""
-        return self.score(estimator, X, y, groups=groups, sample_weight=sample_weight)
+        return self.score(
+            estimator, X, y, groups=groups, sample_weight=sample_weight, offset=offset
+        )
 
     def score(
         self,
@@ -78,6 +82,7 @@ class GroupsScorer(BaseEstimator):
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> float:
         """Score an estimator on rows and their groups.
 
@@ -94,6 +99,8 @@ class GroupsScorer(BaseEstimator):
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, which are passed to the scorer if there are any.
+        offset : float or array-like of shape (n_samples,), default=None
+            Offset of the predictions, if the model was fitted with one.
 
         Returns
         -------
@@ -115,7 +122,9 @@ class GroupsScorer(BaseEstimator):
         estimator = getattr(estimator, "best_estimator_", estimator)
         scorer = check_scoring(estimator, scoring=self.scoring)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return scorer(_WithGroups(estimator, groups), X, _response(estimator, X, y), **weights)
+        return scorer(
+            _WithGroups(estimator, groups, offset), X, _response(estimator, X, y), **weights
+        )
 
 
 def _response(estimator: Any, X: Any, y: ArrayLike) -> ArrayLike:
@@ -128,15 +137,17 @@ def _response(estimator: Any, X: Any, y: ArrayLike) -> ArrayLike:
 
 
 class _WithGroups(RegressorMixin, BaseEstimator):
-    """An estimator whose ``predict(X)`` knows the groups of X."""
+    """An estimator whose ``predict(X)`` knows the groups and the offset of X."""
 
-    def __init__(self, estimator: Any, groups: Any):
+    def __init__(self, estimator: Any, groups: Any, offset: Any):
         self.estimator = estimator
         self.groups = groups
+        self.offset = offset
 
     def predict(self, X: Any, **arguments: Any) -> Any:
-        if self.groups is not None:
-            arguments["groups"] = self.groups
+        for name in ("groups", "offset"):
+            if (own := getattr(self, name)) is not None:
+                arguments[name] = own
         return self.estimator.predict(X, **arguments)
 
     def __sklearn_is_fitted__(self) -> bool:

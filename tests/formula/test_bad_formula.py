@@ -96,7 +96,9 @@ WRONG = [
     ("I(Time⌃^2) + (1 | Pig)", r"no power in Python: write \*\*"),
     ("dose + Time⌃^2 + (1 | Pig)", r"write I\(Time\*\*2\)"),
     ("Time⌃**2", r"write I\(Time\*\*2\)"),
-    ("Time + ⌃offset(dose)", "offset is not supported"),
+    ("Time:⌃offset(dose) + (1 | Pig)", "term of its own"),
+    ("Time - ⌃offset(dose)", "term of its own"),
+    ("Time + offset⌃() + (1 | Pig)", "offset is empty"),
     # What formulaic refuses
     ("Time ⌃+", "cannot be read: Operator `\\+`"),
     ("Time ⌃$ dose", "cannot be read: Unknown operator"),
@@ -155,7 +157,6 @@ def test_no_error_of_the_parser_comes_along():
         ("weights", "lmer has no parameter 'weights'. Did you mean 'sample_weight'"),
         ("control", "lmer has no parameter 'control'"),
         ("contrasts", r"'contrasts'\. Name them in the formula: C\(x, contr\.sum\)"),
-        ("offset", r"'offset'\. Subtract it from the response"),
         ("subset", r"'subset'\. Pass those rows of the data"),
     ],
 )

@@ -47,6 +47,7 @@ ARGUMENTS = {
     "prediction_intervals": (X,),
     "profile_likelihood": ("Days",),
     "residuals": (X, Y),
+    "robust_covariance": (X, Y),
 }
 FUNCTIONS = [name for name in inference.__all__ if not inspect.isclass(getattr(inference, name))]
 PIPELINE = make_pipeline(MixedLinearRegressor(formula="Days + (1 | Subject)"))
@@ -137,7 +138,7 @@ CASES = [
     ("anova", (), {"type": 4}, "type=4 is not a type of hypotheses: use 1, 2 or 3"),
     ("anova", (), {"type": "iii"}, "type='iii' is not a type"),
     ("anova", (MODELS["intercepts"],), {}, "anova takes one model: likelihood_ratio_test compares"),
-    ("coefficient_covariance", ("kr",), {}, "method='kr' is unknown: use 'model' or"),
+    ("coefficient_covariance", ("kr",), {}, "method='kr' is unknown: use 'model', "),
     # profiles
     ("profile_likelihood", ("days",), {}, r"no parameter 'days'. Did you mean 'Days'\? Its"),
     ("profile_likelihood", (".sig01",), {}, r"no parameter '.sig01'. Its .*'sd\(intercept\|Sub"),

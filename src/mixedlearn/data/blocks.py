@@ -161,4 +161,5 @@ def pooled(blocks: FloatArray) -> FloatArray:
     distinct = flat[:, first]
     if n <= len(first) or not np.array_equal(distinct[:, which], flat):
         return blocks
-    return np.linalg.qr(distinct, mode="r")[:, which].reshape(-1, m, b)
+    triangle = np.asarray(np.linalg.qr(distinct, mode="r"))
+    return triangle[:, which].reshape(-1, m, b)

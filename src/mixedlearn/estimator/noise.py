@@ -50,10 +50,29 @@ class NoiseSource:
         return own[:1] if len(found) == 1 or own is not found else []
 
 
+def columns_named(residual: Any, time: Any, groups: Any) -> list[Any]:
+    """All columns that the parameters ``residual``, ``time`` and ``groups`` name."""
+    found = [time]
+    for entry in groups if isinstance(groups, list) else [groups]:
+        found += entry if isinstance(entry, tuple) else [entry]
+    if residual is not None:
+        own = resolve(residual, time)
+        for variance in variances_of(own):
+            found += [getattr(variance, "by", None), getattr(variance, "of", None)]
+        if isinstance(own, Correlated):
+            found += [own.time, own.by]
+    return [name for name in found if name is not None]
+
+
+def has_noise(estimator: Any) -> bool:
+    """Whether the parameters are those of a residual structure, which may be None in a search."""
+    return estimator.residual is not None or estimator.time is not None
+
+
 def find_noise(
     estimator: Any, X: Any, factors: Mapping[str, tuple[str, ...]]
-) -> NoiseSource | None:
-    """What the parameters ``residual`` and ``time`` say of these columns; None without residual.
+) -> NoiseSource:
+    """What the parameters ``residual`` and ``time`` say of these columns.
 
     Parameters
     ----------
@@ -68,13 +87,6 @@ def find_noise(
     ValueError
         If they name what is not there.
     """
-    if estimator.residual is None:
-        if estimator.time is not None:
-            raise ValueError(
-                f"time={estimator.time!r} orders the rows of a residual structure, and residual is "
-                "None: set residual as well, or leave out time."
-            )
-        return None
     residual = resolve(estimator.residual, estimator.time)
     columns = column_names(X)
 

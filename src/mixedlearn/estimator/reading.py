@@ -18,7 +18,7 @@ from mixedlearn.data.frames import is_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.rows import Rows
 from mixedlearn.engines.correlated.binding import NoiseColumns
-from mixedlearn.estimator.noise import NoiseSource, find_noise, read_noise
+from mixedlearn.estimator.noise import NoiseSource, find_noise, has_noise, read_noise
 from mixedlearn.estimator.positions import check_positions
 from mixedlearn.estimator.validation import (
     among_all,
@@ -27,6 +27,7 @@ from mixedlearn.estimator.validation import (
     check_weights,
     column_names,
     find_labels,
+    find_offset,
     formula_frame,
     notes_of_columns,
     numeric_columns,
@@ -62,8 +63,8 @@ class FitInput:
     source : DataFrame or ndarray
         Where the numeric columns come from.
     rows : Rows
-        Of positive weight. NaN and infinity in their columns are not looked for, unless a weight
-        of zero hides them: they show in the sums.
+        Of positive weight, their response less its offset. NaN and infinity in their columns are
+        not looked for, unless a weight of zero hides them: they show in the sums.
     notes : tuple of str
         What users should know of how the rows were read.
     noise : tuple of (NoiseSource, NoiseColumns), or None
@@ -78,7 +79,9 @@ class FitInput:
     noise: tuple[NoiseSource, NoiseColumns] | None
 
 
-def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) -> FitInput:
+def read_fit(
+    estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+) -> FitInput:
     """Read the arguments of `fit`; the estimator gets the names of its columns.
 
     Raises
@@ -91,6 +94,7 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
     if estimator.formula is None:
         specification, labels = _by_parameters(estimator, frame, groups)
         source, all_labels = frame, labels
+        labels = [own for own in labels if own.name in specification.factor_names]
     else:
         # Nothing is learnt from rows of weight zero.
         weights = check_weights(sample_weight, frame)
@@ -107,6 +111,8 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
         formula, response = _learn_response(estimator, formula, left, frame, y, weights)
     else:
         response = check_response(estimator, frame, y)
+    known = find_offset(offset, formula, frame, weights)
+    response = response if known is None else response - known
     if len(columns) == len(response):
         rows = Rows(columns, tuple(labels), response, weights).present()
     else:
@@ -115,16 +121,11 @@ def read_fit(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any) ->
         rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
     notes = notes_of_columns(frame, specification) if formula is None else formula.notes
     noise = None
-    found = None
-    if estimator.residual is not None or estimator.time is not None:
-        found = find_noise(
-            estimator, frame, _columns_of_factors(estimator, frame, formula, all_labels)
-        )
-    if found is not None:
-        own_columns = read_noise(found, frame, all_labels)
-        if weights is not None:
-            own_columns = own_columns.rows(weights > 0.0)
-        noise = found, own_columns
+    if estimator.residual is not None:
+        factors = _columns_of_factors(estimator, frame, formula, all_labels)
+        found = find_noise(estimator, frame, factors)
+        read = read_noise(found, frame, all_labels)
+        noise = found, read if weights is None else read.rows(weights > 0.0)
     return FitInput(specification, formula, source, rows, notes, noise)
 
 
@@ -176,7 +177,7 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
     if estimator.formula is None:
         return check_frame(target, X, has_groups=groups is not None, reset=True)
     for name, default in _BESIDE_A_FORMULA.items():
-        if name == "groups" and estimator.residual is not None:
+        if name == "groups" and has_noise(estimator):
             # They may be those in which rows are correlated.
             continue
         value = getattr(estimator, name)
@@ -227,6 +228,6 @@ def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, 
         covariance=estimator.covariance,
         fit_intercept=estimator.fit_intercept,
         reml=estimator.reml,
-        may_lack_effects=estimator.residual is not None,
+        may_lack_effects=has_noise(estimator),
     )
     return specification, labels

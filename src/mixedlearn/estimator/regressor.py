@@ -28,6 +28,7 @@ from mixedlearn.estimator.callbacks import (
     begin_fit,
     with_callbacks,
 )
+from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.reading import read_factors, read_fit
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
@@ -131,6 +132,25 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         effects reproduce the response and the noise has to be kept from zero.
     warm_start : bool, default=False
         Whether a further call of `fit` starts from the variance components of the last one.
+    residual : str or object of mixedlearn.residual, default=None
+        Covariance of the noise of the rows of a level. None: all rows have the same variance, and
+        none are correlated. By name, with ``time``:
+
+        - "ar1": correlations r^d of rows that are d time units apart; "continuous_ar1" for times
+          that are no whole numbers;
+        - "compound_symmetry": one correlation for all rows of a level;
+        - "toeplitz": a correlation for every distance in the order of the occasions;
+        - "antedependence": one for every two occasions that follow each other;
+        - "heterogeneous_" before any of these: with a variance for each occasion;
+        - "unstructured": a variance for each occasion and a correlation for every two of them.
+
+        Objects say more: `mixedlearn.residual.AR1` and the others, `Stratified` and `Power` for
+        variances. The levels are those of ``groups``; with ``random_intercept=False``, or a formula
+        without a bar beside ``groups``, they have no random effects.
+    time : str or int, default=None
+        Column of X that holds the times or the occasions of the rows of a level, for ``residual``:
+        numbers or a category. It has a fixed effect like any other unless ``fixed_effects`` leaves
+        it out. Without ``residual`` it has no meaning.
 
     Attributes
     ----------
@@ -144,7 +164,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     coef_covariance_ : DataFrame of shape (p, p)
         Covariance matrix of the fixed effects, the intercept first.
     noise_variance_ : float
-        Variance of the noise of a row of weight one, in squared units of y.
+        Variance of the noise of a row of weight one, in squared units of y. Where ``residual``
+        gives rows different variances, that of the first occasion and stratum, and of a covariate
+        of one.
+    residual_parameters_ : dict of str to float
+        Parameters of ``residual``: correlations, variances or their ratios to ``noise_variance_``,
+        powers.
+    residual_covariance_ : DataFrame of shape (n_occasions, n_occasions)
+        Covariance of the noise of the rows of a level, by occasion, in the first stratum and for
+        covariates of one. A dict by its values if the covariance is another ``by`` a column.
     covariances_ : dict of str to DataFrame of shape (q, q)
         For every factor, variances and covariances (no standard deviations) of its random effects.
     random_effects_ : dict of str to DataFrame of shape (n_levels, q)
@@ -201,7 +229,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     extrapolation="raise")`` refuses such rows, ``"clip"`` takes the nearest value. Arithmetic is
     that of real numbers, whatever the types of the columns; booleans in it are zeros and ones.
     A name in backticks is always a column, a name that is called always a function. Expressions
-    are run: take no formula from strangers.
+    are run: take no formula from strangers. A term ``offset(np.log(t))`` has no coefficient: the
+    model is fitted to the response less the offset, which predictions add.
 
     The response that is passed to any method is in the units of the data, and a formula's left-hand
     side is computed from it: ``score``, `update_random_effects`, `mixedlearn.inference` and
@@ -271,10 +300,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     array([25.16, 21.96])
     """
 
-    # Groups go wherever scikit-learn routes metadata, so nobody has to request them.
-    __metadata_request__fit: ClassVar = {"groups": True}
-    __metadata_request__predict: ClassVar = {"groups": True}
-    __metadata_request__score: ClassVar = {"groups": True}
+    # Groups and offsets go wherever scikit-learn routes metadata, so nobody has to request them.
+    __metadata_request__fit: ClassVar = {"groups": True, "offset": True}
+    __metadata_request__predict: ClassVar = {"groups": True, "offset": True}
+    __metadata_request__score: ClassVar = {"groups": True, "offset": True}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "formula": [str, None],
@@ -336,6 +365,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> MixedLinearRegressor:
         """Fit the model.
 
@@ -355,6 +385,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             tuples.
         sample_weight : array-like of shape (n_samples,), default=None
             Precision weights; a row of weight zero counts as absent.
+        offset : float or array-like of shape (n_samples,), default=None
+            What is known of the mean of the response, on the scale of the left-hand side of a
+            formula: the model is fitted to the response less the offset, and predictions add it.
+            A formula may have offsets of its own, ``offset(log(t))``; all are added up.
 
         Returns
         -------
@@ -368,7 +402,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             finite; if a label is missing, or a floating-point number so large that its type does
             not hold every whole number; if lengths differ; if groups are given twice; if the
             formula is not as it should be (the message shows where); if weights are negative or all
-            zero; or if there are groups but no more rows than columns.
+            zero; if offsets are not finite numbers; or if there are groups but no more rows than
+            columns.
         MemoryError
             If the dense block of crossed factors would not fit into memory, or the search for
             covariances of very many parameters; see `describe`.
@@ -397,13 +432,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         (True, {'Subject': 18})
         """
         with one_thread:
-            return self._fit(X, y, groups, sample_weight)
+            return self._fit(X, y, groups, sample_weight, offset)
 
-    def _fit(self, X: Any, y: Any, groups: Any, sample_weight: Any) -> MixedLinearRegressor:
-        read = read_fit(self, X, y, groups, sample_weight)
+    def _fit(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+    ) -> MixedLinearRegressor:
+        read = read_fit(self, X, y, groups, sample_weight, offset)
         specification, formula = read.specification, read.formula
         check_search_memory(specification)
-        if not read.rows.labels and read.noise is None:
+        if not read.rows.labels and not has_noise(self):
             warnings.warn(
                 _NO_GROUPS if formula is None else _NO_RANDOM_TERMS,
                 NoGroupsWarning,
@@ -411,7 +448,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             )
         for note in read.notes:
             warnings.warn(note, DataWarning, stacklevel=FIT_STACKLEVEL)
-        end_fit = begin_fit(self, X, y, {"groups": groups, "sample_weight": sample_weight})
+        metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
+        end_fit = begin_fit(self, X, y, metadata)
         try:
             sums = Sums.of(read.rows, specification.slopes)
         except ValueError:
@@ -428,7 +466,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             coded = read.rows.coded(sums.levels)
             model = fit_correlated(model, coded, noise_rows, binding)
         source = None if read.noise is None else read.noise[0]
-        self._set_fitted(Fitted(Known(model), formula, noise=source))
+        has_offset = offset is not None
+        self._set_fitted(Fitted(Known(model), formula, needs_offset=has_offset, noise=source))
         self._warn_of_fit()
         end_fit()
         return self
@@ -490,6 +529,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         X: Any,
         *,
         groups: Any = None,
+        offset: ArrayLike | None = None,
         random_effects: Any = "all",
         return_std: bool = False,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -506,6 +546,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             names, others by position. A level that `fit` did not see, or a missing label (NaN or
             None), has no effect, or is refused if ``handle_unknown="error"``; the effects of the
             other factors are added all the same.
+        offset : float or array-like of shape (n_samples,), default=None
+            What is added to the predictions, if `fit` had an offset beside X: it must be passed
+            then, and zero leaves it out. That of a formula is computed from X.
         random_effects : {"all", "none"}, str, tuple or list of these, default="all"
             Names of the factors whose BLUPs are added, an interaction also as the tuple of its
             columns; "none" predicts the population.
@@ -530,8 +573,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         ValueError
             If the columns are not those of `fit`, not numeric or not finite; if a category of a
             formula was not seen in `fit`; if a label is missing or unknown and
-            ``handle_unknown="error"``; if lengths differ; or if ``random_effects`` names a factor
-            that the model does not have.
+            ``handle_unknown="error"``; if lengths differ; if `fit` had an offset and there is none,
+            or the other way around; or if ``random_effects`` names a factor that the model does not
+            have.
 
         Warns
         -----
@@ -555,15 +599,21 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
-        return self._predict(X, groups, random_effects, return_std, stacklevel=4)
+        return self._predict(X, groups, offset, random_effects, return_std, stacklevel=4)
 
     def _predict(
-        self, X: Any, groups: Any, random_effects: Any, return_std: bool, stacklevel: int
+        self,
+        X: Any,
+        groups: Any,
+        offset: Any,
+        random_effects: Any,
+        return_std: bool,
+        stacklevel: int,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         view = FittedView(self)
         names = view.specification.factor_names
         if view.noise is not None:
-            return self._predict_correlated(view, X, groups, random_effects, return_std)
+            return self._predict_correlated(view, X, groups, random_effects, return_std, offset)
         wanted = _wanted_factors(random_effects, names)
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std)
         if wanted and not rows.labels and view.known.fit.has_random_effects:
@@ -579,10 +629,18 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         coded = CodedRows(rows.X, codes)
         with one_thread if return_std else one_thread_for(coded.X.size):
             mean = view.mean(coded)
+            known = view.offset(X, offset)
+            mean = mean if known is None else mean + known
             return (mean, view.std(coded)) if return_std else mean
 
     def _predict_correlated(
-        self, view: FittedView, X: Any, groups: Any, random_effects: Any, return_std: bool
+        self,
+        view: FittedView,
+        X: Any,
+        groups: Any,
+        random_effects: Any,
+        return_std: bool,
+        offset: Any,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """The same with a residual structure."""
         names = view.specification.factor_names
@@ -593,6 +651,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         rows = view.rows_to_predict(X, groups, own, return_std=return_std)
         coded = CodedRows(rows.X, view.codes(rows.labels, own))
         mean = view.mean(coded)
+        known_offset = view.offset(X, offset)
+        mean = mean if known_offset is None else mean + known_offset
         if series is not None and series not in wanted and not return_std:
             return mean
         found = view.condition(X, groups, is_wanted=series in wanted)
@@ -643,6 +703,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> float:
         """Coefficient of determination of the predictions.
 
@@ -657,6 +718,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
+        offset : float or array-like of shape (n_samples,), default=None
+            As for `predict`.
 
         Returns
         -------
@@ -685,7 +748,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> round(model.score(X, y), 3)
         0.826
         """
-        mean = self._predict(X, groups, "all", return_std=False, stacklevel=4)
+        mean = self._predict(X, groups, offset, "all", return_std=False, stacklevel=4)
         truth = FittedView(self).response(X, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
 

@@ -35,6 +35,7 @@ class SamplingMethods(FittedState):
         groups: Any = None,
         random_effects: str = "new",
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> FloatArray:
         """Draw new responses from the fitted model.
 
@@ -55,6 +56,8 @@ class SamplingMethods(FittedState):
             new effects (lme4's ``use.u=TRUE``).
         sample_weight : array-like of shape (n_rows,), default=None
             Precision weights: the noise variance of row i is ``noise_variance_ / w_i``.
+        offset : float or array-like of shape (n_rows,), default=None
+            As for `predict`.
 
         Returns
         -------
@@ -116,7 +119,9 @@ class SamplingMethods(FittedState):
             consequence="rows get new random effects of {}",
         )
         coded = CodedRows(rows.X, known, weights=rows.weights)
-        return sample_responses(model, coded, new, n_samples, generator)
+        shift = view.offset(X, offset)
+        sampled = sample_responses(model, coded, new, n_samples, generator)
+        return sampled if shift is None else sampled + shift[:, None]
 
     def sample_random_effects(
         self, n_samples: int = 1000, random_state: Any = None
@@ -170,6 +175,7 @@ class SamplingMethods(FittedState):
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
     ) -> Self:
         """Take further rows into the random effects, without a refit.
 
@@ -189,6 +195,8 @@ class SamplingMethods(FittedState):
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None
             Precision weights; a row of weight zero counts as absent.
+        offset : float or array-like of shape (n_samples,), default=None
+            As for `predict`.
 
         Returns
         -------
@@ -231,7 +239,7 @@ class SamplingMethods(FittedState):
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
-        rows = view.rows(X, groups, y, sample_weight, needs_groups=True).present()
+        rows = view.rows(X, groups, y, sample_weight, offset, needs_groups=True).present()
         view.warn_of_kinds(
             rows.labels,
             tuple(view.known.find(k, own) for k, own in enumerate(rows.labels)),

@@ -20,7 +20,13 @@ from mixedlearn.covariance.structures import REGISTRY
 from mixedlearn.data.frames import as_frame, is_frame
 from mixedlearn.data.labels import Labels, as_labels, interaction, shown
 from mixedlearn.data.numbers import DATES, TIME_DIFFERENCES, inexact_note, kind_of_object
-from mixedlearn.formula import Response, as_pandas, response_columns, response_data
+from mixedlearn.formula import (
+    CompiledFormula,
+    NumberOfRow,
+    as_pandas,
+    response_columns,
+    response_data,
+)
 from mixedlearn.specification import Specification, factor_name
 
 FLOATS = [np.float64, np.float32]
@@ -284,7 +290,11 @@ def response_frame(text: str, frame: pd.DataFrame, y: Any) -> pd.DataFrame:
 
 
 def transformed_response(
-    estimator: BaseEstimator, response: Response, frame: pd.DataFrame, y: Any, weights: Any = None
+    estimator: BaseEstimator,
+    response: NumberOfRow,
+    frame: pd.DataFrame,
+    y: Any,
+    weights: Any = None,
 ) -> NDArray[np.float64]:
     """The left-hand side of a formula as floats; zero for rows of weight zero, which are absent."""
     data = response_frame(response.text, frame, y)
@@ -357,6 +367,68 @@ def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
             "row counts."
         )
     return weights
+
+
+def find_offset(
+    offset: Any, formula: CompiledFormula | None, frame: Any, weights: Any = None
+) -> NDArray[np.float64] | None:
+    """What is known of the response: the argument ``offset`` plus those of the formula, (n,).
+
+    None if there is neither. What a formula computes is zero for rows of weight zero, which are
+    absent.
+
+    Raises
+    ------
+    ValueError
+        If the argument is not a finite number, or one for each row; if a column of the formula is
+        missing, or a value is missing or infinite.
+    """
+    total = _check_offset(offset, frame)
+    if formula is None or not formula.offsets:
+        return total
+    present = np.ones(len(frame), dtype=bool) if weights is None else weights > 0.0
+    total = np.zeros(len(frame)) if total is None else total
+    for own in formula.offsets:
+        total = total + among_all(_offset_values(own, frame, present), present)
+    return total
+
+
+def _check_offset(offset: Any, X: Any) -> NDArray[np.float64] | None:
+    if offset is None:
+        return None
+    _check_entries(offset, "offset")
+    values = np.asarray(offset)
+    if values.ndim == 0:
+        values = np.full(len(X), values[()])
+    if values.ndim != 1 or len(values) != len(X):
+        raise ValueError(
+            f"offset has shape {values.shape}, but X has {len(X)} rows: give one number for each "
+            "row, or one for all."
+        )
+    values = _as_floats(values, "offset")
+    row, kind = _first_not_finite(values)
+    if kind:
+        raise ValueError(f"Input offset contains {kind}, the first at row {row}: drop such rows.")
+    return values
+
+
+def _offset_values(
+    offset: NumberOfRow, frame: pd.DataFrame, present: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """An offset of a formula, for the rows that are present."""
+    for name in offset.columns:
+        if name not in frame.columns:
+            raise ValueError(
+                f"X has no column {name!r}, which offset({offset.text}) of the formula uses."
+            )
+    values = offset.values(frame[present])
+    row, kind = _first_not_finite(values)
+    if kind:
+        row = int(np.flatnonzero(present)[row])
+        raise ValueError(
+            f"offset({offset.text}) of the formula is {kind} at row {row} of X: drop such rows."
+        )
+    return values
 
 
 def _check_lengths(X: Any, y: Any) -> None:

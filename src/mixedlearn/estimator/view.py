@@ -23,6 +23,7 @@ from mixedlearn.estimator.validation import (
     check_response,
     check_weights,
     find_labels,
+    find_offset,
     formula_frame,
     lacks_only_others,
     numeric_columns,
@@ -42,6 +43,16 @@ FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
 
 NO_RESPONSE = object()
+
+_NO_OFFSET = (
+    "The model was fitted with an offset, which predictions and residuals need for these rows too: "
+    "pass offset=..., a number for each row. offset=0 leaves it out. scikit-learn's searches and "
+    "cross-validations pass it on with metadata routing; an offset in a formula needs no passing."
+)
+_NO_OFFSET_OF_FIT = (
+    "offset was passed, but the model was fitted without one: pass it to fit(..., offset=...) too. "
+    "The offset of a formula is computed from X."
+)
 
 _NOT_KEPT = (
     "This estimator was made by for_serving(): it predicts means and takes further rows, but does "
@@ -65,12 +76,15 @@ class Fitted:
         residuals.
     noise : NoiseSource, optional
         Where the noise of rows is read from, if there is a residual structure.
+    needs_offset : bool
+        Whether `fit` got an offset beside X, so that predictions need one.
     """
 
     known: Known
     formula: CompiledFormula | None
     fixed_part: FixedPart | None = None
     noise: NoiseSource | None = None
+    needs_offset: bool = False
 
     def whole(self) -> Known:
         """What is known if the fixed effects belong to it.
@@ -173,7 +187,7 @@ class FittedView:
         refuse_noise(self.known.fit)
         part, known = separate_fixed_part(self.known)
         formula = None if self.formula is None else replace(self.formula, terms=())
-        return Fitted(known, formula, part)
+        return replace(self._fitted, known=known, formula=formula, fixed_part=part)
 
     def rows(
         self,
@@ -181,10 +195,11 @@ class FittedView:
         groups: Any = None,
         y: Any = NO_RESPONSE,
         sample_weight: Any = None,
+        offset: Any = None,
         *,
         needs_groups: bool = False,
     ) -> Rows:
-        """Read rows, with their labels if any came.
+        """Read rows, with their labels if any came; a response is less its offset.
 
         Raises
         ------
@@ -201,7 +216,10 @@ class FittedView:
                 f"{', '.join(map(repr, names))}: pass groups=... as to fit."
             )
         weights = check_weights(sample_weight, columns)
-        response = None if y is NO_RESPONSE else self.response(X, y, weights)
+        if y is NO_RESPONSE:
+            return Rows(columns, tuple(labels), None, weights)
+        response, known = self.response(X, y, weights), self.offset(X, offset, weights)
+        response = response if known is None else response - known
         return Rows(columns, tuple(labels), response, weights)
 
     def rows_to_predict(
@@ -301,6 +319,32 @@ class FittedView:
         frame = formula_frame(X, None)
         return transformed_response(self._estimator, formula.response, frame, y, weights)
 
+    def offset(self, X: Any, offset: Any, weights: FloatArray | None = None) -> FloatArray | None:
+        """What is known of the response of rows, shape (n,); None if the model has no offset.
+
+        Raises
+        ------
+        ValueError
+            If `fit` got an offset and these rows have none, or the other way around; if it is not
+            a finite number for each row; or if a column of the formula's offset is missing.
+        """
+        if self.needs_offset != (offset is not None):
+            raise ValueError(_NO_OFFSET if offset is None else _NO_OFFSET_OF_FIT)
+        if not self.has_offset:
+            return None
+        X = as_frame(X) if self.formula is None else formula_frame(X, None)
+        return find_offset(offset, self.formula, X, weights)
+
+    @property
+    def needs_offset(self) -> bool:
+        """Whether rows need an offset beside X, as those of `fit` had."""
+        return self._fitted.needs_offset
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether the model has an offset, of its formula or beside X."""
+        return self.needs_offset or bool(self.formula and self.formula.offsets)
+
     def check_column_order(self) -> None:
         """Refuse to give coefficients to scikit-learn's selectors, which take them by position.
 
@@ -394,7 +438,7 @@ class FittedView:
     def with_model(self, model: FittedModel) -> Any:
         """A copy of the estimator with a refit of the model to the same rows."""
         other = copy(self._estimator)
-        other._set_fitted(Fitted(Known(model), self.formula, noise=self.noise))
+        other._set_fitted(replace(self._fitted, known=Known(model)))
         return other
 
     def with_progress(

@@ -3,7 +3,7 @@
 from mixedlearn.formula.model import CompiledFormula, as_pandas, columns_used, compile_formula
 from mixedlearn.formula.parser import parse, split_response
 from mixedlearn.formula.response import (
-    Response,
+    NumberOfRow,
     is_transformed,
     learn_response,
     response_columns,
@@ -13,7 +13,7 @@ from mixedlearn.formula.text import formula_of
 
 __all__ = [
     "CompiledFormula",
-    "Response",
+    "NumberOfRow",
     "as_pandas",
     "columns_used",
     "compile_formula",

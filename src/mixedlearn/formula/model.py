@@ -31,7 +31,13 @@ from mixedlearn.formula.parser import (
     parse,
     quoted,
 )
-from mixedlearn.formula.response import Response, response_columns, response_terms
+from mixedlearn.formula.response import (
+    NumberOfRow,
+    learn_offset,
+    offset_terms,
+    response_columns,
+    response_terms,
+)
 from mixedlearn.formula.terms import read_terms, term_text, unknown_column, variables_of
 from mixedlearn.formula.text import Block, formula_text
 from mixedlearn.specification import (
@@ -122,8 +128,10 @@ class CompiledFormula:
         The terms of the fixed effects.
     notes : tuple of str
         What users should know of how the rows of `fit` were read.
-    response : Response or None
+    response : NumberOfRow or None
         The left-hand side, if there is one.
+    offsets : tuple of NumberOfRow
+        What is added to the mean with a coefficient of one.
     """
 
     text: str
@@ -134,9 +142,10 @@ class CompiledFormula:
     factors: tuple[_Factor, ...]
     terms: tuple[Term, ...]
     notes: tuple[str, ...] = ()
-    response: Response | None = None
+    response: NumberOfRow | None = None
+    offsets: tuple[NumberOfRow, ...] = ()
 
-    def with_response(self, response: Response) -> CompiledFormula:
+    def with_response(self, response: NumberOfRow) -> CompiledFormula:
         """The same formula with its left-hand side."""
         return replace(
             self,
@@ -277,6 +286,9 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
     for term, effects in zip(parsed.random, random, strict=True):
         used.update(variables_of(effects, names))
         used.update(name for grouping in term.groupings for name in grouping.columns)
+    for offset in parsed.offsets:
+        offset_terms(offset, names)
+        used.update(response_columns(offset, names))
     return [name for name in names if name in used]
 
 
@@ -326,10 +338,11 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
             text,
             find_name(INTERCEPT, text),
         )
+    offsets = tuple(learn_offset(own, X) for own in parsed.offsets)
     compiled = CompiledFormula(
         text=formula_text(
             fixed.has_intercept,
-            [term_text(term) for term in fixed.terms],
+            [*map(term_text, fixed.terms), *(f"offset({own.text})" for own in offsets)],
             [(":".join(map(quoted, own.grouping.columns)), own.blocks) for own in grouped.values()],
         ),
         codings=tuple(coding for coding in codings if coding.names),
@@ -338,7 +351,14 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
         fit_intercept=fixed.has_intercept,
         factors=tuple(own.factor for own in grouped.values()),
         terms=fixed_terms(fixed),
-        notes=tuple(dict.fromkeys(note for coding in codings for note in coding.notes)),
+        notes=tuple(
+            dict.fromkeys(
+                note
+                for coding in (*codings, *(own.coding for own in offsets))
+                for note in coding.notes
+            )
+        ),
+        offsets=offsets,
     )
     is_plain = len(columns.plain) == len(columns.found)
     return compiled, _stacked(columns.found, X, is_plain=is_plain)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from mixedlearn.formula.expressions import is_plain_name
 
 # Formulas whose parts are kept: the same one is fitted again and again in a cross-validation.
 CACHED_FORMULAS = 128
+OFFSET = re.compile(r"(?<![\w.`])offset\s*\(")
 NAME = re.compile(r"\s*(?:`([^`]+)`|([^\W\d][\w.]*))\s*")
 
 
@@ -70,16 +72,19 @@ class ParsedFormula:
     text : str
         The whole.
     fixed : str
-        The same with blanks in place of the random terms.
+        The same with blanks in place of the random terms and the offsets.
     random : tuple of RandomTerm
     response : str
         What is on the left of "~"; empty where nothing is.
+    offsets : tuple of str
+        What is added to the response's mean with a coefficient of one, ``offset(...)``.
     """
 
     text: str
     fixed: str
     random: tuple[RandomTerm, ...]
     response: str = ""
+    offsets: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=CACHED_FORMULAS)
@@ -98,11 +103,6 @@ def parse(text: str) -> ParsedFormula:
     whole = text
     response, text = _without_response(text)
     brackets = Brackets(text, functions())
-    for match in re.finditer(r"\boffset\s*\(", text):
-        if not brackets.is_quoted[match.start()]:
-            raise FormulaError(
-                "An offset is not supported: subtract it from the response.", whole, match.start()
-            )
     for position in brackets.outside("|"):
         raise FormulaError(
             "A bar stands outside of parentheses: a random term is (effects | grouping).",
@@ -114,9 +114,13 @@ def parse(text: str) -> ParsedFormula:
         random.append(_random_term(brackets, start))
         first, last = brackets.cut(start)
         fixed[first:last] = " " * (last - first)
-    remaining = _without_empty_groups("".join(fixed)) if random else text
+    offsets = []
+    for first, last, expression in _offsets(brackets):
+        offsets.append(expression)
+        fixed[first:last] = " " * (last - first)
+    remaining = _without_empty_groups("".join(fixed)) if random or offsets else text
     _refuse_powers_of_names(remaining, whole)
-    return ParsedFormula(whole, remaining, tuple(random), response)
+    return ParsedFormula(whole, remaining, tuple(random), response, tuple(offsets))
 
 
 def split_response(text: str) -> tuple[str, str]:
@@ -169,6 +173,32 @@ def _without_response(text: str) -> tuple[str, str]:
     if not text[position + 1 :].strip():
         raise FormulaError("There is nothing on the right of '~'.", text, position)
     return text[:position].strip(), " " * (position + 1) + text[position + 1 :]
+
+
+def _offsets(brackets: Brackets) -> Iterator[tuple[int, int, str]]:
+    """Where the offsets are, with their plus signs, and their expressions."""
+    text = brackets.text
+    for match in OFFSET.finditer(text):
+        start, bracket = match.start(), match.end() - 1
+        if brackets.is_quoted[start]:
+            continue
+        end = brackets.closing[bracket] + 1
+        before, after = text[:start].rstrip(), text[end:].lstrip()
+        is_added = before[-1:] in ("", "+") and after[:1] in ("", "+", "-")
+        if brackets.enclosing[start] >= 0 or not is_added:
+            raise FormulaError(
+                "An offset is a term of its own that is added to the others: write ... + "
+                "offset(expression).",
+                text,
+                start,
+            )
+        if not text[bracket + 1 : end - 1].strip():
+            raise FormulaError(
+                "The offset is empty: name a column, offset(column), or write an expression.",
+                text,
+                bracket,
+            )
+        yield len(before) - 1 if before else start, end, text[bracket + 1 : end - 1].strip()
 
 
 def _random_term(brackets: Brackets, start: int) -> RandomTerm:

@@ -1,7 +1,8 @@
-"""The response of a formula, which may be an expression.
+"""The response of a formula and its offsets, which may be expressions.
 
 The model is one of the left-hand side: of ``np.log(y)``, not of ``y``. What comes as a response is
-always in the units of the data, and is transformed as it was in `fit`.
+always in the units of the data, and is transformed as it was in `fit`. An offset is computed from
+X.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Response:
-    """The left-hand side of a formula, with what it learnt from the rows of `fit`.
+class NumberOfRow:
+    """A number for each row, by an expression with what it learnt from the rows of `fit`.
 
     Attributes
     ----------
@@ -43,16 +44,26 @@ class Response:
     coding: Coding
 
     def values(self, data: pd.DataFrame) -> FloatArray:
-        """The response of rows that have its columns, shape (n,)."""
+        """The numbers of rows that have its columns, shape (n,)."""
         return self.coding.columns(data)[0]
 
 
 def response_terms(text: str, names: Sequence[str]) -> SimpleFormula:
     """The left-hand side as a term, checked against the columns that there are."""
-    return read_terms(_arithmetic(text), text, names, ())
+    return _terms(text, names, text)
 
 
-def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]:
+def offset_terms(text: str, names: Sequence[str]) -> SimpleFormula:
+    """An offset as a term, checked against the columns that there are."""
+    return _terms(text, names, f"offset({text})")
+
+
+def _terms(text: str, names: Sequence[str], shown: str) -> SimpleFormula:
+    """The terms of an expression; messages show it within a larger text."""
+    return read_terms(" " * shown.index(text) + _arithmetic(text), shown, names, ())
+
+
+def learn_response(text: str, data: pd.DataFrame) -> tuple[NumberOfRow, FloatArray]:
     """The response of the rows of `fit`, and its values, shape (n,).
 
     Raises
@@ -62,13 +73,23 @@ def learn_response(text: str, data: pd.DataFrame) -> tuple[Response, FloatArray]
     ValueError
         If a value is missing.
     """
-    terms = response_terms(text, list(data.columns))
+    return _learn_number(text, response_terms(text, list(data.columns)), data, "The response")
+
+
+def learn_offset(text: str, data: pd.DataFrame) -> NumberOfRow:
+    """An offset of the rows of `fit`; raises as `learn_response`."""
+    return _learn_number(text, offset_terms(text, list(data.columns)), data, "An offset")[0]
+
+
+def _learn_number(
+    text: str, terms: SimpleFormula, data: pd.DataFrame, what: str
+) -> tuple[NumberOfRow, FloatArray]:
     coding, columns = learn_coding(terms, data, text)
     if len(coding.terms) != 1 or len(columns) != 1 or any(coding.spans_intercept.values()):
         raise FormulaError(
-            "The response must be one numeric column, or an expression such as log(y).", text, 0
+            f"{what} must be one numeric column, or an expression such as log(y).", text, 0
         )
-    return Response(text.strip(), coding.variables, coding), columns[0]
+    return NumberOfRow(text.strip(), coding.variables, coding), columns[0]
 
 
 @functools.lru_cache(maxsize=CACHED_TEXTS)

@@ -31,6 +31,7 @@ FROM_R = {
     "as.factor": "C(x) makes a column categorical",
     "relevel": "C(x, Treatment('first'))",
     "ifelse": "np.where(condition, yes, no)",
+    "offset": "a term of its own on the right of '~', ... + offset(x)",
     "diag": "(x || g) for effects without covariances",
     "us": "(x | g), whose covariances are free",
 }

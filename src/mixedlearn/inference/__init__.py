@@ -27,6 +27,7 @@ from mixedlearn.inference.intervals import confidence_intervals
 from mixedlearn.inference.predictions import prediction_intervals
 from mixedlearn.inference.profiles import ProfileLikelihood, profile_likelihood
 from mixedlearn.inference.residuals import residuals
+from mixedlearn.inference.robust import RobustCovariance, robust_covariance
 from mixedlearn.inference.tables import coefficient_covariance, coefficient_table, variance_table
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "LikelihoodRatioTest",
     "LikelihoodRatioTests",
     "ProfileLikelihood",
+    "RobustCovariance",
     "anova",
     "bootstrap_lrt",
     "coefficient_covariance",
@@ -63,5 +65,6 @@ __all__ = [
     "random_effects_table",
     "ranova",
     "residuals",
+    "robust_covariance",
     "variance_table",
 ]

@@ -99,6 +99,18 @@ def warn_of_untestable(function: str, names: Sequence[str]) -> None:
         )
 
 
+def warn_of_few_clusters(function: str, names: Sequence[str]) -> None:
+    """Tell the caller of a public function what a robust covariance has too few clusters for."""
+    if names:
+        warnings.warn(
+            f"{function} cannot test {', '.join(names)} with this robust covariance: there are too "
+            "few clusters to test so many contrasts together. Test fewer, or use the model's "
+            "covariance.",
+            DegenerateModelWarning,
+            stacklevel=3,
+        )
+
+
 def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
     """The model itself if it was fitted by that criterion, else the same model refitted by it."""
     if model.specification.reml == reml:

@@ -123,7 +123,7 @@ def _check_same_data(first: Sums, second: Sums) -> None:
     ):
         raise ValueError(
             "The models were fitted to different responses (their means or sums of squares "
-            "differ): fit both to the same y."
+            "differ): fit both to the same y, with the same offset."
         )
 
 

@@ -11,41 +11,46 @@ from mixedlearn.data.same_rows import difference
 from mixedlearn.inference._models import view_of
 from mixedlearn.model.fitted import FittedModel
 
+_PASS_THEM = "Pass the X, y, groups, sample_weight and offset that fit had."
+
 
 def training_rows(
-    estimator: Any, model: FittedModel, X: Any, y: Any, groups: Any, sample_weight: Any
+    estimator: Any,
+    model: FittedModel,
+    X: Any,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+    offset: Any,
 ) -> CodedRows:
     """Take rows that are said to be those of `fit`, and check them against the sums.
+
+    Their response is less its offset.
 
     Raises
     ------
     ValueError
         If they are not.
     """
-    rows = view_of(estimator).rows(X, groups, y, sample_weight, needs_groups=True)
+    rows = view_of(estimator).rows(X, groups, y, sample_weight, offset, needs_groups=True)
     coded = rows.coded(model.sums.levels)
     specification, weights = model.specification, coded.given_weights
     n_present = int(np.count_nonzero(weights))
     if n_present != model.sums.n_rows:
         raise ValueError(
             f"These are not the rows of the fit: they are {n_present} of positive weight, but the "
-            f"model was fitted to {model.sums.n_rows}. Pass the X, y, groups and sample_weight "
-            "that fit had."
+            f"model was fitted to {model.sums.n_rows}. {_PASS_THEM}"
         )
     for name, codes in zip(specification.factor_names, coded.known_codes, strict=True):
         unseen = (codes < 0) & (weights > 0.0)
         if unseen.any():
             raise ValueError(
                 f"These are not the rows of the fit: the level of {name!r} in row "
-                f"{int(np.argmax(unseen))} was not seen in fit. Pass the X, y, groups and "
-                "sample_weight that fit had."
+                f"{int(np.argmax(unseen))} was not seen in fit. {_PASS_THEM}"
             )
     what = difference(
         model.sums, coded.present(), specification.column_names, specification.factor_names
     )
     if what is not None:
-        raise ValueError(
-            f"These are not the rows of the fit: {what}. Pass the X, y, groups and "
-            "sample_weight that fit had."
-        )
+        raise ValueError(f"These are not the rows of the fit: {what}. {_PASS_THEM}")
     return coded

@@ -28,7 +28,9 @@ Kenward & Roger (1997, section 3) match mean and variance of F, times a factor; 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,8 @@ FloatArray = NDArray[np.float64]
 METHODS = ("satterthwaite", "kenward-roger", "residual", "normal")
 # Rows that depend on each other but for this share of their size are dependent.
 RANK_TOLERANCE = 1e-8
+# Eigenvalues of a covariance of contrasts below this share of the largest are zero.
+SINGULAR_MIDDLE = 1e-10
 # Degrees of freedom that differ by less are equal (as in lmerTest).
 EQUAL_DF = 1e-8
 # pbkrtest's guards: what is zero among Kenward and Roger's terms, and how near two the degrees of
@@ -53,39 +57,114 @@ NEAR_TWO = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
-class Uncertainty:
+class Uncertainty(ABC):
     """The coefficients' covariance and how uncertain it is.
+
+    This is what tests and intervals of the fixed effects read, by `standard_errors`,
+    `degrees_of_freedom` and `joint_test`.
 
     Attributes
     ----------
-    df : float or None
-        The degrees of freedom where they are the same for all contrasts.
-    is_scaled : bool
-        Whether F has Kenward and Roger's factor.
     root : ndarray of shape (p_user, p)
         The model's covariance of the coefficients is ``noise_variance root root'``.
     noise_variance : float
     adjusted : ndarray of shape (p, p)
-        What stands between the roots for standard errors and statistics; the identity but for
-        Kenward and Roger.
+        What stands between the roots for standard errors and statistics; the identity for the
+        model's covariance.
+    """
+
+    root: FloatArray
+    noise_variance: float
+    adjusted: FloatArray
+
+    @property
+    def covariance(self) -> FloatArray:
+        """Covariance of the coefficients, shape (p_user, p_user)."""
+        return self.noise_variance * (self.root @ self.adjusted @ self.root.T)
+
+    @abstractmethod
+    def single_df(self, turned: FloatArray) -> FloatArray:
+        """Degrees of freedom of contrasts, rows in the root's columns; NaN for a row of zeros."""
+
+    @abstractmethod
+    def joint_df(self, axes: FloatArray) -> tuple[float, float]:
+        """Degrees of freedom of the denominator of orthonormal rows together; F's factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDf(Uncertainty):
+    """Degrees of freedom that are the same for all contrasts.
+
+    Attributes
+    ----------
+    df : float
+    """
+
+    df: float
+
+    def single_df(self, turned: FloatArray) -> FloatArray:
+        """Degrees of freedom of contrasts; see `Uncertainty`."""
+        return np.where(turned.any(axis=1), self.df, np.nan)
+
+    def joint_df(self, axes: FloatArray) -> tuple[float, float]:
+        """Degrees of freedom of the denominator and factor of F; see `Uncertainty`."""
+        return self.df, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceUncertainty(Uncertainty):
+    """Degrees of freedom by the uncertainty of the variance parameters.
+
+    Attributes
+    ----------
+    is_scaled : bool
+        Whether F has Kenward and Roger's factor.
     changes : ndarray of shape (a, p, p)
         C, the derivatives of what stands between the roots by the variance parameters.
     parameter_covariance : ndarray of shape (a, a)
         A.
     """
 
-    df: float | None
     is_scaled: bool
-    root: FloatArray
-    noise_variance: float
-    adjusted: FloatArray
     changes: FloatArray
     parameter_covariance: FloatArray
 
+    def single_df(self, turned: FloatArray) -> FloatArray:
+        """Degrees of freedom of contrasts; see `Uncertainty`."""
+        gradient = np.empty((len(turned), len(self.changes)))
+        for a, change in enumerate(self.changes):
+            gradient[:, a] = np.einsum("ri,ri->r", turned @ change, turned)
+        spread = np.einsum("ra,ab,rb->r", gradient, self.parameter_covariance, gradient)
+        square = np.einsum("ri,ri->r", turned, turned)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(2.0 * square**2 / spread)
+
+    def joint_df(self, axes: FloatArray) -> tuple[float, float]:
+        """Degrees of freedom of the denominator and factor of F; see `Uncertainty`."""
+        if len(axes) == 1 or not self.is_scaled:
+            return _fai_cornelius(self.single_df(axes)), 1.0
+        forms = np.einsum("qi,aij,rj->aqr", axes, self.changes, axes)
+        weights = self.parameter_covariance
+        traces = np.einsum("aqq->a", forms)
+        a1 = float(traces @ weights @ traces)
+        a2 = float(np.einsum("ab,aqr,brq->", weights, forms, forms))
+        return _kenward_roger_df(a1, a2, len(axes))
+
+
+class CovarianceEstimate(Protocol):
+    """A covariance of the coefficients that was estimated beside the model.
+
+    Attributes
+    ----------
+    correction : str
+        What to call it.
+    """
+
     @property
-    def covariance(self) -> FloatArray:
-        """Covariance of the coefficients, shape (p_user, p_user)."""
-        return self.noise_variance * (self.root @ self.adjusted @ self.root.T)
+    def correction(self) -> str: ...
+
+    def __mixedlearn_uncertainty__(self, model: FittedModel, ddf: str) -> Uncertainty:
+        """The uncertainty of a model's coefficients, which are those it was estimated for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,47 +178,55 @@ class FTest:
     p_value: float
 
 
-def coef_uncertainty(model: FittedModel, method: str) -> Uncertainty:
+def coef_uncertainty(
+    model: FittedModel, method: str, covariance: CovarianceEstimate | None = None
+) -> Uncertainty:
     """The uncertainty of a model's coefficients by one of the methods.
 
     Without random effects, or where the fixed effects fit exactly, the residual degrees of freedom
     are exact, and all methods but "normal" give them.
 
+    Parameters
+    ----------
+    model : FittedModel
+    method : str
+    covariance : CovarianceEstimate, optional
+        What stands for the model's covariance; then the method is for its degrees of freedom.
+
     Raises
     ------
     ValueError
         If the method is unknown, or cannot be used for this model.
+    TypeError
+        If the covariance is none.
     """
     check_method(method)
-    root = model.fixed_basis.to_user @ model.fixed_effects.inverse_root
-    n_fixed = root.shape[1]
-    identity = np.eye(n_fixed)
+    if covariance is not None:
+        if not hasattr(covariance, "__mixedlearn_uncertainty__"):
+            raise TypeError(
+                "covariance takes the result of robust_covariance(estimator, X, y), got "
+                f"{type(covariance).__name__}."
+            )
+        return covariance.__mixedlearn_uncertainty__(model, method)
     if model.noise is not None and method in ("satterthwaite", "kenward-roger"):
         return _correlated_uncertainty(model, method)
+    root = coef_root(model)
+    noise, identity = model.noise_variance, np.eye(root.shape[1])
     if method in ("residual", "normal") or not rests_on_variances(model):
-        df = np.inf if method == "normal" else float(model.sums.n_rows - n_fixed)
-        no_changes, none = np.empty((0, n_fixed, n_fixed)), np.empty((0, 0))
-        return Uncertainty(df, False, root, model.noise_variance, identity, no_changes, none)
+        return KnownDf(root, noise, identity, known_df(model, method))
     if method == "kenward-roger":
         adjustment = kenward_roger(model)
-        return Uncertainty(
-            None,
-            True,
+        return VarianceUncertainty(
             root,
-            model.noise_variance,
+            noise,
             adjustment.adjusted,
+            True,
             adjustment.changes,
             adjustment.parameter_covariance,
         )
     parameters = variance_parameters(model)
-    return Uncertainty(
-        None,
-        False,
-        root,
-        model.noise_variance,
-        identity,
-        parameters.coef_changes,
-        parameters.covariance,
+    return VarianceUncertainty(
+        root, noise, identity, False, parameters.coef_changes, parameters.covariance
     )
 
 
@@ -155,15 +242,21 @@ def _correlated_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     root = found.to_user @ found.inverse_root / np.sqrt(model.noise_variance)
     identity = np.eye(root.shape[1])
     is_adjusted = method == "kenward-roger"
-    return Uncertainty(
-        None,
-        is_adjusted,
-        root,
-        model.noise_variance,
-        identity + 2.0 * found.excess if is_adjusted else identity,
-        found.changes,
-        found.covariance,
+    adjusted = identity + 2.0 * found.excess if is_adjusted else identity
+    return VarianceUncertainty(
+        root, model.noise_variance, adjusted, is_adjusted, found.changes, found.covariance
     )
+
+
+def known_df(model: FittedModel, method: str) -> float:
+    """Degrees of freedom that do not rest on variances: infinite if "normal", else residual."""
+    n_fixed = len(model.fixed_effects.coef)
+    return np.inf if method == "normal" else float(model.sums.n_rows - n_fixed)
+
+
+def coef_root(model: FittedModel) -> FloatArray:
+    """The root of the model's covariance of the coefficients, relative to the noise variance."""
+    return model.fixed_basis.to_user @ model.fixed_effects.inverse_root
 
 
 def check_method(method: str) -> None:
@@ -190,19 +283,7 @@ def standard_errors(uncertainty: Uncertainty, rows: FloatArray) -> FloatArray:
 
 def degrees_of_freedom(uncertainty: Uncertainty, rows: FloatArray) -> FloatArray:
     """Degrees of freedom of contrasts, each on its own; NaN for a row of zeros."""
-    return _single_df(uncertainty, rows @ uncertainty.root)
-
-
-def _single_df(uncertainty: Uncertainty, turned: FloatArray) -> FloatArray:
-    if uncertainty.df is not None:
-        return np.where(turned.any(axis=1), uncertainty.df, np.nan)
-    gradient = np.empty((len(turned), len(uncertainty.changes)))
-    for a, change in enumerate(uncertainty.changes):
-        gradient[:, a] = np.einsum("ri,ri->r", turned @ change, turned)
-    spread = np.einsum("ra,ab,rb->r", gradient, uncertainty.parameter_covariance, gradient)
-    square = np.einsum("ri,ri->r", turned, turned)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(2.0 * square**2 / spread)
+    return uncertainty.single_df(rows @ uncertainty.root)
 
 
 def two_sided_p(t_value: FloatArray, df: FloatArray) -> FloatArray:
@@ -227,6 +308,11 @@ def joint_test(uncertainty: Uncertainty, rows: FloatArray, excess: FloatArray) -
     excess : ndarray of shape (r,)
         The estimates less their hypothetical values.
 
+    Returns
+    -------
+    test : FTest
+        F is NaN where the covariance of the contrasts is singular.
+
     Raises
     ------
     ValueError
@@ -246,9 +332,12 @@ def joint_test(uncertainty: Uncertainty, rows: FloatArray, excess: FloatArray) -
                 "other: leave out the rows that follow from the others, or change rhs."
             )
     axes, scores = axes[:rank], scores[:rank] / sizes[:rank]
+    den_df, scale = uncertainty.joint_df(axes)
     middle = axes @ uncertainty.adjusted @ axes.T
+    values = np.linalg.eigvalsh(middle)
+    if values[0] <= SINGULAR_MIDDLE * values[-1]:
+        return FTest(np.nan, np.nan, rank, den_df, np.nan)
     mean_square = float(scores @ np.linalg.solve(middle, scores)) / rank
-    den_df, scale = _joint_df(uncertainty, axes)
     with np.errstate(divide="ignore", invalid="ignore"):
         f_value = float(np.divide(scale * mean_square, uncertainty.noise_variance))
     if np.isinf(den_df):
@@ -267,18 +356,6 @@ def _rank(rows: FloatArray, turned: FloatArray, root: FloatArray) -> int:
         return 0
     values = np.linalg.svd(scaled[present] / sizes[present, None], compute_uv=False)
     return int((values > RANK_TOLERANCE * values[0]).sum())
-
-
-def _joint_df(uncertainty: Uncertainty, axes: FloatArray) -> tuple[float, float]:
-    """Degrees of freedom of the denominator, and the factor of F."""
-    if len(axes) == 1 or not uncertainty.is_scaled:
-        return _fai_cornelius(_single_df(uncertainty, axes)), 1.0
-    forms = np.einsum("qi,aij,rj->aqr", axes, uncertainty.changes, axes)
-    weights = uncertainty.parameter_covariance
-    traces = np.einsum("aqq->a", forms)
-    a1 = float(traces @ weights @ traces)
-    a2 = float(np.einsum("ab,aqr,brq->", weights, forms, forms))
-    return _kenward_roger_df(a1, a2, len(axes))
 
 
 def _fai_cornelius(df: FloatArray) -> float:

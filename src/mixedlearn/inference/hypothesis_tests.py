@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._hypotheses import TYPES, contrast_rows, term_rows
-from mixedlearn.inference._models import as_numbers, check_level, model_of, warn_of_untestable
+from mixedlearn.inference._models import (
+    as_numbers,
+    check_level,
+    model_of,
+    warn_of_few_clusters,
+    warn_of_untestable,
+)
 from mixedlearn.inference._text import (
     ResultTable,
     lines_html,
@@ -19,6 +26,7 @@ from mixedlearn.inference._text import (
     table_text,
 )
 from mixedlearn.inference._uncertainty import (
+    CovarianceEstimate,
     coef_uncertainty,
     degrees_of_freedom,
     joint_test,
@@ -47,7 +55,7 @@ class ContrastTest:
     p_value : float
         Of that F test.
     ddf : str
-        The method for the degrees of freedom.
+        The method for the degrees of freedom, with the correction of a robust covariance.
 
     See Also
     --------
@@ -106,6 +114,8 @@ def contrast_test(
     ddf: str = "satterthwaite",
     rhs: ArrayLike = 0.0,
     level: float = 0.95,
+    *,
+    covariance: CovarianceEstimate | None = None,
 ) -> ContrastTest:
     """Test linear combinations of the fixed effects.
 
@@ -126,6 +136,10 @@ def contrast_test(
         Hypothetical values of the combinations.
     level : float, default=0.95
         Level of the confidence intervals of single combinations.
+    covariance : RobustCovariance, default=None
+        What to test with instead of the model's covariance, see `coefficient_table`. With several
+        rows, F and its degrees of freedom are those of the approximate Hotelling test [3]_
+        (``test="HTZ"`` of R's clubSandwich).
 
     Returns
     -------
@@ -139,9 +153,14 @@ def contrast_test(
         aliased coefficients and cannot be estimated, if rows that depend on each other have
         contradictory values, or for the reasons of `coefficient_table`.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
+
+    Warns
+    -----
+    DegenerateModelWarning
+        If ``covariance`` has too few clusters to test all rows together; F and its p-value are NaN.
 
     Notes
     -----
@@ -155,6 +174,9 @@ def contrast_test(
        experiments. Journal of Statistical Computation and Simulation 54, 363-378.
     .. [2] Kenward, M. G. & Roger, J. H. (1997). Small sample inference for fixed effects from
        restricted maximum likelihood. Biometrics 53, 983-997.
+    .. [3] Pustejovsky, J. E. & Tipton, E. (2018). Small-sample methods for cluster-robust variance
+       estimation and hypothesis testing in fixed effects models. Journal of Business & Economic
+       Statistics 36, 672-683.
 
     Examples
     --------
@@ -180,9 +202,11 @@ def contrast_test(
     check_level(level)
     rows, labels = contrast_rows(model, L)
     hypothesis = _hypothesis(rhs, len(rows))
-    uncertainty = coef_uncertainty(model, ddf)
+    uncertainty = coef_uncertainty(model, ddf, covariance)
     estimates = rows @ model.coef
     test = joint_test(uncertainty, rows, estimates - hypothesis)
+    if covariance is not None and test.num_df and np.isnan(test.f_value):
+        warn_of_few_clusters("contrast_test", ["L"])
     table = estimate_table(
         pd.Index(labels),
         estimates,
@@ -191,7 +215,8 @@ def contrast_test(
         degrees_of_freedom(uncertainty, rows),
         level,
     )
-    return ContrastTest(table, test.f_value, test.num_df, test.den_df, test.p_value, ddf)
+    by = ddf if covariance is None else f"{ddf}, {covariance.correction}"
+    return ContrastTest(table, test.f_value, test.num_df, test.den_df, test.p_value, by)
 
 
 def _hypothesis(rhs: ArrayLike, n_rows: int) -> FloatArray:
@@ -206,7 +231,13 @@ def _hypothesis(rhs: ArrayLike, n_rows: int) -> FloatArray:
     return np.broadcast_to(values, (n_rows,))
 
 
-def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+def anova(
+    estimator: Any,
+    type: int | str = 3,
+    ddf: str = "satterthwaite",
+    *,
+    covariance: CovarianceEstimate | None = None,
+) -> pd.DataFrame:
     """Analysis of variance: F tests of the terms of the fixed effects.
 
     Parameters
@@ -219,6 +250,8 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
         categorical variables (3).
     ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
         Degrees of freedom of the denominator; see `contrast_test`.
+    covariance : RobustCovariance, default=None
+        What to test with instead of the model's covariance; see `contrast_test`.
 
     Returns
     -------
@@ -234,14 +267,15 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     ValueError
         If ``type`` or ``ddf`` is not allowed, or for the reasons of `coefficient_table`.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 
     Warns
     -----
     DegenerateModelWarning
-        If nothing of a term can be tested; it names these terms.
+        If nothing of a term can be tested, or ``covariance`` has too few clusters to test it; it
+        names these terms.
 
     Notes
     -----
@@ -286,7 +320,7 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
         )
     if type not in TYPES:
         raise ValueError(f"type={type!r} is not a type of hypotheses: use 1, 2 or 3.")
-    uncertainty = coef_uncertainty(model, ddf)
+    uncertainty = coef_uncertainty(model, ddf, covariance)
     found = []
     for rows in term_rows(model, TYPES[type]):
         test = joint_test(uncertainty, rows, rows @ model.coef)
@@ -304,5 +338,8 @@ def anova(estimator: Any, type: int | str = 3, ddf: str = "satterthwaite") -> pd
     warn_of_untestable(
         "anova", [name for name, row in zip(names, found, strict=True) if not row["num_df"]]
     )
+    if covariance is not None:
+        without = [row["num_df"] > 0 and np.isnan(row["f_value"]) for row in found]
+        warn_of_few_clusters("anova", list(compress(names, without)))
     columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value"]
     return ResultTable(found, index=pd.Index(names, dtype=object), columns=columns)

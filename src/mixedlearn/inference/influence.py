@@ -120,6 +120,7 @@ def influence(
     groups: Any = None,
     by: str | tuple[str, ...] = "row",
     sample_weight: Any = None,
+    offset: Any = None,
     refit: bool = False,
 ) -> Influence:
     """Leave out each row, or each level of a grouping factor, and see what changes.
@@ -139,6 +140,8 @@ def influence(
         also the tuple of its columns: its levels are left out with all their rows.
     sample_weight : array-like of shape (n_samples,), default=None
         Their weights, if `fit` had weights.
+    offset : float or array-like of shape (n_samples,), default=None
+        Their offset, if `fit` had one beside X.
     refit : bool, default=False
         Whether to estimate the variance components again without each case. Otherwise they stay
         those of the fit, which takes one pass and no refits.
@@ -196,7 +199,7 @@ def influence(
         raise ValueError(
             f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({known})."
         )
-    rows = training_rows(estimator, model, X, y, groups, sample_weight)
+    rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
     cases: NDArray[np.integer]
     index: pd.Index
     if by == "row":

@@ -25,6 +25,7 @@ from mixedlearn.inference._uncertainty import (
     check_method,
     coef_uncertainty,
     degrees_of_freedom,
+    known_df,
     rests_on_variances,
     standard_errors,
     t_quantile,
@@ -44,6 +45,7 @@ def prediction_intervals(
     X: Any,
     *,
     groups: Any = None,
+    offset: Any = None,
     kind: Literal["observation", "mean"] = "observation",
     random_effects: Literal["all", "none"] = "all",
     level: float = 0.95,
@@ -59,6 +61,8 @@ def prediction_intervals(
         Rows, as for `predict`.
     groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
         Labels, as for `predict`.
+    offset : float or array-like of shape (n_samples,), default=None
+        As for `predict`.
     kind : {"observation", "mean"}, default="observation"
         Whether the interval is to hold a new observation of weight one, with its noise and the
         whole variance of the random effects of levels that are not known (R's
@@ -121,7 +125,8 @@ def prediction_intervals(
         errors, df = _of_population(model, coded, ddf)
     else:
         errors, df = _of_rows(model, coded, ddf, of_mean=kind == "mean")
-    prediction = predict_mean(model, coded)
+    prediction, known = predict_mean(model, coded), view.offset(X, offset)
+    prediction = prediction if known is None else prediction + known
     margin = t_quantile((1.0 + level) / 2.0, df) * errors
     return ResultTable(
         {
@@ -164,7 +169,7 @@ def _of_rows(
     """Standard errors and degrees of freedom of predictions that rest on random effects."""
     errors = predict_std(model, rows, of_mean=of_mean)
     if ddf != "satterthwaite" or not rests_on_variances(model):
-        return errors, np.full(len(errors), coef_uncertainty(model, ddf).df)
+        return errors, np.full(len(errors), known_df(model, ddf))
     parameters, engine = variance_parameters(model), model.problem().engine
     gradient = np.empty((len(errors), len(parameters.covariance)))
     gradient[:, -1] = np.square(errors)

@@ -52,6 +52,7 @@ def residuals(
     groups: Any = None,
     kind: str = "conditional",
     sample_weight: Any = None,
+    offset: Any = None,
 ) -> pd.Series:
     """Residuals of the rows of the fit.
 
@@ -75,6 +76,8 @@ def residuals(
           makes smaller than the noise.
     sample_weight : array-like of shape (n_samples,), default=None
         Their weights, if `fit` had weights.
+    offset : float or array-like of shape (n_samples,), default=None
+        Their offset, if `fit` had one beside X.
 
     Returns
     -------
@@ -94,7 +97,8 @@ def residuals(
 
     Notes
     -----
-    For other rows, conditional residuals are ``y - estimator.predict(X)``.
+    For other rows, conditional residuals are ``y - estimator.predict(X)``. An offset is part of
+    the prediction.
 
     Examples
     --------
@@ -112,7 +116,7 @@ def residuals(
     model = model_of(estimator)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
-    rows = training_rows(estimator, model, X, y, groups, sample_weight)
+    rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
     if kind == "marginal":
         values = rows.given_response - predict_mean(model, rows.of_population())
     else:

@@ -11,7 +11,12 @@ import pandas as pd
 
 from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._kenward_roger import why_not
-from mixedlearn.inference._models import about_undetermined, model_of, undetermined_coefs
+from mixedlearn.inference._models import (
+    about_undetermined,
+    model_of,
+    undetermined_coefs,
+    view_of,
+)
 from mixedlearn.inference._text import ResultTable, in_lines, table_html, table_text
 from mixedlearn.inference._uncertainty import rests_on_variances
 from mixedlearn.inference.tables import coefficient_estimates, variance_errors
@@ -123,6 +128,8 @@ def summarise(
     }
     if model.noise is not None:
         facts["Residual"] = model.noise.description
+    if view_of(estimator, takes_noise=True).needs_offset:
+        facts["Offset"] = "passed to fit beside X"
     return Summary(
         f"{kind} fitted by {criterion}",
         facts,

@@ -12,6 +12,7 @@ from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import check_level, model_of, warn_of_undetermined
 from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._uncertainty import (
+    CovarianceEstimate,
     coef_uncertainty,
     degrees_of_freedom,
     standard_errors,
@@ -19,6 +20,7 @@ from mixedlearn.inference._uncertainty import (
     two_sided_p,
 )
 from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.inference.robust import estimate_robustly
 from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fitted import FittedModel
 
@@ -31,7 +33,11 @@ FLAT_SHARE = 1e-6
 
 
 def coefficient_table(
-    estimator: Any, ddf: str = "satterthwaite", level: float = 0.95
+    estimator: Any,
+    ddf: str = "satterthwaite",
+    level: float = 0.95,
+    *,
+    covariance: CovarianceEstimate | None = None,
 ) -> pd.DataFrame:
     """Estimates of the fixed effects with standard errors, t tests and confidence intervals.
 
@@ -45,6 +51,10 @@ def coefficient_table(
         only); rows less fixed effects; or infinite, the normal distribution.
     level : float, default=0.95
         Level of the confidence intervals.
+    covariance : RobustCovariance, default=None
+        Standard errors are those of this covariance instead of the model's, and ``ddf`` is
+        "satterthwaite", by the variance of that covariance if the model is right, or "normal". See
+        `robust_covariance`.
 
     Returns
     -------
@@ -59,9 +69,10 @@ def coefficient_table(
     ------
     ValueError
         If ``ddf`` or ``level`` is not allowed, the model was fitted by maximum likelihood and
-        ``ddf="kenward-roger"``, or there are too many random effects for that method.
+        ``ddf="kenward-roger"``, there are too many random effects for that method, or
+        ``covariance`` is that of another fit.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 
@@ -104,15 +115,17 @@ def coefficient_table(
     Days         10.47     1.546  17.00   6.771  < 0.001    7.21   13.73
     """
     model = model_of(estimator, takes_noise=True)
-    table = coefficient_estimates(model, ddf, level)
+    table = coefficient_estimates(model, ddf, level, covariance)
     warn_of_undetermined(model)
     return table
 
 
-def coefficient_estimates(model: FittedModel, ddf: str, level: float) -> pd.DataFrame:
+def coefficient_estimates(
+    model: FittedModel, ddf: str, level: float, covariance: CovarianceEstimate | None = None
+) -> pd.DataFrame:
     """The table of `coefficient_table`, without a word about what cannot be estimated."""
     check_level(level)
-    uncertainty = coef_uncertainty(model, ddf)
+    uncertainty = coef_uncertainty(model, ddf, covariance)
     rows = np.eye(len(model.coef))
     basis = model.fixed_basis
     is_left_out = basis.aliased & model.specification.drops_aliased
@@ -149,16 +162,42 @@ def estimate_table(
     )
 
 
-def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFrame:
+def coefficient_covariance(
+    estimator: Any,
+    method: str = "model",
+    X: Any = None,
+    y: Any = None,
+    *,
+    groups: Any = None,
+    cluster: Any = None,
+    correction: str = "CR2",
+    sample_weight: Any = None,
+    offset: Any = None,
+) -> pd.DataFrame:
     """Covariance matrix of the fixed effects.
 
     Parameters
     ----------
     estimator : MixedLinearRegressor
         Fitted.
-    method : {"model", "kenward-roger"}, default="model"
-        That of the model, the variances taken as known (``coef_covariance_``), or the one that
-        Kenward & Roger adjust for their estimation, which is larger [1]_.
+    method : {"model", "kenward-roger", "sandwich"}, default="model"
+        That of the model, the variances taken as known (``coef_covariance_``); the one that
+        Kenward & Roger adjust for their estimation, which is larger [1]_; or a cluster-robust one,
+        which needs the rows.
+    X : array-like or DataFrame of shape (n_samples, n_features), default=None
+        The rows that `fit` had; this and all that follows is for ``method="sandwich"`` alone.
+    y : array-like of shape (n_samples,), default=None
+        Their responses.
+    groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
+        Their labels, if `fit` had them beside X.
+    cluster : str, tuple of str, or array-like of shape (n_samples,), default=None
+        The clusters, see `robust_covariance`; None: the levels of the only grouping factor.
+    correction : {"CR0", "CR1", "CR1p", "CR1S", "CR2"}, default="CR2"
+        Small-sample correction, see `robust_covariance`.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Their weights, if `fit` had weights.
+    offset : float or array-like of shape (n_samples,), default=None
+        Their offset, if `fit` had one beside X.
 
     Returns
     -------
@@ -169,11 +208,22 @@ def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFram
     Raises
     ------
     ValueError
-        If the method is unknown, or cannot be used for this model (see `coefficient_table`).
+        If the method is unknown, or cannot be used for this model (see `coefficient_table`); if
+        the method is "sandwich" and X or y is missing, or as for `robust_covariance`; or if X or y
+        is given to another method.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
     NotFittedError
         Before `fit`.
+
+    Warns
+    -----
+    DegenerateModelWarning
+        As `robust_covariance`.
+
+    See Also
+    --------
+    robust_covariance : The cluster-robust one, for tables and tests.
 
     References
     ----------
@@ -186,15 +236,33 @@ def coefficient_covariance(estimator: Any, method: str = "model") -> pd.DataFram
     >>> from mixedlearn.datasets import load_sleepstudy
     >>> from mixedlearn.inference import coefficient_covariance
     >>> X, y = load_sleepstudy(return_X_y=True)
-    >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
+    >>> model = MixedLinearRegressor(groups="Subject").fit(X, y)
     >>> coefficient_covariance(model, "kenward-roger").round(3)
+               intercept   Days
+    intercept     94.998 -2.910
+    Days          -2.910  0.647
+    >>> coefficient_covariance(model, "sandwich", X, y).round(3)
                intercept   Days
     intercept     46.575 -1.451
     Days          -1.451  2.389
     """
     model = model_of(estimator, takes_noise=True)
-    if method not in ("model", "kenward-roger"):
-        raise ValueError(f"method={method!r} is unknown: use 'model' or 'kenward-roger'.")
+    if method not in ("model", "kenward-roger", "sandwich"):
+        raise ValueError(
+            f"method={method!r} is unknown: use 'model', 'kenward-roger' or 'sandwich'."
+        )
+    has_rows = [rows is not None for rows in (X, y)]
+    if method == "sandwich":
+        if not all(has_rows):
+            raise ValueError(
+                "method='sandwich' needs the rows of the fit, which the model does not keep: pass "
+                "X and y, with groups, sample_weight and offset if fit had them."
+            )
+        return estimate_robustly(
+            estimator, X, y, groups, cluster, correction, sample_weight, offset, stacklevel=3
+        ).covariance
+    if any(has_rows):
+        raise ValueError(f"method={method!r} takes no rows: leave X and y out, or use 'sandwich'.")
     is_adjusted = method == "kenward-roger"
     covariance = (
         coef_uncertainty(model, method).covariance if is_adjusted else model.coef_covariance

@@ -210,8 +210,8 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
         if is_same and holds:
             raise ValueError(
                 f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot "
-                "be told apart: the residual covariance holds what the effects would add. Leave out "
-                "one of them (random_intercept=False, or no term with a bar)."
+                "be told apart: the residual covariance holds what the effects would add. Leave "
+                "out one of them (random_intercept=False, or no term with a bar)."
             )
 
 

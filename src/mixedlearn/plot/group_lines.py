@@ -142,6 +142,7 @@ class GroupLinesDisplay:
         y: Any,
         *,
         groups: Any = None,
+        offset: Any = None,
         feature: str | int | None = None,
         factor: Any = None,
         levels: Sequence[Any] | None = None,
@@ -163,6 +164,9 @@ class GroupLinesDisplay:
             Their response. The y axis is named after a Series, else "y".
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`.
+        offset : float or array-like of shape (n_samples,), default=None
+            Their offset, if `fit` had one beside X. Points and lines are those of the response less
+            its offset, of a formula too, and the y axis says so.
         feature : str or int, default=None
             The column of X on the x axis, by name or position; with a formula, a column that it
             uses. Categories stand side by side. By default the only column that has a random slope
@@ -205,7 +209,7 @@ class GroupLinesDisplay:
         view = view_of(estimator)
         specification = view.model.specification
         k = only_factor(specification, factor)
-        rows = view.rows(X, groups, y, needs_groups=True)
+        rows = view.rows(X, groups, y, offset=offset, needs_groups=True)
         labels, name = rows.labels, specification.factor_names[k]
         codes, chosen_levels = _drawn_levels(labels[k], levels, name)
         known = covariates(view)
@@ -214,29 +218,26 @@ class GroupLinesDisplay:
         level_codes = view.codes(labels, specification.factor_names)
         view.warn_of_kinds(labels, level_codes, stacklevel=2)
         row, grid, prediction = paths.of_levels(codes, len(chosen_levels), level_codes)
-        categories = level_categories(chosen_levels)
-        lines = pd.DataFrame(
-            {
-                "level": pd.Categorical.from_codes(row, categories),
-                "feature": paths.shown(grid),
-                "prediction": prediction,
-            }
-        )
-        drawn = codes >= 0
-        points = pd.DataFrame(
-            {
-                "level": pd.Categorical.from_codes(codes[drawn], categories),
-                "feature": paths.shown(paths.values[drawn]),
-                "response": rows.given_response[drawn],
-            }
-        )
+        categories, drawn = level_categories(chosen_levels), codes >= 0
         display = cls(
-            points=points,
-            lines=lines,
+            points=pd.DataFrame(
+                {
+                    "level": pd.Categorical.from_codes(codes[drawn], categories),
+                    "feature": paths.shown(paths.values[drawn]),
+                    "response": rows.given_response[drawn],
+                }
+            ),
+            lines=pd.DataFrame(
+                {
+                    "level": pd.Categorical.from_codes(row, categories),
+                    "feature": paths.shown(grid),
+                    "prediction": prediction,
+                }
+            ),
             population=_population(paths, len(codes), len(labels)),
             factor=name,
             feature=along.name,
-            response=_name_of(y),
+            response=_name_of(y) + (" less offset" if view.has_offset else ""),
         )
         return display.plot(
             facets=facets,

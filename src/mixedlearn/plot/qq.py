@@ -93,6 +93,7 @@ class QQDisplay:
         *,
         groups: Any = None,
         sample_weight: Any = None,
+        offset: Any = None,
         factor: str | Iterable[str] | None = None,
         effect: str | Iterable[str] | None = None,
         level: float = 0.95,
@@ -116,6 +117,8 @@ class QQDisplay:
             Their labels, if `fit` had them beside X.
         sample_weight : array-like of shape (n_samples,), default=None
             Their weights, if `fit` had weights.
+        offset : float or array-like of shape (n_samples,), default=None
+            Their offset, if `fit` had one beside X.
         factor : str, tuple of str, or list of these, default=None
             Grouping factors to draw, an interaction by its name or the tuple of its columns; None:
             all.
@@ -182,7 +185,7 @@ class QQDisplay:
         model = model_of(estimator)
         check_level(level)
         kind: Literal["noise", "random_effects"] = "noise"
-        if X is None and y is None and groups is None and sample_weight is None:
+        if all(own is None for own in (X, y, groups, sample_weight, offset)):
             kind = "random_effects"
             values = _standardised(model, factor, effect)
         else:
@@ -197,7 +200,13 @@ class QQDisplay:
                     "that of the noise: leave one or the other out."
                 )
             noise = residuals(
-                estimator, X, y, groups=groups, kind="studentized", sample_weight=sample_weight
+                estimator,
+                X,
+                y,
+                groups=groups,
+                kind="studentized",
+                sample_weight=sample_weight,
+                offset=offset,
             )
             values = {"noise": noise}
         display = cls(values=values, kind=kind, level=level)

@@ -100,6 +100,7 @@ class ResidualsDisplay:
         *,
         groups: Any = None,
         sample_weight: Any = None,
+        offset: Any = None,
         kind: Literal["residuals", "scale_location"] = "residuals",
         against: Literal["fitted", "population"] = "fitted",
         max_points: int = 20_000,
@@ -125,6 +126,8 @@ class ResidualsDisplay:
         sample_weight : array-like of shape (n_samples,), default=None
             Precision weights of the rows. Residuals are multiplied by their roots, so that all
             have the variance of the noise; rows of weight zero are left out.
+        offset : float or array-like of shape (n_samples,), default=None
+            Their offset, if `fit` had one beside X; it is part of the predictions.
         kind : {"residuals", "scale_location"}, default="residuals"
             - "residuals": response minus prediction with random effects, around zero. A curved
               trend says that the fixed effects miss something.
@@ -184,10 +187,11 @@ class ResidualsDisplay:
         model_of(estimator)
         _check(kind, against, max_points)
         is_fitted = against == "fitted"
-        drawn = estimator.predict(X, groups=groups, random_effects="all" if is_fitted else "none")
+        of_rows = {"groups": groups, "offset": offset}
+        drawn = estimator.predict(X, **of_rows, random_effects="all" if is_fitted else "none")
         if kind == "scale_location":
             values = residuals_of_the_fit(
-                estimator, X, y, groups=groups, kind="studentized", sample_weight=sample_weight
+                estimator, X, y, kind="studentized", sample_weight=sample_weight, **of_rows
             ).to_numpy()
             keep = np.isfinite(values)
             if not keep.any():
@@ -196,12 +200,13 @@ class ResidualsDisplay:
                     "leverage one. Use kind='residuals'."
                 )
         else:
-            fitted_values = drawn if is_fitted else estimator.predict(X, groups=groups)
-            rows = view_of(estimator).rows(X, groups, y, sample_weight)
-            values = rows.given_response - fitted_values
+            fitted_values = drawn if is_fitted else estimator.predict(X, **of_rows)
+            view = view_of(estimator)
+            weights = view.rows(X, groups, sample_weight=sample_weight).weights
+            values = view.response(X, y, weights) - fitted_values
             keep = np.ones(len(values), dtype=bool)
-            if rows.weights is not None:
-                values, keep = values * np.sqrt(rows.weights), rows.weights > 0.0
+            if weights is not None:
+                values, keep = values * np.sqrt(weights), weights > 0.0
         display = cls(
             fitted_values=drawn[keep],
             residuals=values[keep],

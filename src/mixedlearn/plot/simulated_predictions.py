@@ -125,6 +125,7 @@ class SimulatedPredictionsDisplay:
         estimator: Any,
         cases: Any,
         *,
+        offset: Any = None,
         factor: Any = None,
         level: float = 0.95,
         include_noise: bool = False,
@@ -144,6 +145,9 @@ class SimulatedPredictionsDisplay:
             columns may be left out, and of a DataFrame all columns without an effect. A panel is
             named after the index of a DataFrame, if that is text, or after the values in which the
             cases differ.
+        offset : float or array-like of shape (n_cases,), default=None
+            Their offset, if `fit` had one beside X; it is part of the predictions. That of a
+            formula is computed from the cases.
         factor : str or tuple of str, default=None
             The grouping factor; by default the only one.
         level : float, default=0.95
@@ -191,8 +195,10 @@ class SimulatedPredictionsDisplay:
         for part, name in enumerate(columns[k]):
             rows[name] = levels.get_level_values(part).take(own).array
         coded = _coded(estimator, rows, k, own, {*given, *columns[k]})
-        mean = predict_mean(model, coded)
-        population = predict_mean(model, coded.of_population())
+        known = view.offset(cases, offset)
+        shift = 0.0 if known is None else known.repeat(n_levels)
+        mean = predict_mean(model, coded) + shift
+        population = predict_mean(model, coded.of_population()) + shift
         margin = quantile * predict_std(model, coded, of_mean=not include_noise)
         names = np.array(_case_names(cases, frame[given]), dtype=object)
         display = cls(

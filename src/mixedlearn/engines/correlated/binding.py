@@ -185,7 +185,12 @@ class Binding:
         n = len(series)
         occasions: IntArray = np.zeros(n, dtype=np.intp)
         if self.occasions is not None and columns.time is not None:
-            occasions = _places(columns.time, self.occasions, "occasion")
+            has_times = self.uses_numbers and columns.numbers is not None
+            if has_times and not self.names.is_heterogeneous:
+                # Any time will do, and occasions are for tables.
+                occasions = np.maximum(look_up(columns.time, self.occasions), 0)
+            else:
+                occasions = _places(columns.time, self.occasions, "occasion")
         if self.names.time is None and self.correlation is not None:
             order = pd.Series(series).groupby(series).cumcount().to_numpy()
             times, occasions = order.astype(float), order
