@@ -69,9 +69,7 @@ def has_noise(estimator: Any) -> bool:
     return estimator.residual is not None or estimator.time is not None
 
 
-def find_noise(
-    estimator: Any, X: Any, factors: Mapping[str, tuple[str, ...]]
-) -> NoiseSource:
+def find_noise(estimator: Any, X: Any, factors: Mapping[str, tuple[str, ...]]) -> NoiseSource:
     """What the parameters ``residual`` and ``time`` say of these columns.
 
     Parameters

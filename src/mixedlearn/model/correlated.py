@@ -262,8 +262,10 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
             is_singular = smallest < SINGULAR_CORRELATION or not arrival.is_certified
         else:
             assert isinstance(part, Monomial)
+            # A correlation of zero is an end of its range, and as good as any.
             is_singular = any(
-                min(rho - own.lower, own.upper - rho) < SINGULAR_CORRELATION
+                own.upper - rho < SINGULAR_CORRELATION
+                or (own.lower < 0.0 and rho - own.lower < SINGULAR_CORRELATION)
                 for rho, own in zip(part.correlations(point), part.ranges, strict=True)
             )
         if is_singular:

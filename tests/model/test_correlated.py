@@ -1,0 +1,233 @@
+"""Residual structures: likelihood, optimum, inference and predictions against dense algebra."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.reference.dense_noise import DenseModel
+
+from mixedlearn import MixedLinearRegressor
+from mixedlearn.inference import coefficient_covariance, coefficient_table
+from mixedlearn.residual import (
+    AR1,
+    Antedependence,
+    CompoundSymmetry,
+    ContinuousAR1,
+    Power,
+    Stratified,
+    Toeplitz,
+    Unstructured,
+)
+
+N_LEVELS, N_OCCASIONS = 30, 4
+
+
+def make_data(seed: int, irregular: bool = False) -> pd.DataFrame:
+    """Levels with some occasions missing, correlated noise of unequal variance and a level effect."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for level in range(N_LEVELS):
+        occasions = np.arange(N_OCCASIONS)
+        if level % 3 == 0:
+            occasions = np.sort(rng.choice(N_OCCASIONS, N_OCCASIONS - 1, replace=False))
+        times = occasions + (0.8 * rng.random(len(occasions)) if irregular else 0.0)
+        noise = np.empty(len(occasions))
+        for k in range(len(occasions)):
+            fresh = rng.standard_normal()
+            noise[k] = fresh if k == 0 else 0.5 * noise[k - 1] + np.sqrt(0.75) * fresh
+        effect = rng.standard_normal()
+        for k, occasion in enumerate(occasions):
+            rows.append(
+                {
+                    "id": f"s{level}",
+                    "t": times[k],
+                    "visit": f"v{occasion}",
+                    "x": rng.standard_normal(),
+                    "arm": "ab"[level % 2],
+                    "size": rng.uniform(0.5, 2.0),
+                    "y": effect + noise[k] * (1.0 + 0.3 * occasion) + 0.2 * occasion,
+                }
+            )
+    return pd.DataFrame(rows).sample(frac=1.0, random_state=seed).reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A structure, and how V depends on the residual parameters in the test's own words."""
+
+    residual: Any
+    correlation: str | None
+    by_visit: bool = False
+    stratum: str | None = None
+    power: str | None = None
+    random: bool = False
+    irregular: bool = False
+    part: str | None = None
+
+
+CASES = {
+    "ar1": Case(AR1(time="t"), "ar1"),
+    "ar1 beside an intercept": Case(AR1(time="t"), "ar1", random=True),
+    "ar1 by category": Case(AR1(time="visit", variance="heterogeneous"), "ar1", by_visit=True),
+    "continuous": Case(ContinuousAR1(time="t"), "ar1", irregular=True),
+    "continuous beside an intercept": Case(
+        ContinuousAR1(time="t"), "ar1", irregular=True, random=True
+    ),
+    "compound symmetry": Case(CompoundSymmetry(), "cs"),
+    "toeplitz": Case(Toeplitz(time="visit"), "toeplitz"),
+    "antedependence": Case(Antedependence(time="visit"), "ad"),
+    "unstructured": Case(Unstructured(time="visit"), "un"),
+    "unstructured by arm": Case(Unstructured(time="visit", by="arm"), "un", part="arm"),
+    "ar1 by arm": Case(AR1(time="t", by="arm"), "ar1", part="arm"),
+    "strata": Case(Stratified(by="arm"), None, stratum="arm"),
+    "strata beside an intercept": Case(Stratified(by="arm"), None, stratum="arm", random=True),
+    "power": Case(Power(of="size"), None, power="size"),
+    "ar1, strata and power": Case(
+        AR1(time="t", variance=[Stratified(by="arm"), Power(of="size")]),
+        "ar1",
+        stratum="arm",
+        power="size",
+    ),
+    "ar1 and power, irregular, beside an intercept": Case(
+        ContinuousAR1(time="t", variance=Power(of="size")),
+        "ar1",
+        power="size",
+        irregular=True,
+        random=True,
+    ),
+}
+
+
+def fit(case: Case, seed: int = 0, **parameters: Any) -> tuple[Any, pd.DataFrame]:
+    data = make_data(seed, case.irregular)
+    formula = "x + arm" + (" + (1 | id)" if case.random else "")
+    groups = None if case.random or case.correlation is None else "id"
+    model = MixedLinearRegressor(formula=formula, groups=groups, residual=case.residual)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.set_params(**parameters).fit(data, data["y"])
+    return model, data
+
+
+def noise_covariance(case: Case, model: Any, data: pd.DataFrame, own: dict[str, float]):
+    """R of all rows in squared units of y, from parameters by name, row by row."""
+    n = len(data)
+    ids, visits = data["id"].to_numpy(), data["visit"].to_numpy()
+    times = data["t"].to_numpy() if case.residual.get_params().get("time") == "t" else None
+    order = sorted(set(visits))
+    number = np.array([order.index(visit) for visit in visits])
+    R = np.zeros((n, n))
+    for i in range(n):
+        prefix = "" if case.part is None else f"{case.part} {data[case.part][i]!r}: "
+        for j in range(n):
+            if ids[i] != ids[j] or (case.correlation is None and i != j):
+                continue
+            low, high = sorted((number[i], number[j]))
+            if case.correlation == "un":
+                sd = [np.sqrt(own[f"{prefix}variance of {visits[k]}"]) for k in (i, j)]
+                rho = 1.0
+                if i != j:
+                    rho = own[f"{prefix}correlation of {order[low]} and {order[high]}"]
+                R[i, j] = sd[0] * sd[1] * rho
+                continue
+            rho = 1.0
+            if i != j:
+                if case.correlation == "ar1":
+                    gap = high - low if times is None else abs(times[i] - times[j])
+                    rho = own[f"{prefix}correlation"] ** gap
+                elif case.correlation == "cs":
+                    rho = own["correlation"]
+                elif case.correlation == "toeplitz":
+                    rho = own[f"correlation at distance {high - low}"]
+                elif case.correlation == "ad":
+                    steps = range(low, high)
+                    names = [f"correlation of {order[k]} and {order[k + 1]}" for k in steps]
+                    rho = np.prod([own[name] for name in names])
+            R[i, j] = own["noise"] * rho
+            for k in (i, j):
+                R[i, j] *= np.sqrt(own.get(f"{prefix}variance ratio", 1.0))
+                if case.by_visit:
+                    R[i, j] *= np.sqrt(own.get(f"variance ratio of {visits[k]}", 1.0))
+                if case.stratum:
+                    name = f"variance ratio of {case.stratum} {data[case.stratum][k]!r}"
+                    R[i, j] *= np.sqrt(own.get(name, 1.0))
+                if case.power:
+                    R[i, j] *= data[case.power][k] ** own[f"power of {case.power}"]
+    return R
+
+
+def dense(case: Case, model: Any, data: pd.DataFrame) -> tuple[DenseModel, np.ndarray]:
+    """The dense model, and its parameters at the fit."""
+    names = list(model.residual_parameters_)
+    values = list(model.residual_parameters_.values())
+    if case.correlation != "un":
+        names, values = [*names, "noise"], [*values, model.noise_variance_]
+    if case.random:
+        names.append("effect")
+        values.append(float(model.covariances_["id"].iloc[0, 0]))
+    same = data["id"].to_numpy()[:, None] == data["id"].to_numpy()
+
+    def covariance(parameters: np.ndarray) -> np.ndarray:
+        own = dict(zip(names, parameters, strict=True))
+        V = noise_covariance(case, model, data, own)
+        return V + own["effect"] * same if case.random else V
+
+    X = np.column_stack([np.ones(len(data)), data["x"], data["arm"] == "b"])
+    return DenseModel(X, data["y"].to_numpy(), covariance, model.reml), np.array(values)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("reml", [True, False])
+def test_the_fit_is_an_optimum_of_the_dense_likelihood(name, reml):
+    case = CASES[name]
+    model, data = fit(case, reml=reml)
+    reference, parameters = dense(case, model, data)
+    objective, coef, covariance = reference.solve(parameters)
+    assert model.converged_
+    np.testing.assert_allclose(-2.0 * model.log_likelihood_, objective, rtol=1e-11)
+    np.testing.assert_allclose(np.append(model.intercept_, model.coef_), coef, rtol=1e-9)
+    np.testing.assert_allclose(model.coef_covariance_, covariance, rtol=1e-8, atol=1e-12)
+    gradient, _ = reference.derivatives(parameters)
+    np.testing.assert_allclose(gradient * parameters, 0.0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "unstructured by arm"])
+def test_kenward_roger_and_satterthwaite_are_those_of_dense_algebra(name):
+    case = CASES[name]
+    model, data = fit(case)
+    reference, parameters = dense(case, model, data)
+    adjusted, df = reference.kenward_roger(parameters)
+    table = coefficient_table(model, ddf="kenward-roger")
+    np.testing.assert_allclose(
+        coefficient_covariance(model, "kenward-roger"), adjusted, rtol=1e-4, atol=1e-7
+    )
+    np.testing.assert_allclose(table["df"], df, rtol=1e-4)
+    np.testing.assert_allclose(coefficient_table(model)["df"], df, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_predictions_condition_on_the_rows_of_the_level(name):
+    case = CASES[name]
+    model, data = fit(case)
+    level = data[data["id"] == "s3"]
+    missing = next(own for own in "0123" if f"v{own}" not in set(level["visit"]))
+    new = level.head(1).assign(visit=f"v{missing}", t=float(missing) + 0.9 * case.irregular, x=0.7)
+    both = pd.concat([data, new], ignore_index=True)
+    reference, parameters = dense(case, model, both.assign(y=0.0))
+    V = reference.covariance(parameters)
+    X, y, n = reference.X, data["y"].to_numpy(), len(data)
+    inverse = np.linalg.inv(V[:n, :n])
+    C = np.linalg.inv(X[:n].T @ inverse @ X[:n])
+    coef = C @ X[:n].T @ inverse @ y
+    weights = inverse @ V[:n, n]
+    expected = X[n] @ coef + weights @ (y - X[:n] @ coef)
+    rest = X[n] - weights @ X[:n]
+    variance = V[n, n] - weights @ V[:n, n] + rest @ C @ rest
+    mean, std = model.predict(new, return_std=True)
+    np.testing.assert_allclose(mean, [expected], rtol=1e-8)
+    np.testing.assert_allclose(std, [np.sqrt(variance)], rtol=1e-8)
+    population = model.predict(new, random_effects="none")
+    np.testing.assert_allclose(population, [X[n] @ coef], rtol=1e-8)
