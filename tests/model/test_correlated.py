@@ -26,7 +26,7 @@ N_LEVELS, N_OCCASIONS = 30, 4
 
 
 def make_data(seed: int, irregular: bool = False) -> pd.DataFrame:
-    """Levels with some occasions missing, correlated noise of unequal variance and a level effect."""
+    """Levels without some occasions, correlated noise of unequal variance, level effects."""
     rng = np.random.default_rng(seed)
     rows = []
     for level in range(N_LEVELS):

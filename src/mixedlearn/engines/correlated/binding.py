@@ -310,7 +310,7 @@ def _check(
             row = int(np.argmin(whole))
             raise ValueError(
                 f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
-                f"{columns.numbers[row]!r}: use ContinuousAR1, whose correlation is positive, or "
+                f"{columns.numbers[row]:g}: use ContinuousAR1, whose correlation is positive, or "
                 "count the occasions."
             )
     if np.bincount(series).max() < 2:
@@ -328,7 +328,7 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
         if not (np.isfinite(own) & (own != 0.0)).all():
             row = int(np.argmin(np.isfinite(own) & (own != 0.0)))
             raise ValueError(
-                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]!r}."
+                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]:g}."
             )
     if correlation is None or columns.series is None:
         return

@@ -1,0 +1,307 @@
+"""The parameters ``residual`` and ``time``: against nlme, in searches, and what is refused."""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold
+
+from mixedlearn import MixedLinearRegressor, inference, lmer
+from mixedlearn.inference import coefficient_table
+from mixedlearn.residual import (
+    AR1,
+    Antedependence,
+    CompoundSymmetry,
+    ContinuousAR1,
+    Power,
+    Stratified,
+    Toeplitz,
+    Unstructured,
+)
+
+FOLDER = Path(__file__).parent.parent / "reference"
+REFERENCE = json.loads((FOLDER / "residual_structures.json").read_text(encoding="utf-8"))
+
+
+def read(name: str) -> pd.DataFrame:
+    return pd.read_csv(FOLDER / f"{name}.csv")
+
+
+ORTHODONT = read("orthodont")
+WAVES = "follicles ~ np.sin(2 * np.pi * Time) + np.cos(2 * np.pi * Time)"
+GROWTH = "distance ~ age * C(Sex, Treatment('Male'))"
+FLOW = "rate ~ (pressure + I(pressure**2) + I(pressure**3)) * C(QB)"
+MODELS = {
+    "ovary_gls": ("ovary", WAVES, "Mare", AR1(time="Order")),
+    "ovary_lme": ("ovary", f"{WAVES} + (1 | Mare)", None, AR1(time="Order")),
+    "orthodont_symmetric": ("orthodont", GROWTH, "Subject", Unstructured(time="age")),
+    "orthodont_compound": ("orthodont", GROWTH, "Subject", CompoundSymmetry()),
+    "orthodont_ar1": (
+        "orthodont",
+        GROWTH,
+        "Subject",
+        AR1(time="occasion", variance="heterogeneous"),
+    ),
+    "orthodont_strata": ("orthodont", f"{GROWTH} + (1 | Subject)", None, Stratified(by="Sex")),
+    "orthodont_power": ("orthodont", GROWTH, None, Power(of="age")),
+    "bodyweight_continuous": (
+        "bodyweight",
+        "weight ~ Time * C(Diet)",
+        "Rat",
+        ContinuousAR1(time="Time"),
+    ),
+    "dialyzer_power": ("dialyzer", FLOW, "Subject", AR1(time="index", variance=Power("pressure"))),
+}
+
+
+def fitted(name: str, reml: bool = True) -> MixedLinearRegressor:
+    data_name, formula, groups, residual = MODELS[name]
+    data = read(data_name)
+    if data_name == "orthodont":
+        data["occasion"] = data["age"].astype(str)
+        data["occasion"] = data["occasion"].astype(pd.CategoricalDtype(["8", "10", "12", "14"]))
+    return lmer(formula, data, reml=reml, groups=groups, residual=residual)
+
+
+@pytest.mark.parametrize("method", ["REML", "ML"])
+@pytest.mark.parametrize("name", MODELS)
+def test_nlme(name, method):
+    expected = REFERENCE[name][method]
+    model = fitted(name, reml=method == "REML")
+    assert model.converged_
+    criterion = -2.0 * model.log_likelihood_
+    assert criterion <= expected["criterion"] + 1e-6
+    np.testing.assert_allclose(criterion, expected["criterion"], atol=1e-5)
+    coef = np.append(model.intercept_, model.coef_)
+    np.testing.assert_allclose(coef, expected["coef"], rtol=2e-4, atol=1e-5)
+    own = [value for key, value in model.residual_parameters_.items() if "correlation" in key]
+    if "symmetric" not in name:
+        np.testing.assert_allclose(own, expected["correlation"], rtol=2e-4)
+        if "orthodont_ar1" != name and "strata" not in name:
+            np.testing.assert_allclose(
+                np.sqrt(model.noise_variance_), expected["sigma"], rtol=2e-4
+            )
+    if method == "REML":
+        errors = coefficient_table(model)["std_error"]
+        np.testing.assert_allclose(errors, expected["std_error"], rtol=1e-4)
+
+
+def test_correlations_of_the_unstructured_covariance_are_those_of_nlme():
+    model = fitted("orthodont_symmetric")
+    own = model.residual_parameters_
+    # nlme's order: pair by pair, by the first of the two.
+    ages = ["8", "10", "12", "14"]
+    pairs = [(a, b) for k, a in enumerate(ages) for b in ages[k + 1 :]]
+    correlations = [own[f"correlation of {a} and {b}"] for a, b in pairs]
+    expected = REFERENCE["orthodont_symmetric"]["REML"]["correlation"]
+    np.testing.assert_allclose(correlations, expected, rtol=1e-5)
+    covariance = model.residual_covariance_
+    np.testing.assert_allclose(np.diag(covariance), [own[f"variance of {age}"] for age in ages])
+    assert list(covariance.index) == ages
+
+
+@pytest.mark.parametrize(
+    ("residual", "name"),
+    [
+        (AR1(time="age"), "ar1"),
+        (AR1(time="age", variance="heterogeneous"), "heterogeneous_ar1"),
+        (ContinuousAR1(time="age"), "continuous_ar1"),
+        (CompoundSymmetry(time="age"), "compound_symmetry"),
+        (Toeplitz(time="age"), "toeplitz"),
+        (Antedependence(time="age"), "antedependence"),
+        (Unstructured(time="age"), "unstructured"),
+    ],
+)
+def test_names_stand_for_objects(residual, name):
+    formula = "distance ~ age"
+    by_object = lmer(formula, ORTHODONT, groups="Subject", residual=residual)
+    by_name = lmer(formula, ORTHODONT, groups="Subject", residual=name, time="age")
+    assert by_name.log_likelihood_ == by_object.log_likelihood_
+    assert by_name.residual_parameters_ == by_object.residual_parameters_
+
+
+def test_parameters_and_a_formula_give_the_same_model():
+    X, y = ORTHODONT[["age", "Subject"]], ORTHODONT["distance"]
+    by_columns = MixedLinearRegressor(
+        groups="Subject", random_intercept=False, residual="ar1", time="age"
+    ).fit(X, y)
+    by_labels = MixedLinearRegressor(random_intercept=False, residual="ar1", time="age").fit(
+        X[["age"]], y, groups=X["Subject"]
+    )
+    by_position = MixedLinearRegressor(random_intercept=False, residual="ar1", time=0).fit(
+        X[["age"]].to_numpy(float), y, groups=X["Subject"]
+    )
+    by_formula = lmer("distance ~ age", ORTHODONT, groups="Subject", residual="ar1", time="age")
+    for model in (by_columns, by_labels, by_position):
+        assert model.log_likelihood_ == pytest.approx(by_formula.log_likelihood_, rel=1e-12)
+    new = X.head(2).assign(age=[9, 15])
+    expected = by_formula.predict(new)
+    np.testing.assert_allclose(by_columns.predict(new), expected)
+    np.testing.assert_allclose(
+        by_labels.predict(new[["age"]], groups=new["Subject"]), expected
+    )
+    assert not np.allclose(by_formula.predict(new, random_effects="none"), expected)
+
+
+def test_the_order_of_the_rows_does_not_count():
+    shuffled = ORTHODONT.sample(frac=1.0, random_state=1)
+    one = lmer("distance ~ age", ORTHODONT, groups="Subject", residual="ar1", time="age")
+    other = lmer("distance ~ age", shuffled, groups="Subject", residual="ar1", time="age")
+    assert other.log_likelihood_ == pytest.approx(one.log_likelihood_, rel=1e-12)
+
+
+def test_observed_rows_are_fitted_and_later_rows_are_forecast():
+    model = lmer("distance ~ age", ORTHODONT, groups="Subject", residual="ar1", time="age")
+    observed = model.predict(ORTHODONT)
+    np.testing.assert_allclose(observed, model.predict(ORTHODONT, random_effects="none"))
+    # The noise of a row that is one unit later than the last is its correlation times the last's.
+    last = ORTHODONT[ORTHODONT["age"] == 14]
+    later = last.assign(age=15)
+    residuals = last["distance"].to_numpy() - model.predict(last)
+    rho = model.residual_parameters_["correlation"]
+    forecast = model.predict(later) - model.predict(later, random_effects="none")
+    np.testing.assert_allclose(forecast, rho * residuals, rtol=1e-10)
+
+
+def test_neutral_values_give_the_independent_fit():
+    independent = lmer("distance ~ age + (1 | Subject)", ORTHODONT)
+    problem = lmer(
+        "distance ~ age + (1 | Subject)", ORTHODONT, residual=AR1(time="age")
+    )._fitted.known.fit
+    noise = problem.noise
+    point = noise.point
+    at_zero = noise.problem(problem.recipe)
+    value = min(
+        at_zero.evaluate(type(point)(scale, (np.zeros(1),), theta * independent_theta), 0).objective
+        for scale, theta, independent_theta in [
+            (
+                0.5 * np.log(independent.noise_variance_ / at_zero.fixed.scale**2),
+                1.0,
+                _engine_theta(at_zero, independent),
+            )
+        ]
+    )
+    assert value == pytest.approx(-2.0 * independent.log_likelihood_, rel=1e-12)
+
+
+def _engine_theta(problem, model):
+    own = model._fitted.known.fit
+    return problem.parameters.components.theta_of_roots(own.roots)
+
+
+def test_searches_reach_into_structures():
+    X, y = ORTHODONT[["age", "Subject"]], ORTHODONT["distance"]
+    estimator = MixedLinearRegressor(groups="Subject", random_intercept=False, time="age")
+    names = [None, "ar1", "compound_symmetry", "unstructured"]
+    search = GridSearchCV(
+        estimator, {"residual": names}, cv=GroupKFold(3), error_score="raise"
+    ).fit(X, y, groups=X["Subject"])
+    assert len(search.cv_results_["params"]) == len(names)
+    by_object = clone(estimator).set_params(residual=AR1(), residual__variance="heterogeneous")
+    assert by_object.get_params()["residual__variance"] == "heterogeneous"
+    by_object.fit(X, y)
+    assert len(by_object.residual_parameters_) == 4
+
+
+def test_a_model_is_pickled_with_its_noise():
+    model = lmer("distance ~ age", ORTHODONT, groups="Subject", residual="ar1", time="age")
+    again = pickle.loads(pickle.dumps(model))
+    new = ORTHODONT.head(3).assign(age=[9, 11, 20])
+    np.testing.assert_array_equal(again.predict(new), model.predict(new))
+
+
+def test_the_summary_names_the_structure_and_its_parameters():
+    model = fitted("ovary_lme")
+    text = str(model.summary())
+    assert "AR1(time='Order') within Mare" in text
+    assert "correlation    0.6074" in text
+    # Fixed effects, the variance of the intercepts, the correlation and the noise.
+    assert model.aic() == pytest.approx(-2.0 * model.log_likelihood_ + 2.0 * 6.0)
+
+
+def fit_with(data=ORTHODONT, formula="distance ~ age", groups="Subject", **parameters):
+    return lmer(formula, data, groups=groups, **parameters)
+
+
+TWICE = pd.concat([ORTHODONT, ORTHODONT.head(1)], ignore_index=True)
+ONE_ROW = ORTHODONT[ORTHODONT["age"] == 8]
+FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"residual": "unstructred", "time": "age"}, "Did you mean 'unstructured'"),
+        ({"residual": "unstructured"}, "needs the occasions of the rows: name their column"),
+        ({"residual": "heterogeneous_ar1"}, "needs the occasions of the rows"),
+        ({"residual": "ar1", "time": "Age"}, "time names the column 'Age'"),
+        ({"residual": AR1(within="School")}, "names no grouping factor: the factors are 'Subject'"),
+        ({"residual": AR1(variance="equal")}, "variance='equal' of AR1 is no variance"),
+        ({"residual": Stratified(by="sex")}, r"Stratified\(by=...\) names the column 'sex'"),
+        ({"residual": "ar1", "groups": None}, "there is no grouping factor"),
+        (
+            {"residual": CompoundSymmetry(), "groups": None, "formula": "distance ~ (1 | Subject)"},
+            "cannot be told apart",
+        ),
+        (
+            {"residual": "unstructured", "time": "age", "formula": "distance ~ (1 | Subject)"},
+            "cannot be told apart|named twice|called 'Subject'",
+        ),
+        ({"residual": "ar1", "time": "age", "data": TWICE}, "'M01' of 'Subject' has two rows at"),
+        (
+            {"residual": "ar1", "time": "age", "data": ORTHODONT.assign(age=ORTHODONT.age + 0.5)},
+            "have to be whole numbers, but row 0 of 'age' has 8.5",
+        ),
+        (
+            {"residual": "continuous_ar1", "time": "Sex", "data": ORTHODONT},
+            "the column 'Sex', have to be numbers",
+        ),
+        ({"residual": "ar1", "time": "age", "data": ONE_ROW}, "No level of 'Subject' has two rows"),
+        (
+            {"residual": "unstructured", "time": "age", "data": FEW},
+            "not identified by these rows: one level has both occasions",
+        ),
+        ({"residual": AR1(time="age", by="age")}, "several values of 'age', by which"),
+        ({"residual": Power(of="Sex")}, "needs a column of numbers"),
+    ],
+)
+def test_what_is_refused(parameters, message):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=message):
+            fit_with(**parameters)
+
+
+def test_an_occasion_that_fit_did_not_see_has_no_variance():
+    model = fit_with(residual="unstructured", time="age")
+    with pytest.raises(ValueError, match="occasion 9 of 'age' .* was not seen"):
+        model.predict(ORTHODONT.head(2).assign(age=9))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.sample_y(ORTHODONT),
+        lambda model: model.update_random_effects(ORTHODONT, ORTHODONT["distance"]),
+        lambda model: model.for_serving(),
+        lambda model: model.log_likelihood(model.theta_),
+        lambda model: inference.variance_table(model),
+        lambda model: inference.confidence_intervals(model),
+        lambda model: inference.likelihood_ratio_test(model, model),
+        lambda model: inference.parametric_bootstrap(model, ORTHODONT, n_resamples=2),
+        lambda model: inference.residuals(model, ORTHODONT, ORTHODONT["distance"]),
+        lambda model: inference.influence(model, ORTHODONT, ORTHODONT["distance"]),
+        lambda model: inference.r2(model),
+        lambda model: inference.drop1(model),
+        lambda model: inference.robust_covariance(model, ORTHODONT, ORTHODONT["distance"]),
+    ],
+)
+def test_what_takes_noise_for_independent_is_refused(call):
+    model = lmer("distance ~ age + (1 | Subject)", ORTHODONT, residual=AR1(time="age"))
+    with pytest.raises(ValueError, match="not available for a model with a residual structure"):
+        call(model)
