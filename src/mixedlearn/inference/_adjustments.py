@@ -67,7 +67,8 @@ def adjusted(
         That all intervals hold together.
     """
     n_tests = len(t_value)
-    if adjust is None or n_tests < 2:
+    # Tukey's family are all means, whichever differences can be estimated.
+    if adjust is None or (n_tests < 2 and adjust != "tukey"):
         return p_value, t_quantile(0.5 + 0.5 * level, df)
     if adjust in ("holm", "bonferroni"):
         critical = t_quantile(1.0 - 0.5 * (1.0 - level) / n_tests, df)
