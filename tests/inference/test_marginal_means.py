@@ -116,7 +116,9 @@ def test_means_and_comparisons_are_those_of_emmeans(name):
     means = asked(case)
     check(means.table, case["means"], tolerance)
     for stored in case["comparisons"]:
-        found = compare_means(means, stored["method"], adjust=ADJUST.get(stored["adjust"], stored["adjust"]))
+        found = compare_means(
+            means, stored["method"], adjust=ADJUST.get(stored["adjust"], stored["adjust"])
+        )
         # Of contrasts without an estimate emmeans counts the intervals, but not the tests.
         is_holed = name.startswith("holed") and stored["adjust"] in ("holm", "bonferroni")
         check(found.table, stored, tolerance, ("lower", "upper") if is_holed else ())

@@ -89,7 +89,7 @@ def _product(left: Sequence[Fraction], right: Sequence[Fraction]) -> Fraction:
 def _given(method: Any, labels: Sequence[str]) -> tuple[FloatArray, list[str]]:
     named: dict[Any, Any]
     if isinstance(method, pd.DataFrame):
-        named = {name: row for name, row in zip(method.index, method.to_numpy(), strict=True)}
+        named = dict(zip(method.index, method.to_numpy(), strict=True))
     elif isinstance(method, Mapping):
         named = dict(method)
     else:

@@ -66,9 +66,7 @@ class Population:
             raise ValueError(f"The column {name!r} of X has a value that is missing or infinite.")
         return mean
 
-    def frequencies(
-        self, chosen: Mapping[str, tuple[Sequence[Any], Sequence[Any]]]
-    ) -> FloatArray:
+    def frequencies(self, chosen: Mapping[str, tuple[Sequence[Any], Sequence[Any]]]) -> FloatArray:
         """Weights of the rows that have each combination of values, an axis for each column.
 
         ``chosen`` has for every column the categories that are known, and those that are counted.

@@ -58,12 +58,16 @@ class Axis:
     def column(self, places: NDArray[np.intp]) -> Any:
         """The column of a data frame that has these of the values."""
         categories = self.variable.categories
-        if categories is not None and not all(isinstance(own, (str, bool)) for own in categories):
-            if self.variable.is_category:
-                return pd.Categorical([self.values[place] for place in places], list(categories))
-            return [self.values[place] for place in places]
-        kind = float if categories is None else None
-        return np.array(self.values, dtype=kind or object)[places].astype(kind or object)
+        if categories is None:
+            return np.array(self.values, dtype=float)[places]
+        values = [self.values[place] for place in places]
+        # Numbers and dates are categories only if their column says so; texts and booleans are.
+        is_plain = all(isinstance(own, (str, bool, np.bool_)) for own in categories)
+        return (
+            pd.Categorical(values, list(categories))
+            if self.variable.is_category and not is_plain
+            else pd.Series(values)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -365,10 +369,13 @@ def _given_weights(axis: Axis, given: Any) -> FloatArray:
         numbers = np.array(given, dtype=float)
     except (TypeError, ValueError):
         numbers = np.array([np.nan])
-    if numbers.shape != (len(values),) or not (numbers >= 0).all() or not np.isfinite(numbers).all():
+    if (
+        numbers.shape != (len(values),)
+        or not (numbers >= 0).all()
+        or not np.isfinite(numbers).all()
+    ):
         raise ValueError(
             f"weights[{axis.name!r}] must hold {len(values)} finite numbers of at least zero, for "
             f"{', '.join(map(shown, values))}."
         )
     return numbers
-

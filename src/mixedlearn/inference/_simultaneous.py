@@ -140,7 +140,7 @@ def max_t(root: FloatArray) -> MaxT:
 def _box_probability(
     sizes: FloatArray, triangle: FloatArray, last: NDArray[np.intp], points: FloatArray
 ) -> FloatArray:
-    """P(all \\|triangle Y\\| <= size) of independent normal Y, for each of the sizes."""
+    """Probability that no entry of ``triangle Y`` is beyond a size, for each of the sizes."""
     chosen: list[FloatArray] = []
     probability = np.ones((len(points), len(sizes)))
     for j in range(triangle.shape[1]):

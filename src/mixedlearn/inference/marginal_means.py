@@ -231,7 +231,7 @@ def marginal_means(
     >>> means = marginal_means(model, "recipe", by="temp", at={"temp": [175, 225]})
     >>> means.table["estimate"].round(2).unstack()
               A      B      C
-    temp                     
+    temp
     175.0  29.17  27.69  27.65
     225.0  37.07  35.59  35.55
     """
@@ -304,7 +304,7 @@ def marginal_slopes(
     >>> model = lmer("angle ~ recipe * temp + (1 | recipe:replicate)", load_cake().frame)
     >>> marginal_slopes(model, "temp", by="recipe").table[["estimate", "p_value"]].round(4)
             estimate  p_value
-    recipe                   
+    recipe
     A         0.1538      0.0
     B         0.1461      0.0
     C         0.1741      0.0

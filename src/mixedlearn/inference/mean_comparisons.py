@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mixedlearn.inference._adjustments import adjusted, chosen_adjustment
 from mixedlearn.inference._contrast_methods import contrast_weights
 from mixedlearn.inference._models import check_level
-from mixedlearn.inference._text import in_lines, lines_html, table_html, table_text
+from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_html, table_text
 from mixedlearn.inference.marginal_means import (
     MarginalMeans,
     as_names,
@@ -215,7 +215,7 @@ def compare_means(
         tables.append(_family(means, functions, index, adjust, len(labels), level))
         rows.append(pd.DataFrame(functions, index=index, columns=own.columns))
     found = MeanComparisons(
-        table=pd.concat(tables).pipe(type(tables[0])),
+        table=ResultTable(pd.concat(tables)),
         means=means,
         by=groups,
         method=method if isinstance(method, str) else "given",
@@ -255,14 +255,16 @@ def _families(means: MarginalMeans, groups: tuple[str, ...]) -> dict[Any, NDArra
         return {(): np.arange(len(index))}
     keys = list(zip(*(index.get_level_values(name) for name in groups), strict=True))
     return {
-        key: np.array([k for k, own in enumerate(keys) if own == key]) for key in dict.fromkeys(keys)
+        key: np.array([k for k, own in enumerate(keys) if own == key])
+        for key in dict.fromkeys(keys)
     }
 
 
 def _levels(index: pd.Index, groups: tuple[str, ...]) -> list[tuple[tuple[Any, Any], ...]]:
     """For every mean the columns that are not grouped by, each with its value."""
-    names = [name for name in index.names if name not in groups]
-    values = [index.get_level_values(name) for name in names]
+    places = [place for place, name in enumerate(index.names) if name not in groups]
+    names = [index.names[place] for place in places]
+    values = [index.get_level_values(place) for place in places]
     return [tuple(zip(names, own, strict=True)) for own in zip(*values, strict=True)]
 
 
@@ -311,15 +313,27 @@ def _family(
 ) -> pd.DataFrame:
     """The table of one family."""
     table = means.coefs.table(functions, index, level)
-    numbers = {name: table[name].to_numpy() for name in table}
-    is_known = np.isfinite(numbers["std_error"]) & (numbers["std_error"] > 0.0)
-    if is_known.any():
-        t_value, p_value, df = (numbers[own][is_known] for own in ("t_value", "p_value", "df"))
-        root = means.coefs.root(functions[is_known])
-        p_value, critical = adjusted(adjust, t_value, p_value, df, root, n_means, level)
-        margin = critical * numbers["std_error"][is_known]
-        place = np.flatnonzero(is_known)
-        table.iloc[place, table.columns.get_loc("p_value")] = p_value
-        table.iloc[place, table.columns.get_loc("lower")] = numbers["estimate"][is_known] - margin
-        table.iloc[place, table.columns.get_loc("upper")] = numbers["estimate"][is_known] + margin
+    errors = table["std_error"].to_numpy()
+    is_known = np.isfinite(errors) & (errors > 0.0)
+    if not is_known.any():
+        return table
+    known = table[is_known]
+    p_value, critical = adjusted(
+        adjust,
+        known["t_value"].to_numpy(),
+        known["p_value"].to_numpy(),
+        known["df"].to_numpy(),
+        means.coefs.root(functions[is_known]),
+        n_means,
+        level,
+    )
+    adjusted_values = {
+        "p_value": p_value,
+        "lower": known["estimate"] - critical * known["std_error"],
+        "upper": known["estimate"] + critical * known["std_error"],
+    }
+    for name, values in adjusted_values.items():
+        column = table[name].to_numpy(copy=True)
+        column[is_known] = values
+        table = table.assign(**{name: column})
     return table
