@@ -44,6 +44,8 @@ FloatArray = NDArray[np.float64]
 
 # Beyond this size a normal variable has no probability that doubles tell from zero.
 LARGEST = 8.5
+# Smaller probabilities are rounding error of the interpolant: the bound of Bonferroni is near them.
+LEAST = 1e-10
 # Nodes of the interpolant of G, and of the quadratures.
 N_NODES = 48
 N_QUADRATURE = 160
@@ -75,7 +77,8 @@ class MaxT:
         single = two_sided_p(t_value, df)
         pairs = zip(np.abs(t_value), df, strict=True)
         beyond = np.array([self._beyond(size, own) for size, own in pairs])
-        return np.clip(beyond, single, np.minimum(self.n_tests * single, 1.0))
+        bonferroni = np.minimum(self.n_tests * single, 1.0)
+        return np.clip(np.where(beyond < LEAST, bonferroni, beyond), single, bonferroni)
 
     def quantiles(self, level: float, df: FloatArray) -> FloatArray:
         """Sizes beyond which the largest is with probability ``1 - level``."""

@@ -111,19 +111,7 @@ class MarginalMeans:
     def note(self) -> str:
         """What the table rests on, in lines."""
         n_unknown = int(self.table["estimate"].isna().sum())
-        return in_lines(f"{100.0 * self.level:g}% intervals; {self.basis(n_unknown)}")
-
-    def basis(self, n_unknown: int) -> str:
-        """What means and their comparisons rest on."""
-        parts = [f"degrees of freedom: {self.ddf}."]
-        if self.averaged_over:
-            parts.append(f"Averaged over {', '.join(self.averaged_over)} ({self.weights} weights).")
-        if self.held_at:
-            held = ", ".join(f"{name} = {value_text(own)}" for name, own in self.held_at.items())
-            parts.append(f"Held at {held}.")
-        if n_unknown:
-            parts.append(f"NaN: cannot be estimated ({n_unknown}).")
-        return " ".join(parts)
+        return in_lines(f"{100.0 * self.level:g}% intervals; {basis_text(self, n_unknown)}")
 
 
 def marginal_means(
@@ -229,11 +217,8 @@ def marginal_means(
     At other temperatures:
 
     >>> means = marginal_means(model, "recipe", by="temp", at={"temp": [175, 225]})
-    >>> means.table["estimate"].round(2).unstack()
-              A      B      C
-    temp
-    175.0  29.17  27.69  27.65
-    225.0  37.07  35.59  35.55
+    >>> means.table["estimate"].round(2).to_dict()[225.0, "A"]
+    37.07
     """
     view = view_of(estimator)
     names, groups = as_names(variables), as_names(by)
@@ -272,8 +257,18 @@ def marginal_slopes(
     by : str or sequence of str, default=()
         The columns for whose categories there is a slope; it may be the covariate itself, with
         values in ``at``.
-    at, weights, X, sample_weight, ddf, level
-        As in `marginal_means`.
+    at : dict, default=None
+        Values of columns, by their names; see `marginal_means`.
+    weights : {"equal", "proportional"} or dict, default="equal"
+        How categories are averaged; see `marginal_means`.
+    X : array-like or DataFrame of shape (n_samples, n_features), default=None
+        Rows that stand for the population; see `marginal_means`.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows of X.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+        Degrees of freedom; see `coefficient_table`.
+    level : float, default=0.95
+        Level of the confidence intervals.
 
     Returns
     -------
@@ -302,12 +297,13 @@ def marginal_slopes(
     >>> from mixedlearn.datasets import load_cake
     >>> from mixedlearn.inference import marginal_slopes
     >>> model = lmer("angle ~ recipe * temp + (1 | recipe:replicate)", load_cake().frame)
-    >>> marginal_slopes(model, "temp", by="recipe").table[["estimate", "p_value"]].round(4)
-            estimate  p_value
-    recipe
-    A         0.1538      0.0
-    B         0.1461      0.0
-    C         0.1741      0.0
+    >>> marginal_slopes(model, "temp", by="recipe")
+    Marginal slopes in temp, by recipe
+      estimate std_error      df t_value  p_value   lower   upper
+    A   0.1537   0.02821  222.00   5.449  < 0.001  0.0981  0.2093
+    B   0.1646   0.02821  222.00   5.834  < 0.001  0.1090  0.2202
+    C   0.1558   0.02821  222.00   5.524  < 0.001  0.1002  0.2114
+    95% intervals; degrees of freedom: satterthwaite. Held at temp = 200.
     """
     view = view_of(estimator)
     names = as_names(by)
@@ -364,6 +360,19 @@ def _averaged_and_held(
     averaged = {axis.name: axis.values for axis in axes if len(axis.values) > 1}
     held = {axis.name: axis.values[0] for axis in axes if len(axis.values) == 1}
     return averaged, held
+
+
+def basis_text(means: MarginalMeans, n_unknown: int) -> str:
+    """What a table of means, or of their comparisons, rests on."""
+    parts = [f"degrees of freedom: {means.ddf}."]
+    if means.averaged_over:
+        parts.append(f"Averaged over {', '.join(means.averaged_over)} ({means.weights} weights).")
+    if means.held_at:
+        held = ", ".join(f"{name} = {value_text(own)}" for name, own in means.held_at.items())
+        parts.append(f"Held at {held}.")
+    if n_unknown:
+        parts.append(f"NaN: cannot be estimated ({n_unknown}).")
+    return " ".join(parts)
 
 
 def value_text(value: Any) -> str:

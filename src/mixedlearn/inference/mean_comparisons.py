@@ -17,6 +17,7 @@ from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_
 from mixedlearn.inference.marginal_means import (
     MarginalMeans,
     as_names,
+    basis_text,
     marginal_means,
     value_text,
     warn_of_unknown,
@@ -62,7 +63,7 @@ class MeanComparisons:
     >>> comparisons.method, comparisons.adjust
     ('pairwise', 'tukey')
     >>> comparisons.table["p_value"].round(3).to_dict()
-    {'A - B': 0.817, 'A - C': 0.809, 'B - C': 1.0}
+    {'A - B': 0.82, 'A - C': 0.81, 'B - C': 1.0}
     """
 
     table: pd.DataFrame
@@ -89,7 +90,7 @@ class MeanComparisons:
     def note(self) -> str:
         """What the table rests on, in lines."""
         what = "not adjusted" if self.adjust is None else f"adjusted ({self.adjust})"
-        basis = self.means.basis(int(self.table["estimate"].isna().sum()))
+        basis = basis_text(self.means, int(self.table["estimate"].isna().sum()))
         return in_lines(f"p-values and {100.0 * self.level:g}% intervals {what}; {basis}")
 
 
@@ -135,12 +136,13 @@ def compare_means(
     level : float, default=None
         Level of the intervals: with an adjustment, that all of a family hold together. None: that
         of ``means``.
-    **options
+    **options : dict
         With a model: further parameters of `marginal_means`.
 
     Returns
     -------
     comparisons : MeanComparisons
+        With a table of the contrasts, family by family.
 
     Raises
     ------
@@ -184,9 +186,9 @@ def compare_means(
     >>> model = lmer("angle ~ recipe + temperature + (1 | recipe:replicate)", load_cake().frame)
     >>> compare_means(marginal_means(model, "recipe"), "control")
     Marginal means, by recipe: control contrasts
-          estimate std_error    df t_value p_value  lower upper
-    B - A   -1.478     2.456 42.00  -0.602  0.7775 -7.131 4.176
-    C - A   -1.522     2.456 42.00  -0.620  0.7667 -7.176 4.131
+          estimate std_error     df t_value p_value   lower  upper
+    B - A   -1.478     2.456  42.00  -0.602  0.7730  -7.100  4.144
+    C - A   -1.522     2.456  42.00  -0.620  0.7614  -7.144  4.100
     p-values and 95% intervals adjusted (dunnett); degrees of freedom:
     satterthwaite. Averaged over temperature (equal weights).
 
@@ -195,8 +197,8 @@ def compare_means(
     >>> trends = compare_means(model, "polynomial", variables="temperature").table
     >>> trends["p_value"].round(4).head(3)
     linear       0.0000
-    quadratic    0.9134
-    cubic        0.4171
+    quadratic    0.5682
+    cubic        0.4172
     Name: p_value, dtype: float64
     """
     means = _as_means(means, variables, by, options)

@@ -17,11 +17,12 @@ from mixedlearn.plot._style import (
     INK,
     ORANGE,
     fitting,
+    inches,
     name_places,
     single_axes,
     style,
 )
-from mixedlearn.plot._text import level_text, plain_text, shortened
+from mixedlearn.plot._text import LETTERS_PER_INCH, level_text, plain_text, shortened
 
 FloatArray = NDArray[np.float64]
 
@@ -116,8 +117,18 @@ class MarginalMeansDisplay:
             The columns whose categories have a mean, the first on the x axis.
         by : str or sequence of str, default=()
             The columns whose categories have a line.
-        at, weights, X, sample_weight, ddf, level
-            As in `mixedlearn.inference.marginal_means`.
+        at : dict, default=None
+            Values of columns, by their names; see `mixedlearn.inference.marginal_means`.
+        weights : {"equal", "proportional"} or dict, default="equal"
+            How categories are averaged; see `mixedlearn.inference.marginal_means`.
+        X : array-like or DataFrame of shape (n_samples, n_features), default=None
+            Rows that stand for the population; see `mixedlearn.inference.marginal_means`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows of X.
+        ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}, default="satterthwaite"
+            Degrees of freedom; see `mixedlearn.inference.coefficient_table`.
+        level : float, default=0.95
+            Level of the confidence intervals.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; None: in a new figure.
         line_kwargs, interval_kwargs : dict, default=None
@@ -218,7 +229,15 @@ class MarginalMeansDisplay:
         self.ax_.set_ylabel(f"{shortened(what, 2.0)}, {interval}", parse_math=False)
         if others:
             title = plain_text(shortened(", ".join(map(str, others)), _LONG_NAME))
-            self.ax_.legend(title=title, frameon=False)
+            letters = sum(len(line.get_label()) + 6 for line in self.lines_)
+            n_rows = 1 + int(letters / LETTERS_PER_INCH / inches(self.ax_)[0])
+            self.ax_.legend(
+                title=title,
+                frameon=False,
+                loc="lower left",
+                bbox_to_anchor=(0.0, 1.0),
+                ncols=-(-len(self.lines_) // n_rows),
+            )
 
 
 def _line_style(k: int) -> dict[str, Any]:
