@@ -49,8 +49,8 @@ def contrast_weights(
     n_means = len(labels)
     if n_means < 2:
         raise ValueError(
-            f"There is nothing to compare: {labels[0]!r} is the only mean of its family. Give the "
-            "column whose categories are compared as variables, not as by."
+            "There is nothing to compare: there is one mean in each family. Give the column whose "
+            "categories are compared as variables, not as by."
         )
     if method == "polynomial":
         return _polynomials(n_means), list(DEGREES[: n_means - 1])
@@ -89,12 +89,13 @@ def _product(left: Sequence[Fraction], right: Sequence[Fraction]) -> Fraction:
 def _given(method: Any, labels: Sequence[str]) -> tuple[FloatArray, list[str]]:
     named: dict[Any, Any]
     if isinstance(method, pd.DataFrame):
-        named = dict(zip(method.index, method.to_numpy(), strict=True))
+        rows = (dict(zip(method.columns, row, strict=True)) for row in method.to_numpy())
+        named = dict(zip(method.index, rows, strict=True))
     elif isinstance(method, Mapping):
         named = dict(method)
     else:
-        rows = np.atleast_2d(np.asarray(method, dtype=object))
-        named = {f"contrast {k}": row for k, row in enumerate(rows, start=1)}
+        given = np.atleast_2d(np.asarray(method, dtype=object))
+        named = {f"contrast {k}": row for k, row in enumerate(given, start=1)}
     if not named:
         raise ValueError("method names no contrast: give one at least.")
     return np.array([_row(name, row, labels) for name, row in named.items()]), [

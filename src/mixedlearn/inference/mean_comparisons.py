@@ -116,7 +116,7 @@ def compare_means(
         "pairwise": every two means; "control": each with the ``reference``; "consecutive": each
         with the one before; "polynomial": linear, quadratic and further trends over means at equal
         steps, in their order, up to degree six. Or weights of the means: an array of shape (m,) or
-        (c, m), a DataFrame with a row for each contrast, or a dict that has for the name of each
+        (c, m), a DataFrame with a row for each contrast and a column for each mean, or a dict that has for the name of each
         contrast its weights, a sequence or a dict by means.
     variables : str or sequence of str, default=()
         With a model: the columns whose categories are compared.
@@ -267,7 +267,10 @@ def _levels(index: pd.Index, groups: tuple[str, ...]) -> list[tuple[tuple[Any, A
     places = [place for place, name in enumerate(index.names) if name not in groups]
     names = [index.names[place] for place in places]
     values = [index.get_level_values(place) for place in places]
-    return [tuple(zip(names, own, strict=True)) for own in zip(*values, strict=True)]
+    return [
+        tuple((name, own[row]) for name, own in zip(names, values, strict=True))
+        for row in range(len(index))
+    ]
 
 
 def _labels(index: pd.Index, groups: tuple[str, ...]) -> list[str]:
