@@ -116,8 +116,8 @@ def compare_means(
         "pairwise": every two means; "control": each with the ``reference``; "consecutive": each
         with the one before; "polynomial": linear, quadratic and further trends over means at equal
         steps, in their order, up to degree six. Or weights of the means: an array of shape (m,) or
-        (c, m), a DataFrame with a row for each contrast and a column for each mean, or a dict that has for the name of each
-        contrast its weights, a sequence or a dict by means.
+        (c, m), a DataFrame with a row for each contrast and a column for each mean, or a dict that
+        has for the name of each contrast its weights, a sequence or a dict by means.
     variables : str or sequence of str, default=()
         With a model: the columns whose categories are compared.
     by : str or sequence of str, default=None
