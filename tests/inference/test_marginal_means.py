@@ -394,7 +394,7 @@ def test_tables_fit_a_page_and_say_what_they_rest_on(model):
         ({"variables": ["a", "a"]}, "'a' is named twice"),
         ({"variables": "a", "by": "a"}, "'a' is named twice"),
         ({"variables": "x"}, "'x' is a numeric column, and has no categories"),
-        ({"variables": "a"}, r"The mean of 'z' is not known: .*\(log\(z\)\)"),
+        ({"variables": "a"}, r"The mean of 'z' is not known: .* only in log\(z\), and"),
         ({"at": {"y": 1}}, "'y' is no column with a fixed effect"),
         ({"at": {"a": "s"}}, "at\\['a'\\] has 's', which is no category of 'a': they are 'p', 'q'"),
         ({"at": {"a": []}}, r"at\['a'\] is empty"),
@@ -456,6 +456,25 @@ def test_a_grid_that_is_too_large_is_refused(model, monkeypatch):
 
 
 def test_what_is_no_fitted_model_is_refused():
-    for function in (marginal_means, lambda own, name: marginal_slopes(own, name), compare_means):
+    for function, name in (
+        (marginal_means, "a"),
+        (marginal_slopes, "a"),
+        (compare_means, "pairwise"),
+    ):
         with pytest.raises(TypeError, match="Expected a fitted MixedLinearRegressor"):
-            function(np.ones(3), "a")
+            function(np.ones(3), name)
+
+
+def test_what_a_method_needs_is_said():
+    frame = frame_of("factorial")
+    by_ml = lmer("y ~ a + (1 | g)", frame, reml=False)
+    with pytest.raises(ValueError, match="restricted maximum likelihood"):
+        marginal_means(by_ml, "a", ddf="kenward-roger")
+    with pytest.raises(ValueError, match="was made by for_serving"):
+        marginal_means(by_ml.for_serving(), "a")
+    within = lmer("y ~ 0 + a + a:x + (1 | g)", frame)
+    with pytest.raises(ValueError, match="the formula has it only in interactions, and a fit"):
+        marginal_means(within, "a")
+    at_mean = marginal_means(within, "a", X=frame).table
+    expected = marginal_means(lmer("y ~ a * x + (1 | g)", frame), "a").table
+    np.testing.assert_allclose(at_mean, expected, rtol=1e-6)

@@ -21,6 +21,16 @@ METHODS = ("pairwise", "control", "consecutive", "polynomial")
 DEGREES = ("linear", "quadratic", "cubic", "quartic", "degree 5", "degree 6")
 
 
+def check_method(method: Any) -> None:
+    """Refuse the name of no method."""
+    if isinstance(method, str) and method not in METHODS:
+        raise ValueError(
+            f"method={method!r} is unknown: use {', '.join(map(repr, METHODS))}, or give the "
+            f"weights of the means.{did_you_mean(method, METHODS)} The columns of a model whose "
+            "categories are compared are named by variables=...."
+        )
+
+
 def contrast_weights(
     method: Any, labels: Sequence[str], reference: int
 ) -> tuple[FloatArray, list[str]]:
@@ -37,15 +47,10 @@ def contrast_weights(
     Raises
     ------
     ValueError
-        If the method is unknown, or given weights are not numbers, one for each mean.
+        If there is one mean, or given weights are not numbers, one for each mean.
     """
     if not isinstance(method, str):
         return _given(method, labels)
-    if method not in METHODS:
-        raise ValueError(
-            f"method={method!r} is unknown: use {', '.join(map(repr, METHODS))}, or give the "
-            f"weights of the means.{did_you_mean(method, METHODS)}"
-        )
     n_means = len(labels)
     if n_means < 2:
         raise ValueError(

@@ -261,9 +261,10 @@ def _axis(
         mean = 0.0
     if mean is None:
         raise ValueError(
-            f"The mean of {name!r} is not known: the formula has no such column, only what it "
-            f"computes from it ({', '.join(variable.expressions)}). Say what its value is, "
-            f"as in at={{{name!r}: 1.0}}, or pass X, the rows of which means are taken."
+            f"The mean of {name!r} is not known: the formula has it only in "
+            f"{', '.join(variable.expressions) or 'interactions'}, and a fit keeps no rows. Say "
+            f"what its value is, as in at={{{name!r}: 1.0}}, or pass X, the rows of which means "
+            "are taken."
         )
     return Axis(variable, (mean,), False)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.inference._adjustments import adjusted, chosen_adjustment
-from mixedlearn.inference._contrast_methods import contrast_weights
+from mixedlearn.inference._contrast_methods import check_method, contrast_weights
 from mixedlearn.inference._models import check_level
 from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_html, table_text
 from mixedlearn.inference.marginal_means import (
@@ -201,6 +201,7 @@ def compare_means(
     cubic        0.4172
     Name: p_value, dtype: float64
     """
+    check_method(method)
     means = _as_means(means, variables, by, options)
     level = check_level(means.level if level is None else level)
     adjust = chosen_adjustment(adjust, method)
