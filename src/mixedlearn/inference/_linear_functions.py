@@ -55,8 +55,8 @@ class CoefEstimates:
 
     def root(self, rows: FloatArray) -> FloatArray:
         """M such that the functions have the covariance ``M M'``, but for its unit."""
-        turned = rows @ self.uncertainty.root
-        return np.asarray(turned @ np.linalg.cholesky(self.uncertainty.adjusted))
+        sizes, axes = np.linalg.eigh(self.uncertainty.adjusted)
+        return np.asarray(rows @ self.uncertainty.root @ (axes * np.sqrt(np.maximum(sizes, 0.0))))
 
 
 def coef_estimates(model: FittedModel, ddf: str) -> CoefEstimates:

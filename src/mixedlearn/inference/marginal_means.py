@@ -150,7 +150,7 @@ def marginal_means(
         How categories are averaged: with equal weights; in proportion to how often their
         combinations occur in X; or with the weights of a dict that has, by the name of a column, a
         weight for each of its values, as a sequence or as a dict. Columns that the dict leaves out
-        have equal weights.
+        have equal weights, as have several values of a covariate unless a dict says otherwise.
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
         Rows that stand for the population: covariates are held at their means over these rows, and
         proportional weights are counted there. They may be those of the fit. Without X, covariates
