@@ -21,6 +21,7 @@ from mixedlearn.inference import (
     contrast_test,
     marginal_means,
     marginal_slopes,
+    robust_covariance,
 )
 
 STORED = json.loads((Path(__file__).parents[1] / "reference" / "marginal_means.json").read_text())
@@ -478,3 +479,30 @@ def test_what_a_method_needs_is_said():
     at_mean = marginal_means(within, "a", X=frame).table
     expected = marginal_means(lmer("y ~ a * x + (1 | g)", frame), "a").table
     np.testing.assert_allclose(at_mean, expected, rtol=1e-6)
+
+
+def test_a_robust_covariance_serves_means_and_comparisons(model):
+    frame = frame_of("factorial")
+    robust = robust_covariance(model, frame, frame["y"])
+    means = marginal_means(model, "a", at={"z": 2.0}, covariance=robust)
+    test = contrast_test(model, means.linear_functions, covariance=robust)
+    np.testing.assert_allclose(means.table, test.rows[means.table.columns])
+    assert means.ddf == test.ddf == "satterthwaite, CR2"
+    found = compare_means(means, adjust=None)
+    test = contrast_test(model, found.linear_functions, covariance=robust)
+    np.testing.assert_allclose(found.table, test.rows[found.table.columns])
+    assert (compare_means(means, adjust="mvt").table["p_value"] >= found.table["p_value"]).all()
+    slopes = marginal_slopes(model, "x", "a", X=frame, covariance=robust).table
+    test = contrast_test(model, {"x": 1.0}, covariance=robust)
+    np.testing.assert_allclose(slopes.loc["p"], test.rows[slopes.columns].iloc[0])
+
+
+def test_an_offset_is_zero_and_said_to_be():
+    frame = frame_of("factorial")
+    beside = lmer("y ~ a + (1 | g)", frame, offset=frame["x"])
+    within = lmer("y ~ a + offset(x) + (1 | g)", frame)
+    expected = marginal_means(lmer("y ~ a + (1 | g)", frame.assign(y=frame["y"] - frame["x"])), "a")
+    for est in (beside, within):
+        means = marginal_means(est, "a")
+        np.testing.assert_allclose(means.table, expected.table, rtol=1e-9)
+        assert means.note.endswith("Held at (offset) = 0.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.inference._hypotheses import is_determined
 from mixedlearn.inference._uncertainty import (
+    CovarianceEstimate,
     Uncertainty,
     coef_uncertainty,
     degrees_of_freedom,
@@ -59,6 +60,9 @@ class CoefEstimates:
         return np.asarray(rows @ self.uncertainty.root @ (axes * np.sqrt(np.maximum(sizes, 0.0))))
 
 
-def coef_estimates(model: FittedModel, ddf: str) -> CoefEstimates:
+def coef_estimates(
+    model: FittedModel, ddf: str, covariance: CovarianceEstimate | None
+) -> CoefEstimates:
     """The coefficients of a model; raises as `coef_uncertainty`."""
-    return CoefEstimates(model.coef, model.fixed_basis.null, coef_uncertainty(model, ddf))
+    uncertainty = coef_uncertainty(model, ddf, covariance)
+    return CoefEstimates(model.coef, model.fixed_basis.null, uncertainty)

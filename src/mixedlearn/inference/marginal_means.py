@@ -23,8 +23,11 @@ from mixedlearn.inference._text import (
     table_html,
     table_text,
 )
+from mixedlearn.inference._uncertainty import CovarianceEstimate
 
 MEAN_COLUMNS = ["estimate", "std_error", "df", "lower", "upper"]
+# What the offset is called among the columns that are held, as lme4 calls it.
+OFFSET = "(offset)"
 # So many names of rows or values are told one by one.
 MOST_TOLD = 6
 
@@ -52,11 +55,11 @@ class MarginalMeans:
     weights : str
         How they are averaged: "equal", "proportional" or "given".
     held_at : dict of str to object
-        The columns that are held at one value, with that value.
+        The columns that are held at one value, with that value; "(offset)" is zero if there is one.
     level : float
         Level of the intervals.
     ddf : str
-        The method for the degrees of freedom.
+        The method for the degrees of freedom, with the correction of a robust covariance.
     linear_functions : DataFrame of shape (n_rows, p)
         Every row of the table as weights of the coefficients, such as `contrast_test` takes.
     coefs : object
@@ -125,6 +128,7 @@ def marginal_means(
     sample_weight: ArrayLike | None = None,
     ddf: str = "satterthwaite",
     level: float = 0.95,
+    covariance: CovarianceEstimate | None = None,
 ) -> MarginalMeans:
     """Means for the categories of some columns, the other columns being averaged or held.
 
@@ -162,6 +166,8 @@ def marginal_means(
         Degrees of freedom and covariance of the coefficients; see `coefficient_table`.
     level : float, default=0.95
         Level of the confidence intervals.
+    covariance : RobustCovariance, default=None
+        What to use instead of the model's covariance; see `coefficient_table`.
 
     Returns
     -------
@@ -175,7 +181,7 @@ def marginal_means(
         If a column has no fixed effect, a value is no category, a covariate has no known mean, a
         weight is not allowed, the grid is too large, or for the reasons of `coefficient_table`.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 
@@ -192,8 +198,8 @@ def marginal_means(
     over the values of one that has two, as ``at={"x": [0, 1]}`` does here. Without a formula all
     columns of X are covariates.
 
-    Random effects are zero: the means are those of the population. They allow for the estimation of
-    the variances as far as ``ddf`` does.
+    Random effects are zero, and so is an offset: the means are those of the population. They allow
+    for the estimation of the variances as far as ``ddf`` does.
 
     References
     ----------
@@ -226,7 +232,7 @@ def marginal_means(
         view, [*groups, *names], at=at, weights=weights, X=X, sample_weight=sample_weight
     )
     functions = grid.average(grid.matrix(grid.frame()))
-    means = _result(view, grid, functions, names, groups, None, weights, ddf, level)
+    means = _result(view, grid, functions, names, groups, None, weights, ddf, level, covariance)
     warn_of_unknown(means.table, "marginal_means")
     return means
 
@@ -242,6 +248,7 @@ def marginal_slopes(
     sample_weight: ArrayLike | None = None,
     ddf: str = "satterthwaite",
     level: float = 0.95,
+    covariance: CovarianceEstimate | None = None,
 ) -> MarginalMeans:
     """Slopes of a covariate for the categories of other columns, R's ``emtrends``.
 
@@ -269,6 +276,8 @@ def marginal_slopes(
         Degrees of freedom; see `coefficient_table`.
     level : float, default=0.95
         Level of the confidence intervals.
+    covariance : RobustCovariance, default=None
+        What to use instead of the model's covariance; see `coefficient_table`.
 
     Returns
     -------
@@ -282,7 +291,7 @@ def marginal_slopes(
     ValueError
         If ``slope`` is not numeric, or as `marginal_means`.
     TypeError
-        If the estimator is no `MixedLinearRegressor`.
+        If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
     NotFittedError
         Before `fit`.
 
@@ -311,7 +320,7 @@ def marginal_slopes(
         view, names, at=at, weights=weights, X=X, sample_weight=sample_weight, slope=slope
     )
     functions = grid.average(derivative(grid, slope))
-    slopes = _result(view, grid, functions, names, (), slope, weights, ddf, level)
+    slopes = _result(view, grid, functions, names, (), slope, weights, ddf, level, covariance)
     warn_of_unknown(slopes.table, "marginal_slopes")
     return slopes
 
@@ -331,12 +340,15 @@ def _result(
     weights: str | Mapping[str, Any],
     ddf: str,
     level: float,
+    covariance: CovarianceEstimate | None,
 ) -> MarginalMeans:
     check_level(level)
-    coefs = coef_estimates(view.model_of_fit, ddf)
+    coefs = coef_estimates(view.model_of_fit, ddf, covariance)
     table = coefs.table(functions, grid.index, level)
     response = None if view.formula is None else view.formula.response
     averaged, held = _averaged_and_held(grid.averaged)
+    if view.has_offset:
+        held[OFFSET] = 0.0
     names = list(view.specification.coef_names)
     return MarginalMeans(
         table=ResultTable(table[MEAN_COLUMNS]) if slope is None else table,
@@ -348,7 +360,7 @@ def _result(
         weights=weights if isinstance(weights, str) else "given",
         held_at=held,
         level=level,
-        ddf=ddf,
+        ddf=ddf if covariance is None else f"{ddf}, {covariance.correction}",
         linear_functions=pd.DataFrame(functions, index=grid.index, columns=names),
         coefs=coefs,
     )

@@ -103,6 +103,7 @@ class MarginalMeansDisplay:
         sample_weight: ArrayLike | None = None,
         ddf: str = "satterthwaite",
         level: float = 0.95,
+        covariance: Any = None,
         ax: Any = None,
         line_kwargs: dict[str, Any] | None = None,
         interval_kwargs: dict[str, Any] | None = None,
@@ -129,6 +130,9 @@ class MarginalMeansDisplay:
             Degrees of freedom; see `mixedlearn.inference.coefficient_table`.
         level : float, default=0.95
             Level of the confidence intervals.
+        covariance : RobustCovariance, default=None
+            What to use instead of the model's covariance; see
+            `mixedlearn.inference.coefficient_table`.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; None: in a new figure.
         line_kwargs, interval_kwargs : dict, default=None
@@ -144,7 +148,7 @@ class MarginalMeansDisplay:
         ValueError
             As `mixedlearn.inference.marginal_means`.
         TypeError
-            If the estimator is no `MixedLinearRegressor`.
+            If the estimator is no `MixedLinearRegressor`, or ``covariance`` no `RobustCovariance`.
         NotFittedError
             Before `fit`.
         """
@@ -159,6 +163,7 @@ class MarginalMeansDisplay:
             sample_weight=sample_weight,
             ddf=ddf,
             level=level,
+            covariance=covariance,
         )
         return cls(means=means).plot(ax, line_kwargs=line_kwargs, interval_kwargs=interval_kwargs)
 
