@@ -45,6 +45,7 @@ ARGUMENTS = {
     "model_matrix": (X,),
     "parametric_bootstrap": (X,),
     "prediction_intervals": (X,),
+    "marginal_slopes": ("Days",),
     "profile_likelihood": ("Days",),
     "residuals": (X, Y),
     "robust_covariance": (X, Y),

@@ -26,6 +26,10 @@ def models():
 RESULTS = {
     "Summary": lambda m0, m1: m1.summary(),
     "ContrastTest": lambda m0, m1: inference.contrast_test(m1, np.eye(2)),
+    "MarginalMeans": lambda m0, m1: inference.marginal_means(m1, "Days", at={"Days": [0, 9]}),
+    "MeanComparisons": lambda m0, m1: inference.compare_means(
+        m1, variables="Days", at={"Days": [0, 9]}
+    ),
     "LikelihoodRatioTest": lambda m0, m1: inference.likelihood_ratio_test(m0, m1),
     "ExactTest": lambda m0, m1: inference.exact_restricted_lrt(m0, n_resamples=9),
     "ConditionalAIC": lambda m0, m1: inference.conditional_aic(m1),

@@ -39,6 +39,9 @@ def draw(display_class, model, X, y, **options):
         plot.SimulatedPredictionsDisplay: (X.head(2),),
         plot.ProfileLikelihoodDisplay: ("sd(noise)",),
     }
+    if display_class is plot.MarginalMeansDisplay and isinstance(X, pd.DataFrame):
+        covariate = X.columns[0]
+        return display_class.from_estimator(model, covariate, at={covariate: [0, 9]}, **options)
     return display_class.from_estimator(model, *rest.get(display_class, ()), **options)
 
 

@@ -10,13 +10,16 @@ from mixedlearn.formula.response import (
     response_data,
 )
 from mixedlearn.formula.text import formula_of
+from mixedlearn.formula.variables import Variable, fixed_variables
 
 __all__ = [
     "CompiledFormula",
     "NumberOfRow",
+    "Variable",
     "as_pandas",
     "columns_used",
     "compile_formula",
+    "fixed_variables",
     "formula_of",
     "is_transformed",
     "learn_response",

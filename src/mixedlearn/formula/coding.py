@@ -71,6 +71,8 @@ class Coding:
         For every expression whether it is categorical, so that its columns sum to a constant.
     notes : tuple of str
         What users should know of how the rows of `fit` were read.
+    across_rows : tuple of str
+        Expressions whose value for a row depends on the other rows.
     """
 
     formula: SimpleFormula
@@ -81,6 +83,7 @@ class Coding:
     factor_names: dict[tuple[str, bool], tuple[str, ...]]
     spans_intercept: dict[str, bool]
     notes: tuple[str, ...] = ()
+    across_rows: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """The state to save; terms that are plain columns as text, for formats beside pickle."""
@@ -156,7 +159,8 @@ def learn_coding(
         name: read[name] if read[name].dtype.kind in "iu" else X[name]
         for name in materialiser.as_numbers
     }
-    notes = (*_inexact_notes(integers), *_row_notes(terms, materialiser))
+    across_rows = _row_notes(terms, materialiser)
+    notes = (*_inexact_notes(integers), *across_rows.values())
     names = tuple(name for term, _, columns in learnt.structure if term.degree for name in columns)
     coding = Coding(
         formula=terms,
@@ -174,6 +178,7 @@ def learn_coding(
             for expression, factor in materialiser.factor_cache.items()
         },
         notes=notes,
+        across_rows=tuple(across_rows),
     )
     return coding, _without_intercept(matrix, learnt)
 
@@ -461,10 +466,10 @@ def _inexact_notes(columns: Mapping[str, pd.Series]) -> tuple[str, ...]:
     return tuple(note for note in notes if note)
 
 
-def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> tuple[str, ...]:
+def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> dict[str, str]:
     """A note for every expression whose value for a row depends on the other rows."""
     data = materialiser.data
-    notes = []
+    notes = {}
     for factor in dict.fromkeys(factor for term in terms for factor in term.factors):
         if factor.eval_method is not Factor.EvalMethod.PYTHON:
             continue
@@ -473,13 +478,13 @@ def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> tuple[str, 
         states = materialiser.learnt.transform_state[factor.expr]
         if not expression.is_row_wise and depends_on_other_rows(expression, values, data, states):
             columns = [quoted(name) for name, _ in names_in(factor) if name in data.columns]
-            notes.append(
+            notes[factor.expr] = (
                 f"{term_text(Term([factor]))!r} of the formula depends on the other rows: "
                 "predict computes it anew, so the prediction for a row changes with the rows that "
                 f"come with it. Write center({(columns or ['x'])[0]}) or another function that "
                 "keeps what fit learns, or put the values into a column of X."
             )
-    return tuple(notes)
+    return notes
 
 
 def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

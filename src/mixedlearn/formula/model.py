@@ -226,6 +226,10 @@ class CompiledFormula:
         nothing = np.zeros(len(X))
         return _stacked({name: columns.get(name, nothing) for name in self.names}, X)
 
+    def fixed_codings(self) -> list[Coding]:
+        """The codings that make the columns with a fixed effect."""
+        return self._codings_of(self.fixed)
+
     def _codings_of(self, names: Sequence[str]) -> list[Coding]:
         """The first codings that make all of these columns."""
         missing, found = set(names), []

@@ -24,6 +24,12 @@ from mixedlearn.inference.goodness import effect_sizes, intraclass_correlation, 
 from mixedlearn.inference.hypothesis_tests import ContrastTest, anova, contrast_test
 from mixedlearn.inference.influence import Influence, influence
 from mixedlearn.inference.intervals import confidence_intervals
+from mixedlearn.inference.marginal_means import (
+    MarginalMeans,
+    marginal_means,
+    marginal_slopes,
+)
+from mixedlearn.inference.mean_comparisons import MeanComparisons, compare_means
 from mixedlearn.inference.predictions import prediction_intervals
 from mixedlearn.inference.profiles import ProfileLikelihood, profile_likelihood
 from mixedlearn.inference.residuals import residuals
@@ -39,12 +45,15 @@ __all__ = [
     "Influence",
     "LikelihoodRatioTest",
     "LikelihoodRatioTests",
+    "MarginalMeans",
+    "MeanComparisons",
     "ProfileLikelihood",
     "RobustCovariance",
     "anova",
     "bootstrap_lrt",
     "coefficient_covariance",
     "coefficient_table",
+    "compare_means",
     "conditional_aic",
     "confidence_intervals",
     "contrast_test",
@@ -57,6 +66,8 @@ __all__ = [
     "intraclass_correlation",
     "level_coefficients",
     "likelihood_ratio_test",
+    "marginal_means",
+    "marginal_slopes",
     "model_matrix",
     "parametric_bootstrap",
     "prediction_intervals",

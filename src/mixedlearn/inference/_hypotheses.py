@@ -146,9 +146,14 @@ def _present(rows: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _is_estimable(rows: FloatArray, basis: FixedBasis) -> NDArray[np.bool_]:
     """Which rows can be estimated, shape (r,)."""
-    dependence = np.abs(rows @ basis.null)
-    is_free = (dependence <= ESTIMABLE * (np.abs(rows) @ np.abs(basis.null))).all(axis=1)
+    is_free = is_determined(rows, basis.null)
     return np.asarray(is_free | ~rows[:, basis.undetermined].any(axis=1))
+
+
+def is_determined(rows: FloatArray, null: FloatArray) -> NDArray[np.bool_]:
+    """Which rows have one estimate whatever is chosen for aliased columns, shape (r,)."""
+    dependence = np.abs(rows @ null)
+    return np.asarray((dependence <= ESTIMABLE * (np.abs(rows) @ np.abs(null))).all(axis=1))
 
 
 def _estimable_part(rows: FloatArray, basis: FixedBasis) -> FloatArray:

@@ -7,6 +7,7 @@ attributes of a display hold the numbers, so that a picture can be checked, or d
 
 from mixedlearn.plot.covariances import CovarianceDisplay
 from mixedlearn.plot.group_lines import GroupLinesDisplay
+from mixedlearn.plot.marginal_means import MarginalMeansDisplay
 from mixedlearn.plot.profile_likelihood import ProfileLikelihoodDisplay
 from mixedlearn.plot.qq import QQDisplay
 from mixedlearn.plot.random_effects import RandomEffectsDisplay
@@ -16,6 +17,7 @@ from mixedlearn.plot.simulated_predictions import SimulatedPredictionsDisplay
 __all__ = [
     "CovarianceDisplay",
     "GroupLinesDisplay",
+    "MarginalMeansDisplay",
     "ProfileLikelihoodDisplay",
     "QQDisplay",
     "RandomEffectsDisplay",
