@@ -219,7 +219,7 @@ def test_the_summary_names_the_structure_and_its_parameters():
     model = fitted("ovary_lme")
     text = str(model.summary())
     assert "AR1(time='Order') within Mare" in text
-    assert "correlation    0.6074" in text
+    assert "correlation   0.6074" in text
     # Fixed effects, the variance of the intercepts, the correlation and the noise.
     assert model.aic() == pytest.approx(-2.0 * model.log_likelihood_ + 2.0 * 6.0)
 

@@ -226,7 +226,7 @@ def marginal_means(
     >>> means.table["estimate"].round(2).to_dict()[225.0, "A"]
     37.07
     """
-    view = view_of(estimator)
+    view = view_of(estimator, takes_noise=True)
     names, groups = as_names(variables), as_names(by)
     grid = reference_grid(
         view, [*groups, *names], at=at, weights=weights, X=X, sample_weight=sample_weight
@@ -314,7 +314,7 @@ def marginal_slopes(
     C   0.1558   0.02821  222.00   5.524  < 0.001  0.1002  0.2114
     95% intervals; degrees of freedom: satterthwaite. Held at temp = 200.
     """
-    view = view_of(estimator)
+    view = view_of(estimator, takes_noise=True)
     names = as_names(by)
     grid = reference_grid(
         view, names, at=at, weights=weights, X=X, sample_weight=sample_weight, slope=slope
