@@ -14,6 +14,7 @@ LAYERS = [
     "exceptions",
     "threads",
     "covariance",
+    "residual",
     "specification",
     "data",
     "formula",
@@ -27,7 +28,7 @@ LAYERS = [
 ]
 # Beside the layers: they use nothing of the package.
 APART = {"datasets", "metrics"}
-USES_SCIKIT_LEARN = {"estimator", "plot"} | APART
+USES_SCIKIT_LEARN = {"estimator", "plot", "residual"} | APART
 
 
 def unit_of(path):
