@@ -7,17 +7,20 @@ reaches into them.
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from mixedlearn.covariance.residual.monomial import Range
+from mixedlearn.covariance.residual.correlations import (
+    ByAnyTime,
+    ByDistance,
+    ByStep,
+    ByTime,
+    Correlation,
+    Equal,
+    Free,
+)
 from mixedlearn.exceptions import did_you_mean
-
-FloatArray = NDArray[np.float64]
 
 __all__ = [
     "AR1",
@@ -82,21 +85,7 @@ class Power(Variance):
 
 
 class Correlated(BaseEstimator):
-    """What structures with correlations share.
-
-    Attributes
-    ----------
-    has_occasions : bool
-        Whether the correlation depends on the occasions, and not on the times between them.
-    needs_time : bool
-        Whether the order of the rows is not enough.
-    needs_numbers : bool
-        Whether times have to be numbers.
-    """
-
-    has_occasions: ClassVar[bool] = True
-    needs_time: ClassVar[bool] = False
-    needs_numbers: ClassVar[bool] = False
+    """What structures with correlations share."""
 
     def __init__(
         self, *, time: Any = None, within: Any = None, variance: Any = None, by: Any = None
@@ -105,26 +94,6 @@ class Correlated(BaseEstimator):
         self.within = within
         self.variance = variance
         self.by = by
-
-    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """The ranges of the correlation parameters.
-
-        Parameters
-        ----------
-        n_occasions : int
-            Number of occasions that anyone has.
-        most_rows : int
-            Rows of the largest level.
-        """
-        raise NotImplementedError
-
-    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
-        """Exponents of n correlation parameters, for rows of shape (..., T)."""
-        raise NotImplementedError
-
-    def names(self, occasions: list[str]) -> list[str]:
-        """Names of the correlation parameters, for occasions of these names."""
-        return ["correlation"]
 
 
 class AR1(Correlated):
@@ -152,18 +121,8 @@ class AR1(Correlated):
     AR1(time='week')
     """
 
-    has_occasions = False
 
-    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """From minus one to one."""
-        return [Range()]
-
-    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
-        """The times between rows."""
-        return np.abs(times[..., :, None] - times[..., None, :])[None]
-
-
-class ContinuousAR1(AR1):
+class ContinuousAR1(Correlated):
     """Correlations r^d of rows of a level that are d time units apart, d any number.
 
     The correlation is positive.
@@ -188,13 +147,6 @@ class ContinuousAR1(AR1):
     >>> ContinuousAR1(time="hours")
     ContinuousAR1(time='hours')
     """
-
-    needs_time = True
-    needs_numbers = True
-
-    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """From zero to one."""
-        return [Range(0.0, 1.0)]
 
 
 class CompoundSymmetry(Correlated):
@@ -221,17 +173,6 @@ class CompoundSymmetry(Correlated):
     CompoundSymmetry(time='visit', variance='heterogeneous')
     """
 
-    has_occasions = False
-
-    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """As negative as the largest level allows."""
-        return [Range(-1.0 / max(most_rows - 1, 1), 1.0)]
-
-    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
-        """One off the diagonal."""
-        t = times.shape[-1]
-        return np.broadcast_to(1.0 - np.eye(t), (1, *times.shape, t))
-
 
 class Toeplitz(Correlated):
     """A correlation for every distance in the order of the occasions.
@@ -256,21 +197,6 @@ class Toeplitz(Correlated):
     >>> Toeplitz(time="visit")
     Toeplitz(time='visit')
     """
-
-    needs_time = True
-
-    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """From minus one to one, for every distance."""
-        return [Range()] * (n_occasions - 1)
-
-    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
-        """One at the distance of the parameter."""
-        distance = np.abs(occasions[..., :, None] - occasions[..., None, :])
-        return np.array([distance == lag for lag in range(1, n + 1)], dtype=float)
-
-    def names(self, occasions: list[str]) -> list[str]:
-        """By distance."""
-        return [f"correlation at distance {lag}" for lag in range(1, len(occasions))]
 
 
 class Antedependence(Correlated):
@@ -299,22 +225,6 @@ class Antedependence(Correlated):
     Antedependence(time='visit')
     """
 
-    needs_time = True
-
-    def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """From minus one to one, between any two that follow each other."""
-        return [Range()] * (n_occasions - 1)
-
-    def exponents(self, times: FloatArray, occasions: NDArray[np.integer], n: int) -> FloatArray:
-        """One for every step between two occasions."""
-        low = np.minimum(occasions[..., :, None], occasions[..., None, :])
-        high = np.maximum(occasions[..., :, None], occasions[..., None, :])
-        return np.array([(low <= step) & (step < high) for step in range(n)], dtype=float)
-
-    def names(self, occasions: list[str]) -> list[str]:
-        """By the two occasions."""
-        return [f"correlation of {first} and {second}" for first, second in pairwise(occasions)]
-
 
 class Unstructured(Correlated):
     """A variance for every occasion and a correlation for every two of them.
@@ -338,8 +248,6 @@ class Unstructured(Correlated):
     >>> Unstructured(time="visit")
     Unstructured(time='visit')
     """
-
-    needs_time = True
 
     def __init__(self, *, time: Any = None, within: Any = None, by: Any = None):
         self.time = time
@@ -365,6 +273,19 @@ _BY_NAME: dict[str, tuple[type[Correlated], Any]] = {
     "heterogeneous_antedependence": (Antedependence, HETEROGENEOUS),
 }
 NAMES = (*_BY_NAME, "unstructured")
+_CORRELATIONS: dict[type[Correlated], Correlation] = {
+    AR1: ByTime(),
+    ContinuousAR1: ByAnyTime(),
+    CompoundSymmetry: Equal(),
+    Toeplitz: ByDistance(),
+    Antedependence: ByStep(),
+    Unstructured: Free(),
+}
+
+
+def correlation_of(residual: Residual) -> Correlation | None:
+    """The kind of correlation of a structure; None where rows are not correlated."""
+    return _CORRELATIONS[type(residual)] if isinstance(residual, Correlated) else None
 
 
 def resolve(residual: Any, time: Any) -> Residual:

@@ -21,6 +21,7 @@ MODULES = (
     "mixedlearn.inference",
     "mixedlearn.metrics",
     "mixedlearn.plot",
+    "mixedlearn.residual",
 )
 # What numpydoc is to find: unknown sections, or in another order; no docstring, no summary;
 # parameters not documented, unknown, in another order, without type, without description; return

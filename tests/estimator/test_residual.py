@@ -82,10 +82,8 @@ def test_nlme(name, method):
     own = [value for key, value in model.residual_parameters_.items() if "correlation" in key]
     if "symmetric" not in name:
         np.testing.assert_allclose(own, expected["correlation"], rtol=2e-4)
-        if "orthodont_ar1" != name and "strata" not in name:
-            np.testing.assert_allclose(
-                np.sqrt(model.noise_variance_), expected["sigma"], rtol=2e-4
-            )
+        if name != "orthodont_ar1" and "strata" not in name:
+            np.testing.assert_allclose(np.sqrt(model.noise_variance_), expected["sigma"], rtol=2e-4)
     if method == "REML":
         errors = coefficient_table(model)["std_error"]
         np.testing.assert_allclose(errors, expected["std_error"], rtol=1e-4)
@@ -142,9 +140,7 @@ def test_parameters_and_a_formula_give_the_same_model():
     new = X.head(2).assign(age=[9, 15])
     expected = by_formula.predict(new)
     np.testing.assert_allclose(by_columns.predict(new), expected)
-    np.testing.assert_allclose(
-        by_labels.predict(new[["age"]], groups=new["Subject"]), expected
-    )
+    np.testing.assert_allclose(by_labels.predict(new[["age"]], groups=new["Subject"]), expected)
     assert not np.allclose(by_formula.predict(new, random_effects="none"), expected)
 
 
@@ -279,7 +275,7 @@ def test_what_is_refused(parameters, message):
 
 def test_an_occasion_that_fit_did_not_see_has_no_variance():
     model = fit_with(residual="unstructured", time="age")
-    with pytest.raises(ValueError, match="occasion 9 of 'age' .* was not seen"):
+    with pytest.raises(ValueError, match=r"occasion 9 of 'age' .* was not seen"):
         model.predict(ORTHODONT.head(2).assign(age=9))
 
 

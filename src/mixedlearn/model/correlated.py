@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.residual.base import Layout
+from mixedlearn.covariance.residual.correlations import Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
@@ -32,7 +33,6 @@ from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
 from mixedlearn.model.prediction import predict_mean
-from mixedlearn.residual import CompoundSymmetry, Unstructured
 from mixedlearn.search.moving import Arrival, descend_from
 
 FloatArray = NDArray[np.float64]
@@ -190,7 +190,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
     correlation = binding.correlation
     if correlation is None:
         return
-    kind, series = type(correlation).__name__, binding.series
+    kind, series = binding.kind, binding.series
     assert series is not None
     for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
         level = np.full(len(series), -1)
@@ -202,9 +202,9 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
                 f"that are constant there. Leave out the random effects of {factor.name!r}."
             )
         is_same = len(np.unique(codes)) == len(series)
-        holds = isinstance(correlation, Unstructured) or (
-            isinstance(correlation, CompoundSymmetry)
-            and correlation.variance is None
+        holds = isinstance(correlation, Free) or (
+            isinstance(correlation, Equal)
+            and not noise.deviations.shape[1]
             and factor.random_intercept
         )
         if is_same and holds:
@@ -223,7 +223,7 @@ def refuse_noise(model: FittedModel) -> None:
     ValueError
     """
     if model.noise is not None:
-        kind = type(model.noise.binding.residual).__name__
+        kind = model.noise.binding.kind
         raise ValueError(
             f"This is not available for a model with a residual structure, here {kind}."
         )
@@ -377,7 +377,7 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
     n_old = len(noise.noise_rows.series)
     found.rest[:] = _variances(noise, joined, np.arange(n_old, n_old + n))
     correlation = noise.binding.correlation
-    is_free_of_order = isinstance(correlation, CompoundSymmetry)
+    is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
         return found
     residuals, basis = noise.residuals(model), noise.basis

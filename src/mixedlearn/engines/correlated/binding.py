@@ -12,22 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.residual.base import ResidualCovariance
+from mixedlearn.covariance.residual.correlations import Correlation, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode, look_up
 from mixedlearn.engines.correlated.problem import NoiseRows
-from mixedlearn.residual import (
-    AR1,
-    HETEROGENEOUS,
-    CompoundSymmetry,
-    ContinuousAR1,
-    Correlated,
-    Power,
-    Residual,
-    Stratified,
-    Unstructured,
-)
+from mixedlearn.residual import HETEROGENEOUS, Power, Residual, Stratified, correlation_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
@@ -146,14 +137,19 @@ class Binding:
     series: pd.Index | None
 
     @property
-    def correlation(self) -> Correlated | None:
-        """The structure, if rows are correlated."""
-        return self.residual if isinstance(self.residual, Correlated) else None
+    def correlation(self) -> Correlation | None:
+        """The kind of correlation, if rows are correlated."""
+        return correlation_of(self.residual)
 
     @property
-    def uses_numbers(self) -> bool:
+    def kind(self) -> str:
+        """What the structure is called."""
+        return type(self.residual).__name__
+
+    @property
+    def uses_times(self) -> bool:
         """Whether the times between rows count."""
-        return isinstance(self.residual, AR1)
+        return self.correlation is not None and self.correlation.uses_times
 
     @property
     def n_correlations(self) -> int:
@@ -185,7 +181,7 @@ class Binding:
         n = len(series)
         occasions: IntArray = np.zeros(n, dtype=np.intp)
         if self.occasions is not None and columns.time is not None:
-            has_times = self.uses_numbers and columns.numbers is not None
+            has_times = self.uses_times and columns.numbers is not None
             if has_times and not self.names.is_heterogeneous:
                 # Any time will do, and occasions are for tables.
                 occasions = np.maximum(look_up(columns.time, self.occasions), 0)
@@ -194,7 +190,7 @@ class Binding:
         if self.names.time is None and self.correlation is not None:
             order = pd.Series(series).groupby(series).cumcount().to_numpy()
             times, occasions = order.astype(float), order
-        elif self.uses_numbers and columns.numbers is not None:
+        elif self.uses_times and columns.numbers is not None:
             times = columns.numbers
         else:
             times = occasions.astype(float)
@@ -211,12 +207,12 @@ class Binding:
         own_scale = [np.ones((n, 1))] if len(self.parts) > 1 else []
         deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs, *own_scale])
         exponents = partial(_exponents, self.correlation, self.n_correlations)
-        is_stationary = isinstance(self.residual, (AR1, CompoundSymmetry))
+        is_stationary = self.correlation is not None and self.correlation.is_stationary
         return NoiseRows(series, times, occasions, deviations, part, exponents, is_stationary)
 
 
 def _exponents(
-    correlation: Correlated | None, n: int, times: FloatArray, occasions: IntArray
+    correlation: Correlation | None, n: int, times: FloatArray, occasions: IntArray
 ) -> FloatArray:
     if correlation is None or n == 0:
         return np.zeros((0, *times.shape, times.shape[-1]))
@@ -250,7 +246,7 @@ def bind(
     ValueError
         If the rows are not such that it can be estimated; the message names what is at fault.
     """
-    correlation = residual if isinstance(residual, Correlated) else None
+    correlation = correlation_of(residual)
     series: IntArray = np.arange(columns.n_rows)
     levels = None
     if columns.series is not None:
@@ -258,14 +254,15 @@ def bind(
     occasions = None if columns.time is None else _in_order(columns.time)
     strata = tuple(_in_order(own) for own in columns.strata)
     by = None if columns.by is None else _in_order(columns.by)
-    _check(correlation, names, columns, series)
+    if correlation is not None:
+        _check(type(residual).__name__, correlation, names, columns, series)
     counts = np.bincount(series)
     n_occasions = int(counts.max()) if occasions is None else len(occasions)
     n_deviations = sum(len(own) - 1 for own in strata) + len(columns.powers)
     if names.is_heterogeneous:
         n_deviations += n_occasions - 1
     n_parts = 1 if by is None else len(by)
-    if isinstance(correlation, Unstructured):
+    if isinstance(correlation, Free):
         parts: Sequence[ResidualCovariance] = [Unrestricted(n_occasions) for _ in range(n_parts)]
     else:
         ranges = [] if correlation is None else correlation.ranges(n_occasions, int(counts.max()))
@@ -287,11 +284,12 @@ def _in_order(labels: Labels) -> pd.Index:
 
 
 def _check(
-    correlation: Correlated | None, names: ColumnNames, columns: NoiseColumns, series: IntArray
+    kind: str,
+    correlation: Correlation,
+    names: ColumnNames,
+    columns: NoiseColumns,
+    series: IntArray,
 ) -> None:
-    if correlation is None:
-        return
-    kind = type(correlation).__name__
     if names.time is None and (correlation.needs_time or names.is_heterogeneous):
         raise ValueError(
             f"residual={kind}(...) needs the occasions of the rows: name their column, time=..."
@@ -301,12 +299,12 @@ def _check(
             f"The times of {kind}, the column {names.time!r}, have to be numbers: convert them, or "
             "use AR1 for occasions that are one unit apart."
         )
-    if columns.numbers is not None and isinstance(correlation, AR1):
+    if columns.numbers is not None and correlation.uses_times:
         if not np.isfinite(columns.numbers).all():
             row = int(np.argmin(np.isfinite(columns.numbers)))
             raise ValueError(f"The time in the column {names.time!r} is missing in row {row}.")
         whole = columns.numbers == np.round(columns.numbers)
-        if not isinstance(correlation, ContinuousAR1) and not whole.all():
+        if not correlation.needs_numbers and not whole.all():
             row = int(np.argmin(whole))
             raise ValueError(
                 f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
@@ -335,13 +333,13 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
     order = np.lexsort((rows.times, rows.series))
     series, times = rows.series[order], rows.times[order]
     same = (series[1:] == series[:-1]) & (times[1:] == times[:-1])
-    if same.any() and not isinstance(correlation, CompoundSymmetry):
+    if same.any() and not isinstance(correlation, Equal):
         row = int(order[int(np.argmax(same)) + 1])
         assert columns.time is not None
         raise ValueError(
             f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has two rows at "
             f"{binding.names.time} {shown(columns.time.at(row))} (row {row}): "
-            f"{type(correlation).__name__} needs one row for each time. Average them, or "
+            f"{binding.kind} needs one row for each time. Average them, or "
             "name the column that tells them apart."
         )
     part = rows.part[order]
@@ -353,7 +351,7 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
             f"values of {binding.names.by!r}, by which the covariance differs: all rows of a level "
             "must share one."
         )
-    if isinstance(correlation, Unstructured):
+    if isinstance(correlation, Free):
         _check_pairs(binding, rows)
 
 
