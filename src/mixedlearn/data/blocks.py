@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -70,6 +72,16 @@ def find_blocks(codes: Sequence[IntArray]) -> IntArray:
     return blocks
 
 
+def _numbered(columns: NDArray[Any]) -> IntArray:
+    """The number of every row among the distinct ones, in their order."""
+    numbers = np.zeros(len(columns), dtype=np.int64)
+    for column in columns.T:
+        # Renumbered at every column, the combinations stay below n^2.
+        codes, values = pd.factorize(column, sort=True)
+        numbers, _ = pd.factorize(numbers * len(values) + codes, sort=True)
+    return numbers
+
+
 def _table(left: IntArray, right: IntArray, shape: tuple[int, int]) -> coo_array:
     n = shape[0] + shape[1]
     return coo_array((np.ones(len(left)), (left, shape[0] + right)), shape=(n, n))
@@ -94,8 +106,7 @@ def make_sets(blocks: IntArray, order: IntArray, cells: FloatArray | None) -> li
     alone = np.ones(len(starts), bool)
     found: list[BlockSet] = []
     if cells is not None:
-        _, cell = np.unique(cells[order], axis=0, return_inverse=True)
-        cell = cell.ravel()
+        cell = _numbered(cells)[order]
         number = np.repeat(np.arange(len(starts)), sizes)
         shape = (len(starts), int(cell.max()) + 1)
         _, components = connected_components(_table(number, cell, shape), directed=False)
@@ -130,8 +141,11 @@ def _shared_set(
             return None
         there[own[:, None], column] = True
         rows[own[:, None], column] = order[position]
-    patterns, number = np.unique(there, axis=0, return_inverse=True)
-    number = number.ravel()
+    # Eight places in a byte, and eight bytes in a number.
+    packed = np.packbits(there, axis=1)
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.int64)
+    number = _numbered(packed)
+    patterns = there[np.unique(number, return_index=True)[1]]
     members = tuple(rows[number == pattern][:, mask] for pattern, mask in enumerate(patterns))
     return BlockSet(patterns, members, rows.max(axis=0))
 

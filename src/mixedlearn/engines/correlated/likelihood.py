@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ class BlockLikelihood:
         try:
             for patterns, model in self.sets:
                 inverse, own_log_det = _invert(model.covariance(point), patterns)
-                rows = inverse[patterns.pattern] @ patterns.rows
+                rows = _times_by_pattern(inverse, patterns)
                 square += np.tensordot(patterns.rows, rows, ((0, 1), (0, 1)))
                 log_det += own_log_det
                 inverses.append(inverse)
@@ -183,8 +184,7 @@ class BlockLikelihood:
         hessian = np.zeros((self.n_parameters, self.n_parameters))
         forms = np.zeros((self.n_parameters, p + 1, p + 1))
         for (patterns, model), own in zip(self.sets, rotated, strict=True):
-            chosen = own.rows if self.reml else own.rows[..., p:]
-            outer = _by_pattern(chosen @ chosen.swapaxes(-1, -2), patterns)
+            outer = _outer_by_pattern(own.rows if self.reml else own.rows[..., p:], patterns)
             counted = patterns.counts[:, None, None] * own.inverses
             excess = counted - outer
             directions = model.directions(point)
@@ -192,7 +192,12 @@ class BlockLikelihood:
             weights = excess.sum(axis=0) if is_shared else excess
             gradient += directions.reshape(len(gradient), -1) @ weights.ravel()
             hessian += model.second(point, weights)
-            add = _shared_forms if is_shared else _own_forms
+            if not is_shared:
+                add = _own_forms
+            elif _is_dear(len(gradient), patterns):
+                add = _few_forms
+            else:
+                add = _shared_forms
             own_hessian, own_forms = add(directions, own, patterns, 2.0 * outer - counted)
             hessian += own_hessian
             forms += own_forms
@@ -260,12 +265,37 @@ def _invert(covariance: FloatArray, patterns: Patterns) -> tuple[FloatArray, flo
     return inverse, log_det
 
 
-def _by_pattern(matrices: FloatArray, patterns: Patterns) -> FloatArray:
-    """Sums of matrices of pseudo-blocks, (n_pseudo, T, T), by pattern."""
-    if len(matrices) == len(patterns.counts):
-        return matrices
-    starts = np.searchsorted(patterns.pattern, np.arange(len(patterns.counts)))
-    return np.asarray(np.add.reduceat(matrices, starts, axis=0))
+def _outer_by_pattern(rows: FloatArray, patterns: Patterns) -> FloatArray:
+    """``sum F F'`` by pattern, from F of shape (n_pseudo, T, c)."""
+    n_patterns = len(patterns.counts)
+    if len(rows) == n_patterns:
+        return np.asarray(rows @ rows.swapaxes(-1, -2))
+    bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
+    found = np.empty((n_patterns, rows.shape[1], rows.shape[1]))
+    for k, (start, stop) in enumerate(pairwise(bounds)):
+        own = rows[start:stop].transpose(1, 0, 2).reshape(rows.shape[1], -1)
+        found[k] = own @ own.T
+    return found
+
+
+def _times_by_pattern(matrices: FloatArray, patterns: Patterns) -> FloatArray:
+    """A matrix for every pattern, (n_patterns, T, T), times the rows of its pseudo-blocks."""
+    n_patterns = len(matrices)
+    if len(patterns.rows) == n_patterns:
+        return np.asarray(matrices @ patterns.rows)
+    bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
+    found = np.empty_like(patterns.rows)
+    for matrix, (start, stop) in zip(matrices, pairwise(bounds), strict=True):
+        product = np.tensordot(matrix, patterns.rows[start:stop], (1, 1))
+        found[start:stop] = product.transpose(1, 0, 2)
+    return found
+
+
+def _is_dear(n: int, patterns: Patterns) -> bool:
+    """Whether the products of all pairs of places cost more than n directions by themselves."""
+    n_patterns, (n_pseudo, t, q) = len(patterns.counts), patterns.rows.shape
+    by_pairs = n_patterns * t**4 + n_pseudo * (t * q) ** 2
+    return by_pairs > n * (2 * n_patterns * t**3 + n_pseudo * t * q * (t + q))
 
 
 def _shared_forms(
@@ -285,6 +315,22 @@ def _shared_forms(
     pairs = rotated.rows.reshape(-1, t * q)
     pairs = (pairs.T @ pairs).reshape(t, q, t, q).transpose(0, 2, 1, 3).reshape(t * t, q * q)
     return flat @ fourth @ flat.T, (flat @ pairs).reshape(n, q, q)
+
+
+def _few_forms(
+    directions: FloatArray, rotated: Rotated, patterns: Patterns, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The same, one direction after the other."""
+    n, t = directions.shape[:2]
+    q = rotated.rows.shape[2]
+    own = directions[:, None]
+    left = (own @ rotated.inverses).reshape(n, -1)
+    right = (own @ weights).swapaxes(-1, -2).reshape(n, -1)
+    rows = np.ascontiguousarray(rotated.rows.transpose(1, 0, 2)).reshape(t, -1)
+    forms = np.empty((n, q, q))
+    for direction, form in zip(directions, forms, strict=True):
+        form[:] = rows.reshape(-1, q).T @ (direction @ rows).reshape(-1, q)
+    return left @ right.T, forms
 
 
 def _own_forms(
