@@ -146,9 +146,8 @@ def main() -> None:
         print("An evaluation with its Hessian, milliseconds, by rows")
         for n_patients in (4_000, 16_000, 64_000):
             frame = make_trial(n_patients, 10)
-            print(
-                f"  trial, {len(frame):8,} rows: {1e3 * seconds_per_evaluation(fit_trial(frame)):6.1f}"
-            )
+            milliseconds = 1e3 * seconds_per_evaluation(fit_trial(frame))
+            print(f"  trial, {len(frame):8,} rows: {milliseconds:6.1f}")
 
 
 if __name__ == "__main__":
