@@ -12,8 +12,9 @@ from typing import Any
 
 from threadpoolctl import LibController, ThreadpoolController
 
-# So many multiplications take a tenth of a second: what threads wait for each other is less.
-LARGE_PRODUCT = 1e9
+# So many multiplications take about a second: what threads wait for each other beside other work,
+# where one of them is often not running, is less.
+LARGE_PRODUCT = 1e10
 # OpenBLAS takes one thread for products with a vector of matrices with fewer entries.
 FEW_ENTRIES = 9216
 
