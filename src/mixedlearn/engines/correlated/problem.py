@@ -151,8 +151,9 @@ class CorrelatedProblem:
         order = np.lexsort((noise.times, noise.series, blocks))
         times = noise.times
         if noise.is_stationary:
-            first = order[np.searchsorted(noise.series[order], np.arange(noise.series.max() + 1))]
-            times = times - times[first][noise.series]
+            first = np.full(int(noise.series.max()) + 1, np.inf)
+            np.minimum.at(first, noise.series, times)
+            times = times - first[noise.series]
         is_shared = len(np.unique(noise.series)) == len(np.unique(blocks))
         is_shared &= all(len(np.unique(own)) == len(np.unique(blocks)) for own in self._codes)
         cells = None
