@@ -26,7 +26,7 @@ N_LEVELS, N_OCCASIONS = 30, 4
 
 
 def make_data(seed: int, irregular: bool = False) -> pd.DataFrame:
-    """Levels with some occasions missing, correlated noise of unequal variance and a level effect."""
+    """Levels that miss occasions, with correlated noise of unequal variance and effects."""
     rng = np.random.default_rng(seed)
     rows = []
     for level in range(N_LEVELS):
@@ -48,7 +48,13 @@ def make_data(seed: int, irregular: bool = False) -> pd.DataFrame:
                     "x": rng.standard_normal(),
                     "arm": "ab"[level % 2],
                     "size": rng.uniform(0.5, 2.0),
-                    "y": effect + noise[k] * (1.0 + 0.3 * occasion) + 0.2 * occasion,
+                    "site": f"c{level % 5}",
+                    "rater": f"r{(level // 5) % 6}",
+                    "y": effect
+                    + noise[k] * (1.0 + 0.3 * occasion)
+                    + 0.2 * occasion
+                    + [-1.5, 1.2, 0.0, 0.7, -0.8][level % 5]
+                    + [1.0, -1.0, 0.3, 0.9, -0.2, 1.4][(level // 5) % 6],
                 }
             )
     return pd.DataFrame(rows).sample(frac=1.0, random_state=seed).reset_index(drop=True)
@@ -63,18 +69,18 @@ class Case:
     by_visit: bool = False
     stratum: str | None = None
     power: str | None = None
-    random: bool = False
+    random: tuple[str, ...] = ()
     irregular: bool = False
     part: str | None = None
 
 
 CASES = {
     "ar1": Case(AR1(time="t"), "ar1"),
-    "ar1 beside an intercept": Case(AR1(time="t"), "ar1", random=True),
+    "ar1 beside an intercept": Case(AR1(time="t"), "ar1", random=("id",)),
     "ar1 by category": Case(AR1(time="visit", variance="heterogeneous"), "ar1", by_visit=True),
     "continuous": Case(ContinuousAR1(time="t"), "ar1", irregular=True),
     "continuous beside an intercept": Case(
-        ContinuousAR1(time="t"), "ar1", irregular=True, random=True
+        ContinuousAR1(time="t"), "ar1", irregular=True, random=("id",)
     ),
     "compound symmetry": Case(CompoundSymmetry(), "cs"),
     "toeplitz": Case(Toeplitz(time="visit"), "toeplitz"),
@@ -83,8 +89,11 @@ CASES = {
     "unstructured by arm": Case(Unstructured(time="visit", by="arm"), "un", part="arm"),
     "ar1 by arm": Case(AR1(time="t", by="arm"), "ar1", part="arm"),
     "strata": Case(Stratified(by="arm"), None, stratum="arm"),
-    "strata beside an intercept": Case(Stratified(by="arm"), None, stratum="arm", random=True),
+    "strata beside an intercept": Case(Stratified(by="arm"), None, stratum="arm", random=("id",)),
     "power": Case(Power(of="size"), None, power="size"),
+    "ar1 within levels of a factor": Case(AR1(time="t", within="id"), "ar1", random=("site",)),
+    "ar1 and nested factors": Case(AR1(time="t", within="id"), "ar1", random=("site", "id")),
+    "ar1 and crossed factors": Case(AR1(time="t", within="id"), "ar1", random=("site", "rater")),
     "ar1, strata and power": Case(
         AR1(time="t", variance=[Stratified(by="arm"), Power(of="size")]),
         "ar1",
@@ -96,15 +105,15 @@ CASES = {
         "ar1",
         power="size",
         irregular=True,
-        random=True,
+        random=("id",),
     ),
 }
 
 
 def fit(case: Case, seed: int = 0, **parameters: Any) -> tuple[Any, pd.DataFrame]:
     data = make_data(seed, case.irregular)
-    formula = "x + arm" + (" + (1 | id)" if case.random else "")
-    groups = None if case.random or case.correlation is None else "id"
+    formula = " + ".join(["x + arm", *(f"(1 | {factor})" for factor in case.random)])
+    groups = None if "id" in case.random or case.correlation is None else "id"
     model = MixedLinearRegressor(formula=formula, groups=groups, residual=case.residual)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -165,15 +174,17 @@ def dense(case: Case, model: Any, data: pd.DataFrame) -> tuple[DenseModel, np.nd
     values = list(model.residual_parameters_.values())
     if case.correlation != "un":
         names, values = [*names, "noise"], [*values, model.noise_variance_]
-    if case.random:
-        names.append("effect")
-        values.append(float(model.covariances_["id"].iloc[0, 0]))
-    same = data["id"].to_numpy()[:, None] == data["id"].to_numpy()
+    for factor in case.random:
+        names.append(factor)
+        values.append(float(model.covariances_[factor].iloc[0, 0]))
 
     def covariance(parameters: np.ndarray) -> np.ndarray:
         own = dict(zip(names, parameters, strict=True))
         V = noise_covariance(case, model, data, own)
-        return V + own["effect"] * same if case.random else V
+        for factor in case.random:
+            levels = data[factor].to_numpy()
+            V = V + own[factor] * (levels[:, None] == levels)
+        return V
 
     X = np.column_stack([np.ones(len(data)), data["x"], data["arm"] == "b"])
     return DenseModel(X, data["y"].to_numpy(), covariance, model.reml), np.array(values)
