@@ -180,8 +180,12 @@ class Binding:
         Raises
         ------
         ValueError
-            If a row has an occasion, a stratum or a value of ``by`` that `fit` did not see.
+            If a row has an occasion, a stratum or a value of ``by`` that `fit` did not see, or a
+            number that its structure cannot do with.
         """
+        _check_powers(self.names, columns)
+        if self.correlation is not None:
+            _check_times(self.correlation, self.names, columns)
         n = len(series)
         occasions: IntArray = np.zeros(n, dtype=np.intp)
         if self.occasions is not None and columns.time is not None:
@@ -286,6 +290,30 @@ def _in_order(labels: Labels) -> pd.Index:
     return encode(labels)[1]
 
 
+def _check_powers(names: ColumnNames, columns: NoiseColumns) -> None:
+    for own, name in zip(columns.powers, names.powers, strict=True):
+        if not (np.isfinite(own) & (own != 0.0)).all():
+            row = int(np.argmin(np.isfinite(own) & (own != 0.0)))
+            raise ValueError(
+                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]}."
+            )
+
+
+def _check_times(correlation: Correlated, names: ColumnNames, columns: NoiseColumns) -> None:
+    if columns.numbers is not None and isinstance(correlation, AR1):
+        if not np.isfinite(columns.numbers).all():
+            row = int(np.argmin(np.isfinite(columns.numbers)))
+            raise ValueError(f"The time in the column {names.time!r} is missing in row {row}.")
+        whole = columns.numbers == np.round(columns.numbers)
+        if not isinstance(correlation, ContinuousAR1) and not whole.all():
+            row = int(np.argmin(whole))
+            raise ValueError(
+                f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
+                f"{columns.numbers[row]!r}: use ContinuousAR1, whose correlation is positive, or "
+                "count the occasions."
+            )
+
+
 def _check(
     correlation: Correlated | None, names: ColumnNames, columns: NoiseColumns, series: IntArray
 ) -> None:
@@ -301,18 +329,6 @@ def _check(
             f"The times of {kind}, the column {names.time!r}, have to be numbers: convert them, or "
             "use AR1 for occasions that are one unit apart."
         )
-    if columns.numbers is not None and isinstance(correlation, AR1):
-        if not np.isfinite(columns.numbers).all():
-            row = int(np.argmin(np.isfinite(columns.numbers)))
-            raise ValueError(f"The time in the column {names.time!r} is missing in row {row}.")
-        whole = columns.numbers == np.round(columns.numbers)
-        if not isinstance(correlation, ContinuousAR1) and not whole.all():
-            row = int(np.argmin(whole))
-            raise ValueError(
-                f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
-                f"{columns.numbers[row]!r}: use ContinuousAR1, whose correlation is positive, or "
-                "count the occasions."
-            )
     if np.bincount(series).max() < 2:
         assert columns.series is not None
         raise ValueError(
@@ -324,12 +340,6 @@ def _check(
 def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> None:
     """Refuse rows that share a time, values of ``by`` that differ in a level, pairs of nobody."""
     correlation = binding.correlation
-    for own, name in zip(columns.powers, binding.names.powers, strict=True):
-        if not (np.isfinite(own) & (own != 0.0)).all():
-            row = int(np.argmin(np.isfinite(own) & (own != 0.0)))
-            raise ValueError(
-                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]!r}."
-            )
     if correlation is None or columns.series is None:
         return
     order = np.lexsort((rows.times, rows.series))
