@@ -32,6 +32,9 @@ from mixedlearn.residual import (
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
 
+# Columns of length one whose products have a smaller eigenvalue depend on each other.
+REDUNDANT = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseColumns:
@@ -340,6 +343,7 @@ def _check(
 def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> None:
     """Refuse rows that share a time, values of ``by`` that differ in a level, pairs of nobody."""
     correlation = binding.correlation
+    _check_variances(binding, rows)
     if correlation is None or columns.series is None:
         return
     order = np.lexsort((rows.times, rows.series))
@@ -365,17 +369,82 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
         )
     if isinstance(correlation, Unstructured):
         _check_pairs(binding, rows)
+    elif correlation.has_occasions:
+        _check_correlations(binding, rows)
+
+
+def _of_part(binding: Binding, number: int) -> str:
+    """What an error says of the part, where there are several."""
+    if binding.by is None:
+        return ""
+    return f" of {binding.names.by} {shown(binding.by[number])}"
+
+
+def _check_variances(binding: Binding, rows: NoiseRows) -> None:
+    """Every variance parameter has to change what the others do not."""
+    for name, levels in zip(binding.names.strata, binding.strata, strict=True):
+        if len(levels) < 2:
+            raise ValueError(
+                f"Stratified(by={name!r}) compares the values of a column, and this one has only "
+                f"{shown(levels[0])}: leave it out."
+            )
+    names = binding.deviation_names
+    for number in range(len(binding.parts)):
+        own = rows.deviations[rows.part == number, : len(names)]
+        design = np.column_stack([np.ones(len(own)), own])
+        redundant = _first_redundant(design.T @ design)
+        if redundant is not None:
+            raise ValueError(
+                f"The {names[redundant - 1]}{_of_part(binding, number)} cannot be estimated: in "
+                "these rows it is constant, or the other variance parameters say the same. Leave "
+                "it out."
+            )
+
+
+def _first_redundant(gram: FloatArray) -> int | None:
+    """The first column that depends on those before it; None if there is none."""
+    sizes = np.sqrt(np.diag(gram))
+    sizes[sizes == 0.0] = 1.0
+    scaled = gram / np.outer(sizes, sizes)
+    if np.linalg.eigvalsh(scaled)[0] > REDUNDANT:
+        return None
+    for k in range(len(gram)):
+        if np.linalg.eigvalsh(scaled[: k + 1, : k + 1])[0] <= REDUNDANT:
+            return k
+    return None
+
+
+def _together(binding: Binding, rows: NoiseRows, part: int) -> FloatArray:
+    """How many levels of a part have two occasions, shape (n_occasions, n_occasions)."""
+    assert binding.occasions is not None
+    own = rows.part == part
+    there = np.zeros((int(rows.series.max()) + 1, len(binding.occasions)))
+    there[rows.series[own], rows.occasions[own]] = 1.0
+    return there.T @ there
+
+
+def _check_correlations(binding: Binding, rows: NoiseRows) -> None:
+    """Pairs of rows have to tell every correlation from the others."""
+    assert binding.occasions is not None and binding.correlation is not None
+    names = binding.correlation.names([str(own) for own in binding.occasions])
+    for part in range(len(binding.parts)):
+        first, second = np.nonzero(np.triu(_together(binding, rows, part), 1))
+        pairs = np.column_stack([first, second])
+        exponents = rows.exponents(pairs.astype(float), pairs)[:, :, 0, 1]
+        redundant = _first_redundant(exponents @ exponents.T)
+        if redundant is not None:
+            raise ValueError(
+                f"The {names[redundant]} of {binding.names.time!r}{_of_part(binding, part)} cannot "
+                "be estimated: no pair of rows of a level tells it from the others. Use a "
+                "structure with fewer parameters, such as 'ar1'."
+            )
 
 
 def _check_pairs(binding: Binding, rows: NoiseRows) -> None:
     """Every two occasions need a level that has both."""
     assert binding.occasions is not None
-    n = len(binding.occasions)
     for part in range(len(binding.parts)):
-        own = rows.part == part
-        there = np.zeros((int(rows.series.max()) + 1, n))
-        there[rows.series[own], rows.occasions[own]] = 1.0
-        both = there.T @ there
+        both = _together(binding, rows, part)
         if (both > 1.0).all():
             continue
         first, second = np.argwhere(both <= 1.0)[0]
