@@ -115,3 +115,61 @@ def test_steps_between_occasions_that_nobody_takes(data):
     rows = data[np.where(is_odd, data["t"] < 2, data["t"] > 1)]
     with pytest.raises(ValueError, match="correlation of 1 and 2 of 't' cannot be estimated"):
         fit(rows, Antedependence(time="t"))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda t: t.astype(object),
+        lambda t: t.astype("Int64"),
+        lambda t: t.astype("float32"),
+        lambda t: pd.Series([decimal.Decimal(int(own)) for own in t]),
+    ],
+    ids=["object", "Int64", "float32", "Decimal"],
+)
+@pytest.mark.parametrize("kind", [AR1, ContinuousAR1])
+def test_gaps_count_whatever_the_type_of_the_numbers(data, convert, kind):
+    gaps = data["t"].map({0: 0, 1: 1, 2: 4, 3: 6})
+    expected = fit(data.assign(t=gaps), kind(time="t"))
+    found = fit(data.assign(t=convert(gaps)), kind(time="t"))
+    assert found.log_likelihood_ == expected.log_likelihood_
+
+
+DAY = datetime.date(2020, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda t: pd.Timestamp(DAY) + pd.to_timedelta(t, unit="D"),
+        lambda t: pd.to_timedelta(t, unit="D"),
+        lambda t: [DAY + datetime.timedelta(days=int(own)) for own in t],
+    ],
+    ids=["datetime64", "timedelta64", "date"],
+)
+@pytest.mark.parametrize("kind", [AR1, ContinuousAR1])
+def test_dates_are_occasions_but_no_times(data, convert, kind):
+    dated = data.assign(t=convert(data["t"]))
+    with pytest.raises(ValueError, match=r"'t', are no numbers but .*: count them"):
+        fit(dated, kind(time="t"))
+    found, expected = (fit(own, Unstructured(time="t")) for own in (dated, data))
+    assert found.log_likelihood_ == expected.log_likelihood_
+
+
+@pytest.mark.parametrize(
+    ("column", "residual"),
+    [
+        ("t", AR1(time="t")),
+        ("visit", Unstructured(time="visit")),
+        ("arm", Stratified(by="arm")),
+        ("arm", CompoundSymmetry(by="arm")),
+    ],
+)
+def test_missing_values_of_columns_of_the_structure(data, column, residual):
+    bad = data.assign(**{column: data[column].where(data.index != 5)})
+    message = f"column '{column}', which the residual structure uses, misses a value .* in row 5"
+    with pytest.raises(ValueError, match=message):
+        fit(bad, residual)
+    model = fit(data, residual)
+    with pytest.raises(ValueError, match=message):
+        model.predict(bad)
