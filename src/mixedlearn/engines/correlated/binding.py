@@ -425,7 +425,8 @@ def _together(binding: Binding, rows: NoiseRows, part: int) -> FloatArray:
 
 def _check_correlations(binding: Binding, rows: NoiseRows) -> None:
     """Pairs of rows have to tell every correlation from the others."""
-    assert binding.occasions is not None and binding.correlation is not None
+    assert binding.occasions is not None
+    assert binding.correlation is not None
     names = binding.correlation.names([str(own) for own in binding.occasions])
     for part in range(len(binding.parts)):
         first, second = np.nonzero(np.triu(_together(binding, rows, part), 1))
