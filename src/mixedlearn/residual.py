@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from mixedlearn.covariance.residual.monomial import Range
 from mixedlearn.exceptions import did_you_mean
@@ -390,4 +390,5 @@ def resolve(residual: Any, time: Any) -> Residual:
             f"residual must be a name, such as 'ar1', or an object of mixedlearn.residual, got "
             f"{residual!r}."
         )
-    return residual
+    # What users do to their object after the fit is no matter of the model.
+    return clone(residual)

@@ -173,3 +173,11 @@ def test_missing_values_of_columns_of_the_structure(data, column, residual):
     model = fit(data, residual)
     with pytest.raises(ValueError, match=message):
         model.predict(bad)
+
+
+def test_the_object_may_be_changed_after_the_fit(data):
+    residual = AR1(time="t")
+    model = fit(data, residual)
+    before = str(model.summary())
+    residual.set_params(time="x", variance="heterogeneous")
+    assert str(model.summary()) == before
