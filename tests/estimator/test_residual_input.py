@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixedlearn import lmer
+from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.residual import (
     AR1,
     Antedependence,
@@ -181,3 +182,29 @@ def test_the_object_may_be_changed_after_the_fit(data):
     before = str(model.summary())
     residual.set_params(time="x", variance="heterogeneous")
     assert str(model.summary()) == before
+
+
+@pytest.mark.parametrize("has_effect", [False, True])
+@pytest.mark.parametrize("return_std", [False, True])
+def test_levels_that_are_not_passed_to_predict(data, has_effect, return_std):
+    X = data[["t", "x"]]
+    model = MixedLinearRegressor(residual="ar1", time="t", random_intercept=has_effect)
+    model.fit(X, data["y"], groups=data["id"])
+    with pytest.warns(PopulationPredictionWarning, match="received no groups") as caught:
+        model.predict(X, return_std=return_std)
+    assert [own.filename for own in caught] == [__file__]
+    model.predict(X, random_effects="none", return_std=return_std)
+
+
+@pytest.mark.parametrize("has_effect", [False, True])
+def test_levels_that_fit_did_not_see(data, has_effect):
+    numbered = data.assign(id=data["id"].str[1:].astype(int))
+    formula = "y ~ x + (1 | id)" if has_effect else "y ~ x"
+    groups = None if has_effect else "id"
+    model = fit(numbered, AR1(time="t"), formula, groups)
+    with pytest.warns(PopulationPredictionWarning, match="All levels of 'id' are new") as caught:
+        model.predict(data)
+    assert [own.filename for own in caught] == [__file__]
+    strict = fit(numbered, AR1(time="t"), formula, groups, handle_unknown="error")
+    with pytest.raises(ValueError, match=r"level 99 of 'id' \(row 0\) was not seen"):
+        strict.predict(numbered.assign(id=99))
