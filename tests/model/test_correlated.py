@@ -242,3 +242,26 @@ def test_predictions_condition_on_the_rows_of_the_level(name):
     np.testing.assert_allclose(std, [np.sqrt(variance)], rtol=1e-8)
     population = model.predict(new, random_effects="none")
     np.testing.assert_allclose(population, [X[n] @ coef], rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gap"),
+    [(AR1, own) for own in (30, 365, 86_400)] + [(ContinuousAR1, own) for own in (1e-3, 30, 1e6)],
+)
+def test_the_unit_of_time_changes_the_correlation_alone(kind, gap):
+    data = make_data(1)
+    data["t"] = data["t"].astype(int)
+    models = [
+        MixedLinearRegressor(formula="x + arm", groups="id", residual=kind(time="t")).fit(
+            own, own.y
+        )
+        for own in (data, data.assign(t=data["t"] * gap))
+    ]
+    first, second = (own.residual_parameters_["correlation"] for own in models)
+    assert models[1].converged_
+    np.testing.assert_allclose(models[1].log_likelihood_, models[0].log_likelihood_, rtol=1e-10)
+    np.testing.assert_allclose(second, first ** (1.0 / gap), rtol=1e-5)
+    new = data.head(3).assign(t=7)
+    np.testing.assert_allclose(
+        models[1].predict(new.assign(t=7 * gap)), models[0].predict(new), rtol=1e-5
+    )

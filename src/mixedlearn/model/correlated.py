@@ -307,7 +307,7 @@ def residual_parameters(model: FittedModel) -> dict[str, float]:
         if part.n_deviations > len(names):
             found[f"{where}variance ratio"] = float(np.exp(2.0 * point[len(names)]))
         if binding.correlation is not None:
-            rho = part.correlations(point)
+            rho = part.correlations(point) ** (1.0 / binding.unit)
             for name, value in zip(binding.correlation.names(occasions), rho, strict=True):
                 found[where + name] = float(value)
     return found

@@ -138,6 +138,8 @@ class Binding:
         The covariance for every value of ``by``.
     series : Index or None
         The levels in which rows are correlated.
+    unit : float
+        What times are divided by.
     """
 
     residual: Residual
@@ -147,6 +149,7 @@ class Binding:
     by: pd.Index | None
     parts: tuple[ResidualCovariance, ...]
     series: pd.Index | None
+    unit: float = 1.0
 
     @property
     def correlation(self) -> Correlated | None:
@@ -202,7 +205,7 @@ class Binding:
             order = pd.Series(series).groupby(series).cumcount().to_numpy()
             times, occasions = order.astype(float), order
         elif self.uses_numbers and columns.numbers is not None:
-            times = columns.numbers
+            times = columns.numbers / self.unit
         else:
             times = occasions.astype(float)
         dummies = [
@@ -278,10 +281,25 @@ def bind(
         ranges = [] if correlation is None else correlation.ranges(n_occasions, int(counts.max()))
         # All parts but the first have a variance of their own beside that of the reference.
         parts = [Monomial(n_deviations + (k > 0), ranges) for k in range(n_parts)]
-    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels)
+    unit = 1.0
+    if isinstance(correlation, ContinuousAR1) and columns.numbers is not None:
+        unit = _usual_gap(series, columns.numbers)
+    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit)
     rows = binding.rows(columns, series)
     _check_rows(binding, columns, rows)
     return binding, rows
+
+
+def _usual_gap(series: IntArray, times: FloatArray) -> float:
+    """The median time between rows that follow each other in a level.
+
+    In units that are much larger or smaller, the search for the correlation at a distance of one
+    would have no digits.
+    """
+    order = np.lexsort((times, series))
+    gaps = np.diff(times[order])[np.diff(series[order]) == 0]
+    gaps = gaps[gaps > 0.0]
+    return float(np.median(gaps)) if len(gaps) else 1.0
 
 
 def _in_order(labels: Labels) -> pd.Index:

@@ -310,8 +310,11 @@ def residual_moments(
                 counts[k] += len(rows) * chosen.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(counts > 0.0, sums / (counts * variance), 0.0)
+    # It is the correlation at the least distance that must not be extreme: at distances of many
+    # units, any but one very close to one leaves no correlation at all.
+    mean = np.array([own.inner(value) for own, value in zip(part.ranges, mean, strict=True)])
     power = np.where(np.isfinite(exponents), 1.0 / exponents, 1.0)
-    rho = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** power
+    rho = np.sign(mean) * np.abs(mean) ** power
     return np.append(deviations, rho)
 
 
