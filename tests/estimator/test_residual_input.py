@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.exceptions import PopulationPredictionWarning
@@ -208,3 +209,47 @@ def test_levels_that_fit_did_not_see(data, has_effect):
     strict = fit(numbered, AR1(time="t"), formula, groups, handle_unknown="error")
     with pytest.raises(ValueError, match=r"level 99 of 'id' \(row 0\) was not seen"):
         strict.predict(numbered.assign(id=99))
+
+
+RUNS_AWAY = {
+    "ar1": AR1(time="t"),
+    "antedependence": Antedependence(time="t"),
+    "unstructured": Unstructured(time="t"),
+    "toeplitz": Toeplitz(time="t"),
+    "heterogeneous": AR1(time="t", variance="heterogeneous"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS_AWAY)
+def test_a_response_that_is_constant_in_each_level(data, name):
+    constant = data.assign(y=data["id"].str[1:].astype(float))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        outcome = _fit_or_refusal(constant, RUNS_AWAY[name])
+    assert outcome is False or "is not identified by these rows" in str(outcome)
+
+
+def _fit_or_refusal(data, residual):
+    """The message of the refusal, or whether the fit has converged."""
+    try:
+        return lmer("y ~ x", data, residual=residual, groups="id").converged_
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_a_stratum_without_noise(data, reml):
+    exact = data.assign(y=data["y"].where(data["arm"] == "a", 1.0 + 2.0 * data["x"]))
+    with pytest.raises(ValueError, match="reproduce the response of some rows exactly"):
+        fit(exact, Stratified(by="arm"), "y ~ x * arm", reml=reml)
+
+
+def test_too_few_iterations_are_no_fault_of_the_rows(data):
+    with pytest.warns(ConvergenceWarning, match="Raise max_iter"):
+        lmer("y ~ x", data, residual=Unstructured(time="t"), groups="id", max_iter=1)
+
+
+def test_toeplitz_beside_a_random_intercept(data):
+    with pytest.raises(ValueError, match="Toeplitz within 'id' and the random effects of 'id'"):
+        fit(data, Toeplitz(time="t"), "y ~ x + (1 | id)", None)

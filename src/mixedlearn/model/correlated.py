@@ -32,13 +32,15 @@ from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
 from mixedlearn.model.prediction import predict_mean
-from mixedlearn.residual import CompoundSymmetry, Unstructured
+from mixedlearn.residual import CompoundSymmetry, Toeplitz, Unstructured
 from mixedlearn.search.moving import Arrival, descend_from
 
 FloatArray = NDArray[np.float64]
 
 # A correlation matrix whose smallest eigenvalue is below this is singular.
 SINGULAR_CORRELATION = 1e-7
+# Standard deviations of the noise of rows differ by no more than this factor.
+MOST_LOG_RATIO = float(np.log(1e7))
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
@@ -170,8 +172,12 @@ def fit_correlated(
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
-    _check_identified(problem, best, binding)
-    model = fit_sums(problem.sums_at(best.point), recipe)
+    _check_identified(problem, best, binding, noise, recipe.max_iter)
+    try:
+        own_sums = problem.sums_at(best.point)
+    except np.linalg.LinAlgError:
+        raise _not_identified() from None
+    model = fit_sums(own_sums, recipe)
     return replace(
         model,
         n_iterations=best.n_iterations,
@@ -203,7 +209,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
             )
         is_same = len(np.unique(codes)) == len(series)
         holds = isinstance(correlation, Unstructured) or (
-            isinstance(correlation, CompoundSymmetry)
+            isinstance(correlation, (CompoundSymmetry, Toeplitz))
             and correlation.variance is None
             and factor.random_intercept
         )
@@ -244,7 +250,13 @@ def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe
     return min(certified, key=lambda own: own.evaluation.objective)
 
 
-def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Binding) -> None:
+def _check_identified(
+    problem: CorrelatedProblem,
+    arrival: Arrival,
+    binding: Binding,
+    noise_rows: NoiseRows,
+    max_iter: int,
+) -> None:
     """Refuse a noise covariance that has run away.
 
     Raises
@@ -252,6 +264,9 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
     ValueError
         If it is singular, so that the likelihood has no maximum.
     """
+    if not np.isfinite(arrival.evaluation.objective):
+        raise _not_identified()
+    n_deviations = len(binding.deviation_names)
     for number, (part, point) in enumerate(
         zip(problem.parameters.parts, arrival.point.parts, strict=True)
     ):
@@ -259,7 +274,9 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
             covariance = point @ point.T
             sizes = np.sqrt(np.diag(covariance))
             smallest = np.linalg.eigvalsh(covariance / np.outer(sizes, sizes))[0]
-            is_singular = smallest < SINGULAR_CORRELATION or not arrival.is_certified
+            is_singular = smallest < SINGULAR_CORRELATION or (
+                not arrival.is_certified and arrival.n_iterations < max_iter
+            )
         else:
             assert isinstance(part, Monomial)
             # A correlation of zero is an end of its range, and as good as any.
@@ -268,14 +285,21 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
                 or (own.lower < 0.0 and rho - own.lower < SINGULAR_CORRELATION)
                 for rho, own in zip(part.correlations(point), part.ranges, strict=True)
             )
+            own_rows = noise_rows.deviations[noise_rows.part == number, :n_deviations]
+            logs = own_rows @ point[:n_deviations]
+            is_singular |= bool(np.ptp(logs) > MOST_LOG_RATIO)
         if is_singular:
             where = "" if binding.by is None else f" of {shown(binding.by[number])}"
-            raise ValueError(
-                f"The residual covariance{where} is not identified by these rows: the likelihood "
-                "rises for ever as it becomes singular. Too few levels have all occasions, or the "
-                "structure cannot be told from the random effects. Use a structure with fewer "
-                "parameters, or fewer random effects."
-            )
+            raise _not_identified(where)
+
+
+def _not_identified(where: str = "") -> ValueError:
+    return ValueError(
+        f"The residual covariance{where} is not identified by these rows: the likelihood rises for "
+        "ever as it becomes singular. Too few levels have all occasions, the effects reproduce "
+        "the response of some rows exactly, or the structure cannot be told from the random "
+        "effects. Use a structure with fewer parameters, or fewer effects."
+    )
 
 
 def residual_parameters(model: FittedModel) -> dict[str, float]:
