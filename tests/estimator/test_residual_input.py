@@ -253,3 +253,14 @@ def test_too_few_iterations_are_no_fault_of_the_rows(data):
 def test_toeplitz_beside_a_random_intercept(data):
     with pytest.raises(ValueError, match="Toeplitz within 'id' and the random effects of 'id'"):
         fit(data, Toeplitz(time="t"), "y ~ x + (1 | id)", None)
+
+
+@pytest.mark.parametrize("kind", [AR1, Toeplitz, Antedependence])
+def test_text_that_the_alphabet_does_not_put_in_order(data, kind):
+    weeks = data.assign(t=data["t"].map({0: "week 2", 1: "week 9", 2: "week 10", 3: "week 11"}))
+    with pytest.raises(ValueError, match=r"'t' are text.* with 'week 10' before 'week 2': make"):
+        fit(weeks, kind(time="t"))
+    ordered = weeks.assign(t=pd.Categorical(weeks["t"], categories=weeks["t"].unique()))
+    found, expected = (fit(own, kind(time="t")) for own in (ordered, data))
+    np.testing.assert_allclose(found.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
+    assert fit(weeks, Unstructured(time="t")).converged_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +21,14 @@ from mixedlearn.engines.correlated.problem import NoiseRows
 from mixedlearn.residual import (
     AR1,
     HETEROGENEOUS,
+    Antedependence,
     CompoundSymmetry,
     ContinuousAR1,
     Correlated,
     Power,
     Residual,
     Stratified,
+    Toeplitz,
     Unstructured,
 )
 
@@ -269,6 +272,8 @@ def bind(
     strata = tuple(_in_order(own) for own in columns.strata)
     by = None if columns.by is None else _in_order(columns.by)
     _check(correlation, names, columns, series)
+    if occasions is not None and isinstance(correlation, (AR1, Toeplitz, Antedependence)):
+        _check_order(occasions, columns)
     counts = np.bincount(series)
     n_occasions = int(counts.max()) if occasions is None else len(occasions)
     n_deviations = sum(len(own) - 1 for own in strata) + len(columns.powers)
@@ -333,6 +338,29 @@ def _check_times(correlation: Correlated, names: ColumnNames, columns: NoiseColu
                 f"{columns.numbers[row]!r}: use ContinuousAR1, whose correlation is positive, or "
                 "count the occasions."
             )
+
+
+def _check_order(occasions: pd.Index, columns: NoiseColumns) -> None:
+    """Refuse text whose alphabetical order is not that of the numbers in it."""
+    assert columns.time is not None
+    (part,) = columns.time.parts
+    if isinstance(part, pd.CategoricalIndex) or not all(isinstance(own, str) for own in occasions):
+        return
+    natural = sorted(occasions, key=_with_numbers)
+    for own, other in zip(occasions, natural, strict=True):
+        if own != other:
+            raise ValueError(
+                f"The occasions {columns.time.name!r} are text, whose order is that of the "
+                f"alphabet, with {shown(own)} before {shown(other)}: make them numbers, or a "
+                "category with its values in their order, "
+                f"pd.Categorical(..., categories=[{', '.join(map(shown, natural))}])."
+            )
+
+
+def _with_numbers(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts the digits in text as numbers."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, float(own), "") if own.isdecimal() else (1, 0.0, own) for own in parts if own]
 
 
 def _check(
