@@ -136,8 +136,9 @@ class AR1(Correlated):
         Column of X, by name or position, that holds the times: whole numbers, or a category, whose
         values are one unit apart. None: that of the estimator, and without one the order of the
         rows of a level.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -173,8 +174,9 @@ class ContinuousAR1(AR1):
     time : str or int, default=None
         Column of X, by name or position, that holds the times, which are numbers. None: that of
         the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -205,8 +207,9 @@ class CompoundSymmetry(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions; it counts for the variances
         alone. None: that of the estimator, and without one the order of the rows of a level.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -241,8 +244,9 @@ class Toeplitz(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions: numbers or a category. None:
         that of the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -283,8 +287,9 @@ class Antedependence(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions: numbers or a category. None:
         that of the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -326,8 +331,9 @@ class Unstructured(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions: numbers or a category. None:
         that of the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     by : str or int, default=None
         Column of X: the covariance is another for each of its values, which all rows of a level
         share.

@@ -264,3 +264,17 @@ def test_text_that_the_alphabet_does_not_put_in_order(data, kind):
     found, expected = (fit(own, kind(time="t")) for own in (ordered, data))
     np.testing.assert_allclose(found.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
     assert fit(weeks, Unstructured(time="t")).converged_
+
+
+def test_within_an_interaction(data):
+    nested = data.assign(site=data["arm"])
+    models = [
+        fit(nested, AR1(time="t", within=within), "y ~ x + (1 | site/id)", None)
+        for within in ("site:id", ("site", "id"))
+    ]
+    assert models[0].log_likelihood_ == models[1].log_likelihood_
+
+
+def test_updating_says_that_the_structure_is_in_the_way(data):
+    with pytest.raises(ValueError, match="residual structure, here Unstructured"):
+        fit(data, Unstructured(time="t")).update_random_effects(data.head(4), data["y"].head(4))

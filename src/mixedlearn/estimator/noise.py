@@ -15,7 +15,7 @@ from mixedlearn.data.labels import Labels, as_labels, missing_labels, shown
 from mixedlearn.engines.correlated.binding import ColumnNames, NoiseColumns, variances_of
 from mixedlearn.estimator.validation import column_names, find_labels
 from mixedlearn.residual import AR1, HETEROGENEOUS, Correlated, Power, Residual, Stratified, resolve
-from mixedlearn.specification import find_column
+from mixedlearn.specification import find_column, plain_name
 
 FloatArray = NDArray[np.float64]
 
@@ -118,12 +118,13 @@ def _series(residual: Residual, factor_names: Sequence[str]) -> str | None:
     listed = ", ".join(map(repr, factor_names))
     kind = type(residual).__name__
     if residual.within is not None:
-        if residual.within not in factor_names:
+        name = plain_name(residual.within)
+        if name not in factor_names:
             raise ValueError(
                 f"{kind}(within={residual.within!r}) names no grouping factor: the factors are "
                 f"{listed or 'none'}."
             )
-        return str(residual.within)
+        return name
     if len(factor_names) == 1:
         return factor_names[0]
     if not factor_names:
