@@ -265,3 +265,16 @@ def test_the_unit_of_time_changes_the_correlation_alone(kind, gap):
     np.testing.assert_allclose(
         models[1].predict(new.assign(t=7 * gap)), models[0].predict(new), rtol=1e-5
     )
+
+
+def test_times_that_are_nearly_the_same_do_not_spoil_the_start():
+    data = make_data(2, irregular=True)
+    rng = np.random.default_rng(0)
+    data["y"] = rng.standard_normal(len(data))
+    close = data.drop_duplicates("id").head(3)
+    data = pd.concat(
+        [data, close.assign(t=close["t"] + 0.002, y=0.5 * close["y"])], ignore_index=True
+    )
+    model = MixedLinearRegressor(formula="x", groups="id", residual=ContinuousAR1(time="t"))
+    model.fit(data, data["y"])
+    assert model.converged_

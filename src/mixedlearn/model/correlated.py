@@ -39,6 +39,8 @@ FloatArray = NDArray[np.float64]
 
 # A correlation matrix whose smallest eigenvalue is below this is singular.
 SINGULAR_CORRELATION = 1e-7
+# How close to an end a correlation is that a search without a certified optimum was following.
+RUNNING_AWAY = 1e-5
 # Standard deviations of the noise of rows differ by no more than this factor.
 MOST_LOG_RATIO = float(np.log(1e7))
 # The covariance of the random effects that a search starts from is at least this, relative to the
@@ -267,6 +269,7 @@ def _check_identified(
     if not np.isfinite(arrival.evaluation.objective):
         raise _not_identified()
     n_deviations = len(binding.deviation_names)
+    margin = SINGULAR_CORRELATION if arrival.is_certified else RUNNING_AWAY
     for number, (part, point) in enumerate(
         zip(problem.parameters.parts, arrival.point.parts, strict=True)
     ):
@@ -281,8 +284,7 @@ def _check_identified(
             assert isinstance(part, Monomial)
             # A correlation of zero is an end of its range, and as good as any.
             is_singular = any(
-                own.upper - rho < SINGULAR_CORRELATION
-                or (own.lower < 0.0 and rho - own.lower < SINGULAR_CORRELATION)
+                own.upper - rho < margin or (own.lower < 0.0 and rho - own.lower < margin)
                 for rho, own in zip(part.correlations(point), part.ranges, strict=True)
             )
             own_rows = noise_rows.deviations[noise_rows.part == number, :n_deviations]

@@ -310,11 +310,13 @@ def residual_moments(
                 counts[k] += len(rows) * chosen.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(counts > 0.0, sums / (counts * variance), 0.0)
-    # It is the correlation at the least distance that must not be extreme: at distances of many
-    # units, any but one very close to one leaves no correlation at all.
+    # At distances of many units any correlation but one very close to one leaves nothing: what a
+    # search starts from must not be extreme there, nor at a distance of one.
+    exponents = np.where(np.isfinite(exponents), exponents, 1.0)
+    distance = np.maximum(exponents, 1.0)
+    mean = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** (distance / exponents)
     mean = np.array([own.inner(value) for own, value in zip(part.ranges, mean, strict=True)])
-    power = np.where(np.isfinite(exponents), 1.0 / exponents, 1.0)
-    rho = np.sign(mean) * np.abs(mean) ** power
+    rho = np.sign(mean) * np.abs(mean) ** (1.0 / distance)
     return np.append(deviations, rho)
 
 
