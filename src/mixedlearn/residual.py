@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from mixedlearn.covariance.residual.correlations import (
     ByAnyTime,
@@ -105,8 +105,9 @@ class AR1(Correlated):
         Column of X, by name or position, that holds the times: whole numbers, or a category, whose
         values are one unit apart. None: that of the estimator, and without one the order of the
         rows of a level.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -132,8 +133,9 @@ class ContinuousAR1(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the times, which are numbers. None: that of
         the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -157,8 +159,9 @@ class CompoundSymmetry(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions; it counts for the variances
         alone. None: that of the estimator, and without one the order of the rows of a level.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -182,8 +185,9 @@ class Toeplitz(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions: numbers or a category. None:
         that of the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -209,8 +213,9 @@ class Antedependence(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions: numbers or a category. None:
         that of the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     variance : None, "heterogeneous", Stratified, Power, or a list of these, default=None
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
@@ -236,8 +241,9 @@ class Unstructured(Correlated):
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions: numbers or a category. None:
         that of the estimator.
-    within : str, default=None
-        Grouping factor in whose levels rows are correlated; needed where there are several.
+    within : str or tuple, default=None
+        Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
+        columns; needed where there are several.
     by : str or int, default=None
         Column of X: the covariance is another for each of its values, which all rows of a level
         share.
@@ -311,4 +317,5 @@ def resolve(residual: Any, time: Any) -> Residual:
             f"residual must be a name, such as 'ar1', or an object of mixedlearn.residual, got "
             f"{residual!r}."
         )
-    return residual
+    # What users do to their object after the fit is no matter of the model.
+    return clone(residual)

@@ -48,7 +48,13 @@ def make_data(seed: int, irregular: bool = False) -> pd.DataFrame:
                     "x": rng.standard_normal(),
                     "arm": "ab"[level % 2],
                     "size": rng.uniform(0.5, 2.0),
-                    "y": effect + noise[k] * (1.0 + 0.3 * occasion) + 0.2 * occasion,
+                    "site": f"c{level % 5}",
+                    "rater": f"r{(level // 5) % 6}",
+                    "y": effect
+                    + noise[k] * (1.0 + 0.3 * occasion)
+                    + 0.2 * occasion
+                    + [-1.5, 1.2, 0.0, 0.7, -0.8][level % 5]
+                    + [1.0, -1.0, 0.3, 0.9, -0.2, 1.4][(level // 5) % 6],
                 }
             )
     return pd.DataFrame(rows).sample(frac=1.0, random_state=seed).reset_index(drop=True)
@@ -63,18 +69,18 @@ class Case:
     by_visit: bool = False
     stratum: str | None = None
     power: str | None = None
-    random: bool = False
+    random: tuple[str, ...] = ()
     irregular: bool = False
     part: str | None = None
 
 
 CASES = {
     "ar1": Case(AR1(time="t"), "ar1"),
-    "ar1 beside an intercept": Case(AR1(time="t"), "ar1", random=True),
+    "ar1 beside an intercept": Case(AR1(time="t"), "ar1", random=("id",)),
     "ar1 by category": Case(AR1(time="visit", variance="heterogeneous"), "ar1", by_visit=True),
     "continuous": Case(ContinuousAR1(time="t"), "ar1", irregular=True),
     "continuous beside an intercept": Case(
-        ContinuousAR1(time="t"), "ar1", irregular=True, random=True
+        ContinuousAR1(time="t"), "ar1", irregular=True, random=("id",)
     ),
     "compound symmetry": Case(CompoundSymmetry(), "cs"),
     "toeplitz": Case(Toeplitz(time="visit"), "toeplitz"),
@@ -83,8 +89,11 @@ CASES = {
     "unstructured by arm": Case(Unstructured(time="visit", by="arm"), "un", part="arm"),
     "ar1 by arm": Case(AR1(time="t", by="arm"), "ar1", part="arm"),
     "strata": Case(Stratified(by="arm"), None, stratum="arm"),
-    "strata beside an intercept": Case(Stratified(by="arm"), None, stratum="arm", random=True),
+    "strata beside an intercept": Case(Stratified(by="arm"), None, stratum="arm", random=("id",)),
     "power": Case(Power(of="size"), None, power="size"),
+    "ar1 within levels of a factor": Case(AR1(time="t", within="id"), "ar1", random=("site",)),
+    "ar1 and nested factors": Case(AR1(time="t", within="id"), "ar1", random=("site", "id")),
+    "ar1 and crossed factors": Case(AR1(time="t", within="id"), "ar1", random=("site", "rater")),
     "ar1, strata and power": Case(
         AR1(time="t", variance=[Stratified(by="arm"), Power(of="size")]),
         "ar1",
@@ -96,15 +105,15 @@ CASES = {
         "ar1",
         power="size",
         irregular=True,
-        random=True,
+        random=("id",),
     ),
 }
 
 
 def fit(case: Case, seed: int = 0, **parameters: Any) -> tuple[Any, pd.DataFrame]:
     data = make_data(seed, case.irregular)
-    formula = "x + arm" + (" + (1 | id)" if case.random else "")
-    groups = None if case.random or case.correlation is None else "id"
+    formula = " + ".join(["x + arm", *(f"(1 | {factor})" for factor in case.random)])
+    groups = None if "id" in case.random or case.correlation is None else "id"
     model = MixedLinearRegressor(formula=formula, groups=groups, residual=case.residual)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -165,15 +174,17 @@ def dense(case: Case, model: Any, data: pd.DataFrame) -> tuple[DenseModel, np.nd
     values = list(model.residual_parameters_.values())
     if case.correlation != "un":
         names, values = [*names, "noise"], [*values, model.noise_variance_]
-    if case.random:
-        names.append("effect")
-        values.append(float(model.covariances_["id"].iloc[0, 0]))
-    same = data["id"].to_numpy()[:, None] == data["id"].to_numpy()
+    for factor in case.random:
+        names.append(factor)
+        values.append(float(model.covariances_[factor].iloc[0, 0]))
 
     def covariance(parameters: np.ndarray) -> np.ndarray:
         own = dict(zip(names, parameters, strict=True))
         V = noise_covariance(case, model, data, own)
-        return V + own["effect"] * same if case.random else V
+        for factor in case.random:
+            levels = data[factor].to_numpy()
+            V = V + own[factor] * (levels[:, None] == levels)
+        return V
 
     X = np.column_stack([np.ones(len(data)), data["x"], data["arm"] == "b"])
     return DenseModel(X, data["y"].to_numpy(), covariance, model.reml), np.array(values)
@@ -231,3 +242,39 @@ def test_predictions_condition_on_the_rows_of_the_level(name):
     np.testing.assert_allclose(std, [np.sqrt(variance)], rtol=1e-8)
     population = model.predict(new, random_effects="none")
     np.testing.assert_allclose(population, [X[n] @ coef], rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gap"),
+    [(AR1, own) for own in (30, 365, 86_400)] + [(ContinuousAR1, own) for own in (1e-3, 30, 1e6)],
+)
+def test_the_unit_of_time_changes_the_correlation_alone(kind, gap):
+    data = make_data(1)
+    data["t"] = data["t"].astype(int)
+    models = [
+        MixedLinearRegressor(formula="x + arm", groups="id", residual=kind(time="t")).fit(
+            own, own.y
+        )
+        for own in (data, data.assign(t=data["t"] * gap))
+    ]
+    first, second = (own.residual_parameters_["correlation"] for own in models)
+    assert models[1].converged_
+    np.testing.assert_allclose(models[1].log_likelihood_, models[0].log_likelihood_, rtol=1e-10)
+    np.testing.assert_allclose(second, first ** (1.0 / gap), rtol=1e-5)
+    new = data.head(3).assign(t=7)
+    np.testing.assert_allclose(
+        models[1].predict(new.assign(t=7 * gap)), models[0].predict(new), rtol=1e-5
+    )
+
+
+def test_times_that_are_nearly_the_same_do_not_spoil_the_start():
+    data = make_data(2, irregular=True)
+    rng = np.random.default_rng(0)
+    data["y"] = rng.standard_normal(len(data))
+    close = data.drop_duplicates("id").head(3)
+    data = pd.concat(
+        [data, close.assign(t=close["t"] + 0.002, y=0.5 * close["y"])], ignore_index=True
+    )
+    model = MixedLinearRegressor(formula="x", groups="id", residual=ContinuousAR1(time="t"))
+    model.fit(data, data["y"])
+    assert model.converged_

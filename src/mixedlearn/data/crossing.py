@@ -68,11 +68,32 @@ def cross(
         ]
         for columns in slopes
     )
+    weighted = [weight if z is None else weight * z for z in left]
+    return _sum_pairs(weighted, right, codes, shape)
+
+
+def cross_basis(
+    basis: FloatArray,
+    codes: tuple[Places, Places],
+    shape: tuple[int, int],
+    z_columns: tuple[Sequence[int], Sequence[int]],
+) -> Crossing:
+    """The same of basis columns that are there, shape (n, k + 2)."""
+    left, right = ([basis[:, column] for column in columns] for columns in z_columns)
+    return _sum_pairs(left, right, codes, shape)
+
+
+def _sum_pairs(
+    left: Sequence[FloatArray],
+    right: Sequence[FloatArray | None],
+    codes: tuple[Places, Places],
+    shape: tuple[int, int],
+) -> Crossing:
+    """Sum the products of columns, None being the constant, over the rows of each pair."""
     products = []
     for z in left:
-        weighted = weight if z is None else weight * z
         for w in right:
-            values = weighted if w is None else weighted * w
+            values = z if w is None else z * w
             # The conversion adds up entries of the same pair, in linear time.
             compressed = coo_array((values, codes), shape=shape).tocsr()
             compressed.sum_duplicates()

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.data.accumulation import add_up, add_up_basis, check_squares, pilot_means
 from mixedlearn.data.cancellation import less_columns
-from mixedlearn.data.crossing import Crossing, cross, merge_crossings
+from mixedlearn.data.crossing import Crossing, cross, cross_basis, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels, pack_levels, unpack_levels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.sketch import (
@@ -222,12 +222,20 @@ class Sums:
         log_det : float
             log|R|: as roots of weights do, the root stands for variances that are not equal.
         """
-        totals = add_up_basis(basis, codes, self.n_levels, self.z_columns)
+        sizes, z_columns = self.n_levels, self.z_columns
+        totals = add_up_basis(basis, codes, sizes, z_columns)
+        crossings = {
+            (i, j): cross_basis(
+                basis, (codes[i], codes[j]), (sizes[i], sizes[j]), (z_columns[i], z_columns[j])
+            )
+            for i, j in self.crossings
+        }
         return replace(
             self,
             sum_log_weights=self.sum_log_weights - log_det,
             gram=totals.gram,
             grouped=totals.grouped,
+            crossings=crossings,
             triangles=None,
         )
 

@@ -8,13 +8,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 
-from mixedlearn.data.labels import Labels, as_labels, shown
+from mixedlearn.data.labels import Labels, as_labels, missing_labels, shown
 from mixedlearn.engines.correlated.binding import ColumnNames, NoiseColumns, variances_of
 from mixedlearn.estimator.validation import column_names, find_labels
-from mixedlearn.residual import HETEROGENEOUS, Correlated, Power, Residual, Stratified, resolve
-from mixedlearn.specification import find_column
+from mixedlearn.residual import (
+    HETEROGENEOUS,
+    Correlated,
+    Power,
+    Residual,
+    Stratified,
+    correlation_of,
+    resolve,
+)
+from mixedlearn.specification import find_column, plain_name
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +126,13 @@ def _series(residual: Residual, factor_names: Sequence[str]) -> str | None:
     listed = ", ".join(map(repr, factor_names))
     kind = type(residual).__name__
     if residual.within is not None:
-        if residual.within not in factor_names:
+        name = plain_name(residual.within)
+        if name not in factor_names:
             raise ValueError(
                 f"{kind}(within={residual.within!r}) names no grouping factor: the factors are "
                 f"{listed or 'none'}."
             )
-        return str(residual.within)
+        return name
     if len(factor_names) == 1:
         return factor_names[0]
     if not factor_names:
@@ -162,18 +174,24 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
         return _safe_indexing(X, columns.index(name), axis=1)
 
     def own_labels(name: str) -> Labels:
-        return as_labels(values(name), n, [name])[0]
+        found = as_labels(values(name), n, [name], may_miss=True)[0]
+        missing = missing_labels(found.parts[0])
+        if missing is not None:
+            raise ValueError(
+                f"The column {name!r}, which the residual structure uses, misses a value (NaN or "
+                f"None) in row {int(np.argmax(missing))}: fill it in, or leave the row out."
+            )
+        return found
 
     series = next((own for own in labels if own.name == source.series), None)
+    time = None if names.time is None else own_labels(names.time)
     numbers = None
-    if names.time is not None:
-        own = np.asarray(values(names.time))
-        if own.dtype.kind in "iuf" and not _is_category(values(names.time)):
-            numbers = own.astype(float)
+    if names.time is not None and not _is_category(values(names.time)):
+        numbers = _times(values(names.time), names.time, source.residual)
     return NoiseColumns(
         n,
         series,
-        None if names.time is None else own_labels(names.time),
+        time,
         numbers,
         tuple(map(own_labels, names.strata)),
         tuple(_numbers(values(name), name) for name in names.powers),
@@ -185,7 +203,22 @@ def _is_category(values: Any) -> bool:
     return isinstance(getattr(values, "dtype", None), pd.CategoricalDtype)
 
 
-def _numbers(values: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
+    """Times that are numbers of any type; None of others."""
+    kind = pd.api.types.infer_dtype(values, skipna=False)
+    correlation = correlation_of(residual)
+    uses_times = correlation is not None and correlation.uses_times
+    if uses_times and kind.startswith(("date", "time", "period", "interval")):
+        raise ValueError(
+            f"The times of {type(residual).__name__}, the column {name!r}, are no numbers but "
+            f"{kind}: count them in a unit, as in (day - day.min()).dt.days."
+        )
+    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return np.asarray(values, dtype=np.float64)
+    return None
+
+
+def _numbers(values: Any, name: str) -> FloatArray:
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

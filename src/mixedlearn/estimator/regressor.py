@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -15,7 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from mixedlearn.data.rows import CodedRows
+from mixedlearn.data.labels import Labels
+from mixedlearn.data.rows import CodedRows, Codes
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.binding import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
@@ -613,19 +615,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         view = FittedView(self)
         names = view.specification.factor_names
         if view.noise is not None:
-            return self._predict_correlated(view, X, groups, random_effects, return_std, offset)
+            return self._predict_correlated(
+                view, X, groups, random_effects, return_std, offset, stacklevel
+            )
         wanted = _wanted_factors(random_effects, names)
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std)
-        if wanted and not rows.labels and view.known.fit.has_random_effects:
-            warnings.warn(
-                f"predict received no groups, but the model has random effects for "
-                f"{', '.join(map(repr, names))}: this is the prediction for the population. Pass "
-                "groups=..., or random_effects='none' if that is what you want.",
-                PopulationPredictionWarning,
-                stacklevel=stacklevel,
-            )
-        codes = view.codes(rows.labels, wanted)
-        view.warn_of_kinds(rows.labels, codes, stacklevel)
+        codes = _codes(view, rows.labels, wanted, stacklevel + 1)
         coded = CodedRows(rows.X, codes)
         with one_thread if return_std else one_thread_for(coded.X.size):
             mean = view.mean(coded)
@@ -641,6 +636,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         random_effects: Any,
         return_std: bool,
         offset: Any,
+        stacklevel: int,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """The same with a residual structure."""
         names = view.specification.factor_names
@@ -649,13 +645,13 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         wanted = _wanted_factors(random_effects, known)
         own = tuple(name for name in wanted if name in names)
         rows = view.rows_to_predict(X, groups, own, return_std=return_std)
-        coded = CodedRows(rows.X, view.codes(rows.labels, own))
+        coded = CodedRows(rows.X, _codes(view, rows.labels, own, stacklevel + 2))
         mean = view.mean(coded)
         known_offset = view.offset(X, offset)
         mean = mean if known_offset is None else mean + known_offset
         if series is not None and series not in wanted and not return_std:
             return mean
-        found = view.condition(X, groups, is_wanted=series in wanted)
+        found = view.condition(X, groups, stacklevel + 2, is_wanted=series in wanted)
         mean = mean + found.mean
         return (mean, view.std(coded, found)) if return_std else mean
 
@@ -826,6 +822,24 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 if request.requests.get("groups") is True:
                     request.add_request(param="groups", alias=False)
         return routing
+
+
+def _codes(
+    view: FittedView, labels: Sequence[Labels], wanted: Sequence[str], stacklevel: int
+) -> tuple[Codes | None, ...]:
+    """The levels of rows to predict, with warnings if there are none that `fit` saw."""
+    if wanted and not labels and view.known.fit.has_random_effects:
+        names = ", ".join(map(repr, view.specification.factor_names))
+        warnings.warn(
+            f"predict received no groups, but the model has random effects for {names}: this is "
+            "the prediction for the population. Pass groups=..., or random_effects='none' if that "
+            "is what you want.",
+            PopulationPredictionWarning,
+            stacklevel=stacklevel,
+        )
+    codes = view.codes(labels, wanted)
+    view.warn_of_kinds(labels, codes, stacklevel)
+    return codes
 
 
 def _wanted_factors(random_effects: Any, names: tuple[str, ...]) -> tuple[str, ...]:

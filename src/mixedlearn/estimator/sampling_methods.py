@@ -235,6 +235,7 @@ class SamplingMethods(FittedState):
         356.7 {'Subject': 18}
         """
         view = FittedView(self)
+        refuse_noise(view.known.fit)
         if not view.specification.factors:
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import look_up
+from mixedlearn.data.levels import LevelTable, OtherKind
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise
@@ -53,6 +54,8 @@ _NO_OFFSET_OF_FIT = (
     "offset was passed, but the model was fitted without one: pass it to fit(..., offset=...) too. "
     "The offset of a formula is computed from X."
 )
+
+_NO_CONDITION = "rows are predicted without the residuals of their level of {}"
 
 _NOT_KEPT = (
     "This estimator was made by for_serving(): it predicts means and takes further rows, but does "
@@ -148,10 +151,15 @@ class FittedView:
         coef = self.known.fit.coef if part is None else part.coef
         return known_mean(self.specification, coef, self.known, rows)
 
-    def condition(self, X: Any, groups: Any, *, is_wanted: bool) -> Condition:
+    def condition(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> Condition:
         """What the residuals of their levels say of the noise of rows.
 
         ``is_wanted``: whether levels count; if not, rows are as if of new levels.
+
+        Raises
+        ------
+        ValueError
+            If a level is unknown and ``handle_unknown="error"``.
         """
         X = as_frame(X)
         model, source = self.model_of_fit, self.noise
@@ -159,8 +167,23 @@ class FittedView:
         binding = model.noise.binding
         series = np.full(len(X), -1, dtype=np.intp)
         labels = [] if source.series is None or not is_wanted else source.labels(X, groups)
+        is_alone = source.series not in (None, *self.specification.factor_names)
         if labels:
-            series = look_up(labels[0], binding.series).astype(np.intp)
+            own, table = labels[0], LevelTable(binding.series)
+            found = table.find(own)
+            self._check_known(own, found, partial(table.other_kind, own))
+            series = found.astype(np.intp)
+            # Of a factor with random effects there is a warning already.
+            if (series < 0).all() and is_alone:
+                _warn_of_kind(own, table.other_kind(own), _NO_CONDITION, stacklevel)
+        elif is_wanted and is_alone:
+            warnings.warn(
+                "predict received no groups, but the noise of the rows of a level of "
+                f"{source.series!r} is correlated: this is the prediction for new levels. Pass "
+                "groups=..., or random_effects='none' if that is what you want.",
+                PopulationPredictionWarning,
+                stacklevel=stacklevel,
+            )
         return condition(model, binding.rows(read_noise(source, X, labels), series))
 
     def std(self, rows: CodedRows, found: Condition | None = None) -> FloatArray:
@@ -385,10 +408,12 @@ class FittedView:
             if name in wanted and name in by_name:
                 own = by_name[name]
                 codes[k] = found = self.known.find(k, own)
-                self._check_known(k, own, found)
+                self._check_known(own, found, partial(self.known.other_kind, k, own))
         return tuple(codes)
 
-    def _check_known(self, k: int, labels: Labels, codes: Codes) -> None:
+    def _check_known(
+        self, labels: Labels, codes: Codes, other_kind: Callable[[], OtherKind | None]
+    ) -> None:
         if self._estimator.handle_unknown == "error" and (codes < 0).any():
             row = int(np.argmax(codes < 0))
             if labels.is_missing(row):
@@ -397,7 +422,7 @@ class FittedView:
                     "handle_unknown='population' to predict such rows without an effect of "
                     f"{labels.name!r}."
                 )
-            other = self.known.other_kind(k, labels)
+            other = other_kind()
             kinds = ""
             if other is not None:
                 kinds = f" Labels are {other.kind} here, and were {other.known_kind} in fit."
@@ -423,17 +448,8 @@ class FittedView:
         for k, (name, found) in enumerate(zip(self.specification.factor_names, codes, strict=True)):
             if found is None or (found >= 0).any():
                 continue
-            own = by_name[name]
-            if (other := self.known.other_kind(k, own)) is not None:
-                warnings.warn(
-                    f"All levels of {own.name!r} are new: here they are {other.kind}, like "
-                    f"{shown(other.label)}, in fit they were {other.known_kind}, like "
-                    f"{shown(other.known_label)}. Labels of another kind are other labels, so that "
-                    f"{consequence.format(repr(own.name))}: convert the labels to those of fit, or "
-                    "give new levels labels of that kind.",
-                    PopulationPredictionWarning,
-                    stacklevel=stacklevel + 1,
-                )
+            other = self.known.other_kind(k, by_name[name])
+            _warn_of_kind(by_name[name], other, consequence, stacklevel + 1)
 
     def with_model(self, model: FittedModel) -> Any:
         """A copy of the estimator with a refit of the model to the same rows."""
@@ -450,3 +466,19 @@ class FittedView:
     ) -> Result:
         """Do some work of many equal tasks; see `callbacks.run_with_progress`."""
         return run_with_progress(self._estimator, name, n_tasks, work, task)
+
+
+def _warn_of_kind(
+    labels: Labels, other: OtherKind | None, consequence: str, stacklevel: int
+) -> None:
+    if other is None:
+        return
+    warnings.warn(
+        f"All levels of {labels.name!r} are new: here they are {other.kind}, like "
+        f"{shown(other.label)}, in fit they were {other.known_kind}, like "
+        f"{shown(other.known_label)}. Labels of another kind are other labels, so that "
+        f"{consequence.format(repr(labels.name))}: convert the labels to those of fit, or give "
+        "new levels labels of that kind.",
+        PopulationPredictionWarning,
+        stacklevel=stacklevel + 1,
+    )

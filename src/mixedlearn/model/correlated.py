@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.residual.base import Layout
-from mixedlearn.covariance.residual.correlations import Equal, Free
+from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
@@ -39,6 +39,10 @@ FloatArray = NDArray[np.float64]
 
 # A correlation matrix whose smallest eigenvalue is below this is singular.
 SINGULAR_CORRELATION = 1e-7
+# How close to an end a correlation is that a search without a certified optimum was following.
+RUNNING_AWAY = 1e-5
+# Standard deviations of the noise of rows differ by no more than this factor.
+MOST_LOG_RATIO = float(np.log(1e7))
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
@@ -170,8 +174,12 @@ def fit_correlated(
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
-    _check_identified(problem, best, binding)
-    model = fit_sums(problem.sums_at(best.point), recipe)
+    _check_identified(problem, best, binding, noise, recipe.max_iter)
+    try:
+        own_sums = problem.sums_at(best.point)
+    except np.linalg.LinAlgError:
+        raise _not_identified() from None
+    model = fit_sums(own_sums, recipe)
     return replace(
         model,
         n_iterations=best.n_iterations,
@@ -203,7 +211,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
             )
         is_same = len(np.unique(codes)) == len(series)
         holds = isinstance(correlation, Free) or (
-            isinstance(correlation, Equal)
+            isinstance(correlation, (Equal, ByDistance))
             and not noise.deviations.shape[1]
             and factor.random_intercept
         )
@@ -244,7 +252,13 @@ def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe
     return min(certified, key=lambda own: own.evaluation.objective)
 
 
-def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Binding) -> None:
+def _check_identified(
+    problem: CorrelatedProblem,
+    arrival: Arrival,
+    binding: Binding,
+    noise_rows: NoiseRows,
+    max_iter: int,
+) -> None:
     """Refuse a noise covariance that has run away.
 
     Raises
@@ -252,6 +266,10 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
     ValueError
         If it is singular, so that the likelihood has no maximum.
     """
+    if not np.isfinite(arrival.evaluation.objective):
+        raise _not_identified()
+    n_deviations = len(binding.deviation_names)
+    margin = SINGULAR_CORRELATION if arrival.is_certified else RUNNING_AWAY
     for number, (part, point) in enumerate(
         zip(problem.parameters.parts, arrival.point.parts, strict=True)
     ):
@@ -259,23 +277,31 @@ def _check_identified(problem: CorrelatedProblem, arrival: Arrival, binding: Bin
             covariance = point @ point.T
             sizes = np.sqrt(np.diag(covariance))
             smallest = np.linalg.eigvalsh(covariance / np.outer(sizes, sizes))[0]
-            is_singular = smallest < SINGULAR_CORRELATION or not arrival.is_certified
+            is_singular = smallest < SINGULAR_CORRELATION or (
+                not arrival.is_certified and arrival.n_iterations < max_iter
+            )
         else:
             assert isinstance(part, Monomial)
             # A correlation of zero is an end of its range, and as good as any.
             is_singular = any(
-                own.upper - rho < SINGULAR_CORRELATION
-                or (own.lower < 0.0 and rho - own.lower < SINGULAR_CORRELATION)
+                own.upper - rho < margin or (own.lower < 0.0 and rho - own.lower < margin)
                 for rho, own in zip(part.correlations(point), part.ranges, strict=True)
             )
+            own_rows = noise_rows.deviations[noise_rows.part == number, :n_deviations]
+            logs = own_rows @ point[:n_deviations]
+            is_singular |= bool(np.ptp(logs) > MOST_LOG_RATIO)
         if is_singular:
             where = "" if binding.by is None else f" of {shown(binding.by[number])}"
-            raise ValueError(
-                f"The residual covariance{where} is not identified by these rows: the likelihood "
-                "rises for ever as it becomes singular. Too few levels have all occasions, or the "
-                "structure cannot be told from the random effects. Use a structure with fewer "
-                "parameters, or fewer random effects."
-            )
+            raise _not_identified(where)
+
+
+def _not_identified(where: str = "") -> ValueError:
+    return ValueError(
+        f"The residual covariance{where} is not identified by these rows: the likelihood rises for "
+        "ever as it becomes singular. Too few levels have all occasions, the effects reproduce "
+        "the response of some rows exactly, or the structure cannot be told from the random "
+        "effects. Use a structure with fewer parameters, or fewer effects."
+    )
 
 
 def residual_parameters(model: FittedModel) -> dict[str, float]:
@@ -307,7 +333,7 @@ def residual_parameters(model: FittedModel) -> dict[str, float]:
         if part.n_deviations > len(names):
             found[f"{where}variance ratio"] = float(np.exp(2.0 * point[len(names)]))
         if binding.correlation is not None:
-            rho = part.correlations(point)
+            rho = part.correlations(point) ** (1.0 / binding.unit)
             for name, value in zip(binding.correlation.names(occasions), rho, strict=True):
                 found[where + name] = float(value)
     return found

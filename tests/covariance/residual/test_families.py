@@ -90,13 +90,6 @@ def test_coordinates_of_correlations_have_no_bounds(bounds):
     assert (ends <= bounds.upper).all()
 
 
-def test_a_correlation_starts_within_its_range():
-    part = Monomial(0, [Range(-0.25, 1.0)])
-    for moment in (-2.0, -0.25, 0.5, 1.5):
-        (start,) = part.starts(np.array([moment]))
-        assert -0.25 < part.correlations(start)[0] < 1.0
-
-
 def test_an_unrestricted_covariance_starts_from_moments_that_are_none():
     moments = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
     part = Unrestricted(3)

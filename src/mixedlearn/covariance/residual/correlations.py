@@ -30,6 +30,10 @@ class Correlation(ABC):
         Whether times have to be numbers.
     uses_times : bool
         Whether the times between rows count, instead of the occasions.
+    has_occasions : bool
+        Whether the occasions of two rows say which parameters they have.
+    follows_order : bool
+        Whether the order of the occasions counts.
     is_stationary : bool
         Whether only differences of times count.
     """
@@ -37,6 +41,8 @@ class Correlation(ABC):
     needs_time: ClassVar[bool] = False
     needs_numbers: ClassVar[bool] = False
     uses_times: ClassVar[bool] = False
+    has_occasions: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     is_stationary: ClassVar[bool] = False
 
     @abstractmethod
@@ -56,6 +62,7 @@ class ByTime(Correlation):
     """A power for each unit of time: AR(1)."""
 
     uses_times = True
+    follows_order = True
     is_stationary = True
 
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
@@ -97,6 +104,8 @@ class ByDistance(Correlation):
     """One for every distance in the order of the occasions: Toeplitz."""
 
     needs_time = True
+    has_occasions = True
+    follows_order = True
 
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
         """From minus one to one, for every distance."""
@@ -116,6 +125,8 @@ class ByStep(Correlation):
     """One for every step between two occasions, which multiply: antedependence."""
 
     needs_time = True
+    has_occasions = True
+    follows_order = True
 
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
         """From minus one to one, for every step."""

@@ -51,6 +51,11 @@ class Range:
         slope = share * (1.0 - share)
         return self.lower + width * share, width * slope, width * slope * (1.0 - 2.0 * share)
 
+    def inner(self, rho: float) -> float:
+        """The nearest value that is not close to an end."""
+        margin = 0.05 * (self.upper - self.lower)
+        return float(np.clip(rho, self.lower + margin, self.upper - margin))
+
     def coordinate(self, rho: float) -> float:
         """The x of a rho in the interval."""
         if self._is_symmetric:
@@ -159,14 +164,12 @@ class Monomial(ResidualCovariance):
         Parameters
         ----------
         moments : ndarray of shape (n_parameters,)
-            The logarithms of the deviations, and correlations.
+            The logarithms of the deviations, and correlations within their ranges.
         """
         n_dev = self.n_deviations
         point = np.array(moments, dtype=float)
         for k, own in enumerate(self.ranges):
-            margin = 0.05 * (own.upper - own.lower)
-            rho = np.clip(point[n_dev + k], own.lower + margin, own.upper - margin)
-            point[n_dev + k] = own.coordinate(float(rho))
+            point[n_dev + k] = own.coordinate(float(point[n_dev + k]))
         if len(self.ranges) < 2:
             return [point]
         # Products of correlations have several optima, of different signs.

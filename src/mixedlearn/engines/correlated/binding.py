@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,9 @@ from mixedlearn.residual import HETEROGENEOUS, Power, Residual, Stratified, corr
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
+
+# Columns of length one whose products have a smaller eigenvalue depend on each other.
+REDUNDANT = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ class Binding:
         The covariance for every value of ``by``.
     series : Index or None
         The levels in which rows are correlated.
+    unit : float
+        What times are divided by.
     """
 
     residual: Residual
@@ -135,6 +141,7 @@ class Binding:
     by: pd.Index | None
     parts: tuple[ResidualCovariance, ...]
     series: pd.Index | None
+    unit: float = 1.0
 
     @property
     def correlation(self) -> Correlation | None:
@@ -176,8 +183,12 @@ class Binding:
         Raises
         ------
         ValueError
-            If a row has an occasion, a stratum or a value of ``by`` that `fit` did not see.
+            If a row has an occasion, a stratum or a value of ``by`` that `fit` did not see, or a
+            number that its structure cannot do with.
         """
+        _check_powers(self.names, columns)
+        if self.correlation is not None:
+            _check_times(self.correlation, self.names, columns)
         n = len(series)
         occasions: IntArray = np.zeros(n, dtype=np.intp)
         if self.occasions is not None and columns.time is not None:
@@ -191,7 +202,7 @@ class Binding:
             order = pd.Series(series).groupby(series).cumcount().to_numpy()
             times, occasions = order.astype(float), order
         elif self.uses_times and columns.numbers is not None:
-            times = columns.numbers
+            times = columns.numbers / self.unit
         else:
             times = occasions.astype(float)
         dummies = [
@@ -256,6 +267,8 @@ def bind(
     by = None if columns.by is None else _in_order(columns.by)
     if correlation is not None:
         _check(type(residual).__name__, correlation, names, columns, series)
+        if occasions is not None and correlation.follows_order:
+            _check_order(occasions, columns)
     counts = np.bincount(series)
     n_occasions = int(counts.max()) if occasions is None else len(occasions)
     n_deviations = sum(len(own) - 1 for own in strata) + len(columns.powers)
@@ -268,10 +281,25 @@ def bind(
         ranges = [] if correlation is None else correlation.ranges(n_occasions, int(counts.max()))
         # All parts but the first have a variance of their own beside that of the reference.
         parts = [Monomial(n_deviations + (k > 0), ranges) for k in range(n_parts)]
-    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels)
+    unit = 1.0
+    if correlation is not None and correlation.needs_numbers and columns.numbers is not None:
+        unit = _usual_gap(series, columns.numbers)
+    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit)
     rows = binding.rows(columns, series)
     _check_rows(binding, columns, rows)
     return binding, rows
+
+
+def _usual_gap(series: IntArray, times: FloatArray) -> float:
+    """The median time between rows that follow each other in a level.
+
+    In units that are much larger or smaller, the search for the correlation at a distance of one
+    would have no digits.
+    """
+    order = np.lexsort((times, series))
+    gaps = np.diff(times[order])[np.diff(series[order]) == 0]
+    gaps = gaps[gaps > 0.0]
+    return float(np.median(gaps)) if len(gaps) else 1.0
 
 
 def _in_order(labels: Labels) -> pd.Index:
@@ -281,6 +309,53 @@ def _in_order(labels: Labels) -> pd.Index:
         used = set(part)
         return pd.Index([own for own in part.categories if own in used], name=labels.name)
     return encode(labels)[1]
+
+
+def _check_powers(names: ColumnNames, columns: NoiseColumns) -> None:
+    for own, name in zip(columns.powers, names.powers, strict=True):
+        if not (np.isfinite(own) & (own != 0.0)).all():
+            row = int(np.argmin(np.isfinite(own) & (own != 0.0)))
+            raise ValueError(
+                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]}."
+            )
+
+
+def _check_times(correlation: Correlation, names: ColumnNames, columns: NoiseColumns) -> None:
+    if columns.numbers is not None and correlation.uses_times:
+        if not np.isfinite(columns.numbers).all():
+            row = int(np.argmin(np.isfinite(columns.numbers)))
+            raise ValueError(f"The time in the column {names.time!r} is missing in row {row}.")
+        whole = columns.numbers == np.round(columns.numbers)
+        if not correlation.needs_numbers and not whole.all():
+            row = int(np.argmin(whole))
+            raise ValueError(
+                f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
+                f"{columns.numbers[row]:g}: use ContinuousAR1, whose correlation is positive, or "
+                "count the occasions."
+            )
+
+
+def _check_order(occasions: pd.Index, columns: NoiseColumns) -> None:
+    """Refuse text whose alphabetical order is not that of the numbers in it."""
+    assert columns.time is not None
+    (part,) = columns.time.parts
+    if isinstance(part, pd.CategoricalIndex) or not all(isinstance(own, str) for own in occasions):
+        return
+    natural = sorted(occasions, key=_with_numbers)
+    for own, other in zip(occasions, natural, strict=True):
+        if own != other:
+            raise ValueError(
+                f"The occasions {columns.time.name!r} are text, whose order is that of the "
+                f"alphabet, with {shown(own)} before {shown(other)}: make them numbers, or a "
+                "category with its values in their order, "
+                f"pd.Categorical(..., categories=[{', '.join(map(shown, natural))}])."
+            )
+
+
+def _with_numbers(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts the digits in text as numbers."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, float(own), "") if own.isdecimal() else (1, 0.0, own) for own in parts if own]
 
 
 def _check(
@@ -299,18 +374,6 @@ def _check(
             f"The times of {kind}, the column {names.time!r}, have to be numbers: convert them, or "
             "use AR1 for occasions that are one unit apart."
         )
-    if columns.numbers is not None and correlation.uses_times:
-        if not np.isfinite(columns.numbers).all():
-            row = int(np.argmin(np.isfinite(columns.numbers)))
-            raise ValueError(f"The time in the column {names.time!r} is missing in row {row}.")
-        whole = columns.numbers == np.round(columns.numbers)
-        if not correlation.needs_numbers and not whole.all():
-            row = int(np.argmin(whole))
-            raise ValueError(
-                f"The times of AR1 have to be whole numbers, but row {row} of {names.time!r} has "
-                f"{columns.numbers[row]:g}: use ContinuousAR1, whose correlation is positive, or "
-                "count the occasions."
-            )
     if np.bincount(series).max() < 2:
         assert columns.series is not None
         raise ValueError(
@@ -322,12 +385,7 @@ def _check(
 def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> None:
     """Refuse rows that share a time, values of ``by`` that differ in a level, pairs of nobody."""
     correlation = binding.correlation
-    for own, name in zip(columns.powers, binding.names.powers, strict=True):
-        if not (np.isfinite(own) & (own != 0.0)).all():
-            row = int(np.argmin(np.isfinite(own) & (own != 0.0)))
-            raise ValueError(
-                f"Power needs numbers other than zero, but row {row} of {name!r} has {own[row]:g}."
-            )
+    _check_variances(binding, rows)
     if correlation is None or columns.series is None:
         return
     order = np.lexsort((rows.times, rows.series))
@@ -353,17 +411,83 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
         )
     if isinstance(correlation, Free):
         _check_pairs(binding, rows)
+    elif correlation.has_occasions:
+        _check_correlations(binding, rows)
+
+
+def _of_part(binding: Binding, number: int) -> str:
+    """What an error says of the part, where there are several."""
+    if binding.by is None:
+        return ""
+    return f" of {binding.names.by} {shown(binding.by[number])}"
+
+
+def _check_variances(binding: Binding, rows: NoiseRows) -> None:
+    """Every variance parameter has to change what the others do not."""
+    for name, levels in zip(binding.names.strata, binding.strata, strict=True):
+        if len(levels) < 2:
+            raise ValueError(
+                f"Stratified(by={name!r}) compares the values of a column, and this one has only "
+                f"{shown(levels[0])}: leave it out."
+            )
+    names = binding.deviation_names
+    for number in range(len(binding.parts)):
+        own = rows.deviations[rows.part == number, : len(names)]
+        design = np.column_stack([np.ones(len(own)), own])
+        redundant = _first_redundant(design.T @ design)
+        if redundant is not None:
+            raise ValueError(
+                f"The {names[redundant - 1]}{_of_part(binding, number)} cannot be estimated: in "
+                "these rows it is constant, or the other variance parameters say the same. Leave "
+                "it out."
+            )
+
+
+def _first_redundant(gram: FloatArray) -> int | None:
+    """The first column that depends on those before it; None if there is none."""
+    sizes = np.sqrt(np.diag(gram))
+    sizes[sizes == 0.0] = 1.0
+    scaled = gram / np.outer(sizes, sizes)
+    if np.linalg.eigvalsh(scaled)[0] > REDUNDANT:
+        return None
+    for k in range(len(gram)):
+        if np.linalg.eigvalsh(scaled[: k + 1, : k + 1])[0] <= REDUNDANT:
+            return k
+    return None
+
+
+def _together(binding: Binding, rows: NoiseRows, part: int) -> FloatArray:
+    """How many levels of a part have two occasions, shape (n_occasions, n_occasions)."""
+    assert binding.occasions is not None
+    own = rows.part == part
+    there = np.zeros((int(rows.series.max()) + 1, len(binding.occasions)))
+    there[rows.series[own], rows.occasions[own]] = 1.0
+    return there.T @ there
+
+
+def _check_correlations(binding: Binding, rows: NoiseRows) -> None:
+    """Pairs of rows have to tell every correlation from the others."""
+    assert binding.occasions is not None
+    assert binding.correlation is not None
+    names = binding.correlation.names([str(own) for own in binding.occasions])
+    for part in range(len(binding.parts)):
+        first, second = np.nonzero(np.triu(_together(binding, rows, part), 1))
+        pairs = np.column_stack([first, second])
+        exponents = rows.exponents(pairs.astype(float), pairs)[:, :, 0, 1]
+        redundant = _first_redundant(exponents @ exponents.T)
+        if redundant is not None:
+            raise ValueError(
+                f"The {names[redundant]} of {binding.names.time!r}{_of_part(binding, part)} cannot "
+                "be estimated: no pair of rows of a level tells it from the others. Use a "
+                "structure with fewer parameters, such as 'ar1'."
+            )
 
 
 def _check_pairs(binding: Binding, rows: NoiseRows) -> None:
     """Every two occasions need a level that has both."""
     assert binding.occasions is not None
-    n = len(binding.occasions)
     for part in range(len(binding.parts)):
-        own = rows.part == part
-        there = np.zeros((int(rows.series.max()) + 1, n))
-        there[rows.series[own], rows.occasions[own]] = 1.0
-        both = there.T @ there
+        both = _together(binding, rows, part)
         if (both > 1.0).all():
             continue
         first, second = np.argwhere(both <= 1.0)[0]

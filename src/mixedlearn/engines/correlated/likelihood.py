@@ -133,16 +133,22 @@ class BlockLikelihood:
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
-        found = self._solve(point)
-        if found is None or order == 0:
+        # On its way a search may try what overflows; that is as good as singular.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            found = self._solve(point)
             if found is None:
-                p = self.n_fixed
-                return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
-            objective, coef, inverse_root, _ = found
-            return BlockEvaluation(objective, _NOTHING, _NOTHING, coef, inverse_root)
-        objective, coef, inverse_root, rotated = found
-        gradient, hessian, _ = self._derivatives(point, rotated)
+                return self._singular()
+            objective, coef, inverse_root, rotated = found
+            if order == 0:
+                return BlockEvaluation(objective, _NOTHING, _NOTHING, coef, inverse_root)
+            gradient, hessian, _ = self._derivatives(point, rotated)
+        if not (np.isfinite(gradient).all() and np.isfinite(hessian).all()):
+            return self._singular()
         return BlockEvaluation(objective, gradient, hessian, coef, inverse_root)
+
+    def _singular(self) -> BlockEvaluation:
+        p = self.n_fixed
+        return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
 
     def _solve(self, point: Point) -> tuple[float, FloatArray, FloatArray, list[Rotated]] | None:
         """The objective, b, the root of C and the rotated sets; None where V is singular."""

@@ -151,8 +151,9 @@ class CorrelatedProblem:
         order = np.lexsort((noise.times, noise.series, blocks))
         times = noise.times
         if noise.is_stationary:
-            first = order[np.searchsorted(noise.series[order], np.arange(noise.series.max() + 1))]
-            times = times - times[first][noise.series]
+            first = np.full(int(noise.series.max()) + 1, np.inf)
+            np.minimum.at(first, noise.series, times)
+            times = times - first[noise.series]
         is_shared = len(np.unique(noise.series)) == len(np.unique(blocks))
         is_shared &= all(len(np.unique(own)) == len(np.unique(blocks)) for own in self._codes)
         cells = None
@@ -309,8 +310,13 @@ def residual_moments(
                 counts[k] += len(rows) * chosen.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(counts > 0.0, sums / (counts * variance), 0.0)
-    power = np.where(np.isfinite(exponents), 1.0 / exponents, 1.0)
-    rho = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** power
+    # At distances of many units any correlation but one very close to one leaves nothing: what a
+    # search starts from must not be extreme there, nor at a distance of one.
+    exponents = np.where(np.isfinite(exponents), exponents, 1.0)
+    distance = np.maximum(exponents, 1.0)
+    mean = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** (distance / exponents)
+    mean = np.array([own.inner(value) for own, value in zip(part.ranges, mean, strict=True)])
+    rho = np.sign(mean) * np.abs(mean) ** (1.0 / distance)
     return np.append(deviations, rho)
 
 

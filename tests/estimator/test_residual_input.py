@@ -1,0 +1,280 @@
+"""Bad and odd input of residual structures: what is at fault is named, nothing is guessed."""
+
+import datetime
+import decimal
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.exceptions import PopulationPredictionWarning
+from mixedlearn.residual import (
+    AR1,
+    Antedependence,
+    CompoundSymmetry,
+    ContinuousAR1,
+    Power,
+    Stratified,
+    Toeplitz,
+    Unstructured,
+)
+
+N_LEVELS, N_OCCASIONS = 12, 4
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    n = N_LEVELS * N_OCCASIONS
+    level, occasion = np.divmod(np.arange(n), N_OCCASIONS)
+    return pd.DataFrame(
+        {
+            "id": [f"p{own}" for own in level],
+            "t": occasion,
+            "visit": [f"v{own}" for own in occasion],
+            "x": rng.standard_normal(n),
+            "arm": np.where(level % 2, "b", "a"),
+            "size": rng.uniform(0.5, 2.0, n),
+            "y": rng.standard_normal(n) + np.repeat(rng.standard_normal(N_LEVELS), N_OCCASIONS),
+        }
+    )
+
+
+def fit(data, residual, formula="y ~ x", groups="id", **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return lmer(formula, data, residual=residual, groups=groups, **parameters)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_powers_of_what_has_no_logarithm(data, value):
+    bad = data.assign(size=data["size"].where(data.index != 3, value))
+    message = f"Power needs numbers other than zero, but row 3 of 'size' has {value}"
+    with pytest.raises(ValueError, match=message):
+        fit(bad, Power(of="size"))
+    model = fit(data, Power(of="size"))
+    with pytest.raises(ValueError, match=message):
+        model.predict(bad, return_std=True)
+
+
+def test_times_of_new_rows_are_whole_numbers_too(data):
+    model = fit(data, AR1(time="t"))
+    with pytest.raises(ValueError, match=r"row 3 of 't' has .*2.5.*: use ContinuousAR1"):
+        model.predict(data.assign(t=data["t"].where(data.index != 3, 2.5)))
+
+
+REDUNDANT = {
+    "power of a constant": (Power(of="two"), "power of two cannot"),
+    "one stratum": (Stratified(by="same"), r"Stratified\(by='same'\).* has only 'a': leave"),
+    "strata twice": (
+        AR1(time="t", variance=[Stratified(by="arm"), Stratified(by="arm")]),
+        "variance ratio of arm 'b' cannot",
+    ),
+    "strata that are the occasions": (
+        AR1(time="t", variance=[Stratified(by="visit"), "heterogeneous"]),
+        "variance ratio of 1 cannot",
+    ),
+    "strata that are the parts": (
+        AR1(time="t", by="arm", variance=Stratified(by="arm")),
+        "variance ratio of arm 'b' of arm 'a' cannot",
+    ),
+    "the same power twice": (
+        AR1(time="t", variance=[Power(of="size"), Power(of="size")]),
+        "power of size cannot",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REDUNDANT)
+def test_variances_that_cannot_be_told_apart(data, name):
+    residual, message = REDUNDANT[name]
+    with pytest.raises(ValueError, match=message):
+        fit(data.assign(two=2.0, same="a"), residual)
+
+
+@pytest.mark.parametrize(
+    ("residual", "message"),
+    [
+        (Toeplitz(time="t"), "correlation at distance 3 of 't' cannot be estimated"),
+        (Antedependence(time="t"), None),
+    ],
+)
+def test_distances_that_nobody_has(data, residual, message):
+    is_odd = data["arm"] == "b"
+    rows = data[np.where(is_odd, data["t"] < 3, data["t"] > 0)]
+    if message is None:
+        assert fit(rows, residual).converged_
+    else:
+        with pytest.raises(ValueError, match=message):
+            fit(rows, residual)
+
+
+def test_steps_between_occasions_that_nobody_takes(data):
+    is_odd = data["arm"] == "b"
+    rows = data[np.where(is_odd, data["t"] < 2, data["t"] > 1)]
+    with pytest.raises(ValueError, match="correlation of 1 and 2 of 't' cannot be estimated"):
+        fit(rows, Antedependence(time="t"))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda t: t.astype(object),
+        lambda t: t.astype("Int64"),
+        lambda t: t.astype("float32"),
+        lambda t: pd.Series([decimal.Decimal(int(own)) for own in t]),
+    ],
+    ids=["object", "Int64", "float32", "Decimal"],
+)
+@pytest.mark.parametrize("kind", [AR1, ContinuousAR1])
+def test_gaps_count_whatever_the_type_of_the_numbers(data, convert, kind):
+    gaps = data["t"].map({0: 0, 1: 1, 2: 4, 3: 6})
+    expected = fit(data.assign(t=gaps), kind(time="t"))
+    found = fit(data.assign(t=convert(gaps)), kind(time="t"))
+    assert found.log_likelihood_ == expected.log_likelihood_
+
+
+DAY = datetime.date(2020, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda t: pd.Timestamp(DAY) + pd.to_timedelta(t, unit="D"),
+        lambda t: pd.to_timedelta(t, unit="D"),
+        lambda t: [DAY + datetime.timedelta(days=int(own)) for own in t],
+    ],
+    ids=["datetime64", "timedelta64", "date"],
+)
+@pytest.mark.parametrize("kind", [AR1, ContinuousAR1])
+def test_dates_are_occasions_but_no_times(data, convert, kind):
+    dated = data.assign(t=convert(data["t"]))
+    with pytest.raises(ValueError, match=r"'t', are no numbers but .*: count them"):
+        fit(dated, kind(time="t"))
+    found, expected = (fit(own, Unstructured(time="t")) for own in (dated, data))
+    assert found.log_likelihood_ == expected.log_likelihood_
+
+
+@pytest.mark.parametrize(
+    ("column", "residual"),
+    [
+        ("t", AR1(time="t")),
+        ("visit", Unstructured(time="visit")),
+        ("arm", Stratified(by="arm")),
+        ("arm", CompoundSymmetry(by="arm")),
+    ],
+)
+def test_missing_values_of_columns_of_the_structure(data, column, residual):
+    bad = data.assign(**{column: data[column].where(data.index != 5)})
+    message = f"column '{column}', which the residual structure uses, misses a value .* in row 5"
+    with pytest.raises(ValueError, match=message):
+        fit(bad, residual)
+    model = fit(data, residual)
+    with pytest.raises(ValueError, match=message):
+        model.predict(bad)
+
+
+def test_the_object_may_be_changed_after_the_fit(data):
+    residual = AR1(time="t")
+    model = fit(data, residual)
+    before = str(model.summary())
+    residual.set_params(time="x", variance="heterogeneous")
+    assert str(model.summary()) == before
+
+
+@pytest.mark.parametrize("has_effect", [False, True])
+@pytest.mark.parametrize("return_std", [False, True])
+def test_levels_that_are_not_passed_to_predict(data, has_effect, return_std):
+    X = data[["t", "x"]]
+    model = MixedLinearRegressor(residual="ar1", time="t", random_intercept=has_effect)
+    model.fit(X, data["y"], groups=data["id"])
+    with pytest.warns(PopulationPredictionWarning, match="received no groups") as caught:
+        model.predict(X, return_std=return_std)
+    assert [own.filename for own in caught] == [__file__]
+    model.predict(X, random_effects="none", return_std=return_std)
+
+
+@pytest.mark.parametrize("has_effect", [False, True])
+def test_levels_that_fit_did_not_see(data, has_effect):
+    numbered = data.assign(id=data["id"].str[1:].astype(int))
+    formula = "y ~ x + (1 | id)" if has_effect else "y ~ x"
+    groups = None if has_effect else "id"
+    model = fit(numbered, AR1(time="t"), formula, groups)
+    with pytest.warns(PopulationPredictionWarning, match="All levels of 'id' are new") as caught:
+        model.predict(data)
+    assert [own.filename for own in caught] == [__file__]
+    strict = fit(numbered, AR1(time="t"), formula, groups, handle_unknown="error")
+    with pytest.raises(ValueError, match=r"level 99 of 'id' \(row 0\) was not seen"):
+        strict.predict(numbered.assign(id=99))
+
+
+RUNS_AWAY = {
+    "ar1": AR1(time="t"),
+    "antedependence": Antedependence(time="t"),
+    "unstructured": Unstructured(time="t"),
+    "toeplitz": Toeplitz(time="t"),
+    "heterogeneous": AR1(time="t", variance="heterogeneous"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS_AWAY)
+def test_a_response_that_is_constant_in_each_level(data, name):
+    constant = data.assign(y=data["id"].str[1:].astype(float))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        outcome = _fit_or_refusal(constant, RUNS_AWAY[name])
+    assert outcome is False or "is not identified by these rows" in str(outcome)
+
+
+def _fit_or_refusal(data, residual):
+    """The message of the refusal, or whether the fit has converged."""
+    try:
+        return lmer("y ~ x", data, residual=residual, groups="id").converged_
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_a_stratum_without_noise(data, reml):
+    exact = data.assign(y=data["y"].where(data["arm"] == "a", 1.0 + 2.0 * data["x"]))
+    with pytest.raises(ValueError, match="reproduce the response of some rows exactly"):
+        fit(exact, Stratified(by="arm"), "y ~ x * arm", reml=reml)
+
+
+def test_too_few_iterations_are_no_fault_of_the_rows(data):
+    with pytest.warns(ConvergenceWarning, match="Raise max_iter"):
+        lmer("y ~ x", data, residual=Unstructured(time="t"), groups="id", max_iter=1)
+
+
+def test_toeplitz_beside_a_random_intercept(data):
+    with pytest.raises(ValueError, match="Toeplitz within 'id' and the random effects of 'id'"):
+        fit(data, Toeplitz(time="t"), "y ~ x + (1 | id)", None)
+
+
+@pytest.mark.parametrize("kind", [AR1, Toeplitz, Antedependence])
+def test_text_that_the_alphabet_does_not_put_in_order(data, kind):
+    weeks = data.assign(t=data["t"].map({0: "week 2", 1: "week 9", 2: "week 10", 3: "week 11"}))
+    with pytest.raises(ValueError, match=r"'t' are text.* with 'week 10' before 'week 2': make"):
+        fit(weeks, kind(time="t"))
+    ordered = weeks.assign(t=pd.Categorical(weeks["t"], categories=weeks["t"].unique()))
+    found, expected = (fit(own, kind(time="t")) for own in (ordered, data))
+    np.testing.assert_allclose(found.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
+    assert fit(weeks, Unstructured(time="t")).converged_
+
+
+def test_within_an_interaction(data):
+    nested = data.assign(site=data["arm"])
+    models = [
+        fit(nested, AR1(time="t", within=within), "y ~ x + (1 | site/id)", None)
+        for within in ("site:id", ("site", "id"))
+    ]
+    assert models[0].log_likelihood_ == models[1].log_likelihood_
+
+
+def test_updating_says_that_the_structure_is_in_the_way(data):
+    with pytest.raises(ValueError, match="residual structure, here Unstructured"):
+        fit(data, Unstructured(time="t")).update_random_effects(data.head(4), data["y"].head(4))
