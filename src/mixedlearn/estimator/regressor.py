@@ -123,9 +123,10 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     reml : bool, default=True
         Whether to maximise the restricted likelihood, which allows for the degrees of freedom that
         the fixed effects use, or the likelihood.
-    handle_unknown : {"population", "error"}, default="population"
-        What `predict` does with a level that was not seen in `fit`, or a missing label: predict
-        without an effect of that factor, or raise an error.
+    handle_unknown : {"population", "average", "error"}, default="population"
+        What `predict` does with what `fit` did not see. A level, or a missing label: an error, or a
+        prediction without an effect of that factor. A category of a formula's fixed effects: an
+        error, or with "average" the mean of the predictions for all categories, and a warning.
     max_iter : int, default=100
         Most iterations of the optimiser from one start.
     tol : float, default=1e-8
@@ -316,7 +317,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         "covariance": [StructureName(), "array-like", dict],
         "fit_intercept": ["boolean"],
         "reml": ["boolean"],
-        "handle_unknown": [StrOptions({"population", "error"})],
+        "handle_unknown": [StrOptions({"population", "average", "error"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "warm_start": ["boolean"],
@@ -574,17 +575,17 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             Before `fit`.
         ValueError
             If the columns are not those of `fit`, not numeric or not finite; if a category of a
-            formula was not seen in `fit`; if a label is missing or unknown and
-            ``handle_unknown="error"``; if lengths differ; if `fit` had an offset and there is none,
-            or the other way around; or if ``random_effects`` names a factor that the model does not
-            have.
+            formula was not seen in `fit`, unless ``handle_unknown="average"``; if a label is
+            missing or unknown and ``handle_unknown="error"``; if lengths differ; if `fit` had an
+            offset and there is none, or the other way around; or if ``random_effects`` names a
+            factor that the model does not have.
 
         Warns
         -----
         PopulationPredictionWarning
-            If groups are missing although the random effects have a variance, or if no level of a
+            If groups are missing although the random effects have a variance, if no level of a
             factor is known and its labels are of another kind than in `fit`: text and not numbers,
-            say.
+            say, or if ``handle_unknown="average"`` and a category was not seen in `fit`.
 
         Examples
         --------
@@ -619,7 +620,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
                 view, X, groups, random_effects, return_std, offset, stacklevel
             )
         wanted = _wanted_factors(random_effects, names)
-        rows = view.rows_to_predict(X, groups, wanted, return_std=return_std)
+        rows = view.rows_to_predict(X, groups, wanted, return_std=return_std, stacklevel=stacklevel)
         codes = _codes(view, rows.labels, wanted, stacklevel + 1)
         coded = CodedRows(rows.X, codes)
         with one_thread if return_std else one_thread_for(coded.X.size):
@@ -644,7 +645,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         known = names if series is None or series in names else (*names, series)
         wanted = _wanted_factors(random_effects, known)
         own = tuple(name for name in wanted if name in names)
-        rows = view.rows_to_predict(X, groups, own, return_std=return_std)
+        rows = view.rows_to_predict(
+            X, groups, own, return_std=return_std, stacklevel=stacklevel + 1
+        )
         coded = CodedRows(rows.X, _codes(view, rows.labels, own, stacklevel + 2))
         mean = view.mean(coded)
         known_offset = view.offset(X, offset)
@@ -731,9 +734,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Warns
         -----
         PopulationPredictionWarning
-            If groups are missing although the random effects have a variance, or if no level of a
+            If groups are missing although the random effects have a variance, if no level of a
             factor is known and its labels are of another kind than in `fit`: text and not numbers,
-            say.
+            say, or if ``handle_unknown="average"`` and a category was not seen in `fit`.
 
         Examples
         --------

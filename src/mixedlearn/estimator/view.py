@@ -246,7 +246,13 @@ class FittedView:
         return Rows(columns, tuple(labels), response, weights)
 
     def rows_to_predict(
-        self, X: Any, groups: Any, wanted: Sequence[str], *, return_std: bool
+        self,
+        X: Any,
+        groups: Any,
+        wanted: Sequence[str],
+        *,
+        return_std: bool,
+        stacklevel: int = 1,
     ) -> Rows:
         """Read rows for `predict`: what the prediction does not use may be missing.
 
@@ -265,15 +271,33 @@ class FittedView:
             As `MixedLinearRegressor.predict`.
         """
         X = as_frame(X)
-        columns, labels = self._read(X, groups, wanted, all_columns=return_std, may_miss=True)
+        unknown: dict[str, Any] | None = {} if self._estimator.handle_unknown == "average" else None
+        columns, labels = self._read(
+            X, groups, wanted, all_columns=return_std, may_miss=True, unknown=unknown
+        )
+        for expression, label in (unknown or {}).items():
+            warnings.warn(
+                f"fit did not see all categories of {expression!r}, {shown(label)} for example: "
+                "rows of unknown ones are predicted at the average of the categories of fit.",
+                PopulationPredictionWarning,
+                stacklevel=stacklevel + 1,
+            )
         return Rows(columns, tuple(labels))
 
     def _read(
-        self, X: Any, groups: Any, wanted: Sequence[str], *, all_columns: bool, may_miss: bool
+        self,
+        X: Any,
+        groups: Any,
+        wanted: Sequence[str],
+        *,
+        all_columns: bool,
+        may_miss: bool,
+        unknown: dict[str, Any] | None = None,
     ) -> tuple[NDArray[np.floating], list[Labels]]:
         """The numeric columns and the labels; see `rows_to_predict`.
 
-        Without ``may_miss`` X has all columns that `fit` had.
+        Without ``may_miss`` X has all columns that `fit` had. ``unknown`` is for categories of a
+        formula that `fit` did not see; see `Coding.columns`.
         """
         estimator, specification = self._estimator, self.specification
         needed = set(range(len(specification.columns)) if all_columns else specification.fixed)
@@ -284,7 +308,7 @@ class FittedView:
         if self.formula is not None:
             frame = formula_frame(X, groups)
             names = [self.formula.names[place] for place in places]
-            made = self.formula.rows(frame, names, wanted)
+            made = self.formula.rows(frame, names, wanted, unknown=unknown)
             labels = self.formula.labels(frame, wanted, may_miss=may_miss)
             return numeric_columns(estimator, made, specification), labels
         used = [specification.columns[place] for place in places]

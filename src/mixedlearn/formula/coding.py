@@ -124,10 +124,14 @@ class Coding:
         """The terms of the formula but for the intercept."""
         return [term for term in self.formula if term.degree]
 
-    def columns(self, X: pd.DataFrame, *, is_random: bool = False) -> list[FloatArray]:
+    def columns(
+        self, X: pd.DataFrame, *, is_random: bool = False, unknown: dict[str, Any] | None = None
+    ) -> list[FloatArray]:
         """The columns for these rows, each of shape (n,), in the order of ``names``.
 
-        ``is_random`` says that they have random effects alone, which a message tells.
+        ``is_random`` says that they have random effects alone, which a message tells. Categories
+        that `fit` did not see are refused, or are the average of those that it saw if there is a
+        dict for ``unknown``, which gets the first of each expression.
         """
         plain = plain_columns(X, self.names) if self.is_plain else None
         if plain is not None:
@@ -135,6 +139,7 @@ class Coding:
         spec = self.spec
         materialiser = _Materialiser(_plain(X, self.variables))
         materialiser.is_random = is_random
+        materialiser.unknown = unknown
         matrix = _materialise(materialiser, spec)
         return _without_intercept(matrix, spec)
 
@@ -257,6 +262,7 @@ class _Materialiser(PandasMaterializer):
         super()._init()
         self.factor_names: dict[tuple[str, bool], tuple[str, ...]] = {}
         self.is_random = False
+        self.unknown: dict[str, Any] | None = None
         # The columns that are taken as numbers.
         self.as_numbers: list[str] = []
 
@@ -339,23 +345,14 @@ class _Materialiser(PandasMaterializer):
                 f"{factor.expr!r} of the formula was {kind.value} in fit, and is "
                 f"{factor.metadata.kind.value} now: convert it as it was."
             )
+        is_unknown, categories = None, pd.Index([])
         if kind is Factor.Kind.CATEGORICAL and "categories" in state:
-            values = _category_labels(factor)
             categories = pd.Index(state["categories"], tupleize_cols=False)
-            places = look_up(values, categories)
-            if (places < 0).any():
-                row = int(np.argmax(places < 0))
-                known = ", ".join(shown(level) for level in state["categories"][:10])
-                more = ", ..." if len(state["categories"]) > 10 else ""
-                raise _Refused(
-                    f"The category {shown(values.at(row))} of {factor.expr!r} (row {row}) was not "
-                    f"seen in fit, so it has no {'random' if self.is_random else 'fixed'} effect: "
-                    f"the categories are {known}{more}."
-                    + (" predict(..., random_effects='none') needs none." * self.is_random)
-                )
+            places = self._places(factor, categories)
+            is_unknown = places < 0
             # Those of fit, where others are equal: 1 and True, a date and its midnight.
             known_values = pd.Series(
-                pd.Categorical.from_codes(places, categories), index=self.data.index
+                pd.Categorical.from_codes(np.maximum(places, 0), categories), index=self.data.index
             )
             factor = factor.replace(values=FactorValues(known_values, metadata=factor.metadata))
         elif kind is Factor.Kind.CATEGORICAL:
@@ -366,7 +363,53 @@ class _Materialiser(PandasMaterializer):
             _, state = spec.encoder_state.get(factor.expr, (kind, {}))
             _refuse_lost_categories(factor.expr, state.get("categories", ()))
         self.factor_names[factor.expr, reduced_rank] = tuple(encoded)
-        return encoded
+        if is_unknown is None or not is_unknown.any():
+            return encoded
+        average = self._average(factor, categories, spec, reduced_rank)
+        return {
+            name: pd.Series(
+                np.where(is_unknown, average[name], np.asarray(column, dtype=np.float64)),
+                index=self.data.index,
+            )
+            for name, column in encoded.items()
+        }
+
+    def _places(self, factor: EvaluatedFactor, categories: pd.Index) -> NDArray[np.integer]:
+        """The rows' places among the categories of `fit`, -1 for others, which may be refused."""
+        values = _category_labels(factor)
+        places = look_up(values, categories)
+        if (places >= 0).all():
+            return places
+        row = int(np.argmax(places < 0))
+        if self.unknown is not None:
+            self.unknown.setdefault(factor.expr, values.at(row))
+            return places
+        known = ", ".join(shown(level) for level in categories[:10])
+        more = ", ..." if len(categories) > 10 else ""
+        hint = " predict with handle_unknown='average' takes their average."
+        if self.is_random:
+            hint = " predict(..., random_effects='none') needs none."
+        raise _Refused(
+            f"The category {shown(values.at(row))} of {factor.expr!r} (row {row}) was not "
+            f"seen in fit, so it has no {'random' if self.is_random else 'fixed'} effect: "
+            f"the categories are {known}{more}.{hint}"
+        )
+
+    def _average(
+        self, factor: EvaluatedFactor, categories: pd.Index, spec: ModelSpec, reduced_rank: bool
+    ) -> dict[str, float]:
+        """The columns of a categorical expression, averaged over its categories."""
+        every = pd.Series(pd.Categorical.from_codes(np.arange(len(categories)), categories))
+        one_each = factor.replace(values=FactorValues(every, metadata=factor.metadata))
+        # What is encoded is kept by expression, and these are other rows.
+        kept = self.encoded_cache
+        self.encoded_cache: dict[Any, Any] = {}
+        columns = super()._encode_evaled_factor(one_each, spec, (), reduced_rank=reduced_rank)
+        self.encoded_cache = kept
+        return {
+            name: float(np.mean(np.asarray(column, dtype=np.float64)))
+            for name, column in columns.items()
+        }
 
 
 def _check_categories(factor: EvaluatedFactor) -> None:

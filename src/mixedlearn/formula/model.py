@@ -183,6 +183,8 @@ class CompiledFormula:
         X: pd.DataFrame,
         needed: Sequence[str] | None = None,
         factors: Sequence[str] | None = None,
+        *,
+        unknown: dict[str, Any] | None = None,
     ) -> FloatArray:
         """The numeric columns of these rows, shape (n, len(names)).
 
@@ -194,6 +196,8 @@ class CompiledFormula:
             may be missing.
         factors : sequence of str, optional
             The grouping factors that are used. By default everything is.
+        unknown : dict, optional
+            For categories that `fit` did not see; see `Coding.columns`.
 
         Raises
         ------
@@ -218,7 +222,7 @@ class CompiledFormula:
         columns: dict[str, FloatArray] = {}
         for coding in codings:
             is_random = not set(coding.names).intersection(self.fixed)
-            own = coding.columns(X, is_random=is_random)
+            own = coding.columns(X, is_random=is_random, unknown=unknown)
             columns.update(zip(coding.names, own, strict=True))
         if set(self.names) <= columns.keys():
             is_plain = all(coding.is_plain for coding in codings)

@@ -118,7 +118,10 @@ def prediction_intervals(
     view = view_of(estimator)
     model: FittedModel = view.model
     names = model.specification.factor_names if random_effects == "all" else ()
-    rows = view.rows_to_predict(X, groups, names, return_std=True)
+    rows = view.rows_to_predict(X, groups, names, return_std=True, stacklevel=2)
+    if rows.labels:
+        # Refuses unknown levels where the estimator does.
+        view.codes(rows.labels, names)
     codes = rows.coded(model.levels).codes if rows.labels else (None,) * len(model.levels)
     coded = CodedRows(rows.X, codes)
     if kind == "mean" and not any((own >= 0).any() for own in coded.known_codes):
