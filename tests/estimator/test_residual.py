@@ -273,6 +273,14 @@ def test_what_is_refused(parameters, message):
             fit_with(**parameters)
 
 
+def test_series_whose_covariance_does_not_fit_into_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("mixedlearn.engines.plan._memory", lambda: 1_000_000_000)
+    n = 8_000
+    data = pd.DataFrame({"y": np.sin(np.arange(n)), "t": np.arange(n), "g": np.arange(n) % 2})
+    with pytest.raises(MemoryError, match="of up to 4,000 rows, and all of them need 3 GB"):
+        lmer("y ~ 1", data, groups="g", residual="ar1", time="t")
+
+
 def test_an_occasion_that_fit_did_not_see_has_no_variance():
     model = fit_with(residual="unstructured", time="age")
     with pytest.raises(ValueError, match=r"occasion 9 of 'age' .* was not seen"):

@@ -22,6 +22,10 @@ DENSE_COPIES = 5
 HESSIAN_COPIES = 20
 # With so few parameters they are small.
 FEW_PARAMETERS = 1000
+# Covariance, inverse, root and the like of blocks of rows.
+COVARIANCE_COPIES = 6
+# What needs less is not asked for, since asking takes a while.
+MUCH_MEMORY = 1 << 28
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -149,6 +153,37 @@ def check_search_memory(specification: Specification) -> None:
         f"machine has {there / 1e9:,.1f} GB. If these effects are the categories of one column, "
         "the bar may be the wrong way round: (1 | column) gives every category an intercept. Else "
         "name fewer columns with a random slope, or choose the structure 'diagonal' or 'scalar'."
+    )
+
+
+def check_block_memory(shapes: Sequence[tuple[int, int]], n_parameters: int) -> None:
+    """Refuse blocks of rows whose dense covariances do not fit into memory.
+
+    Parameters
+    ----------
+    shapes : sequence of (int, int)
+        How many covariances there are, and of how many rows each.
+    n_parameters : int
+        Of the covariances.
+
+    Raises
+    ------
+    MemoryError
+        The message says what is needed.
+    """
+    # Derivatives by all parameters, and what they are made of.
+    needed = sum(8 * (2 * n_parameters + COVARIANCE_COPIES) * n * t**2 for n, t in shapes)
+    if needed < MUCH_MEMORY:
+        return
+    there = _memory()
+    if there is None or needed <= there:
+        return
+    largest = max(t for _, t in shapes)
+    raise MemoryError(
+        f"Rows that share a level have a dense covariance, here of up to {largest:,} rows, and all "
+        f"of them need {needed / 1e9:,.0f} GB where this machine has {there / 1e9:,.1f} GB. Use "
+        "shorter series: average rows that follow each other, or leave out random effects that "
+        "join many levels to one block."
     )
 
 

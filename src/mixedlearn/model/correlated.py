@@ -233,7 +233,9 @@ def refuse_noise(model: FittedModel) -> None:
     if model.noise is not None:
         kind = model.noise.binding.kind
         raise ValueError(
-            f"This is not available for a model with a residual structure, here {kind}."
+            f"This is not available for a model with a residual structure, here {kind}: it would "
+            "take the noise of the rows for independent. The guide Correlated measurements says "
+            "what there is; residual=None fits the model without the structure."
         )
 
 

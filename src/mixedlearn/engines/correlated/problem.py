@@ -23,6 +23,7 @@ from mixedlearn.engines.correlated.covariance import (
     RandomRows,
 )
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation, BlockLikelihood, Patterns
+from mixedlearn.engines.plan import check_block_memory
 from mixedlearn.engines.problem import likelihood_of
 from mixedlearn.specification import Specification
 
@@ -126,6 +127,8 @@ class CorrelatedProblem:
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
         self._z = [sums.z_rows(k, self._basis) @ random.columns for k, random in enumerate(randoms)]
         self.block_sets = self._make_sets()
+        shapes = [own.is_there.shape for own in self.block_sets]
+        check_block_memory(shapes, self.parameters.n_parameters)
         columns = np.column_stack([fixed.columns, fixed.response])
         self.fixed = fixed
         sets = [
