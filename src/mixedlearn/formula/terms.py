@@ -16,6 +16,7 @@ from formulaic.parser.types import Factor, Term
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.expressions import (
+    CACHED_TEXTS,
     STRING,
     columns_in,
     in_formula,
@@ -100,6 +101,7 @@ def _terms(part: str, formula: str, others: Sequence[str] = ()) -> SimpleFormula
     return terms
 
 
+@functools.lru_cache(maxsize=CACHED_TEXTS)
 def _in_python(part: str, formula: str) -> tuple[str, Mapping[str, str]]:
     """The part as formulaic and Python can read it, and the columns behind new identifiers."""
     try:
@@ -149,6 +151,7 @@ def read_names(part: str) -> list[tuple[str, bool]]:
     return [name for term in terms for factor in term.factors for name in names_in(factor)]
 
 
+@functools.lru_cache(maxsize=CACHED_TEXTS)
 def is_column(part: str) -> bool:
     """Whether a part of a formula is the name of a column and nothing else."""
     source, columns = _in_python(part, part)
