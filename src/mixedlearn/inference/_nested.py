@@ -59,16 +59,16 @@ class Nesting:
 
 def nesting(smaller: FittedModel, larger: FittedModel) -> Nesting:
     """What a model has of another that was fitted to the same rows."""
-    is_aligned = has_same_order(smaller.sums, larger.sums)
+    is_aligned = has_same_order(smaller.sums_of_rows, larger.sums_of_rows)
     shared = _shared(smaller, larger, is_aligned=is_aligned)
     fixed = embed(
-        fixed_columns(smaller.sums, smaller.specification, shared[0]),
-        fixed_columns(larger.sums, larger.specification, shared[1]),
+        fixed_columns(smaller.sums_of_rows, smaller.specification, shared[0]),
+        fixed_columns(larger.sums_of_rows, larger.specification, shared[1]),
         is_aligned=is_aligned,
     )
     found: list[tuple[int, Embedding]] = []
     missing, is_known = _of_columns(fixed, smaller.specification.coef_names, "the fixed effect {}")
-    for k in range(smaller.sums.n_factors):
+    for k in range(smaller.sums_of_rows.n_factors):
         if missing:
             break
         taken = {place for place, _ in found}
@@ -84,9 +84,9 @@ def _shared(
     """What the two fits share, from the side of each."""
     both = [
         (k, place)
-        for k in range(smaller.sums.n_factors)
-        for place in range(larger.sums.n_factors)
-        if smaller.sums.has_same_levels(k, larger.sums, place)
+        for k in range(smaller.sums_of_rows.n_factors)
+        for place in range(larger.sums_of_rows.n_factors)
+        if smaller.sums_of_rows.has_same_levels(k, larger.sums_of_rows, place)
         and _divides_alike(smaller, k, larger, place, is_aligned=is_aligned)
     ]
     return (
@@ -98,8 +98,8 @@ def _shared(
 def _divides_alike(
     smaller: FittedModel, k: int, larger: FittedModel, place: int, *, is_aligned: bool
 ) -> bool:
-    one = smaller.sums, k, smaller.specification.factor_names[k]
-    other = larger.sums, place, larger.specification.factor_names[place]
+    one = smaller.sums_of_rows, k, smaller.specification.factor_names[k]
+    other = larger.sums_of_rows, place, larger.specification.factor_names[place]
     return same_levels(one, other, is_aligned=is_aligned)
 
 
@@ -131,8 +131,8 @@ def _of_factor(
     first: tuple[str, bool] | None = None
     for place, other in others:
         embedding = embed(
-            random_columns(smaller.sums, k, own, shared[0]),
-            random_columns(larger.sums, place, other, shared[1]),
+            random_columns(smaller.sums_of_rows, k, own, shared[0]),
+            random_columns(larger.sums_of_rows, place, other, shared[1]),
             is_aligned=is_aligned,
         )
         words = f"the random effect {{}} of {own.name!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.inference._criteria import n_parameters
 from mixedlearn.inference._models import by_maximum_likelihood
 from mixedlearn.inference._nested import Nesting, is_one_variance, nesting
+from mixedlearn.inference._noise_nesting import missing_noise
 from mixedlearn.inference._spans import INSIDE
 from mixedlearn.model.fitted import FittedModel
 
@@ -78,7 +79,7 @@ def compare_models(models: Sequence[FittedModel], *, refit: bool) -> Comparison:
         If they cannot be compared.
     """
     for other in models[1:]:
-        _check_same_data(models[0].sums, other.sums)
+        _check_same_data(models[0].sums_of_rows, other.sums_of_rows)
     places = sorted(range(len(models)), key=lambda place: _size(models[place]))
     ordered = [models[place] for place in places]
     pairs = []
@@ -136,12 +137,23 @@ def _pair(smaller: FittedModel, larger: FittedModel, names: str) -> Pair:
         If the first is not nested in the second, or each in the other.
     """
     forth, back = nesting(smaller, larger), nesting(larger, smaller)
-    if forth.is_nested and back.is_nested and _size(smaller) == _size(larger):
+    lacks, lacks_back = missing_noise(smaller, larger), missing_noise(larger, smaller)
+    is_same = forth.is_nested and back.is_nested and not (lacks or lacks_back)
+    if is_same and _size(smaller) == _size(larger):
         raise ValueError(f"{names} are the same: there is nothing to test.")
+    has_noise = smaller.noise is not None or larger.noise is not None
+    if has_noise and not forth.is_aligned:
+        raise ValueError(
+            f"{names} have residual structures, and their rows are in different orders: fit both "
+            "to the same rows in the same order."
+        )
+    if forth.is_nested and lacks:
+        forth = replace(forth, missing=lacks, is_known=True)
     if not forth.is_nested:
         raise ValueError(_why_not(forth, names, smaller.sums.n_rows))
     has_same_fixed = back.fixed.is_inside
-    return Pair(forth, back, has_same_fixed and is_one_variance(smaller, larger, forth))
+    is_one = has_same_fixed and not lacks_back and is_one_variance(smaller, larger, forth)
+    return Pair(forth, back, is_one)
 
 
 def _why_not(found: Nesting, names: str, n_rows: int) -> str:

@@ -257,7 +257,9 @@ def likelihood_ratio_test(
     One variance is tested at zero; the even mixture of chi-squared gives p < 0.001.
     """
     estimators = [est0, est1, *others]
-    comparison = compare_models([model_of(estimator) for estimator in estimators], refit=refit)
+    comparison = compare_models(
+        [model_of(own, takes_noise=True) for own in estimators], refit=refit
+    )
     pairs = [
         _test(*comparison.pair(step), is_refitted=comparison.is_refitted)
         for step in range(len(others) + 1)

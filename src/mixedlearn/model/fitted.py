@@ -103,6 +103,11 @@ class FittedModel:
         return self.sums if self.observed_sums is None else self.observed_sums
 
     @property
+    def sums_of_rows(self) -> Sums:
+        """The sums of the rows of the fit as they are, whatever the covariance of the noise."""
+        return self.sums if self.noise is None else self.noise.sums
+
+    @property
     def levels(self) -> tuple[pd.Index, ...]:
         """For every factor, the levels that ``blups`` belong to."""
         return self.observed.levels
