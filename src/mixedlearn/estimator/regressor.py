@@ -144,7 +144,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         - "compound_symmetry": one correlation for all rows of a level;
         - "toeplitz": a correlation for every distance in the order of the occasions;
         - "antedependence": one for every two occasions that follow each other;
-        - "heterogeneous_" before any of these: with a variance for each occasion;
+        - any of these after ``heterogeneous_``, as "heterogeneous_ar1": with a variance for each
+          occasion;
         - "unstructured": a variance for each occasion and a correlation for every two of them.
 
         Objects say more: `mixedlearn.residual.AR1` and the others, `Stratified` and `Power` for
