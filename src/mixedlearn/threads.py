@@ -6,7 +6,6 @@ them is often not running, and the wait is longer than the product by far.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 
@@ -15,8 +14,6 @@ from threadpoolctl import LibController, ThreadpoolController
 # So many multiplications take about a second: what threads wait for each other beside other work,
 # where one of them is often not running, is less.
 LARGE_PRODUCT = 1e10
-# OpenBLAS takes one thread for products with a vector of matrices with fewer entries.
-FEW_ENTRIES = 9216
 
 
 class _OneThread:
@@ -71,17 +68,6 @@ class _OneThread:
 
 
 one_thread = _OneThread()
-
-
-def one_thread_for(n_entries: int) -> AbstractContextManager[None]:
-    """Context with one thread for products with a vector; BLAS takes one by itself for few.
-
-    Parameters
-    ----------
-    n_entries : int
-        Of the matrix.
-    """
-    return nullcontext() if n_entries < FEW_ENTRIES else one_thread
 
 
 class threads_for:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -52,7 +53,7 @@ from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
 from mixedlearn.model.notes import UNBOUNDED
 from mixedlearn.specification import Specification, plain_name
-from mixedlearn.threads import one_thread, one_thread_for
+from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
 
@@ -624,7 +625,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std, stacklevel=stacklevel)
         codes = _codes(view, rows.labels, wanted, stacklevel + 1)
         coded = CodedRows(rows.X, codes)
-        with one_thread if return_std else one_thread_for(coded.X.size):
+        # A product with a vector is one wait for threads, and many rows gain by them.
+        with one_thread if return_std else nullcontext():
             mean = view.mean(coded)
             known = view.offset(X, offset)
             mean = mean if known is None else mean + known

@@ -233,8 +233,9 @@ def _taken(blups: FloatArray, codes: Codes) -> FloatArray:
     """BLUPs of the levels of some rows, zero where the code is -1: (q, n)."""
     if not len(blups):
         return np.zeros((blups.shape[1], len(codes)))
-    # Code -1 finds the last level.
-    effects = blups.take(codes, axis=0, mode="wrap")
+    # Code -1 finds the last level. Of one column numpy takes entries sooner than rows.
+    is_column = blups.shape[1] == 1
+    effects = blups[:, 0][codes][:, None] if is_column else blups.take(codes, axis=0, mode="wrap")
     unknown = codes < 0
     if unknown.any():
         effects[unknown] = 0.0
