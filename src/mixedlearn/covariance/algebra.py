@@ -12,6 +12,8 @@ FloatArray = NDArray[np.float64]
 
 # A pivot below this share of its own diagonal entry is rounding error of a singular matrix.
 PIVOT_TOLERANCE = 1e-12
+# Eigenvalues of an information below this share of the largest are zero.
+SINGULAR_INFORMATION = 1e-10
 
 
 def correlations(covariance: FloatArray) -> FloatArray:
@@ -67,3 +69,20 @@ def lifted(matrix: FloatArray, floor: float = 0.0) -> FloatArray:
 def smallest_deviation(root: FloatArray) -> Any:
     """The smallest singular value of a root, shape (...) for (..., q, q); infinite without any."""
     return np.linalg.svd(root, compute_uv=False).min(axis=-1, initial=np.inf)
+
+
+def pseudo_inverse(information: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Inverse of an information, but for directions of which nothing is left in it.
+
+    Parameters
+    ----------
+    information : ndarray of shape (a, a)
+    sizes : ndarray of shape (a,)
+        Roots of what its diagonal would be without fixed effects, say, so that what rounding leaves
+        of an entry is seen to be nothing.
+    """
+    scale = np.where(sizes > 0.0, sizes, 1.0)
+    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    known = values > SINGULAR_INFORMATION * values.max(initial=0.0)
+    root = vectors[:, known] / np.sqrt(values[known]) / scale[:, None]
+    return np.asarray(root @ root.T)

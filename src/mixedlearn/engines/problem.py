@@ -6,13 +6,14 @@ sums to what an evaluation needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.structures import make_structure
+from mixedlearn.covariance.structures import Structure, make_structure
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import (
@@ -88,15 +89,35 @@ def make_problem(
     ``randoms`` are those of a problem with the same random effects, if there is one.
     """
     specification = recipe.specification
-    fixed = fixed_basis(
+    fixed = fixed_basis_of(sums, specification)
+    if randoms is None:
+        randoms = random_bases_of(sums, specification)
+    return _problem(sums, recipe, fixed, randoms, rotate=True)
+
+
+def fixed_basis_of(sums: Sums, specification: Specification) -> FixedBasis:
+    """The fixed columns of a model, orthonormal over the rows of the sums."""
+    return fixed_basis(
         sums, specification.fixed, specification.fit_intercept, specification.drops_aliased
     )
-    if randoms is None:
-        randoms = tuple(
-            random_basis(sums, k, factor.random_intercept, factor.structure)
-            for k, factor in enumerate(specification.factors)
-        )
-    return _problem(sums, recipe, fixed, randoms, rotate=True)
+
+
+def random_bases_of(sums: Sums, specification: Specification) -> tuple[RandomBasis, ...]:
+    """The random columns of every factor of a model, scaled over the rows of the sums."""
+    return tuple(
+        random_basis(sums, k, factor.random_intercept, factor.structure)
+        for k, factor in enumerate(specification.factors)
+    )
+
+
+def engine_structures(
+    specification: Specification, randoms: Sequence[RandomBasis]
+) -> tuple[Structure, ...]:
+    """The structures of the D_k in the engine's columns."""
+    return tuple(
+        factor.structure.in_engine(random.kept)
+        for factor, random in zip(specification.factors, randoms, strict=True)
+    )
 
 
 def engine_in_bases(
@@ -138,10 +159,7 @@ def _problem(
     """The problem in these bases; the fixed columns are rotated if they may be."""
     specification = recipe.specification
     likelihood = likelihood_of(sums, specification, fixed)
-    structures = tuple(
-        factor.structure.in_engine(random.kept)
-        for factor, random in zip(specification.factors, randoms, strict=True)
-    )
+    structures = engine_structures(specification, randoms)
     active = _active_factors(randoms)
     parts = _Parts(
         sums.of_factors(active),

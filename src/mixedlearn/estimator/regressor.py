@@ -145,8 +145,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         - "compound_symmetry": one correlation for all rows of a level;
         - "toeplitz": a correlation for every distance in the order of the occasions;
         - "antedependence": one for every two occasions that follow each other;
-        - any of these after ``heterogeneous_``, as "heterogeneous_ar1": with a variance for each
-          occasion;
+        - "heterogeneous_ar1" and the like: the same with a variance for each occasion;
         - "unstructured": a variance for each occasion and a correlation for every two of them.
 
         Objects say more: `mixedlearn.residual.AR1` and the others, `Stratified` and `Power` for
@@ -155,7 +154,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     time : str or int, default=None
         Column of X that holds the times or the occasions of the rows of a level, for ``residual``:
         numbers or a category. It has a fixed effect like any other unless ``fixed_effects`` leaves
-        it out. Without ``residual`` it has no meaning.
+        it out. Ignored if ``residual`` is None.
 
     Attributes
     ----------

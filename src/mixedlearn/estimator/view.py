@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import LevelTable, OtherKind
+from mixedlearn.data.levels import OtherKind
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise
@@ -169,7 +169,7 @@ class FittedView:
         labels = [] if source.series is None or not is_wanted else source.labels(X, groups)
         is_alone = source.series not in (None, *self.specification.factor_names)
         if labels:
-            own, table = labels[0], LevelTable(binding.series)
+            own, table = labels[0], model.noise.table
             found = table.find(own)
             self._check_known(own, found, partial(table.other_kind, own))
             series = found.astype(np.intp)

@@ -31,17 +31,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.algebra import pseudo_inverse
 from mixedlearn.engines.joint import reduce_jointly, whitening
 from mixedlearn.engines.levels import compress, level_blocks, reduce_levels, solve_levels
+from mixedlearn.engines.problem import engine_structures
 from mixedlearn.model.fitted import FittedModel, once_per_fit
 
 FloatArray = NDArray[np.float64]
 
 # Random effects of several factors in one dense matrix: seconds, and a few hundred megabytes.
 MOST_EFFECTS = 4000
-# Eigenvalues below this share of the largest, relative to an information without fixed effects, are
-# zero.
-SINGULAR_INFORMATION = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +88,7 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     if (obstacle := why_not(model)) is not None:
         raise ValueError(obstacle)
     n_fixed = len(model.fixed_effects.coef)
-    structures = [
-        factor.structure.in_engine(random.kept)
-        for factor, random in zip(model.specification.factors, model.random_bases, strict=True)
-    ]
+    structures = engine_structures(model.specification, model.random_bases)
     directions = [
         structure.tangent(structure.theta_of_root(root))
         for structure, root in zip(structures, model.roots, strict=True)
@@ -118,7 +114,7 @@ def kenward_roger(model: FittedModel) -> KenwardRoger:
     information[:-1, -1] = information[-1, :-1] = first - np.einsum("aii->a", changes)
     information[-1, -1] = model.sums.n_rows - n_fixed
     sizes = np.sqrt(np.append(np.diag(second), model.sums.n_rows))
-    covariance = 2.0 * _pseudo_inverse(information, sizes)
+    covariance = 2.0 * pseudo_inverse(information, sizes)
     excess = np.einsum("ab,abij->ij", covariance[:-1, :-1], both - products)
     identity = np.eye(n_fixed)
     return KenwardRoger(
@@ -191,16 +187,3 @@ def _level_blocks(model: FittedModel, directions: FloatArray) -> Iterator[_Block
         spreads = np.matmul(np.matmul(projected, directions[:, None]), projected.transpose(0, 2, 1))
         data = np.matmul(solved[:, :, q:-1], model.fixed_effects.inverse_root)
         yield _Block(spreads, data, moments.multiplicity[levels])
-
-
-def _pseudo_inverse(information: FloatArray, sizes: FloatArray) -> FloatArray:
-    """Inverse, but for directions of which the fixed effects leave no information.
-
-    The sizes are those that the entries would have without fixed effects, so that what rounding
-    leaves of an entry is seen to be nothing.
-    """
-    scale = np.where(sizes > 0.0, sizes, 1.0)
-    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
-    known = values > SINGULAR_INFORMATION * values.max(initial=0.0)
-    root = vectors[:, known] / np.sqrt(values[known]) / scale[:, None]
-    return np.asarray(root @ root.T)

@@ -7,7 +7,7 @@ What is new is the search for R, and what R says of other rows of a level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,9 +19,9 @@ from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
+from mixedlearn.data.levels import LevelTable
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import fixed_basis, random_basis
 from mixedlearn.engines.correlated.binding import Binding
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.problem import (
@@ -29,6 +29,7 @@ from mixedlearn.engines.correlated.problem import (
     NoiseRows,
     reference_variance,
 )
+from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
@@ -103,11 +104,28 @@ class FittedNoise:
         return self.sums.weighted_rows(self.rows, slice(None))
 
     @cached_property
+    def table(self) -> LevelTable:
+        """The levels of the series, prepared for look-ups."""
+        assert self.binding.series is not None
+        return LevelTable(self.binding.series)
+
+    @cached_property
+    def rows_by_level(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The rows level by level of the series, and where every level begins; last the end."""
+        series = self.noise_rows.series
+        order = np.argsort(series, kind="stable")
+        return order, np.searchsorted(series[order], np.arange(int(series.max()) + 2))
+
+    @cached_property
     def occasion_times(self) -> tuple[FloatArray, NDArray[np.integer]]:
         """Times and numbers of all occasions, in their order."""
         rows = self.noise_rows
         _, first = np.unique(rows.occasions, return_index=True)
         return rows.times[first], rows.occasions[first]
+
+    def __getstate__(self) -> dict[str, object]:
+        """The state to pickle: what can be computed again is left out, and may be large."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
 
     @property
     def occasion_names(self) -> list[str]:
@@ -116,11 +134,6 @@ class FittedNoise:
         if binding.occasions is not None:
             return [str(own) for own in binding.occasions]
         return [str(own + 1) for own in self.occasion_times[1]]
-
-    def residuals(self, model: FittedModel) -> FloatArray:
-        """What fixed and random effects leave of the rows, times the roots of their weights."""
-        left = self.rows.given_response - predict_mean(model, self.rows)
-        return left * np.sqrt(self.rows.given_weights)
 
     def covariance(self, rows: NoiseRows, chosen: NDArray[np.integer]) -> FloatArray:
         """R of rows of one level of the series, shape (m, m)."""
@@ -135,13 +148,8 @@ def make_correlated(
 ) -> CorrelatedProblem:
     """The likelihood of rows with correlated noise."""
     specification = recipe.specification
-    fixed = fixed_basis(
-        sums, specification.fixed, specification.fit_intercept, specification.drops_aliased
-    )
-    randoms = [
-        random_basis(sums, k, factor.random_intercept, factor.structure)
-        for k, factor in enumerate(specification.factors)
-    ]
+    fixed = fixed_basis_of(sums, specification)
+    randoms = random_bases_of(sums, specification)
     return CorrelatedProblem(sums, rows, noise, binding.parts, specification, fixed, randoms)
 
 
@@ -233,9 +241,9 @@ def refuse_noise(model: FittedModel) -> None:
     if model.noise is not None:
         kind = model.noise.binding.kind
         raise ValueError(
-            f"This is not available for a model with a residual structure, here {kind}: it would "
-            "take the noise of the rows for independent. The guide Correlated measurements says "
-            "what there is; residual=None fits the model without the structure."
+            f"This is not available for a model with a residual structure, here {kind}: it assumes "
+            "independent noise. The user guide, Correlated measurements, lists what is supported. "
+            "residual=None fits the model without the structure."
         )
 
 
@@ -408,9 +416,8 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
         return found
-    residuals, basis = noise.residuals(model), noise.basis
-    order = np.argsort(noise.noise_rows.series, kind="stable")
-    bounds = np.searchsorted(noise.noise_rows.series[order], np.arange(noise_rows.series.max() + 2))
+    residuals, basis = _residuals(model), noise.basis
+    order, bounds = noise.rows_by_level
     for level in np.unique(noise_rows.series[noise_rows.series >= 0]):
         old = order[bounds[level] : bounds[level + 1]]
         new = np.flatnonzero(noise_rows.series == level)
@@ -423,6 +430,14 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
         found.basis[new] = weights.T @ basis[old, :-1]
         found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
     return found
+
+
+@once_per_fit
+def _residuals(model: FittedModel) -> FloatArray:
+    """What fixed and random effects leave of the rows, times the roots of their weights."""
+    rows = model.noise.rows
+    left = rows.given_response - predict_mean(model, rows)
+    return np.asarray(left * np.sqrt(rows.given_weights))
 
 
 def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> FloatArray:

@@ -141,10 +141,6 @@ def local_model(evaluation: Evaluation, free: NDArray[np.intp]) -> LocalModel:
     scaled = evaluation.hessian[pairs] * lengths[..., :, None] * lengths[..., None, :]
     curvature, vectors = np.linalg.eigh(scaled)
     slope = ((evaluation.gradient[places] * lengths)[..., None, :] @ vectors)[..., 0, :]
-    # The share of the step of length one that the model wants along each eigenvector.
-    size = np.maximum(np.abs(slope), SMALLEST)
-    share = size / np.maximum(curvature, size)
-    promised = (share * (size - 0.5 * share * curvature)).sum(axis=-1)
     return LocalModel(
         theta,
         free,
@@ -154,8 +150,16 @@ def local_model(evaluation: Evaluation, free: NDArray[np.intp]) -> LocalModel:
         vectors,
         evaluation.objective,
         evaluation.rounding,
-        promised,
+        promised_decrease(slope, curvature),
     )
+
+
+def promised_decrease(slope: FloatArray, curvature: FloatArray) -> Any:
+    """Decrease that a model promises within the natural length; see `LocalModel`."""
+    # The share of the step of length one that the model wants along each eigenvector.
+    size = np.maximum(np.abs(slope), SMALLEST)
+    share = size / np.maximum(curvature, size)
+    return (share * (size - 0.5 * share * curvature)).sum(axis=-1)
 
 
 def _places(free: NDArray[np.intp]) -> tuple[NDArray[np.intp], ...]:

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.search.local_model import SMALLEST, judge, trust_region_step
+from mixedlearn.search.local_model import judge, promised_decrease, trust_region_step
+from mixedlearn.search.newton import SMALLEST_RADIUS
 
 FloatArray = NDArray[np.float64]
 
-SMALLEST_RADIUS = 1e-10
 # The objective is a sum of many terms, of which rounding error leaves this much undetermined.
 ROUNDING = 1e-14
 
@@ -72,9 +72,7 @@ class _Model:
     @property
     def promised(self) -> float:
         """Decrease that the model promises within the natural length; see `LocalModel`."""
-        size = np.maximum(np.abs(self.slope), SMALLEST)
-        share = size / np.maximum(self.curvature, size)
-        return float((share * (size - 0.5 * share * self.curvature)).sum())
+        return float(promised_decrease(self.slope, self.curvature))
 
     def step(self, radius: float) -> tuple[FloatArray, float, float]:
         """A step in all local coordinates, its length, and the decrease that it promises."""

@@ -75,7 +75,7 @@ class ByTime(Correlation):
 
 
 class ByAnyTime(ByTime):
-    """The same for times of any size, whose powers of negative numbers there are not."""
+    """The same for times of any size: a negative number has powers at whole exponents alone."""
 
     needs_time = True
     needs_numbers = True

@@ -30,7 +30,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.algebra import cholesky, inverse_of_lower
+from mixedlearn.covariance.algebra import cholesky, inverse_of_lower, pseudo_inverse
 from mixedlearn.engines.correlated.covariance import BlockCovariance, Point
 
 FloatArray = NDArray[np.float64]
@@ -235,7 +235,7 @@ class BlockLikelihood:
         _, _, inverse_root, rotated = found
         p = self.n_fixed
         _, hessian, forms = self._derivatives(point, rotated)
-        covariance = 2.0 * _inverse_information(hessian)
+        covariance = 2.0 * pseudo_inverse(hessian, np.sqrt(np.abs(hessian.diagonal())))
         changes = forms[:, :p, :p]
         mixed = np.tensordot(covariance, changes, 1)
         excess = -np.einsum("aij,ajk->ik", changes, mixed)
@@ -390,17 +390,3 @@ def _second_order(
         right = np.tensordot(covariance, rotated.inverses[number] @ left, 1)
         total += np.tensordot(left, right, ((0, 1, 2), (0, 1, 2)))
     return total
-
-
-# Eigenvalues of an information that are below this share of the largest are zero.
-SINGULAR_INFORMATION = 1e-10
-
-
-def _inverse_information(hessian: FloatArray) -> FloatArray:
-    """Inverse of a Hessian, but for directions of which it says nothing."""
-    sizes = np.sqrt(np.abs(hessian.diagonal()))
-    scale = np.where(sizes > 0.0, sizes, 1.0)
-    values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
-    known = values > SINGULAR_INFORMATION * np.abs(values).max(initial=0.0)
-    root = vectors[:, known] / np.sqrt(values[known]) / scale[:, None]
-    return np.asarray(root @ root.T)

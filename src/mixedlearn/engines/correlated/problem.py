@@ -24,7 +24,7 @@ from mixedlearn.engines.correlated.covariance import (
 )
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation, BlockLikelihood, Patterns
 from mixedlearn.engines.plan import check_block_memory
-from mixedlearn.engines.problem import likelihood_of
+from mixedlearn.engines.problem import engine_structures, likelihood_of
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
@@ -120,10 +120,7 @@ class CorrelatedProblem:
         self._sums, self._noise = sums, noise
         self._basis = sums.weighted_rows(rows, slice(None))
         self._codes = rows.known_codes
-        structures = tuple(
-            factor.structure.in_engine(random.kept)
-            for factor, random in zip(specification.factors, randoms, strict=True)
-        )
+        structures = engine_structures(specification, randoms)
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
         self._z = [sums.z_rows(k, self._basis) @ random.columns for k, random in enumerate(randoms)]
         self.block_sets = self._make_sets()
