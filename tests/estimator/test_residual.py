@@ -288,6 +288,39 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
 
 
 @pytest.mark.parametrize(
+    ("structure", "unseen"),
+    [
+        (Unstructured(time="age"), {"age": 9}),
+        (AR1(time="age", variance="heterogeneous"), {"age": 9}),
+        (AR1(time="age"), {"age": 9.5}),
+        (Stratified(by="Sex"), {"Sex": "other"}),
+        (Power(of="age"), {"age": 0}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:All times of")
+def test_the_mean_of_the_population_needs_no_noise(structure, unseen):
+    groups = None if isinstance(structure, (Stratified, Power)) else "Subject"
+    model = lmer("distance ~ age", ORTHODONT, groups=groups, residual=structure)
+    new = ORTHODONT.head(2).assign(**unseen)
+    expected = model.intercept_ + model.coef_[0] * new["age"]
+    mean = model.predict(new, random_effects="none")
+    np.testing.assert_allclose(mean, expected, rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(new[["age"]], random_effects="none"), mean)
+    if groups is None:
+        # Rows that are not correlated say nothing of each other.
+        np.testing.assert_array_equal(model.predict(new), mean)
+    with pytest.raises(ValueError, match=r"was not seen in fit|whole numbers|other than zero"):
+        model.predict(new, random_effects="none", return_std=True)
+
+
+def test_the_table_of_terms_has_no_mean_squares():
+    terms = inference.anova(fit_with(residual="unstructured", time="age"), ddf="kenward-roger")
+    assert list(terms.columns) == ["num_df", "den_df", "f_value", "p_value"]
+    independent = inference.anova(lmer("distance ~ age + (1 | Subject)", ORTHODONT))
+    assert list(independent.columns) == ["sum_sq", "mean_sq", *terms.columns]
+
+
+@pytest.mark.parametrize(
     "call",
     [
         lambda model: model.sample_y(ORTHODONT),

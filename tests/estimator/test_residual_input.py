@@ -174,7 +174,7 @@ def test_missing_values_of_columns_of_the_structure(data, column, residual):
         fit(bad, residual)
     model = fit(data, residual)
     with pytest.raises(ValueError, match=message):
-        model.predict(bad)
+        model.predict(bad, return_std=True)
 
 
 def test_the_object_may_be_changed_after_the_fit(data):

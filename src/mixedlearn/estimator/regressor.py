@@ -654,7 +654,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         mean = view.mean(coded)
         known_offset = view.offset(X, offset)
         mean = mean if known_offset is None else mean + known_offset
-        if series is not None and series not in wanted and not return_std:
+        if not return_std and (series is None or series not in wanted):
+            # Only what rows of a level say of each other changes a mean.
             return mean
         found = view.condition(X, groups, stacklevel + 2, is_wanted=series in wanted)
         mean = mean + found.mean

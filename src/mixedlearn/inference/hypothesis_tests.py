@@ -259,8 +259,10 @@ def anova(
         A row for every term: ``sum_sq``, ``mean_sq``, ``num_df``, ``den_df``, ``f_value`` and
         ``p_value``. As in lmerTest, ``mean_sq`` is F times the noise variance (F without Kenward &
         Roger's factor), and ``sum_sq`` is ``mean_sq`` times ``num_df``: they are no sums of
-        squares of a decomposition. A term of which nothing can be estimated, because its columns
-        are aliased, has ``num_df`` 0 and NaN, and a warning names it.
+        squares of a decomposition. With a residual structure the noise has no single variance, and
+        the table does not have these two columns, as in nlme. A term of which nothing can be
+        estimated, because its columns are aliased, has ``num_df`` 0 and NaN, and a warning names
+        it.
 
     Raises
     ------
@@ -341,5 +343,7 @@ def anova(
     if covariance is not None:
         without = [row["num_df"] > 0 and np.isnan(row["f_value"]) for row in found]
         warn_of_few_clusters("anova", list(compress(names, without)))
-    columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value"]
+    columns = ["num_df", "den_df", "f_value", "p_value"]
+    if model.noise is None:
+        columns = ["sum_sq", "mean_sq", *columns]
     return ResultTable(found, index=pd.Index(names, dtype=object), columns=columns)
