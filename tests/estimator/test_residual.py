@@ -24,6 +24,8 @@ from mixedlearn.residual import (
     Unstructured,
 )
 
+# Children were measured every other year.
+pytestmark = pytest.mark.filterwarnings("ignore:The sign of the correlation")
 FOLDER = Path(__file__).parent.parent / "reference"
 REFERENCE = json.loads((FOLDER / "residual_structures.json").read_text(encoding="utf-8"))
 
@@ -166,9 +168,7 @@ def test_observed_rows_are_fitted_and_later_rows_are_forecast():
 
 def test_neutral_values_give_the_independent_fit():
     independent = lmer("distance ~ age + (1 | Subject)", ORTHODONT)
-    problem = lmer(
-        "distance ~ age + (1 | Subject)", ORTHODONT, residual=AR1(time="age")
-    )._fitted.known.fit
+    problem = lmer("distance ~ age + (1 | Subject)", ORTHODONT, residual=AR1())._fitted.known.fit
     noise = problem.noise
     point = noise.point
     at_zero = noise.problem(problem.recipe)
@@ -297,7 +297,6 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
         (Power(of="age"), {"age": 0}),
     ],
 )
-@pytest.mark.filterwarnings("ignore:All times of")
 def test_the_mean_of_the_population_needs_no_noise(structure, unseen):
     groups = None if isinstance(structure, (Stratified, Power)) else "Subject"
     model = lmer("distance ~ age", ORTHODONT, groups=groups, residual=structure)

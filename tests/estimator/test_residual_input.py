@@ -10,7 +10,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from mixedlearn import MixedLinearRegressor, lmer
-from mixedlearn.exceptions import PopulationPredictionWarning
+from mixedlearn.exceptions import DegenerateModelWarning, PopulationPredictionWarning
 from mixedlearn.residual import (
     AR1,
     Antedependence,
@@ -278,3 +278,106 @@ def test_within_an_interaction(data):
 def test_updating_says_that_the_structure_is_in_the_way(data):
     with pytest.raises(ValueError, match="residual structure, here Unstructured"):
         fit(data, Unstructured(time="t")).update_random_effects(data.head(4), data["y"].head(4))
+
+
+EVEN = "rows of a level of 'id' are even numbers of 't' apart"
+
+
+def test_even_gaps_do_not_tell_the_sign_of_a_correlation(data):
+    even = data.assign(t=2 * data["t"])
+    with pytest.warns(DegenerateModelWarning, match=EVEN):
+        model = lmer("y ~ x", even, residual=AR1(time="t"), groups="id")
+    same = fit(even, ContinuousAR1(time="t"))
+    np.testing.assert_allclose(model.log_likelihood_, same.log_likelihood_, rtol=1e-12)
+    np.testing.assert_allclose(
+        model.residual_parameters_["correlation"],
+        same.residual_parameters_["correlation"],
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_odd_gap_tells_the_sign_of_a_correlation(data, sign):
+    rng = np.random.default_rng(5)
+    noise = np.repeat(rng.standard_normal(N_LEVELS), N_OCCASIONS) + 0.5 * data["y"]
+    noise -= noise.mean()
+    noise[:4] = 2.0, 2.2, 1.9, sign * 2.0
+    rows = data.assign(t=2.0 * data["t"].where(data.index != 3, 3.5), y=noise)
+    model = fit(rows, AR1(time="t"), "y ~ 1")
+    assert np.sign(model.residual_parameters_["correlation"]) == sign
+
+
+def test_even_gaps_of_a_part(data):
+    gaps = data.assign(t=np.where(data["arm"] == "a", 2, 1) * data["t"])
+    with pytest.warns(DegenerateModelWarning, match="correlation of arm 'a' cannot be known"):
+        model = lmer("y ~ x", gaps, residual=AR1(time="t", by="arm"), groups="id")
+    assert model.residual_parameters_["arm 'a': correlation"] >= 0.0
+
+
+EXACT = {
+    "a stratum": (Stratified(by="arm"), "y ~ x", None, "arm 'b'"),
+    "beside effects": (Stratified(by="arm"), "y ~ x + (1 | id)", None, "arm 'b'"),
+    "an occasion": (AR1(time="t", variance="heterogeneous"), "y ~ x", "id", "t 3"),
+    "unstructured": (Unstructured(time="t"), "y ~ x", "id", "t 3"),
+    "a part": (CompoundSymmetry(by="arm"), "y ~ x", "id", "arm 'b'"),
+}
+
+
+def few_rows(data):
+    """Two rows of an arm, and of an occasion."""
+    few = data[(data["t"] < 3) | data["id"].isin(["p0", "p1"])]
+    last = few["id"] == "p11"
+    few = few.assign(arm=np.where(last, "b", "a"))
+    return few[~last | (few["t"] < 2)]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_rows_that_the_fixed_effects_can_follow_exactly(data, name):
+    residual, formula, groups, stratum = EXACT[name]
+    few = few_rows(data)
+    who = "fixed and random effects" if "|" in formula else "fixed effects"
+    message = f"variance of the noise of {stratum} cannot be estimated: the {who} can follow its 2"
+    with pytest.raises(ValueError, match=message):
+        fit(few, residual, formula, groups, reml=False)
+    if name not in ("unstructured", "a part"):
+        assert fit(few, residual, formula, groups).converged_
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_rows_that_fixed_effects_of_their_own_follow(data, reml):
+    few = few_rows(data)
+    message = "variance of the noise of arm 'b' cannot be estimated: the fixed effects follow its 2"
+    with pytest.raises(ValueError, match=message):
+        fit(few, Stratified(by="arm"), "y ~ x * arm", None, reml=reml)
+
+
+def test_a_variance_beside_an_effect_of_every_row_has_a_maximum(data):
+    """The variance of the effects keeps the likelihood from rising."""
+    few = data[~data["id"].isin(["p11"]) | (data["t"] < 1)]
+    few = few.assign(arm=np.where(few["id"] == "p11", "b", "a"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+        outcome = _fit_or_refusal(few, Stratified(by="arm"))
+    assert outcome is not None
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_likelihood_that_is_refused_has_no_maximum(data, by_id):
+    """By dense algebra: every further fall of the variance gives as much likelihood as the last."""
+    few = few_rows(data).reset_index(drop=True)
+    own = (few["arm"] == "b").to_numpy()
+    X = np.column_stack([np.ones(len(few)), few["x"]])
+    y = few["y"].to_numpy()
+    levels = few["id"].to_numpy()
+
+    def deviance(log_ratio):
+        V = np.diag(np.where(own, np.exp(log_ratio), 1.0))
+        V = V + 0.5 * by_id * (levels[:, None] == levels)
+        root = np.linalg.cholesky(V)
+        white = np.linalg.solve(root, np.column_stack([X, y]))
+        rest = np.linalg.lstsq(white[:, :2], white[:, 2], rcond=None)[1][0]
+        return 2.0 * np.log(root.diagonal()).sum() + len(y) * np.log(rest)
+
+    falls = -np.diff([deviance(own) for own in (-16.0, -20.0, -24.0)]) / 4.0
+    np.testing.assert_allclose(falls, 1.0 if by_id else 2.0, atol=1e-3)

@@ -19,7 +19,7 @@ if __name__ in ("__main__", "__mp_main__"):
 import numpy as np
 from scipy.optimize import minimize
 
-from reference.noise_problems import criterion_of, noise_problem
+from reference.noise_problems import criterion_of, is_at_edge, noise_problem
 from reference.problems_file import write
 
 TARGET = Path(__file__).with_name("noise_problems.json")
@@ -28,7 +28,7 @@ SAME = 1e-4
 
 
 def search(seed, n_starts, again):
-    """Criteria of the optima from random starts, the best first and polished."""
+    """Criteria of the optima from random starts, the best first, and where that is, polished."""
     n, criterion = criterion_of(noise_problem(seed))
 
     def bounded(parameters):
@@ -50,26 +50,30 @@ def search(seed, n_starts, again):
     for value, _ in ends:
         if value > optima[-1] + SAME:
             optima.append(value)
-    return optima
+    return optima, best[1]
 
 
 def reference(seed, n_starts=24):
     """The stored entry of one seed."""
     problem = noise_problem(seed)
-    optima = [search(seed, n_starts, again) for again in range(2)]
-    best = min(optima)
+    found = [search(seed, n_starts, again) for again in range(2)]
+    optima, parameters = min(found, key=lambda own: own[0][0])
     return {
         "seed": seed,
         "kind": problem.kind,
         "sha256": problem.fingerprint(),
-        "criterion": best[0],
-        "local_optima": best,
-        "agreement": abs(optima[0][0] - optima[1][0]),
+        "criterion": optima[0],
+        "parameters": parameters.tolist(),
+        "at_edge": is_at_edge(problem, parameters),
+        "local_optima": optima,
+        "agreement": abs(found[0][0][0] - found[1][0][0]),
     }
 
 
 def remark(entry):
-    return None if entry["agreement"] <= 1e-6 else (entry["agreement"],)
+    if entry["agreement"] <= 1e-6 and not entry["at_edge"]:
+        return None
+    return entry["agreement"], entry["at_edge"]
 
 
 if __name__ == "__main__":

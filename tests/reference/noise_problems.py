@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,9 @@ KINDS = {
     "antedependence": Antedependence,
     "unstructured": Unstructured,
 }
+# A correlation matrix whose smallest eigenvalue is below this is singular, to a search by
+# differences; standard deviations of such a ratio have run away.
+SINGULAR, MOST_RATIO = 1e-4, 1e4
 FAMILIES = (
     "ar1",
     "continuous",
@@ -298,14 +301,15 @@ class RelativeCovariance:
         self.from_numbers(zeros())
         return len(asked)
 
-    def from_numbers(self, numbers: Iterator[float]) -> np.ndarray:
+    def noise(self, numbers: Iterator[float]) -> np.ndarray:
+        """R of all rows as if of weight one."""
         n_parts = 2 if self.problem.has_parts else 1
         parts = [self._noise(numbers, part > 0) for part in range(n_parts)]
-        V = parts[0]
-        if n_parts == 2:
-            second = self.arm.astype(bool)
-            V = np.where(second[:, None], parts[1], V)
-        V = V * self.same_level / np.outer(self.root_weights, self.root_weights)
+        second = self.arm.astype(bool)
+        return np.where(second[:, None], parts[-1], parts[0]) * self.same_level
+
+    def from_numbers(self, numbers: Iterator[float]) -> np.ndarray:
+        V = self.noise(numbers) / np.outer(self.root_weights, self.root_weights)
         for same, columns in self.z:
             q = columns.shape[1]
             root = np.zeros((q, q))
@@ -358,6 +362,30 @@ class RelativeCovariance:
         return table[self.visit[:, None], self.visit]
 
 
+def is_at_edge(problem: NoiseProblem, parameters: np.ndarray) -> bool:
+    """Whether the noise of a level that has all occasions is singular, or has no common size."""
+    own = RelativeCovariance(problem)
+    visits = np.arange(own.n_visits)
+    whole = pd.concat(
+        [
+            problem.data,
+            *(
+                problem.data.iloc[[0] * own.n_visits].assign(
+                    id=f"all {arm}", arm=arm, visit=[f"v{k}" for k in visits], t=visits, size=1.0
+                )
+                for arm in "ab"
+            ),
+        ],
+        ignore_index=True,
+    )
+    larger = RelativeCovariance(replace(problem, data=whole))
+    larger.most_rows = own.most_rows
+    R = larger.noise(iter(parameters))
+    sizes = np.sqrt(np.diag(R))
+    smallest = np.linalg.eigvalsh(R / np.outer(sizes, sizes))[0]
+    return bool(smallest < SINGULAR or np.ptp(np.log(sizes)) > np.log(MOST_RATIO))
+
+
 def criterion_of(problem: NoiseProblem) -> tuple[int, Callable[[np.ndarray], float]]:
     """Number of parameters, and minus twice the log-likelihood over all scales of V."""
     covariance = RelativeCovariance(problem)
@@ -369,14 +397,14 @@ def criterion_of(problem: NoiseProblem) -> tuple[int, Callable[[np.ndarray], flo
 
     def criterion(parameters: np.ndarray) -> float:
         with np.errstate(all="ignore"):
-            V = covariance(parameters)
-            if not np.isfinite(V).all():
-                return np.inf
             try:
+                V = covariance(parameters)
+                if not np.isfinite(V).all():
+                    return np.inf
                 root = np.linalg.cholesky(V)
+                white = np.linalg.solve(root, np.column_stack([X, y]))
             except np.linalg.LinAlgError:
                 return np.inf
-            white = np.linalg.solve(root, np.column_stack([X, y]))
             gram = white[:, :p].T @ white[:, :p]
             coef = np.linalg.lstsq(white[:, :p], white[:, p], rcond=None)[0]
             rest = white[:, p] - white[:, :p] @ coef

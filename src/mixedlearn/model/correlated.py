@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
+from mixedlearn.covariance.residual.partial import PartialCorrelations
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
 from mixedlearn.data.levels import LevelTable
@@ -31,6 +32,7 @@ from mixedlearn.engines.correlated.problem import (
 )
 from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.model.exact_strata import refuse_exact_strata
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
 from mixedlearn.model.prediction import predict_mean
@@ -42,6 +44,8 @@ FloatArray = NDArray[np.float64]
 SINGULAR_CORRELATION = 1e-7
 # How close to an end a correlation is that a search without a certified optimum was following.
 RUNNING_AWAY = 1e-5
+# By how much less an objective without a certificate has to be.
+MUCH_BETTER = 1e-4
 # Standard deviations of the noise of rows differ by no more than this factor.
 MOST_LOG_RATIO = float(np.log(1e7))
 # The covariance of the random effects that a search starts from is at least this, relative to the
@@ -181,6 +185,7 @@ def fit_correlated(
     sums, recipe = independent.sums, replace(independent.recipe, is_bounded=False)
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
+    refuse_exact_strata(problem, binding, noise, recipe.specification.reml)
     best = _search(problem, independent, recipe)
     _check_identified(problem, best, binding, noise, recipe.max_iter)
     try:
@@ -192,6 +197,7 @@ def fit_correlated(
         model,
         n_iterations=best.n_iterations,
         is_certified=model.is_certified and best.is_certified,
+        warnings=(*model.warnings, *binding.notes),
         noise=FittedNoise(binding, sums, rows, noise, best.point),
     )
 
@@ -258,8 +264,12 @@ def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe
         descend_from(problem, start, max_iter=recipe.max_iter, tol=recipe.tol)
         for start in problem.starts(problem.residuals(), theta)
     ]
-    certified = [own for own in arrivals if own.is_certified] or arrivals
-    return min(certified, key=lambda own: own.evaluation.objective)
+    # Without a certificate a search counts if no certified optimum is as good: then it follows a
+    # likelihood that rises to a singular covariance, or for ever.
+    return min(
+        arrivals,
+        key=lambda own: own.evaluation.objective + MUCH_BETTER * (not own.is_certified),
+    )
 
 
 def _check_identified(
@@ -278,7 +288,6 @@ def _check_identified(
     """
     if not np.isfinite(arrival.evaluation.objective):
         raise _not_identified()
-    n_deviations = len(binding.deviation_names)
     margin = SINGULAR_CORRELATION if arrival.is_certified else RUNNING_AWAY
     for number, (part, point) in enumerate(
         zip(problem.parameters.parts, arrival.point.parts, strict=True)
@@ -287,28 +296,44 @@ def _check_identified(
             covariance = point @ point.T
             sizes = np.sqrt(np.diag(covariance))
             smallest = np.linalg.eigvalsh(covariance / np.outer(sizes, sizes))[0]
-            is_singular = smallest < SINGULAR_CORRELATION or (
+            limit = None
+            if smallest < SINGULAR_CORRELATION or (
                 not arrival.is_certified and arrival.n_iterations < max_iter
-            )
+            ):
+                limit = ""
         else:
             assert isinstance(part, Monomial)
-            # A correlation of zero is an end of its range, and as good as any.
-            is_singular = any(
-                own.upper - rho < margin or (own.lower < 0.0 and rho - own.lower < margin)
-                for rho, own in zip(part.correlations(point), part.ranges, strict=True)
-            )
-            own_rows = noise_rows.deviations[noise_rows.part == number, :n_deviations]
-            logs = own_rows @ point[:n_deviations]
-            is_singular |= bool(np.ptp(logs) > MOST_LOG_RATIO)
-        if is_singular:
-            where = "" if binding.by is None else f" of {shown(binding.by[number])}"
-            raise _not_identified(where)
+            own = noise_rows.part == number
+            limit = _limit(part, point, binding, noise_rows.deviations[own], margin)
+        if limit is not None:
+            raise _not_identified(binding.of_part(number), limit)
 
 
-def _not_identified(where: str = "") -> ValueError:
+def _limit(
+    part: Monomial, point: FloatArray, binding: Binding, deviations: FloatArray, margin: float
+) -> str | None:
+    """What has run away to where the covariance is singular, in words; None if nothing has."""
+    names = binding.deviation_names
+    logs = deviations[:, : len(names)] @ point[: len(names)]
+    if np.ptp(logs) > MOST_LOG_RATIO:
+        return f": the {names[int(np.argmax(np.abs(point[: len(names)])))]} runs away"
+    for k, (rho, own) in enumerate(zip(part.bounded(point)[0], part.ranges, strict=True)):
+        is_upper = own.upper - rho < margin
+        # A correlation of zero is an end of its range, and as good as any.
+        if is_upper or (own.lower < 0.0 and rho - own.lower < margin):
+            assert binding.correlation is not None
+            occasions = [] if binding.occasions is None else list(map(str, binding.occasions))
+            name = binding.correlation.names(occasions)[k]
+            kind = "partial " if isinstance(part, PartialCorrelations) else ""
+            end = own.upper if is_upper else own.lower
+            return f": the {kind}{name} tends to {end:.3g}"
+    return None
+
+
+def _not_identified(where: str = "", limit: str = "") -> ValueError:
     return ValueError(
-        f"The residual covariance{where} is not identified by these rows: the likelihood rises for "
-        "ever as it becomes singular. Too few levels have all occasions, the effects reproduce "
+        f"The residual covariance{where} is not identified by these rows: the likelihood rises "
+        f"until it is singular{limit}. Too few levels have all occasions, the effects reproduce "
         "the response of some rows exactly, or the structure cannot be told from the random "
         "effects. Use a structure with fewer parameters, or fewer effects."
     )

@@ -11,7 +11,7 @@ from mixedlearn.covariance.residual.correlations import (
     ByTime,
     Equal,
 )
-from mixedlearn.covariance.residual.monomial import Monomial, Range
+from mixedlearn.covariance.residual.monomial import Range
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 
 T, STEP = 4, 1e-4
@@ -36,7 +36,7 @@ def families():
     for name, kind in KINDS.items():
         ranges = kind.ranges(T, T)
         for lead in ((), (3,)):
-            part = Monomial(2, ranges)
+            part = kind.family(2, ranges)
             point = np.random.default_rng(1).normal(0.0, 0.4, part.n_parameters)
             # A correlation of zero has powers without a slope.
             point[-1] = 0.0

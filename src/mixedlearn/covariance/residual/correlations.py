@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.residual.monomial import Range
+from mixedlearn.covariance.residual.monomial import Monomial, Range
+from mixedlearn.covariance.residual.partial import PartialCorrelations
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
@@ -32,6 +33,8 @@ class Correlation(ABC):
         Whether the times between rows count, instead of the occasions.
     has_occasions : bool
         Whether the occasions of two rows say which parameters they have.
+    family : type
+        Of the covariances that have these correlations.
     follows_order : bool
         Whether the order of the occasions counts.
     is_stationary : bool
@@ -44,6 +47,7 @@ class Correlation(ABC):
     has_occasions: ClassVar[bool] = False
     follows_order: ClassVar[bool] = False
     is_stationary: ClassVar[bool] = False
+    family: ClassVar[type[Monomial]] = Monomial
 
     @abstractmethod
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
@@ -106,9 +110,10 @@ class ByDistance(Correlation):
     needs_time = True
     has_occasions = True
     follows_order = True
+    family = PartialCorrelations
 
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
-        """From minus one to one, for every distance."""
+        """Partial correlations from minus one to one, for every distance."""
         return [Range()] * (n_occasions - 1)
 
     def exponents(self, times: FloatArray, occasions: IntArray, n: int) -> FloatArray:

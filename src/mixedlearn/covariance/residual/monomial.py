@@ -25,8 +25,8 @@ FloatArray = NDArray[np.float64]
 class Range:
     """The open interval in which a correlation parameter lies.
 
-    Its coordinate x has no bounds. From minus one to one ``rho = x / sqrt(1 + x^2)``; else rho
-    follows the logistic function of x.
+    Its coordinate x has no bounds: the parameter follows the logistic function of x, which comes
+    as near to an end as a search may want to in few steps of length one.
 
     Attributes
     ----------
@@ -36,17 +36,9 @@ class Range:
     lower: float = -1.0
     upper: float = 1.0
 
-    @property
-    def _is_symmetric(self) -> bool:
-        return self.lower == -self.upper
-
     def value(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The value of rho, with its first and second derivatives by x."""
         width = self.upper - self.lower
-        if self._is_symmetric:
-            u = 1.0 / np.sqrt(1.0 + x * x)
-            half = width / 2.0
-            return half * x * u, half * u**3, -3.0 * half * x * u**5
         share = 1.0 / (1.0 + np.exp(-x))
         slope = share * (1.0 - share)
         return self.lower + width * share, width * slope, width * slope * (1.0 - 2.0 * share)
@@ -58,9 +50,6 @@ class Range:
 
     def coordinate(self, rho: float) -> float:
         """The x of a rho in the interval."""
-        if self._is_symmetric:
-            ratio = rho / self.upper
-            return float(ratio / np.sqrt(1.0 - ratio * ratio))
         share = (rho - self.lower) / (self.upper - self.lower)
         return float(np.log(share / (1.0 - share)))
 
@@ -87,11 +76,8 @@ class Monomial(ResidualCovariance):
         """Number of entries of alpha and rho."""
         return self.n_deviations + len(self.ranges)
 
-    def correlations(self, point: FloatArray) -> FloatArray:
-        """The correlation parameters."""
-        return self._values(point)[0]
-
-    def _values(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def bounded(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What lies in the ranges, with first and second derivatives by its own coordinate."""
         found = [
             own.value(x) for own, x in zip(self.ranges, point[self.n_deviations :], strict=True)
         ]
@@ -99,6 +85,24 @@ class Monomial(ResidualCovariance):
             return np.empty(0), np.empty(0), np.empty(0)
         first, second, third = (np.array(part) for part in zip(*found, strict=True))
         return first, second, third
+
+    def correlations(self, point: FloatArray) -> FloatArray:
+        """The correlation parameters."""
+        return self.bounded(point)[0]
+
+    def _curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The correlations with first and second derivatives, shapes (k,), (k, k) and (k, k, k).
+
+        The derivatives are by the coordinates in the axes after the first.
+        """
+        rho, slope, bend = self.bounded(point)
+        unit = np.eye(len(rho))
+        return rho, slope[:, None] * unit, bend[:, None, None] * unit[:, :, None] * unit[:, None]
+
+    def _coordinates(self, rho: FloatArray) -> FloatArray:
+        """The coordinates of correlations within their ranges."""
+        found = [own.coordinate(float(x)) for own, x in zip(self.ranges, rho, strict=True)]
+        return np.array(found)
 
     def covariance(self, point: FloatArray, layout: Layout) -> FloatArray:
         """R, shape (..., T, T)."""
@@ -121,14 +125,13 @@ class Monomial(ResidualCovariance):
     def directions(self, point: FloatArray, layout: Layout) -> FloatArray:
         """Its derivatives by the local coordinates, shape (n_parameters, ..., T, T)."""
         covariance = self.covariance(point, layout)
-        rho, slope, _ = self._values(point)
-        found = [*(covariance * _sums(self._columns(layout)))]
-        if len(rho):
-            sizes = self._sizes(point, layout)
+        found = covariance * _sums(self._columns(layout))
+        if self.ranges:
+            rho, slopes, _ = self._curves(point)
             powers = _powers(rho, layout.exponents)
-            first = _derivatives(rho, layout.exponents, 1)
-            found += [sizes * slope[k] * first[k] * _without(powers, k) for k in range(len(rho))]
-        return np.array(found).reshape(self.n_parameters, *covariance.shape)
+            by_rho = self._sizes(point, layout) * _by_correlation(rho, powers, layout)
+            found = np.concatenate([found, np.tensordot(slopes.T, by_rho, 1)])
+        return np.asarray(found)
 
     def second(self, point: FloatArray, layout: Layout, weights: FloatArray) -> FloatArray:
         """``sum(R_ab * weights)`` of the second derivatives."""
@@ -139,19 +142,20 @@ class Monomial(ResidualCovariance):
         flat = (directions * weights).reshape(n, -1)
         result[:, :n_dev] = flat @ sums.reshape(n_dev, flat.shape[1]).T
         result[:n_dev] = result[:, :n_dev].T
-        rho, slope, bend = self._values(point)
-        if not len(rho):
+        if not self.ranges:
             return result
+        rho, slopes, bends = self._curves(point)
         weighted = self._sizes(point, layout) * weights
         powers = _powers(rho, layout.exponents)
         first, second = (_derivatives(rho, layout.exponents, order) for order in (1, 2))
+        by_rho = np.zeros((len(rho), len(rho)))
         for k in range(len(rho)):
-            own = slope[k] ** 2 * second[k] + bend[k] * first[k]
-            result[n_dev + k, n_dev + k] = np.sum(weighted * own * _without(powers, k))
+            by_rho[k, k] = np.sum(weighted * second[k] * _without(powers, k))
             for j in range(k):
-                mixed = slope[j] * slope[k] * first[j] * first[k]
-                value = np.sum(weighted * mixed * _without(powers, j, k))
-                result[n_dev + k, n_dev + j] = result[n_dev + j, n_dev + k] = value
+                value = np.sum(weighted * first[j] * first[k] * _without(powers, j, k))
+                by_rho[k, j] = by_rho[j, k] = value
+        gradient = (weighted * _by_correlation(rho, powers, layout)).reshape(len(rho), -1).sum(1)
+        result[n_dev:, n_dev:] = slopes.T @ by_rho @ slopes + np.tensordot(gradient, bends, 1)
         return result
 
     def moved(self, point: FloatArray, step: FloatArray) -> FloatArray:
@@ -168,8 +172,7 @@ class Monomial(ResidualCovariance):
         """
         n_dev = self.n_deviations
         point = np.array(moments, dtype=float)
-        for k, own in enumerate(self.ranges):
-            point[n_dev + k] = own.coordinate(float(point[n_dev + k]))
+        point[n_dev:] = self._coordinates(point[n_dev:])
         if len(self.ranges) < 2:
             return [point]
         # Products of correlations have several optima, of different signs.
@@ -179,6 +182,14 @@ class Monomial(ResidualCovariance):
             other[n_dev:] *= signs
             starts.append(other)
         return starts
+
+    def mirrored(self, point: FloatArray) -> list[FloatArray]:
+        """The point with the other sign of a single correlation, where its range has both."""
+        if len(self.ranges) != 1 or self.ranges[0].lower != -self.ranges[0].upper:
+            return []
+        other = point.copy()
+        other[-1] *= -1.0
+        return [other]
 
 
 def _sums(deviations: FloatArray) -> FloatArray:
@@ -197,6 +208,12 @@ def _derivatives(rho: FloatArray, exponents: FloatArray, order: int) -> FloatArr
     base = rho.reshape(-1, *(1,) * (exponents.ndim - 1))
     power = base ** np.where(factor == 0.0, 0.0, exponents - order)
     return np.where(factor == 0.0, 0.0, factor * power)
+
+
+def _by_correlation(rho: FloatArray, powers: FloatArray, layout: Layout) -> FloatArray:
+    """Derivatives of the correlations of rows by the parameters, shape (n_rho, ..., T, T)."""
+    first = _derivatives(rho, layout.exponents, 1)
+    return np.array([first[k] * _without(powers, k) for k in range(len(rho))])
 
 
 def _without(powers: FloatArray, *left_out: int) -> FloatArray:

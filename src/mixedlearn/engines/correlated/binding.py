@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.residual.base import ResidualCovariance
-from mixedlearn.covariance.residual.correlations import Correlation, Equal, Free
-from mixedlearn.covariance.residual.monomial import Monomial
+from mixedlearn.covariance.residual.correlations import ByTime, Correlation, Equal, Free
+from mixedlearn.covariance.residual.monomial import Monomial, Range
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode, look_up
@@ -132,6 +132,8 @@ class Binding:
         The levels in which rows are correlated.
     unit : float
         What times are divided by.
+    notes : tuple of str
+        What the rows leave open of the structure.
     """
 
     residual: Residual
@@ -142,6 +144,7 @@ class Binding:
     parts: tuple[ResidualCovariance, ...]
     series: pd.Index | None
     unit: float = 1.0
+    notes: tuple[str, ...] = ()
 
     @property
     def correlation(self) -> Correlation | None:
@@ -176,6 +179,10 @@ class Binding:
         if names.is_heterogeneous and self.occasions is not None:
             found += [f"variance ratio of {own}" for own in self.occasions[1:]]
         return found + [f"power of {name}" for name in names.powers]
+
+    def of_part(self, number: int) -> str:
+        """What an error says of the part, where there are several."""
+        return "" if self.by is None else f" of {self.names.by} {shown(self.by[number])}"
 
     def rows(self, columns: NoiseColumns, series: IntArray) -> NoiseRows:
         """Rows as the likelihood reads them; ``series`` are their levels, by number.
@@ -279,15 +286,37 @@ def bind(
         parts: Sequence[ResidualCovariance] = [Unrestricted(n_occasions) for _ in range(n_parts)]
     else:
         ranges = [] if correlation is None else correlation.ranges(n_occasions, int(counts.max()))
+        family = Monomial if correlation is None else correlation.family
         # All parts but the first have a variance of their own beside that of the reference.
-        parts = [Monomial(n_deviations + (k > 0), ranges) for k in range(n_parts)]
+        parts = [family(n_deviations + (k > 0), ranges) for k in range(n_parts)]
     unit = 1.0
     if correlation is not None and correlation.needs_numbers and columns.numbers is not None:
         unit = _usual_gap(series, columns.numbers)
     binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit)
     rows = binding.rows(columns, series)
     _check_rows(binding, columns, rows)
+    if isinstance(correlation, ByTime) and not correlation.needs_numbers:
+        binding = _with_signs(binding, rows)
     return binding, rows
+
+
+def _with_signs(binding: Binding, rows: NoiseRows) -> Binding:
+    """The binding, with positive correlations in parts whose rows do not tell the sign."""
+    gaps, part_of = rows.gaps
+    parts, notes = list(binding.parts), []
+    for number, part in enumerate(binding.parts):
+        if (gaps[part_of == number] % 2.0 != 0.0).any():
+            continue
+        assert isinstance(part, Monomial)
+        parts[number] = type(part)(part.n_deviations, [Range(0.0, 1.0)])
+        assert binding.series is not None
+        notes.append(
+            f"The sign of the correlation{binding.of_part(number)} cannot be known: rows of a "
+            f"level of {binding.series.name!r} are even numbers of {binding.names.time!r} apart, "
+            "where both signs are the same. It is taken as positive, as predictions at odd "
+            "distances are then; ContinuousAR1 is this model."
+        )
+    return replace(binding, parts=tuple(parts), notes=tuple(notes))
 
 
 def _usual_gap(series: IntArray, times: FloatArray) -> float:
@@ -415,13 +444,6 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
         _check_correlations(binding, rows)
 
 
-def _of_part(binding: Binding, number: int) -> str:
-    """What an error says of the part, where there are several."""
-    if binding.by is None:
-        return ""
-    return f" of {binding.names.by} {shown(binding.by[number])}"
-
-
 def _check_variances(binding: Binding, rows: NoiseRows) -> None:
     """Every variance parameter has to change what the others do not."""
     for name, levels in zip(binding.names.strata, binding.strata, strict=True):
@@ -437,7 +459,7 @@ def _check_variances(binding: Binding, rows: NoiseRows) -> None:
         redundant = _first_redundant(design.T @ design)
         if redundant is not None:
             raise ValueError(
-                f"The {names[redundant - 1]}{_of_part(binding, number)} cannot be estimated: in "
+                f"The {names[redundant - 1]}{binding.of_part(number)} cannot be estimated: in "
                 "these rows it is constant, or the other variance parameters say the same. Leave "
                 "it out."
             )
@@ -477,7 +499,7 @@ def _check_correlations(binding: Binding, rows: NoiseRows) -> None:
         redundant = _first_redundant(exponents @ exponents.T)
         if redundant is not None:
             raise ValueError(
-                f"The {names[redundant]} of {binding.names.time!r}{_of_part(binding, part)} cannot "
+                f"The {names[redundant]} of {binding.names.time!r}{binding.of_part(part)} cannot "
                 "be estimated: no pair of rows of a level tells it from the others. Use a "
                 "structure with fewer parameters, such as 'ar1'."
             )

@@ -79,6 +79,19 @@ class NoiseRows:
             same,
         )
 
+    @property
+    def gaps(self) -> tuple[FloatArray, IntArray]:
+        """The times between rows that follow each other in a level, and the parts of these."""
+        order = np.lexsort((self.times, self.series))
+        follows = np.diff(self.series[order]) == 0
+        return np.diff(self.times[order])[follows], self.part[order][1:][follows]
+
+    @property
+    def hides_sign(self) -> bool:
+        """Whether most gaps are even: a power of a correlation is the same for both signs there."""
+        gaps, _ = self.gaps
+        return bool(np.mean(gaps % 2.0 == 0.0) > 0.5) if len(gaps) else False
+
     def joined(self, other: NoiseRows) -> NoiseRows:
         """These rows and others, with the same levels of the series."""
         return replace(
@@ -203,6 +216,34 @@ class CorrelatedProblem:
         own = self.likelihood
         return BlockLikelihood(sets, own.n_rows, own.reml, own.constant)
 
+    @property
+    def n_fixed(self) -> int:
+        """Number of fixed columns."""
+        return int(self.fixed.columns.shape[1])
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether there are random effects."""
+        return len(self._z) > 0
+
+    def design(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Fixed and random columns of some rows, times the roots of their weights.
+
+        Returns
+        -------
+        X : ndarray of shape (m, p)
+            Orthonormal over all rows.
+        Z : ndarray of shape (m, ...)
+            A column for every effect of every level that the rows have.
+        """
+        blocks = [np.zeros((len(rows), 0))]
+        for z, codes in zip(self._z, self._codes, strict=True):
+            levels, place = np.unique(codes[rows], return_inverse=True)
+            block = np.zeros((len(rows), len(levels), z.shape[1]))
+            block[np.arange(len(rows)), place] = z[rows]
+            blocks.append(block.reshape(len(rows), -1))
+        return self._basis[rows] @ self.fixed.columns, np.hstack(blocks)
+
     def residuals(self) -> FloatArray:
         """Residuals of ordinary least squares in the engine's units, times roots of weights."""
         return np.asarray(self._basis @ self.fixed.response)
@@ -222,6 +263,9 @@ class CorrelatedProblem:
             part.starts(residual_moments(number, part, self._noise, self.block_sets, residuals))
             for number, part in enumerate(self.parameters.parts)
         ]
+        for own, part in zip(by_part, self.parameters.parts, strict=True):
+            if isinstance(part, Monomial) and len(own) == 1 and self._noise.hides_sign:
+                own += part.mirrored(own[0])
         n_starts = max(map(len, by_part))
         return [
             Point(scale, tuple(own[number % len(own)] for own in by_part), theta)

@@ -1,0 +1,116 @@
+"""Correlations by distance, through partial correlations.
+
+A Toeplitz matrix of correlations is positive definite exactly where the partial correlations pi_k
+of rows at distance k, given those between them, lie between minus one and one
+(Barndorff-Nielsen & Schou 1973). The Durbin-Levinson recursion leads from one to the other:
+
+    rho_k = sum_j phi_kj rho_(k - j) + pi_k d_k,       d_(k + 1) = d_k (1 - pi_k^2)
+    phi_(k + 1) = (phi_k - pi_k reversed(phi_k), pi_k)
+
+So a search over the pi_k leaves no matrix out and meets none that is no covariance, however few
+levels have all distances and whatever random effects are beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.residual.monomial import Monomial
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Curves:
+    """Some numbers with their first and second derivatives by n coordinates.
+
+    Attributes
+    ----------
+    values : ndarray of shape (m,)
+    first : ndarray of shape (m, n)
+    second : ndarray of shape (m, n, n)
+    """
+
+    values: FloatArray
+    first: FloatArray
+    second: FloatArray
+
+    def __add__(self, other: _Curves) -> _Curves:
+        return _Curves(
+            self.values + other.values, self.first + other.first, self.second + other.second
+        )
+
+    def __neg__(self) -> _Curves:
+        return _Curves(-self.values, -self.first, -self.second)
+
+    def __mul__(self, other: _Curves) -> _Curves:
+        a, b = self.values[:, None], other.values[:, None]
+        mixed = self.first[:, :, None] * other.first[:, None, :]
+        second = mixed + mixed.swapaxes(1, 2) + a[..., None] * other.second
+        return _Curves(
+            self.values * other.values,
+            a * other.first + b * self.first,
+            second + b[..., None] * self.second,
+        )
+
+    def __getitem__(self, chosen: slice) -> _Curves:
+        return _Curves(self.values[chosen], self.first[chosen], self.second[chosen])
+
+    def sum(self) -> _Curves:
+        """Their sum, as one number."""
+        return _Curves(
+            self.values.sum(keepdims=True),
+            self.first.sum(axis=0, keepdims=True),
+            self.second.sum(axis=0, keepdims=True),
+        )
+
+    def followed_by(self, other: _Curves) -> _Curves:
+        """These and others."""
+        return _Curves(
+            np.append(self.values, other.values),
+            np.concatenate([self.first, other.first]),
+            np.concatenate([self.second, other.second]),
+        )
+
+
+class PartialCorrelations(Monomial):
+    """Variances that multiply, and a correlation for every distance."""
+
+    def correlations(self, point: FloatArray) -> FloatArray:
+        """The correlation at every distance."""
+        partials = self.bounded(point)[0]
+        rho, phi, rest = np.empty(len(partials)), np.empty(0), 1.0
+        for k, partial in enumerate(partials):
+            rho[k] = phi @ rho[:k][::-1] + partial * rest
+            phi = np.append(phi - partial * phi[::-1], partial)
+            rest *= 1.0 - partial**2
+        return rho
+
+    def _curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The correlations with their derivatives by the coordinates."""
+        partials = _Curves(*super()._curves(point))
+        n = len(self.ranges)
+        one = _Curves(np.ones(1), np.zeros((1, n)), np.zeros((1, n, n)))
+        rho = phi = one[:0]
+        rest = one
+        for k in range(n):
+            partial = partials[k : k + 1]
+            rho = rho.followed_by((phi * rho[::-1]).sum() + partial * rest)
+            phi = (phi + -(phi[::-1] * partial)).followed_by(partial)
+            rest = rest * (one + -(partial * partial))
+        return rho.values, rho.first, rho.second
+
+    def _coordinates(self, rho: FloatArray) -> FloatArray:
+        """The coordinates of the nearest correlations that are possible, distance by distance."""
+        partials: list[float] = []
+        phi, rest, near = np.empty(0), 1.0, np.empty(0)
+        for own, value in zip(self.ranges, rho, strict=True):
+            partial = own.inner(float((value - phi @ near[::-1]) / rest))
+            near = np.append(near, phi @ near[::-1] + partial * rest)
+            phi = np.append(phi - partial * phi[::-1], partial)
+            rest *= 1.0 - partial**2
+            partials.append(partial)
+        return super()._coordinates(np.array(partials))
