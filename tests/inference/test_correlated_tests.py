@@ -1,0 +1,97 @@
+"""Tests of a small trial with repeated measurements: their p-values where nothing is the matter.
+
+Two arms of 12 patients, four visits; four patients of each arm leave early. Without an effect of
+the treatment a p-value is uniform.
+"""
+
+import functools
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest
+
+from helpers.chance import RATE, within_binomial
+from mixedlearn import MixedLinearRegressor
+from mixedlearn.inference import contrast_test
+from mixedlearn.residual import AR1, Unstructured
+
+N_PATIENTS, N_VISITS, LEVEL = 24, 4, 0.05
+N_TRIALS = 3_000
+LEAVES_AFTER = np.tile([2, 2, 3, 3] + [4] * 8, 2)
+PATIENT, VISIT = np.nonzero(np.arange(N_VISITS) < LEAVES_AFTER[:, None])
+UNEQUAL = np.array(
+    [[1.0, 0.6, 0.5, 0.3], [0.6, 1.5, 0.9, 0.7], [0.5, 0.9, 2.0, 1.4], [0.3, 0.7, 1.4, 3.0]]
+)
+VISITS = np.arange(N_VISITS)
+STRUCTURES = {
+    "unstructured": (Unstructured(time="visit"), UNEQUAL),
+    "ar1 beside an intercept": (
+        AR1(time="visit"),
+        1.0 + 0.5 ** np.abs(VISITS[:, None] - VISITS),
+    ),
+}
+# The arm, the visits and their interaction.
+DESIGN = pd.DataFrame({"arm": (PATIENT >= N_PATIENTS // 2).astype(float)})
+for visit in VISITS[1:]:
+    DESIGN[f"visit {visit}"] = (VISIT == visit).astype(float)
+    DESIGN[f"arm at {visit}"] = DESIGN["arm"] * DESIGN[f"visit {visit}"]
+EFFECTS = list(DESIGN.columns)
+INTERACTION = [{f"arm at {visit}": 1.0} for visit in VISITS[1:]]
+QUESTIONS = {
+    "interaction": pd.DataFrame(INTERACTION).fillna(0.0),
+    "last visit": {"arm": 1.0, "arm at 3": 1.0},
+}
+METHODS = ("kenward-roger", "satterthwaite", "normal")
+
+
+@functools.cache
+def p_values(name):
+    """The p-values of every question and method, a row for every trial."""
+    residual, covariance = STRUCTURES[name]
+    rng = np.random.default_rng(20260301)
+    root = np.linalg.cholesky(covariance)
+    X = DESIGN.assign(visit=VISIT)
+    model = MixedLinearRegressor(
+        fixed_effects=EFFECTS, random_intercept=name != "unstructured", residual=residual
+    )
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(N_TRIALS):
+            y = (rng.standard_normal((N_PATIENTS, N_VISITS)) @ root.T)[PATIENT, VISIT]
+            model.fit(X, y, groups=PATIENT)
+            found.append(
+                {
+                    (question, method): contrast_test(model, L, ddf=method).p_value
+                    for question, L in QUESTIONS.items()
+                    for method in METHODS
+                }
+            )
+    return pd.DataFrame(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_p_values_by_kenward_and_roger_are_uniform(name, question):
+    p_value = p_values(name)[question, "kenward-roger"]
+    assert within_binomial((p_value < LEVEL).sum(), N_TRIALS, LEVEL, rate=RATE / 2)
+    assert kstest(p_value, "uniform").pvalue > RATE / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_p_values_without_degrees_of_freedom_are_too_small(name, question):
+    p_value = p_values(name)[question, "normal"]
+    assert not within_binomial((p_value < LEVEL).sum(), N_TRIALS, LEVEL)
+    assert (p_value < LEVEL).mean() > LEVEL
+
+
+@pytest.mark.slow
+def test_the_f_test_by_satterthwaite_is_too_liberal_for_an_unstructured_covariance():
+    p_value = p_values("unstructured")["interaction", "satterthwaite"]
+    assert not within_binomial((p_value < LEVEL).sum(), N_TRIALS, LEVEL)
+    assert (p_value < LEVEL).mean() > LEVEL
