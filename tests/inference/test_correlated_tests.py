@@ -35,7 +35,7 @@ STRUCTURES = {
 # The arm, the visits and their interaction.
 DESIGN = pd.DataFrame({"arm": (PATIENT >= N_PATIENTS // 2).astype(float)})
 for visit in VISITS[1:]:
-    DESIGN[f"visit {visit}"] = (VISIT == visit).astype(float)
+    DESIGN[f"visit {visit}"] = (visit == VISIT).astype(float)
     DESIGN[f"arm at {visit}"] = DESIGN["arm"] * DESIGN[f"visit {visit}"]
 EFFECTS = list(DESIGN.columns)
 INTERACTION = [{f"arm at {visit}": 1.0} for visit in VISITS[1:]]

@@ -67,7 +67,8 @@ def test_the_references_are_what_they_say(seed):
     assert len(parameters) == n
     assert criterion(parameters) == pytest.approx(entry["criterion"], rel=1e-12)
     assert is_at_edge(problem, parameters) == entry["at_edge"]
-    assert entry["agreement"] <= 1e-5
+    # At the edge a likelihood may rise for ever, and no search sees the end.
+    assert entry["at_edge"] or entry["agreement"] <= 1e-6
 
 
 def test_there_are_problems_of_all_kinds():
@@ -75,7 +76,7 @@ def test_there_are_problems_of_all_kinds():
     assert kinds == {*KINDS, None}
     interior = [entry for entry in STORED if not entry["at_edge"]]
     assert len(interior) > 0.9 * len(STORED)
-    assert sum(len(entry["local_optima"]) > 1 for entry in interior) > 20
+    assert sum(len(entry["local_optima"]) > 1 for entry in interior) > 10
     words = " ".join(entry["kind"] for entry in STORED)
     for word in ("dropout", "gaps", "irregular", "weighted", "REML", " ML"):
         assert word in words

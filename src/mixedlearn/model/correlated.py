@@ -260,9 +260,9 @@ def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe
         lifted = root @ root.T + LEAST_VARIANCE * np.eye(len(root))
         covariances.append(structure.project(lifted, floor=LEAST_VARIANCE))
     theta = components.theta_of(covariances)
+    starts = problem.starts(problem.residuals(), theta, independent.noise_variance)
     arrivals = [
-        descend_from(problem, start, max_iter=recipe.max_iter, tol=recipe.tol)
-        for start in problem.starts(problem.residuals(), theta)
+        descend_from(problem, start, max_iter=recipe.max_iter, tol=recipe.tol) for start in starts
     ]
     # Without a certificate a search counts if no certified optimum is as good: then it follows a
     # likelihood that rises to a singular covariance, or for ever.

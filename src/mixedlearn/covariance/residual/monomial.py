@@ -183,6 +183,10 @@ class Monomial(ResidualCovariance):
             starts.append(other)
         return starts
 
+    def levelled(self, point: FloatArray) -> FloatArray:
+        """The point with one variance for all rows."""
+        return np.append(np.zeros(self.n_deviations), point[self.n_deviations :])
+
     def mirrored(self, point: FloatArray) -> list[FloatArray]:
         """The point with the other sign of a single correlation, where its range has both."""
         if len(self.ranges) != 1 or self.ranges[0].lower != -self.ranges[0].upper:

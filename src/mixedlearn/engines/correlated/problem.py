@@ -248,15 +248,19 @@ class CorrelatedProblem:
         """Residuals of ordinary least squares in the engine's units, times roots of weights."""
         return np.asarray(self._basis @ self.fixed.response)
 
-    def starts(self, residuals: FloatArray, theta: FloatArray) -> list[Point]:
+    def starts(
+        self, residuals: FloatArray, theta: FloatArray, noise_variance: float
+    ) -> list[Point]:
         """Points to search from.
 
         Parameters
         ----------
         residuals : ndarray of shape (n,)
-            Of a fit with independent noise, times the roots of the weights.
+            Of least squares, times the roots of the weights.
         theta : ndarray of shape (n_theta,)
-            That of the fit.
+            Of a fit with independent noise.
+        noise_variance : float
+            Of the same fit, in the units of the response.
         """
         scale = np.log(np.sqrt(np.mean(residuals**2))) if self.parameters.is_relative else 0.0
         by_part = [
@@ -267,10 +271,23 @@ class CorrelatedProblem:
             if isinstance(part, Monomial) and len(own) == 1 and self._noise.hides_sign:
                 own += part.mirrored(own[0])
         n_starts = max(map(len, by_part))
-        return [
+        found = [
             Point(scale, tuple(own[number % len(own)] for own in by_part), theta)
             for number in range(n_starts)
         ]
+        parts = self.parameters.parts
+        if self.has_effects and any(
+            isinstance(own, Monomial) and own.n_deviations for own in parts
+        ):
+            # What the residuals say of the variances of the noise may be those of the effects:
+            # there is an optimum near the fit with independent noise, too.
+            own_scale = np.sqrt(max(noise_variance, SMALLEST)) / self.fixed.scale
+            levelled = [
+                part.levelled(own[0]) if isinstance(part, Monomial) else own[0]
+                for part, own in zip(parts, by_part, strict=True)
+            ]
+            found.append(Point(float(np.log(own_scale)), tuple(levelled), theta))
+        return found
 
     def sums_at(self, point: Point) -> Sums:
         """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
