@@ -84,6 +84,12 @@ CASES = {
     ),
     "compound symmetry": Case(CompoundSymmetry(), "cs"),
     "toeplitz": Case(Toeplitz(time="visit"), "toeplitz"),
+    "heterogeneous toeplitz beside another factor": Case(
+        Toeplitz(time="visit", within="id", variance="heterogeneous"),
+        "toeplitz",
+        by_visit=True,
+        random=("site",),
+    ),
     "antedependence": Case(Antedependence(time="visit"), "ad"),
     "unstructured": Case(Unstructured(time="visit"), "un"),
     "unstructured by arm": Case(Unstructured(time="visit", by="arm"), "un", part="arm"),

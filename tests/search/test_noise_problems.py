@@ -3,6 +3,7 @@
 The references come from a dense likelihood with charts of its own; see `reference.noise_problems`.
 """
 
+import dataclasses
 import json
 import warnings
 
@@ -26,9 +27,8 @@ SEEDS = range(len(STORED))
 WORSE = 1e-6
 
 
-def fitted(seed):
+def fit(problem):
     """The fit, or the message of the refusal."""
-    problem = noise_problem(seed)
     model = MixedLinearRegressor(
         formula=problem.formula,
         groups=problem.groups,
@@ -48,7 +48,7 @@ def test_the_best_optimum_is_found_and_certified(seed):
     entry = STORED[seed]
     assert entry["seed"] == seed
     assert noise_problem(seed).fingerprint() == entry["sha256"]
-    model = fitted(seed)
+    model = fit(noise_problem(seed))
     if entry["at_edge"]:
         assert "is not identified by these rows: the likelihood rises until it is" in model
         return
@@ -80,3 +80,13 @@ def test_there_are_problems_of_all_kinds():
     words = " ".join(entry["kind"] for entry in STORED)
     for word in ("dropout", "gaps", "irregular", "weighted", "REML", " ML"):
         assert word in words
+
+
+def test_an_optimum_at_the_edge_is_named():
+    """Beside random effects the likelihood may be highest where a Toeplitz matrix is singular."""
+    problem = dataclasses.replace(
+        noise_problem(2), correlation="toeplitz", is_heterogeneous=True, randoms=(("id", False),)
+    )
+    assert "the partial correlation at distance 3 tends to -1" in fit(problem)
+    inner = dataclasses.replace(noise_problem(7), correlation="toeplitz", randoms=(("id", False),))
+    assert fit(inner).converged_

@@ -44,6 +44,9 @@ FloatArray = NDArray[np.float64]
 SINGULAR_CORRELATION = 1e-7
 # How close to an end a correlation is that a search without a certified optimum was following.
 RUNNING_AWAY = 1e-5
+# A curvature of the objective by a logarithm or the coordinate of a correlation that is less than
+# this is none: it is about the number of rows that tell the parameter.
+FLAT = 1e-4
 # By how much less an objective without a certificate has to be.
 MUCH_BETTER = 1e-4
 # Standard deviations of the noise of rows differ by no more than this factor.
@@ -304,23 +307,33 @@ def _check_identified(
         else:
             assert isinstance(part, Monomial)
             own = noise_rows.part == number
-            limit = _limit(part, point, binding, noise_rows.deviations[own], margin)
+            place = problem.parameters.slices[number]
+            is_flat = np.abs(arrival.evaluation.hessian.diagonal()[place]) < FLAT
+            limit = _limit(part, point, binding, noise_rows.deviations[own], margin, is_flat)
         if limit is not None:
             raise _not_identified(binding.of_part(number), limit)
 
 
 def _limit(
-    part: Monomial, point: FloatArray, binding: Binding, deviations: FloatArray, margin: float
+    part: Monomial,
+    point: FloatArray,
+    binding: Binding,
+    deviations: FloatArray,
+    margin: float,
+    is_flat: NDArray[np.bool_],
 ) -> str | None:
     """What has run away to where the covariance is singular, in words; None if nothing has."""
-    names = binding.deviation_names
-    logs = deviations[:, : len(names)] @ point[: len(names)]
-    if np.ptp(logs) > MOST_LOG_RATIO:
-        return f": the {names[int(np.argmax(np.abs(point[: len(names)])))]} runs away"
+    names = [*binding.deviation_names, "variance ratio"][: part.n_deviations]
+    sizes = np.where(is_flat[: part.n_deviations], np.inf, np.abs(point[: part.n_deviations]))
+    logs = deviations[:, : len(binding.deviation_names)] @ point[: len(binding.deviation_names)]
+    if np.isinf(sizes).any() or np.ptp(logs) > MOST_LOG_RATIO:
+        return f": the {names[int(np.argmax(sizes))]} runs away"
     for k, (rho, own) in enumerate(zip(part.bounded(point)[0], part.ranges, strict=True)):
-        is_upper = own.upper - rho < margin
+        is_upper = own.upper - rho < rho - own.lower
+        distance = min(own.upper - rho, rho - own.lower)
         # A correlation of zero is an end of its range, and as good as any.
-        if is_upper or (own.lower < 0.0 and rho - own.lower < margin):
+        is_end = is_upper or own.lower < 0.0
+        if is_end and (distance < margin or is_flat[part.n_deviations + k]):
             assert binding.correlation is not None
             occasions = [] if binding.occasions is None else list(map(str, binding.occasions))
             name = binding.correlation.names(occasions)[k]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.correlations import (
@@ -12,6 +14,7 @@ from mixedlearn.covariance.residual.correlations import (
     Equal,
 )
 from mixedlearn.covariance.residual.monomial import Range
+from mixedlearn.covariance.residual.partial import PartialCorrelations
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 
 T, STEP = 4, 1e-4
@@ -98,3 +101,43 @@ def test_an_unrestricted_covariance_starts_from_moments_that_are_none():
     covariance = part.covariance(start, layout)
     np.testing.assert_allclose(np.diag(covariance), 1.0)
     assert np.linalg.eigvalsh(covariance).min() > 0.0
+
+
+partials = st.lists(st.floats(-0.99, 0.99), min_size=1, max_size=6)
+
+
+@given(partials)
+def test_partial_correlations_make_covariances(values):
+    n = len(values)
+    part = PartialCorrelations(0, [Range()] * n)
+    point = np.array([own.coordinate(x) for own, x in zip(part.ranges, values, strict=True)])
+    occasions = np.arange(n + 1)
+    exponents = ByDistance().exponents(occasions.astype(float), occasions, n)
+    layout = Layout(np.zeros((n + 1, 0)), exponents, occasions)
+    R = part.covariance(point, layout)
+    assert np.linalg.eigvalsh(R)[0] > 0.0
+    # |R| = prod (1 - pi_k^2)^(T - k)
+    logs = (n - np.arange(n)) * np.log1p(-np.square(values))
+    np.testing.assert_allclose(np.linalg.slogdet(R)[1], logs.sum(), rtol=1e-6, atol=1e-8)
+    # A partial correlation is that of the ends, given what lies between them.
+    precision = np.linalg.inv(R)
+    partial = -precision[0, n] / np.sqrt(precision[0, 0] * precision[n, n])
+    np.testing.assert_allclose(partial, values[-1], rtol=1e-5, atol=1e-7)
+
+
+@given(st.lists(st.floats(-0.85, 0.85), min_size=1, max_size=4))
+def test_a_search_starts_from_correlations_by_distance(values):
+    n = len(values)
+    part = PartialCorrelations(0, [Range()] * n)
+    point = np.array([own.coordinate(x) for own, x in zip(part.ranges, values, strict=True)])
+    rho = part.correlations(point)
+    np.testing.assert_allclose(part.starts(rho)[0], point, rtol=1e-6, atol=1e-8)
+
+
+def test_correlations_by_distance_that_are_none_are_drawn_in():
+    """0.9, -0.9: rows at distance two cannot be so far apart."""
+    part = PartialCorrelations(0, [Range()] * 2)
+    for start in part.starts(np.array([0.9, -0.9])):
+        partial = part.bounded(start)[0]
+        assert (np.abs(partial) < 0.96).all()
+    assert part.correlations(part.starts(np.array([0.9, -0.9]))[0])[0] == pytest.approx(0.9)

@@ -187,6 +187,10 @@ class Monomial(ResidualCovariance):
         """The point with one variance for all rows."""
         return np.append(np.zeros(self.n_deviations), point[self.n_deviations :])
 
+    def with_correlation(self, point: FloatArray, rho: float) -> FloatArray:
+        """The point with another value of a single correlation."""
+        return np.append(point[: self.n_deviations], self.ranges[0].coordinate(rho))
+
     def mirrored(self, point: FloatArray) -> list[FloatArray]:
         """The point with the other sign of a single correlation, where its range has both."""
         if len(self.ranges) != 1 or self.ranges[0].lower != -self.ranges[0].upper:

@@ -30,6 +30,9 @@ from mixedlearn.specification import Specification
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
 
+# A search that starts from a correlation that strong starts from random effects that weak.
+STRONG, WEAK = 0.8, 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseRows:
@@ -263,29 +266,36 @@ class CorrelatedProblem:
             Of the same fit, in the units of the response.
         """
         scale = np.log(np.sqrt(np.mean(residuals**2))) if self.parameters.is_relative else 0.0
-        by_part = [
-            part.starts(residual_moments(number, part, self._noise, self.block_sets, residuals))
-            for number, part in enumerate(self.parameters.parts)
-        ]
-        for own, part in zip(by_part, self.parameters.parts, strict=True):
-            if isinstance(part, Monomial) and len(own) == 1 and self._noise.hides_sign:
+        by_part: list[list[FloatArray]] = []
+        strong: list[FloatArray] = []
+        levelled: list[FloatArray] = []
+        for number, part in enumerate(self.parameters.parts):
+            if isinstance(part, Unrestricted):
+                moments = _occasion_moments(number, part.n_occasions, self._noise, residuals)
+                by_part.append(part.starts(moments))
+                continue
+            assert isinstance(part, Monomial)
+            moments, distances = residual_moments(
+                number, part, self._noise, self.block_sets, residuals
+            )
+            own = part.starts(moments)
+            if self._noise.hides_sign:
                 own += part.mirrored(own[0])
-        n_starts = max(map(len, by_part))
+            by_part.append(own)
+            if len(part.ranges) == 1:
+                rho = STRONG ** (1.0 / float(distances[0]))
+                strong.append(part.with_correlation(own[0], rho))
+            if part.n_deviations:
+                levelled.append(part.levelled(own[0]))
         found = [
             Point(scale, tuple(own[number % len(own)] for own in by_part), theta)
-            for number in range(n_starts)
+            for number in range(max(map(len, by_part)))
         ]
-        parts = self.parameters.parts
-        if self.has_effects and any(
-            isinstance(own, Monomial) and own.n_deviations for own in parts
-        ):
-            # What the residuals say of the variances of the noise may be those of the effects:
-            # there is an optimum near the fit with independent noise, too.
+        # What the residuals say of the noise may be what the effects do, and the other way round.
+        if self.has_effects and len(strong) == len(by_part):
+            found.append(Point(scale, tuple(strong), WEAK * theta))
+        if self.has_effects and len(levelled) == len(by_part):
             own_scale = np.sqrt(max(noise_variance, SMALLEST)) / self.fixed.scale
-            levelled = [
-                part.levelled(own[0]) if isinstance(part, Monomial) else own[0]
-                for part, own in zip(parts, by_part, strict=True)
-            ]
             found.append(Point(float(np.log(own_scale)), tuple(levelled), theta))
         return found
 
@@ -326,19 +336,16 @@ def _patterns(own: BlockSet, basis: FloatArray, columns: FloatArray) -> Patterns
 
 def residual_moments(
     number: int,
-    part: ResidualCovariance,
+    part: Monomial,
     noise: NoiseRows,
     sets: Sequence[BlockSet],
     residuals: FloatArray,
-) -> FloatArray:
-    """What a part starts from: covariances of occasions, or deviations and correlations.
+) -> tuple[FloatArray, FloatArray]:
+    """What a part starts from, deviations and correlations, and the exponents of the latter.
 
     Pairs of rows of a level tell a correlation where its exponent is the least that there is and
     that of all others is zero.
     """
-    if isinstance(part, Unrestricted):
-        return _occasion_moments(number, part.n_occasions, noise, residuals)
-    assert isinstance(part, Monomial)
     own = noise.part == number
     columns = noise.deviations[:, : part.n_deviations]
     deviations = _log_deviations(columns[own], residuals[own])
@@ -378,7 +385,7 @@ def residual_moments(
     mean = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** (distance / exponents)
     mean = np.array([own.inner(value) for own, value in zip(part.ranges, mean, strict=True)])
     rho = np.sign(mean) * np.abs(mean) ** (1.0 / distance)
-    return np.append(deviations, rho)
+    return np.append(deviations, rho), distance
 
 
 SMALLEST = float(np.finfo(float).tiny)
