@@ -10,15 +10,15 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 
-from helpers.chance import RATE, within_binomial
+from helpers.chance import RATE
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.inference import contrast_test
 from mixedlearn.residual import AR1, Unstructured
 
 N_PATIENTS, N_VISITS, LEVEL = 24, 4, 0.05
-N_TRIALS = 3_000
+N_TRIALS = 2_000
 LEAVES_AFTER = np.tile([2, 2, 3, 3] + [4] * 8, 2)
 PATIENT, VISIT = np.nonzero(np.arange(N_VISITS) < LEAVES_AFTER[:, None])
 UNEQUAL = np.array(
@@ -72,26 +72,38 @@ def p_values(name):
     return pd.DataFrame(found)
 
 
+def most_rejections(share):
+    """What a test that rejects so often exceeds in one of 10,000 cases."""
+    return binom.isf(RATE / 2, N_TRIALS, share)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_p_values_by_kenward_and_roger_are_uniform(name, question):
+    """But for a fifth of the level, the most that the approximation may be off here."""
     p_value = p_values(name)[question, "kenward-roger"]
-    assert within_binomial((p_value < LEVEL).sum(), N_TRIALS, LEVEL, rate=RATE / 2)
+    n_rejections = (p_value < LEVEL).sum()
+    assert binom.ppf(RATE / 2, N_TRIALS, 0.8 * LEVEL) <= n_rejections
+    assert n_rejections <= most_rejections(1.2 * LEVEL)
     assert kstest(p_value, "uniform").pvalue > RATE / 2
 
 
+LIBERAL = [("interaction", "normal"), ("last visit", "normal"), ("interaction", "satterthwaite")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(("question", "method"), LIBERAL)
+def test_other_p_values_of_an_unstructured_covariance_are_too_small(question, method):
+    p_value = p_values("unstructured")[question, method]
+    assert (p_value < LEVEL).sum() > most_rejections(1.2 * LEVEL)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_p_values_without_degrees_of_freedom_are_too_small(name, question):
-    p_value = p_values(name)[question, "normal"]
-    assert not within_binomial((p_value < LEVEL).sum(), N_TRIALS, LEVEL)
-    assert (p_value < LEVEL).mean() > LEVEL
-
-
-@pytest.mark.slow
-def test_the_f_test_by_satterthwaite_is_too_liberal_for_an_unstructured_covariance():
-    p_value = p_values("unstructured")["interaction", "satterthwaite"]
-    assert not within_binomial((p_value < LEVEL).sum(), N_TRIALS, LEVEL)
-    assert (p_value < LEVEL).mean() > LEVEL
+def test_no_method_has_larger_p_values_than_kenward_and_roger(name):
+    found = p_values(name)
+    for question in QUESTIONS:
+        largest = found[question, "kenward-roger"]
+        assert (found[question, "normal"] <= largest + 1e-12).all()
+    assert (found["last visit", "satterthwaite"] <= found["last visit", "kenward-roger"]).all()
