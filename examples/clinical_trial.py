@@ -158,8 +158,8 @@ differences = inference.compare_means(
 print(differences)
 
 # %%
-# At week 12 patients on the drug have improved by 4.1 points more than those on placebo (95 %
-# interval: 2.1 to 6.2). The true difference of 3.0 is within the interval.
+# At week 12 patients on the drug have improved by 4.1 points more than those on placebo (interval
+# of level 0.95: 2.1 to 6.2). The true difference of 3.0 is within the interval.
 #
 # Does the effect of the drug depend on the visit? The row ``arm:C(week)`` tests this, on four
 # degrees of freedom. The row ``arm`` is the effect averaged over the visits:

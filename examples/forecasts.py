@@ -81,7 +81,7 @@ for ax, (name, model) in zip(axes, fitted.items(), strict=True):
     )
     ax.set(title=name, xlabel="weeks since calving")
 axes[0].set_ylabel("protein (percent)")
-_ = axes[0].legend(loc="upper left")
+_ = axes[0].legend(loc="upper center")
 
 # %%
 # Where does the forecast of AR(1) come from? It is the mean of the week for this diet, plus what is

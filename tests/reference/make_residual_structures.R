@@ -3,7 +3,7 @@
 #     Rscript tests/reference/make_residual_structures.R        (from the root of the repository)
 #
 # nlme stops early: gls hands nlminb no tolerance at all. So every model is fitted by nlminb and by optim,
-# again from where the better one stopped, until the criterion does not fall any more.
+# three times more from where the better one stopped, and AR(1) from several correlations.
 
 suppressPackageStartupMessages({ library(lme4); library(nlme) })
 source("tests/reference/common.R")
