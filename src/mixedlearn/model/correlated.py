@@ -136,8 +136,8 @@ class FittedNoise:
         return [str(own + 1) for own in self.occasion_times[1]]
 
     def covariance(self, rows: NoiseRows, chosen: NDArray[np.integer]) -> FloatArray:
-        """R of rows of one level of the series, shape (m, m)."""
-        number = int(rows.part[chosen[0]])
+        """R of rows of one level of the series, or of several alike: shape (..., m, m)."""
+        number = int(rows.part[chosen.flat[0]])
         layout = rows.layout_of(chosen)
         part = self.binding.parts[number]
         return part.covariance(self.point.parts[number], layout) / self.reference
