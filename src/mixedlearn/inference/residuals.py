@@ -99,8 +99,8 @@ def residuals(
     -------
     residuals : Series of shape (n_samples,)
         Named after the kind and indexed by the positions of the rows. Scaled, studentized and
-        normalized residuals are NaN where the noise variance is zero; studentized ones also where the row has
-        a weight of zero or leverage one, so that its residual is zero whatever y is.
+        normalized residuals are NaN where the noise variance is zero; studentized ones also where
+        the row has a weight of zero or leverage one, so that its residual is zero whatever y is.
 
     Raises
     ------
@@ -165,11 +165,11 @@ def standard_residuals(
     rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
     noise = training_noise(estimator, model, rows, X, groups)
     if noise is None:
-        return pd.Series(_standardised(model, rows, None, "studentized"))
+        return pd.Series(_standardised(model, rows, None, "studentized"), name="studentized")
     values = _standardised(model, rows, noise, "normalized")
     left = 1.0 - spread_of(model, rows, noise.whitened(noise.basis))
     left[(left < NO_VARIANCE) | (rows.given_weights == 0.0)] = np.nan
-    return pd.Series(values / np.sqrt(left))
+    return pd.Series(values / np.sqrt(left), name="normalized")
 
 
 def _standardised(

@@ -7,6 +7,7 @@ What is new is the search for R, and what R says of other rows of a level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -75,10 +76,14 @@ class FittedNoise:
         """The likelihood of the rows."""
         return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, recipe)
 
-    def refit(self, recipe: Recipe) -> FittedModel:
-        """The model of the same rows by another recipe."""
-        independent = fit_sums(self.sums, recipe)
-        return fit_correlated(independent, self.rows, self.noise_rows, self.binding)
+    def refit(self, recipe: Recipe, sums: Sums | None, kept: Sequence[int]) -> FittedModel:
+        """The model of the same rows by another recipe.
+
+        ``sums`` are those of the rows as they are, of the factors that are kept.
+        """
+        independent = fit_sums(self.sums if sums is None else sums, recipe)
+        rows = replace(self.rows, codes=tuple(self.rows.codes[k] for k in kept))
+        return fit_correlated(independent, rows, self.noise_rows, self.binding)
 
     @property
     def description(self) -> str:
@@ -102,6 +107,11 @@ class FittedNoise:
     def basis(self) -> FloatArray:
         """Basis columns of the rows, times the roots of their weights."""
         return self.sums.weighted_rows(self.rows, slice(None))
+
+    @cached_property
+    def variances(self) -> FloatArray:
+        """Variances of the noise of the rows, were their weights one, relative to `reference`."""
+        return _variances(self, self.noise_rows)
 
     @cached_property
     def table(self) -> LevelTable:
@@ -411,7 +421,7 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
     found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
     joined = noise.noise_rows.joined(noise_rows)
     n_old = len(noise.noise_rows.series)
-    found.rest[:] = _variances(noise, joined, np.arange(n_old, n_old + n))
+    found.rest[:] = _variances(noise, noise_rows)
     correlation = noise.binding.correlation
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
@@ -440,14 +450,12 @@ def _residuals(model: FittedModel) -> FloatArray:
     return np.asarray(left * np.sqrt(rows.given_weights))
 
 
-def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> FloatArray:
+def _variances(noise: FittedNoise, rows: NoiseRows) -> FloatArray:
     """Variances of the noise of rows, relative to the noise variance."""
-    found = np.ones(len(chosen))
-    for number in np.unique(rows.part[chosen]):
-        own = np.flatnonzero(rows.part[chosen] == number)
-        layout = rows.layout_of(chosen[own][:, None])
-        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
-        found[own] = covariance[..., 0, 0] / noise.reference
+    found = np.ones(len(rows.series))
+    for number in np.unique(rows.part):
+        own = np.flatnonzero(rows.part == number)
+        found[own] = noise.covariance(rows, own[:, None])[..., 0, 0]
     return found
 
 

@@ -35,12 +35,15 @@ class RowNoise:
         Basis columns of the rows, times the roots of their weights.
     variances : ndarray of shape (n,)
         The diagonal of R.
+    series : ndarray of shape (n,), int
+        The level of the series; -1 for rows of weight zero.
     blocks : tuple of (ndarray of shape (g, m), ndarray of shape (g, m, m))
         The rows of levels of m rows in order of their times, and their R.
     """
 
     basis: FloatArray
     variances: FloatArray
+    series: NDArray[np.intp]
     blocks: tuple[tuple[NDArray[np.intp], FloatArray], ...]
 
     @property
@@ -90,7 +93,7 @@ class RowNoise:
         """That of the rows of positive weight alone."""
         number = np.cumsum(present) - 1
         blocks = tuple((number[places], own) for places, own in self.blocks)
-        return RowNoise(self.basis[present], self.variances[present], blocks)
+        return RowNoise(self.basis[present], self.variances[present], self.series[present], blocks)
 
 
 def row_noise(model: FittedModel, rows: CodedRows, noise_rows: NoiseRows) -> RowNoise:
@@ -128,4 +131,6 @@ def row_noise(model: FittedModel, rows: CodedRows, noise_rows: NoiseRows) -> Row
         variances[places] = np.einsum("gmm->gm", covariance)
         blocks.append((places, covariance))
     basis = model.sums.weighted_rows(rows, slice(None))
-    return RowNoise(basis, variances, tuple(blocks))
+    levels = np.full(len(rows.X), -1)
+    levels[present] = series
+    return RowNoise(basis, variances, levels, tuple(blocks))
