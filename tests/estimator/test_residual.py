@@ -297,11 +297,9 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
         lambda model: inference.variance_table(model),
         lambda model: inference.confidence_intervals(model),
         lambda model: inference.parametric_bootstrap(model, ORTHODONT, n_resamples=2),
-        lambda model: inference.residuals(model, ORTHODONT, ORTHODONT["distance"]),
-        lambda model: inference.influence(model, ORTHODONT, ORTHODONT["distance"]),
-        lambda model: inference.r2(model),
-        lambda model: inference.drop1(model),
-        lambda model: inference.robust_covariance(model, ORTHODONT, ORTHODONT["distance"]),
+        lambda model: inference.conditional_aic(model),
+        lambda model: inference.prediction_intervals(model, ORTHODONT),
+        lambda model: inference.exact_restricted_lrt(model),
     ],
 )
 def test_what_takes_noise_for_independent_is_refused(call):
