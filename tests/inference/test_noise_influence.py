@@ -75,7 +75,9 @@ def test_gaps_single_rows_and_rows_out_of_order():
     frame = read("ovary")
     rng = np.random.default_rng(3)
     frame = frame[(rng.random(len(frame)) < 0.4) | (frame["Mare"] == 1)]
-    frame = frame[(frame["Mare"] != 2) | (frame["Order"] == frame["Order"][frame["Mare"] == 2].min())]
+    frame = frame[
+        (frame["Mare"] != 2) | (frame["Order"] == frame["Order"][frame["Mare"] == 2].min())
+    ]
     frame = frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
     found = fit("ovary_lme", frame)
     assert (frame["Mare"] == 2).sum() == 1
@@ -97,7 +99,7 @@ def test_a_row_that_alone_determines_a_coefficient():
 
 def test_what_is_refused():
     found = fit("ovary_gls")
-    with pytest.raises(ValueError, match="refit=True is not available .* residual structure"):
+    with pytest.raises(ValueError, match=r"refit=True is not available .* residual structure"):
         influence(found.model, **found.rows, refit=True)
     with pytest.raises(ValueError, match=r"by='Time' is no grouping factor: .*\('Mare'\)"):
         influence(found.model, **found.rows, by="Time")

@@ -150,8 +150,8 @@ def test_other_rows_are_refused():
         residuals(model, frame.assign(Mare=[99, *frame["Mare"][1:]]), y, kind="normalized")
     by_order = lmer("follicles ~ Time", frame, groups="Mare", residual="ar1")
     upside_down = frame[::-1]
+    mixed = frame.sample(frac=1.0, random_state=0)
     with pytest.raises(ValueError, match="without times the order of the rows, differ"):
-        mixed = frame.sample(frac=1.0, random_state=0)
         residuals(by_order, mixed, mixed["follicles"], kind="normalized")
     # AR(1) is the same forwards and backwards.
     assert len(residuals(by_order, upside_down, upside_down["follicles"], kind="normalized"))

@@ -107,9 +107,7 @@ def test_rows_out_of_order_and_of_weight_zero():
 
 def test_tables_and_means_take_it():
     frame = read("orthodont")
-    model = lmer(
-        "distance ~ C(age) * Sex", frame, groups="Subject", residual="ar1", time="age"
-    )
+    model = lmer("distance ~ C(age) * Sex", frame, groups="Subject", residual="ar1", time="age")
     y = frame["distance"]
     robust = robust_covariance(model, frame, y)
     assert (robust.by, robust.n_clusters) == ("Subject", 27)

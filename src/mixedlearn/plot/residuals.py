@@ -198,13 +198,17 @@ class ResidualsDisplay:
         of_rows = {"groups": groups, "offset": offset}
         own = {**of_rows, "sample_weight": sample_weight}
         is_normalized = view.noise is not None
+        weights = view.rows(X, groups, sample_weight=sample_weight).weights
+        response = view.response(X, y, weights)
+        if is_normalized:
+            # Without what `predict` adds of the noise of a level.
+            fitted_values = response - residuals_of_the_fit(estimator, X, y, **own).to_numpy()
+        else:
+            fitted_values = estimator.predict(X, **of_rows)
+        drawn = fitted_values
         if against == "population":
             drawn = estimator.predict(X, **of_rows, random_effects="none")
-        elif is_normalized:
-            # Not what `predict` adds for correlated noise.
-            drawn = view.response(X, y) - residuals_of_the_fit(estimator, X, y, **own).to_numpy()
-        else:
-            drawn = estimator.predict(X, **of_rows)
+        keep = np.ones(len(drawn), dtype=bool) if weights is None else weights > 0.0
         if kind == "scale_location":
             values = standard_residuals(estimator, X, y, **own).to_numpy()
             keep = np.isfinite(values)
@@ -213,16 +217,11 @@ class ResidualsDisplay:
                     "No residual has a variance: the noise variance is zero, or every row has "
                     "leverage one. Use kind='residuals'."
                 )
+        elif is_normalized:
+            values = residuals_of_the_fit(estimator, X, y, kind="normalized", **own).to_numpy()
         else:
-            weights = view.rows(X, groups, sample_weight=sample_weight).weights
-            keep = np.ones(len(drawn), dtype=bool) if weights is None else weights > 0.0
-            if is_normalized:
-                values = residuals_of_the_fit(estimator, X, y, kind="normalized", **own).to_numpy()
-            else:
-                is_drawn = against == "fitted"
-                values = view.response(X, y, weights)
-                values = values - (drawn if is_drawn else estimator.predict(X, **of_rows))
-                values = values if weights is None else values * np.sqrt(weights)
+            values = response - fitted_values
+            values = values if weights is None else values * np.sqrt(weights)
         display = cls(
             fitted_values=drawn[keep],
             residuals=values[keep],
