@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixedlearn.data.rows import CodedRows
-from mixedlearn.data.same_rows import SAME, difference
+from mixedlearn.data.same_rows import difference, is_of
 from mixedlearn.inference._models import view_of
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.row_noise import RowNoise, row_noise
@@ -80,10 +80,7 @@ def training_noise(
         return None
     view = view_of(estimator, takes_noise=True)
     found = row_noise(model, rows, view.noise_rows(X, groups, rows.given_weights > 0.0))
-    whitened = found.whitened(found.basis)
-    size = np.sqrt(np.diag(model.sums.gram))
-    apart = np.abs(whitened.T @ whitened - model.sums.gram)
-    if (apart > SAME * np.outer(size, size)).any():
+    if not is_of(model.sums, found.whitened(found.basis)):
         raise ValueError(
             f"These are not the rows of the fit: the columns that {model.noise.description} uses, "
             f"or without times the order of the rows, differ. {_PASS_THEM}"

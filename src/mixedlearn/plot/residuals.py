@@ -193,37 +193,12 @@ class ResidualsDisplay:
         Journal of the American Statistical Association 74(368), 829-836.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        view = view_of(estimator, takes_noise=True)
         _check(kind, against, max_points)
-        of_rows = {"groups": groups, "offset": offset}
-        own = {**of_rows, "sample_weight": sample_weight}
-        is_normalized = view.noise is not None
-        weights = view.rows(X, groups, sample_weight=sample_weight).weights
-        response = view.response(X, y, weights)
-        if is_normalized:
-            # Without what `predict` adds of the noise of a level.
-            fitted_values = response - residuals_of_the_fit(estimator, X, y, **own).to_numpy()
-        else:
-            fitted_values = estimator.predict(X, **of_rows)
-        drawn = fitted_values
-        if against == "population":
-            drawn = estimator.predict(X, **of_rows, random_effects="none")
-        keep = np.ones(len(drawn), dtype=bool) if weights is None else weights > 0.0
-        if kind == "scale_location":
-            values = standard_residuals(estimator, X, y, **own).to_numpy()
-            keep = np.isfinite(values)
-            if not keep.any():
-                raise ValueError(
-                    "No residual has a variance: the noise variance is zero, or every row has "
-                    "leverage one. Use kind='residuals'."
-                )
-        elif is_normalized:
-            values = residuals_of_the_fit(estimator, X, y, kind="normalized", **own).to_numpy()
-        else:
-            values = response - fitted_values
-            values = values if weights is None else values * np.sqrt(weights)
+        is_normalized = view_of(estimator, takes_noise=True).noise is not None
+        own = {"groups": groups, "offset": offset, "sample_weight": sample_weight}
+        fitted_values, values, keep = _values(estimator, X, y, own, kind, against)
         display = cls(
-            fitted_values=drawn[keep],
+            fitted_values=fitted_values[keep],
             residuals=values[keep],
             kind=kind,
             against=against,
@@ -314,6 +289,41 @@ class ResidualsDisplay:
         if self.is_normalized:
             return "Normalized residual"
         return "Residual times root of weight" if self.is_weighted else "Residual"
+
+
+def _values(
+    estimator: Any, X: Any, y: Any, own: dict[str, Any], kind: str, against: str
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Fitted values, residuals, and which rows are drawn."""
+    view = view_of(estimator, takes_noise=True)
+    of_rows = {"groups": own["groups"], "offset": own["offset"]}
+    weights = view.rows(X, own["groups"], sample_weight=own["sample_weight"]).weights
+    response = view.response(X, y, weights)
+    is_normalized = view.noise is not None
+    if is_normalized:
+        # Without what `predict` adds of the noise of a level.
+        fitted_values = response - residuals_of_the_fit(estimator, X, y, **own).to_numpy()
+    else:
+        fitted_values = estimator.predict(X, **of_rows)
+    drawn = fitted_values
+    if against == "population":
+        drawn = estimator.predict(X, **of_rows, random_effects="none")
+    if kind == "scale_location":
+        values = standard_residuals(estimator, X, y, **own).to_numpy()
+        keep = np.isfinite(values)
+        if not keep.any():
+            raise ValueError(
+                "No residual has a variance: the noise variance is zero, or every row has "
+                "leverage one. Use kind='residuals'."
+            )
+        return drawn, values, keep
+    keep = np.ones(len(drawn), dtype=bool) if weights is None else weights > 0.0
+    if is_normalized:
+        values = residuals_of_the_fit(estimator, X, y, kind="normalized", **own).to_numpy()
+    else:
+        values = response - fitted_values
+        values = values if weights is None else values * np.sqrt(weights)
+    return drawn, values, keep
 
 
 def _check(kind: Any, against: Any, max_points: Any) -> None:
