@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -188,6 +189,12 @@ def test_neutral_values_give_the_independent_fit():
 def _engine_theta(problem, model):
     own = model._fitted.known.fit
     return problem.parameters.components.theta_of_roots(own.roots)
+
+
+def test_rows_of_polars_have_the_times_of_those_of_pandas():
+    model = lmer("distance ~ age", ORTHODONT, groups="Subject", residual="ar1", time="age")
+    later = ORTHODONT.assign(age=ORTHODONT["age"] + 1)
+    np.testing.assert_allclose(model.predict(pl.DataFrame(later)), model.predict(later))
 
 
 def test_searches_reach_into_structures():

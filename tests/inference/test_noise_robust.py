@@ -17,6 +17,7 @@ from mixedlearn.inference import (
     coefficient_table,
     compare_means,
     contrast_test,
+    influence,
     marginal_means,
     robust_covariance,
 )
@@ -140,3 +141,21 @@ def test_clusters_have_to_hold_whole_series():
     model = lmer("distance ~ age", frame, groups="Subject", residual=AR1(time="age"))
     with pytest.raises(ValueError, match="one cluster only"):
         robust_covariance(model, frame, frame["distance"], cluster=frame["trio"])
+
+
+def test_series_that_are_an_interaction():
+    frame = read("orthodont")
+    frame["number"] = frame["Subject"].str[1:].astype(int)
+    y, structure = frame["distance"], {"residual": "ar1", "time": "age"}
+    model = lmer("distance ~ age", frame, groups=("Sex", "number"), **structure)
+    plain = lmer("distance ~ age", frame, groups="Subject", **structure)
+    expected = robust_covariance(plain, frame, y).covariance
+    for cluster in (None, "Sex:number", ("Sex", "number")):
+        robust = robust_covariance(model, frame, y, cluster=cluster)
+        assert robust.by == "Sex:number"
+        np.testing.assert_allclose(robust.covariance, expected, rtol=1e-10)
+    by_child = influence(model, frame, y, by=("Sex", "number"))
+    expected = influence(plain, frame, y, by="Subject")
+    found = by_child.cooks_distance.loc[("Female", 3)]
+    assert found == pytest.approx(expected.cooks_distance.loc["F03"])
+    assert "AR1(time='age') within Sex:number" in str(model.summary())

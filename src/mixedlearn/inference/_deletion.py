@@ -103,18 +103,23 @@ def delete_rows(model: FittedModel, rows: CodedRows, noise: RowNoise | None) -> 
 def delete_levels(
     model: FittedModel,
     rows: CodedRows,
+    cases: NDArray[np.integer],
     remaining: NDArray[np.bool_],
     metric: FloatArray | None,
 ) -> Deletion:
-    """Leave out each level of the only factor, the variance components fixed."""
-    basis, (random,) = model.fixed_basis, model.random_bases
+    """Leave out each level, the variance components fixed.
+
+    Of the only factor, or of the series of a model without random effects.
+    """
+    basis = model.fixed_basis
     root = model.fixed_effects.inverse_root
     columns = np.column_stack([basis.columns, basis.response])
-    squares = case_squares(model, rows, rows.known_codes[0], len(remaining), columns, metric)
-    turned = model.sums.level_products(0, random.columns, columns).transpose(2, 0, 1)
-    covariance = model.posterior.covariance(0).transpose(2, 0, 1)
+    squares = case_squares(model, rows, cases, len(remaining), columns, metric)
+    for random in model.random_bases:
+        turned = model.sums.level_products(0, random.columns, columns).transpose(2, 0, 1)
+        covariance = model.posterior.covariance(0).transpose(2, 0, 1)
+        squares -= turned.transpose(0, 2, 1) @ covariance @ turned
     # [X_i y_i]'V_i^-1 [X_i y_i], then in coordinates where H is the identity.
-    squares -= turned.transpose(0, 2, 1) @ covariance @ turned
     share = root.T @ squares[:, :-1, :-1] @ root
     score = (squares[:, :-1, -1] - squares[:, :-1, :-1] @ model.fixed_effects.coef) @ root
     kept = np.eye(len(root)) - share[remaining]

@@ -248,19 +248,13 @@ def influence(
 def _check_by(model: FittedModel, by: str) -> None:
     """Refuse what names no levels."""
     names = model.specification.factor_names
-    series = _series_name(model)
+    series = None if model.noise is None else model.noise.binding.series_name
     if by not in ("row", *names, series):
         known = ", ".join(map(repr, [*names, *([] if series in (None, *names) else [series])]))
         raise ValueError(
             f"by={by!r} is no grouping factor: give 'row' or a factor of the model "
             f"({known or 'none'})."
         )
-
-
-def _series_name(model: FittedModel) -> str | None:
-    """The factor in whose levels noise is correlated."""
-    series = None if model.noise is None else model.noise.binding.series
-    return None if series is None else str(series.name)
 
 
 def _cases(
@@ -289,9 +283,9 @@ def _delete(
     """Estimates without each case, and the variance components if they are refitted."""
     metric = None if noise is None else noise.whitened(noise.basis)
     remaining = is_determined(model, rows, cases, len(index), metric, to_spare=refit)
-    is_only = len(model.roots) == 1 and index is model.sums.levels[0]
+    is_only = not model.roots or (len(model.roots) == 1 and index is model.sums.levels[0])
     if not refit and is_only:
-        return delete_levels(model, rows, remaining, metric), None
+        return delete_levels(model, rows, cases, remaining, metric), None
     remainders = Remainders(model.sums, rows, cases, len(index), metric)
     if not refit:
         return delete_cases(model, remainders, remaining), None

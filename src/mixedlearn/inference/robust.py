@@ -279,9 +279,9 @@ def _factors(
             model.specification.factor_names, rows.known_codes, model.sums.levels, strict=True
         )
     }
-    series = None if noise is None else model.noise.binding.series
-    if noise is not None and series is not None:
-        found.setdefault(str(series.name), (noise.series.astype(np.int32), series))
+    if noise is not None and model.noise.binding.series is not None:
+        binding = model.noise.binding
+        found.setdefault(binding.series_name, (noise.series.astype(np.int32), binding.series))
     return found
 
 

@@ -89,8 +89,8 @@ class FittedNoise:
     def description(self) -> str:
         """The structure, and in whose levels it holds."""
         text = repr(self.binding.residual)
-        series = self.binding.series
-        return text if series is None else f"{text} within {series.name}"
+        series = self.binding.series_name
+        return text if series is None else f"{text} within {series}"
 
     @property
     def n_parameters(self) -> int:
@@ -216,15 +216,15 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
     correlation = binding.correlation
     if correlation is None:
         return
-    kind, series = binding.kind, binding.series
+    kind, series, name = binding.kind, binding.series, binding.series_name
     assert series is not None
     for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
         level = np.full(len(series), -1)
         level[noise.series] = codes
         if (level[noise.series] != codes).any():
             raise ValueError(
-                f"Rows of one level of {series.name!r} are of several levels of {factor.name!r}: a "
-                f"residual structure within {series.name!r} goes with random effects of factors "
+                f"Rows of one level of {name!r} are of several levels of {factor.name!r}: a "
+                f"residual structure within {name!r} goes with random effects of factors "
                 f"that are constant there. Leave out the random effects of {factor.name!r}."
             )
         is_same = len(np.unique(codes)) == len(series)
@@ -235,7 +235,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
         )
         if is_same and holds:
             raise ValueError(
-                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot "
+                f"{kind} within {name!r} and the random effects of {factor.name!r} cannot "
                 "be told apart: the residual covariance holds what the effects would add. Leave "
                 "out one of them (random_intercept=False, or no term with a bar)."
             )
