@@ -128,8 +128,7 @@ def noise_covariance(name: str, model: Any, frame: pd.DataFrame) -> np.ndarray:
     deviations = np.full(n, np.sqrt(model.noise_variance_))
     if name == "orthodont_strata":
         (ratio,) = own.values()
-        reference = sorted(set(frame["Sex"]))[0]
-        return np.diag(model.noise_variance_ * np.where(frame["Sex"] == reference, 1.0, ratio))
+        return np.diag(model.noise_variance_ * np.where(frame["Sex"] == "Female", 1.0, ratio))
     if name == "dialyzer_power":
         deviations *= frame["pressure"] ** own["power of pressure"]
     if name == "orthodont_compound":
