@@ -115,7 +115,8 @@ def delete_levels(
     root = model.fixed_effects.inverse_root
     columns = np.column_stack([basis.columns, basis.response])
     squares = case_squares(model, rows, cases, len(remaining), columns, metric)
-    for random in model.random_bases:
+    if model.random_bases:
+        (random,) = model.random_bases
         turned = model.sums.level_products(0, random.columns, columns).transpose(2, 0, 1)
         covariance = model.posterior.covariance(0).transpose(2, 0, 1)
         squares -= turned.transpose(0, 2, 1) @ covariance @ turned

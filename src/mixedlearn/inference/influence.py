@@ -247,13 +247,14 @@ def influence(
 
 def _check_by(model: FittedModel, by: str) -> None:
     """Refuse what names no levels."""
-    names = model.specification.factor_names
+    known = list(model.specification.factor_names)
     series = None if model.noise is None else model.noise.binding.series_name
-    if by not in ("row", *names, series):
-        known = ", ".join(map(repr, [*names, *([] if series in (None, *names) else [series])]))
+    if series is not None and series not in known:
+        known.append(series)
+    if by != "row" and by not in known:
+        listed = ", ".join(map(repr, known)) or "none"
         raise ValueError(
-            f"by={by!r} is no grouping factor: give 'row' or a factor of the model "
-            f"({known or 'none'})."
+            f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({listed})."
         )
 
 
