@@ -3,10 +3,13 @@
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixedlearn import lmer
+from mixedlearn.inference import influence, residuals, robust_covariance
 from mixedlearn.model.row_noise import row_noise
 from reference.noise_models import MODELS, fit, noise_covariance
 
@@ -51,7 +54,7 @@ def test_any_rows(name, data):
     whitened = noise.whitened(values)
     np.testing.assert_allclose(whitened.T @ whitened, values.T @ solved, rtol=1e-8, atol=1e-9)
     np.testing.assert_array_equal(whitened[~here], values[~here])
-    part = noise.of(here)
+    part = noise.of_present()
     own = part.covariance(np.arange(here.sum())[None])[0]
     np.testing.assert_allclose(own, R[np.ix_(here, here)], rtol=1e-9, atol=1e-12)
     assert (part.series >= 0).all()
@@ -78,3 +81,32 @@ def test_normalized_rows_follow_their_times():
     first = found.frame.iloc[backwards]["Order"].to_numpy() == 1
     np.testing.assert_allclose(noise.whitened(values)[first], values[first], rtol=1e-12)
     assert not np.allclose(noise.whitened(values)[~first], values[~first])
+
+
+def test_a_long_series_needs_no_dense_covariance():
+    """50,000 rows of one level: each is whitened by the one before."""
+    n, rng = 50_000, np.random.default_rng(0)
+    noise = rng.standard_normal(n)
+    for t in range(1, n):
+        noise[t] = 0.8 * noise[t - 1] + 0.6 * noise[t]
+    frame = pd.DataFrame({"t": np.arange(n), "g": 0, "y": noise})
+    model = lmer("y ~ 1", frame, groups="g", residual="ar1", time="t")
+    rho = model.residual_parameters_["correlation"]
+    conditional = residuals(model, frame, frame["y"]).to_numpy()
+    expected = conditional.copy()
+    expected[1:] = (conditional[1:] - rho * conditional[:-1]) / np.sqrt(1.0 - rho**2)
+    expected /= np.sqrt(model.noise_variance_)
+    own = residuals(model, frame, frame["y"], kind="normalized")
+    np.testing.assert_allclose(own, expected, rtol=1e-7, atol=1e-10)
+    result = influence(model, frame, frame["y"])
+    assert result.leverage.sum() == pytest.approx(1.0)
+
+
+def test_clusters_that_do_not_fit_into_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("mixedlearn.engines.plan._memory", lambda: 1_000_000)
+    monkeypatch.setattr("mixedlearn.engines.plan.MUCH_MEMORY", 1_000)
+    frame = pd.DataFrame({"t": np.tile(np.arange(200), 3), "g": np.repeat([0, 1, 2], 200)})
+    frame["y"] = np.sin(frame["t"] + frame["g"])
+    model = lmer("y ~ 1", frame, groups="g", residual="ar1", time="t")
+    with pytest.raises(MemoryError, match="of up to 200 rows"):
+        robust_covariance(model, frame, frame["y"])

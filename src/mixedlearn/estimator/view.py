@@ -17,7 +17,7 @@ from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import OtherKind
 from mixedlearn.data.rows import CodedRows, Codes, Rows
-from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise
 from mixedlearn.estimator.validation import (

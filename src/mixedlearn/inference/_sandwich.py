@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.data.rows import CodedRows, Codes
+from mixedlearn.engines.plan import check_block_memory
 from mixedlearn.inference._uncertainty import Uncertainty
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.prediction import predict_mean
@@ -227,6 +228,8 @@ def _blocks(
     data = _rows_of(model, rows, noise)
     is_whole = noise is not None and noise.is_correlated
     counts = np.bincount(clusters, minlength=n_clusters)
+    if is_whole:
+        check_block_memory([(1, int(counts.max()))], 1)
     order, starts = np.argsort(clusters, kind="stable"), np.cumsum(counts) - counts
     for n in np.unique(counts):
         members = np.flatnonzero(counts == n)

@@ -242,7 +242,7 @@ def estimate_robustly(
         )
     rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
     noise = training_noise(estimator, model, rows, X, groups)
-    noise = None if noise is None else noise.of(rows.given_weights > 0.0)
+    noise = None if noise is None else noise.of_present()
     codes, n_clusters, name = _clusters(model, rows, noise, cluster)
     rows = rows.present()
     _check_clusters(model, rows, noise, codes, n_clusters, name)

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
@@ -27,9 +25,9 @@ from mixedlearn.engines.correlated.binding import Binding
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.problem import (
     CorrelatedProblem,
-    NoiseRows,
     reference_variance,
 )
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
@@ -45,6 +43,10 @@ SINGULAR_CORRELATION = 1e-7
 RUNNING_AWAY = 1e-5
 # Standard deviations of the noise of rows differ by no more than this factor.
 MOST_LOG_RATIO = float(np.log(1e7))
+# Products of rows that leave less of the response than this share lose digits.
+LEAST_SHARE = 1e-7
+# New rows of a level that are conditioned on its own at once.
+MOST_NEW = 64
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
@@ -56,6 +58,8 @@ class FittedNoise:
 
     Attributes
     ----------
+    recipe : Recipe
+        How the model was fitted.
     binding : Binding
     sums : Sums
         Of the rows, as if the noise was independent.
@@ -66,15 +70,17 @@ class FittedNoise:
         The parameters, in the engine's columns.
     """
 
+    recipe: Recipe
     binding: Binding
     sums: Sums
     rows: CodedRows
     noise_rows: NoiseRows
     point: Point = field(repr=False)
 
-    def problem(self, recipe: Recipe) -> CorrelatedProblem:
+    @cached_property
+    def problem(self) -> CorrelatedProblem:
         """The likelihood of the rows."""
-        return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, recipe)
+        return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, self.recipe)
 
     def refit(self, recipe: Recipe, sums: Sums | None, kept: Sequence[int]) -> FittedModel:
         """The model of the same rows by another recipe.
@@ -104,14 +110,9 @@ class FittedNoise:
         return reference_variance(self.binding.parts, self.point)
 
     @cached_property
-    def basis(self) -> FloatArray:
-        """Basis columns of the rows, times the roots of their weights."""
-        return self.sums.weighted_rows(self.rows, slice(None))
-
-    @cached_property
     def variances(self) -> FloatArray:
         """Variances of the noise of the rows, were their weights one, relative to `reference`."""
-        return _variances(self, self.noise_rows)
+        return self.variances_of(self.noise_rows)
 
     @cached_property
     def table(self) -> LevelTable:
@@ -152,15 +153,31 @@ class FittedNoise:
         part = self.binding.parts[number]
         return part.covariance(self.point.parts[number], layout) / self.reference
 
+    def variances_of(self, rows: NoiseRows) -> FloatArray:
+        """Variances of the noise of rows of weight one, relative to the noise variance."""
+        found = np.ones(len(rows.series))
+        for number in np.unique(rows.part):
+            own = np.flatnonzero(rows.part == number)
+            found[own] = self.covariance(rows, own[:, None])[..., 0, 0]
+        return found
+
 
 def make_correlated(
-    sums: Sums, rows: CodedRows, noise: NoiseRows, binding: Binding, recipe: Recipe
+    sums: Sums,
+    rows: CodedRows,
+    noise: NoiseRows,
+    binding: Binding,
+    recipe: Recipe,
+    *,
+    in_blocks: bool = False,
 ) -> CorrelatedProblem:
     """The likelihood of rows with correlated noise."""
     specification = recipe.specification
     fixed = fixed_basis_of(sums, specification)
     randoms = random_bases_of(sums, specification)
-    return CorrelatedProblem(sums, rows, noise, binding.parts, specification, fixed, randoms)
+    return CorrelatedProblem(
+        sums, rows, noise, binding.parts, specification, fixed, randoms, in_blocks=in_blocks
+    )
 
 
 def fit_correlated(
@@ -192,17 +209,23 @@ def fit_correlated(
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
+    if problem.likelihood.share_left(best.point) < LEAST_SHARE:
+        problem = make_correlated(sums, rows, noise, binding, recipe, in_blocks=True)
+        best = _search(problem, independent, recipe)
     _check_identified(problem, best, binding, noise, recipe.max_iter)
     try:
         own_sums = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
         raise _not_identified() from None
     model = fit_sums(own_sums, recipe)
+    fitted = FittedNoise(recipe, binding, sums, rows, noise, best.point)
+    # What the search stood on is at hand for what follows, until the model is pickled.
+    vars(fitted)["problem"] = problem
     return replace(
         model,
         n_iterations=best.n_iterations,
         is_certified=model.is_certified and best.is_certified,
-        noise=FittedNoise(binding, sums, rows, noise, best.point),
+        noise=fitted,
     )
 
 
@@ -324,64 +347,6 @@ def _not_identified(where: str = "") -> ValueError:
     )
 
 
-def residual_parameters(model: FittedModel) -> dict[str, float]:
-    """The parameters of the noise by name; see `MixedLinearRegressor.residual_parameters_`."""
-    noise: FittedNoise = model.noise
-    binding = noise.binding
-    occasions = noise.occasion_names
-    found: dict[str, float] = {}
-    for number, part in enumerate(binding.parts):
-        where = ""
-        if binding.by is not None:
-            where = f"{binding.names.by} {shown(binding.by[number])}: "
-        point = noise.point.parts[number]
-        if isinstance(part, Unrestricted):
-            covariance = model.noise_variance * (point @ point.T) / noise.reference
-            sizes = np.sqrt(np.diag(covariance))
-            for k, name in enumerate(occasions):
-                found[f"{where}variance of {name}"] = float(covariance[k, k])
-            for j, second in enumerate(occasions):
-                for k, first in enumerate(occasions[:j]):
-                    own = float(covariance[j, k] / (sizes[j] * sizes[k]))
-                    found[f"{where}correlation of {first} and {second}"] = own
-            continue
-        assert isinstance(part, Monomial)
-        names = binding.deviation_names
-        for name, value in zip(names, point[: part.n_deviations], strict=False):
-            is_power = name.startswith("power")
-            found[where + name] = float(value if is_power else np.exp(2.0 * value))
-        if part.n_deviations > len(names):
-            found[f"{where}variance ratio"] = float(np.exp(2.0 * point[len(names)]))
-        if binding.correlation is not None:
-            rho = part.correlations(point) ** (1.0 / binding.unit)
-            for name, value in zip(binding.correlation.names(occasions), rho, strict=True):
-                found[where + name] = float(value)
-    return found
-
-
-def residual_covariances(model: FittedModel) -> list[pd.DataFrame]:
-    """Covariance of the noise of the occasions of a level, for every part.
-
-    Of rows of the first strata, and with covariates of one where the variance is a power.
-    """
-    noise: FittedNoise = model.noise
-    times, occasions = noise.occasion_times
-    names = noise.occasion_names
-    found = []
-    for number, part in enumerate(noise.binding.parts):
-        deviations = np.zeros((len(times), noise.noise_rows.deviations.shape[1]))
-        if noise.binding.names.is_heterogeneous:
-            start = sum(len(own) - 1 for own in noise.binding.strata)
-            deviations[1:, start : start + len(times) - 1] = np.eye(len(times) - 1)
-        if len(noise.binding.parts) > 1:
-            deviations[:, -1] = 1.0
-        layout = Layout(deviations, noise.noise_rows.exponents(times, occasions), occasions)
-        covariance = part.covariance(noise.point.parts[number], layout) / noise.reference
-        own = model.noise_variance * covariance
-        found.append(pd.DataFrame(own, index=names, columns=names))
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What the observed rows of a level say of the noise of other rows of it.
@@ -421,25 +386,37 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
     found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
     joined = noise.noise_rows.joined(noise_rows)
     n_old = len(noise.noise_rows.series)
-    found.rest[:] = _variances(noise, noise_rows)
+    found.rest[:] = noise.variances_of(noise_rows)
     correlation = noise.binding.correlation
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
         return found
-    residuals, basis = _residuals(model), noise.basis
+    residuals, basis = _residuals(model), noise.problem.basis
     order, bounds = noise.rows_by_level
     for level in np.unique(noise_rows.series[noise_rows.series >= 0]):
         old = order[bounds[level] : bounds[level + 1]]
         new = np.flatnonzero(noise_rows.series == level)
         if not is_free_of_order:
             new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
-        whole = noise.covariance(joined, np.append(old, n_old + new))
-        m = len(old)
-        weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
-        found.mean[new] = weights.T @ residuals[old]
-        found.basis[new] = weights.T @ basis[old, :-1]
-        found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
+        for own in np.split(new, range(MOST_NEW, len(new), MOST_NEW)) if len(new) else ():
+            known = old
+            if noise_rows.is_markov:
+                known = _neighbours(noise.noise_rows.times, old, noise_rows.times[own])
+            whole = noise.covariance(joined, np.append(known, n_old + own))
+            m = len(known)
+            weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
+            found.mean[own] = weights.T @ residuals[known]
+            found.basis[own] = weights.T @ basis[known, :-1]
+            found.rest[own] -= np.einsum("on,on->n", weights, whole[:m, m:])
     return found
+
+
+def _neighbours(times: FloatArray, rows: np.ndarray, at: FloatArray) -> np.ndarray:
+    """The rows just before and after some times, which say all that there is to say of them."""
+    order = rows[np.argsort(times[rows], kind="stable")]
+    place = np.searchsorted(times[order], at)
+    beside = np.append(place - 1, place)
+    return order[np.unique(beside[(beside >= 0) & (beside < len(order))])]
 
 
 @once_per_fit
@@ -448,15 +425,6 @@ def _residuals(model: FittedModel) -> FloatArray:
     rows = model.noise.rows
     left = rows.given_response - predict_mean(model, rows)
     return np.asarray(left * np.sqrt(rows.given_weights))
-
-
-def _variances(noise: FittedNoise, rows: NoiseRows) -> FloatArray:
-    """Variances of the noise of rows, relative to the noise variance."""
-    found = np.ones(len(rows.series))
-    for number in np.unique(rows.part):
-        own = np.flatnonzero(rows.part == number)
-        found[own] = noise.covariance(rows, own[:, None])[..., 0, 0]
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,7 +452,7 @@ class CorrelatedInformation:
 def correlated_information(model: FittedModel) -> CorrelatedInformation:
     """The observed information of all variance parameters, and what it says of the coefficients."""
     noise: FittedNoise = model.noise
-    problem = noise.problem(model.recipe)
+    problem = noise.problem
     found = problem.for_inference().kenward_roger(noise.point)
     fixed = problem.fixed
     return CorrelatedInformation(fixed.scale * fixed.to_user, *found)
