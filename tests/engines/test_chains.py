@@ -103,7 +103,7 @@ def test_as_dense_blocks(name, n_series, reml):
 def test_rows_in_the_metric_of_the_noise(name):
     data = make_data(8, 6, irregular=MODELS[name][3])
     chains, blocks, point = both(fitted(name, data))
-    own, other = chains.sums_at(point), blocks.sums_at(point)
+    own, other = chains.sums_at(point)[0], blocks.sums_at(point)[0]
     identity = np.eye(own.n_basis)
     np.testing.assert_allclose(own.products(identity), other.products(identity), rtol=1e-10)
     assert own.sum_log_weights == pytest.approx(other.sum_log_weights, abs=1e-10)
@@ -152,9 +152,8 @@ def test_forecasts_rest_on_the_rows_next_in_time():
 
 def test_digits_that_products_lose_are_kept():
     data = make_data(20, 8)
-    small = data.assign(y=1e4 * (data["id"] % 7) + data["y"])
+    small = data.assign(y=1e6 * (data["id"] % 7) + data["y"])
     model = lmer("y ~ x + (1 | id)", small, residual=AR1(time="t"))
-    noise = model._fitted.known.fit.noise
-    assert isinstance(noise.problem.likelihood, BlockLikelihood)
+    assert model.converged_
     within = lmer("y ~ x + C(id)", data, groups="id", residual=AR1(time="t"))
     assert model.noise_variance_ == pytest.approx(within.noise_variance_, rel=1e-5)

@@ -1,9 +1,7 @@
-"""The parameters ``residual`` and ``time``: against nlme, in searches, and what is refused."""
+"""The parameters ``residual`` and ``time``: in formulas and searches, and what is refused."""
 
-import json
 import pickle
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from mixedlearn import MixedLinearRegressor, inference, lmer
-from mixedlearn.inference import coefficient_table
+from mixedlearn.datasets import load_orthodont, load_ovary
 from mixedlearn.residual import (
     AR1,
     Antedependence,
@@ -25,83 +23,7 @@ from mixedlearn.residual import (
     Unstructured,
 )
 
-FOLDER = Path(__file__).parent.parent / "reference"
-REFERENCE = json.loads((FOLDER / "residual_structures.json").read_text(encoding="utf-8"))
-
-
-def read(name: str) -> pd.DataFrame:
-    return pd.read_csv(FOLDER / f"{name}.csv")
-
-
-ORTHODONT = read("orthodont")
-WAVES = "follicles ~ np.sin(2 * np.pi * Time) + np.cos(2 * np.pi * Time)"
-GROWTH = "distance ~ age * C(Sex, Treatment('Male'))"
-FLOW = "rate ~ (pressure + I(pressure**2) + I(pressure**3)) * C(QB)"
-MODELS = {
-    "ovary_gls": ("ovary", WAVES, "Mare", AR1(time="Order")),
-    "ovary_lme": ("ovary", f"{WAVES} + (1 | Mare)", None, AR1(time="Order")),
-    "orthodont_symmetric": ("orthodont", GROWTH, "Subject", Unstructured(time="age")),
-    "orthodont_compound": ("orthodont", GROWTH, "Subject", CompoundSymmetry()),
-    "orthodont_ar1": (
-        "orthodont",
-        GROWTH,
-        "Subject",
-        AR1(time="occasion", variance="heterogeneous"),
-    ),
-    "orthodont_strata": ("orthodont", f"{GROWTH} + (1 | Subject)", None, Stratified(by="Sex")),
-    "orthodont_power": ("orthodont", GROWTH, None, Power(of="age")),
-    "bodyweight_continuous": (
-        "bodyweight",
-        "weight ~ Time * C(Diet)",
-        "Rat",
-        ContinuousAR1(time="Time"),
-    ),
-    "dialyzer_power": ("dialyzer", FLOW, "Subject", AR1(time="index", variance=Power("pressure"))),
-}
-
-
-def fitted(name: str, reml: bool = True) -> MixedLinearRegressor:
-    data_name, formula, groups, residual = MODELS[name]
-    data = read(data_name)
-    if data_name == "orthodont":
-        data["occasion"] = data["age"].astype(str)
-        data["occasion"] = data["occasion"].astype(pd.CategoricalDtype(["8", "10", "12", "14"]))
-    return lmer(formula, data, reml=reml, groups=groups, residual=residual)
-
-
-@pytest.mark.parametrize("method", ["REML", "ML"])
-@pytest.mark.parametrize("name", MODELS)
-def test_nlme(name, method):
-    expected = REFERENCE[name][method]
-    model = fitted(name, reml=method == "REML")
-    assert model.converged_
-    criterion = -2.0 * model.log_likelihood_
-    assert criterion <= expected["criterion"] + 1e-6
-    np.testing.assert_allclose(criterion, expected["criterion"], atol=1e-5)
-    coef = np.append(model.intercept_, model.coef_)
-    np.testing.assert_allclose(coef, expected["coef"], rtol=2e-4, atol=1e-5)
-    own = [value for key, value in model.residual_parameters_.items() if "correlation" in key]
-    if "symmetric" not in name:
-        np.testing.assert_allclose(own, expected["correlation"], rtol=2e-4)
-        if name != "orthodont_ar1" and "strata" not in name:
-            np.testing.assert_allclose(np.sqrt(model.noise_variance_), expected["sigma"], rtol=2e-4)
-    if method == "REML":
-        errors = coefficient_table(model)["std_error"]
-        np.testing.assert_allclose(errors, expected["std_error"], rtol=1e-4)
-
-
-def test_correlations_of_the_unstructured_covariance_are_those_of_nlme():
-    model = fitted("orthodont_symmetric")
-    own = model.residual_parameters_
-    # nlme's order: pair by pair, by the first of the two.
-    ages = ["8", "10", "12", "14"]
-    pairs = [(a, b) for k, a in enumerate(ages) for b in ages[k + 1 :]]
-    correlations = [own[f"correlation of {a} and {b}"] for a, b in pairs]
-    expected = REFERENCE["orthodont_symmetric"]["REML"]["correlation"]
-    np.testing.assert_allclose(correlations, expected, rtol=1e-5)
-    covariance = model.residual_covariance_
-    np.testing.assert_allclose(np.diag(covariance), [own[f"variance of {age}"] for age in ages])
-    assert list(covariance.index) == ages
+ORTHODONT = load_orthodont().frame
 
 
 @pytest.mark.parametrize(
@@ -219,9 +141,10 @@ def test_a_model_is_pickled_with_its_noise():
 
 
 def test_the_summary_names_the_structure_and_its_parameters():
-    model = fitted("ovary_lme")
+    waves = "follicles ~ np.sin(2 * np.pi * Time) + np.cos(2 * np.pi * Time) + (1 | Mare)"
+    model = lmer(waves, load_ovary().frame, residual=AR1(time="Day"))
     text = str(model.summary())
-    assert "AR1(time='Order') within Mare" in text
+    assert "AR1(time='Day') within Mare" in text
     assert "correlation   0.6074" in text
     # Fixed effects, the variance of the intercepts, the correlation and the noise.
     assert model.aic() == pytest.approx(-2.0 * model.log_likelihood_ + 2.0 * 6.0)

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 
 from mixedlearn import lmer
+from mixedlearn.datasets import load_bodyweight, load_orthodont, load_ovary
 from mixedlearn.inference import confidence_intervals, profile_likelihood, variance_table
 from mixedlearn.residual import (
     AR1,
@@ -27,12 +28,8 @@ GROWTH = "distance ~ age * Sex"
 CUT = chi2.ppf(0.95, 1)
 
 
-def read(name: str) -> pd.DataFrame:
-    return pd.read_csv(FOLDER / f"{name}.csv")
-
-
 def ovary(reml: bool):
-    return lmer(f"{WAVES} + (1 | Mare)", read("ovary"), residual=AR1(time="Order"), reml=reml)
+    return lmer(f"{WAVES} + (1 | Mare)", load_ovary().frame, residual=AR1(time="Day"), reml=reml)
 
 
 def ends(table: pd.DataFrame, name: str, power: float = 1.0) -> np.ndarray:
@@ -56,13 +53,13 @@ def test_wald_of_ar1_beside_an_intercept():
 
 
 def test_wald_of_ar1_by_reml():
-    model = lmer(WAVES, read("ovary"), residual=AR1(time="Order"), groups="Mare")
+    model = lmer(WAVES, load_ovary().frame, residual=AR1(time="Day"), groups="Mare")
     table, own = confidence_intervals(model), REFERENCE["ovary_gls"]
     np.testing.assert_allclose(ends(table, "correlation"), expected(own["correlation"]), rtol=2e-4)
 
 
 def test_wald_of_strata():
-    data = read("orthodont")
+    data = load_orthodont().frame
     model = lmer(f"{GROWTH} + (1 | Subject)", data, residual=Stratified(by="Sex"))
     table, own = confidence_intervals(model), REFERENCE["orthodont_strata"]
     # The reference here is the first value in the order of the alphabet, in R boys.
@@ -74,7 +71,9 @@ def test_wald_of_strata():
 
 
 def test_wald_of_an_unrestricted_covariance():
-    model = lmer(GROWTH, read("orthodont"), groups="Subject", residual=Unstructured(time="age"))
+    model = lmer(
+        GROWTH, load_orthodont().frame, groups="Subject", residual=Unstructured(time="age")
+    )
     table, own = confidence_intervals(model), REFERENCE["orthodont_symmetric"]
     assert "sd(noise)" not in table.index
     np.testing.assert_allclose(
@@ -89,15 +88,15 @@ def test_wald_of_an_unrestricted_covariance():
 
 def test_wald_of_a_power():
     residual = CompoundSymmetry(variance=Power(of="age"))
-    model = lmer(GROWTH, read("orthodont"), groups="Subject", residual=residual, reml=False)
+    model = lmer(GROWTH, load_orthodont().frame, groups="Subject", residual=residual, reml=False)
     table, own = confidence_intervals(model), REFERENCE["orthodont_power"]
     np.testing.assert_allclose(ends(table, "power of age"), own, atol=2e-4)
 
 
 def test_wald_of_a_correlation_in_other_units():
     residual = ContinuousAR1(time="Time")
-    data = read("bodyweight")
-    model = lmer("weight ~ Time * C(Diet)", data, groups="Rat", residual=residual, reml=False)
+    data = load_bodyweight().frame
+    model = lmer("weight ~ Time * Diet", data, groups="Rat", residual=residual, reml=False)
     np.testing.assert_allclose(
         1.0 - ends(confidence_intervals(model), "correlation"),
         1.0 - expected(REFERENCE["bodyweight_continuous"]["correlation"]),
@@ -216,10 +215,10 @@ def test_ends_of_profiles_of_an_unrestricted_covariance():
 
 
 def test_profile_with_a_variance_of_zero():
-    data = read("ovary")
+    data = load_ovary().frame
     # An AR(1) of free sign takes what an intercept adds to levels of two rows.
-    two = data[data["Order"] <= 2]
-    model = lmer("follicles ~ 1 + (1 | Mare)", two, residual=AR1(time="Order"), reml=False)
+    two = data[data["Day"] <= 2]
+    model = lmer("follicles ~ 1 + (1 | Mare)", two, residual=AR1(time="Day"), reml=False)
     table = confidence_intervals(model, ["sd(intercept|Mare)"], method="profile")
     assert table.loc["sd(intercept|Mare)", "lower"] == 0.0
 

@@ -106,10 +106,10 @@ def test_rows_of_weight_zero_are_absent():
 
 def test_labels_beside_X():
     frame = read("ovary")
-    X = frame[["Time", "Order"]].assign(Order=frame["Order"].astype(float))
-    inside = lmer("follicles ~ Time", frame, groups="Mare", residual="ar1", time="Order")
+    X = frame[["Time", "Day"]].assign(Day=frame["Day"].astype(float))
+    inside = lmer("follicles ~ Time", frame, groups="Mare", residual="ar1", time="Day")
     beside = MixedLinearRegressor(
-        fixed_effects=["Time"], random_intercept=False, residual="ar1", time="Order"
+        fixed_effects=["Time"], random_intercept=False, residual="ar1", time="Day"
     ).fit(X, frame["follicles"], groups=frame["Mare"])
     own = residuals(beside, X, frame["follicles"], groups=frame["Mare"], kind="normalized")
     expected = residuals(inside, frame, frame["follicles"], kind="normalized")
@@ -139,12 +139,12 @@ def test_a_covariance_for_each_value_of_a_column():
 
 def test_other_rows_are_refused():
     frame = read("ovary")
-    model = lmer("follicles ~ Time", frame, groups="Mare", residual="ar1", time="Order")
+    model = lmer("follicles ~ Time", frame, groups="Mare", residual="ar1", time="Day")
     y = frame["follicles"]
     assert len(residuals(model, frame, y)) == len(frame)
     # Two times of the first mare change places.
-    swapped = frame.assign(Order=[2, 1, *frame["Order"][2:]])
-    with pytest.raises(ValueError, match=r"not the rows of the fit: the columns that .*'Order'"):
+    swapped = frame.assign(Day=[2, 1, *frame["Day"][2:]])
+    with pytest.raises(ValueError, match=r"not the rows of the fit: the columns that .*'Day'"):
         residuals(model, swapped, y, kind="normalized")
     with pytest.raises(ValueError, match=r"level 99 of 'Mare' \(row 0\) was not seen"):
         residuals(model, frame.assign(Mare=[99, *frame["Mare"][1:]]), y, kind="normalized")

@@ -78,7 +78,7 @@ def test_normalized_rows_follow_their_times():
     backwards = np.arange(len(found.y))[::-1]
     noise, _ = noise_of("ovary_gls", backwards, np.ones(len(backwards)))
     values = np.random.default_rng(0).standard_normal((len(backwards), 1))
-    first = found.frame.iloc[backwards]["Order"].to_numpy() == 1
+    first = found.frame.iloc[backwards]["Day"].to_numpy() == 1
     np.testing.assert_allclose(noise.whitened(values)[first], values[first], rtol=1e-12)
     assert not np.allclose(noise.whitened(values)[~first], values[~first])
 

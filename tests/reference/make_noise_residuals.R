@@ -4,7 +4,7 @@
 
 suppressPackageStartupMessages({ library(lme4); library(nlme) })
 source("tests/reference/common.R")
-read <- function(name) read.csv(file.path("tests/reference", paste0(name, ".csv")))
+read <- function(name) read.csv(file.path(data_dir, paste0(name, ".csv")))
 ovary <- read("ovary")
 orthodont <- read("orthodont")
 dialyzer <- read("dialyzer")
@@ -19,9 +19,9 @@ precise <- list(gls = glsControl(tolerance = 1e-10, msTol = 1e-14, maxIter = 200
                 lme = lmeControl(tolerance = 1e-10, msTol = 1e-14, maxIter = 200, msMaxIter = 500))
 dialyzer$QB <- factor(dialyzer$QB)
 models <- list(
-  ovary_gls = gls(waves, ovary, correlation = corAR1(form = ~ Order | Mare),
+  ovary_gls = gls(waves, ovary, correlation = corAR1(form = ~ Day | Mare),
                   control = precise$gls),
-  ovary_lme = lme(waves, ovary, random = ~ 1 | Mare, correlation = corAR1(form = ~ Order | Mare),
+  ovary_lme = lme(waves, ovary, random = ~ 1 | Mare, correlation = corAR1(form = ~ Day | Mare),
                   control = precise$lme),
   orthodont_symmetric = gls(growth, orthodont, correlation = corSymm(form = ~ 1 | Subject),
                             weights = varIdent(form = ~ 1 | age), control = precise$gls),

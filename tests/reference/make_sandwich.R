@@ -106,7 +106,7 @@ entries <- c(entries, list(describe(weighted, factor(uneven$Subject), "lme", lis
   "uneven", "Reaction ~ Days + z + (1 + Days | Subject)", "Subject"))))
 
 # Residual structures. gls and lme stop short of ten digits, by which the tests hold less here.
-read <- function(name) read.csv(file.path("tests/reference", paste0(name, ".csv")))
+read <- function(name) read.csv(file.path(data_dir, paste0(name, ".csv")))
 ovary <- read("ovary")
 orthodont <- read("orthodont")
 dialyzer <- read("dialyzer")
@@ -119,8 +119,8 @@ flow <- rate ~ (pressure + I(pressure^2) + I(pressure^3)) * QB
 precise <- glsControl(tolerance = 1e-10, msTol = 1e-14, maxIter = 200, msMaxIter = 500)
 precise_lme <- lmeControl(tolerance = 1e-10, msTol = 1e-14, maxIter = 200, msMaxIter = 500)
 structured <- list(
-  ovary_gls = gls(waves, ovary, correlation = corAR1(form = ~ Order | Mare), control = precise),
-  ovary_lme = lme(waves, ovary, random = ~ 1 | Mare, correlation = corAR1(form = ~ Order | Mare),
+  ovary_gls = gls(waves, ovary, correlation = corAR1(form = ~ Day | Mare), control = precise),
+  ovary_lme = lme(waves, ovary, random = ~ 1 | Mare, correlation = corAR1(form = ~ Day | Mare),
                   control = precise_lme),
   orthodont_symmetric = gls(growth, orthodont, correlation = corSymm(form = ~ 1 | Subject),
                             weights = varIdent(form = ~ 1 | age), control = precise),

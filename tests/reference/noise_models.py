@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixedlearn import lmer
+from mixedlearn import datasets, lmer
 from mixedlearn.residual import AR1, CompoundSymmetry, Power, Stratified, Unstructured
-from reference import FOLDER
 
 WAVES = "follicles ~ np.sin(2 * np.pi * Time) + np.cos(2 * np.pi * Time)"
 GROWTH = "distance ~ age * C(Sex, Treatment('Male'))"
@@ -19,7 +18,7 @@ FLOW = "rate ~ (pressure + I(pressure**2) + I(pressure**3)) * C(QB)"
 
 def read(name: str) -> pd.DataFrame:
     """A data set of nlme, with the column that the scripts add."""
-    frame = pd.read_csv(FOLDER / f"{name}.csv")
+    frame = getattr(datasets, f"load_{name}")().frame
     if name == "orthodont":
         # Three children each.
         frame["trio"] = np.arange(len(frame)) // 12
@@ -28,8 +27,8 @@ def read(name: str) -> pd.DataFrame:
 
 # The data, the formula, the series if no term names it, and the structure.
 MODELS: dict[str, tuple[str, str, str | None, Any]] = {
-    "ovary_gls": ("ovary", WAVES, "Mare", AR1(time="Order")),
-    "ovary_lme": ("ovary", f"{WAVES} + (1 | Mare)", None, AR1(time="Order")),
+    "ovary_gls": ("ovary", WAVES, "Mare", AR1(time="Day")),
+    "ovary_lme": ("ovary", f"{WAVES} + (1 | Mare)", None, AR1(time="Day")),
     "orthodont_symmetric": ("orthodont", GROWTH, "Subject", Unstructured(time="age")),
     "orthodont_compound": ("orthodont", GROWTH, "Subject", CompoundSymmetry()),
     "orthodont_strata": ("orthodont", f"{GROWTH} + (1 | Subject)", None, Stratified(by="Sex")),

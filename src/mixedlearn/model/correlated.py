@@ -28,8 +28,9 @@ from mixedlearn.engines.correlated.problem import (
     reference_variance,
 )
 from mixedlearn.engines.correlated.rows import NoiseRows
-from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
+from mixedlearn.engines.problem import fixed_basis_of, random_bases_of, with_triangles
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.model.digits import keeps_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
 from mixedlearn.model.prediction import predict_mean
@@ -43,8 +44,6 @@ SINGULAR_CORRELATION = 1e-7
 RUNNING_AWAY = 1e-5
 # Standard deviations of the noise of rows differ by no more than this factor.
 MOST_LOG_RATIO = float(np.log(1e7))
-# Products of rows that leave less of the response than this share lose digits.
-LEAST_SHARE = 1e-7
 # New rows of a level that are conditioned on its own at once.
 MOST_NEW = 64
 # The covariance of the random effects that a search starts from is at least this, relative to the
@@ -209,15 +208,17 @@ def fit_correlated(
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
-    if problem.likelihood.share_left(best.point) < LEAST_SHARE:
-        problem = make_correlated(sums, rows, noise, binding, recipe, in_blocks=True)
-        best = _search(problem, independent, recipe)
     _check_identified(problem, best, binding, noise, recipe.max_iter)
     try:
-        own_sums = problem.sums_at(best.point)
+        own_sums, basis = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
         raise _not_identified() from None
     model = fit_sums(own_sums, recipe)
+    if model.roots and not keeps_digits(model):
+        chunks = [(basis, rows.known_codes)]
+        specification = recipe.specification
+        own_sums = with_triangles(own_sums, chunks, specification, model.problem())
+        model = fit_sums(own_sums, recipe, start=model.user_theta)
     fitted = FittedNoise(recipe, binding, sums, rows, noise, best.point)
     # What the search stood on is at hand for what follows, until the model is pickled.
     vars(fitted)["problem"] = problem

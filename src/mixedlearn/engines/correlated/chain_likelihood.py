@@ -21,7 +21,13 @@ and by a direction D_d of D, with ``r = E - F H E``, ``Phi = F - F H F``, ``G = 
     log|M|_d = tr D_d Phi,                log|M|_de = tr D_de Phi - tr D_d Phi D_e Phi
     S_da = -2 sym r'D_d G'R_a,            log|M|_da = tr D_d G'F_a G
 
-(Wolfinger, Tobias & Sall 1994 for independent noise.) The columns of W are turned so that those of
+(Wolfinger, Tobias & Sall 1994 for independent noise.) Where the effects are much larger than the
+noise, S is a small difference of large numbers. So the rows are kept as ``W - Z B``, B a regression
+on the columns of every level, which any B leaves as exact: with E of these,
+
+    S = W'P W - sum E'H E + sum [B'G'E + E'G B + B'F G B],    J = [G B - H E; I]
+
+The columns of W are turned so that those of
 X are orthonormal in the metric of V and the last is the residual: as in `likelihood`.
 """
 
@@ -172,17 +178,6 @@ class ChainLikelihood:
             return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
         return BlockEvaluation(own[0], found.first, found.second, *own[1:])
 
-    def share_left(self, point: Point) -> float:
-        """Share of the response's square that is left when the random effects are taken out.
-
-        Products of rows have no more digits than this leaves.
-        """
-        solved = self._solve(point, 0)
-        if solved is None:
-            return 0.0
-        total = self.sums.products(solved.weights[()]).total[-1, -1]
-        return solved.residual * solved.variance / float(total)
-
     def _solve(self, point: Point, order: int) -> _Solved | None:
         """The likelihood at a point; None where V is singular."""
         p, parameters = self.n_fixed, self.parameters
@@ -195,8 +190,8 @@ class ChainLikelihood:
         log_det = self.n_rows * 2.0 * point.log_scale + self.sums.log_det(weights[()])
         try:
             h, log_det_m = _middle(found.within, root)
-            he = sum_over_rows(h, found.across)
-            square = (found.total - _contracted(found.across, he)) / variance
+            he, square = self._take_out_effects(found, h, root)
+            square = square / variance
             lower = cholesky(square[:p, :p])
         except np.linalg.LinAlgError:
             return None
@@ -224,6 +219,23 @@ class ChainLikelihood:
             residual,
             variance,
         )
+
+    def _take_out_effects(
+        self, found: Products, h: FloatArray, root: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """``H E - G B`` and S.
+
+        B may be large, and Phi next to F small: neither S nor Phi is taken as a difference.
+        """
+        f, e = found.within, found.across
+        he = sum_over_rows(h, e)
+        square = found.total - _contracted(e, he)
+        if not len(f):
+            return he, square
+        b = self.sums.projection
+        gb = sum_over_rows(_shrunk(f, root).swapaxes(0, 1), b)
+        crossed = _contracted(gb, e)
+        return he - gb, square + crossed + crossed.T + _contracted(b, sum_over_rows(f, gb))
 
     def _derivatives(self, point: Point, solved: _Solved) -> _Derivatives:
         p = self.n_fixed
@@ -272,13 +284,14 @@ class ChainLikelihood:
     ) -> None:
         """Add derivatives by the parameters of the random effects."""
         f, s2, start = solved.f, solved.variance, self.parameters.of_theta.start
+        components = self.parameters.components
         moves = _placed(self.parameters.moves(point.theta))
         if not moves:
             return
         r = solved.e - sum_over_rows(f, solved.he)
         # H F, whose rows are to be contracted: F H is its transpose.
         hf = sum_over_rows(solved.h, f)
-        phi = f - sum_over_rows(hf, f)
+        phi = sum_over_rows(f, _shrunk(f, _joined(components.roots(point.theta))))
         across = [own.left - sum_over_rows(hf, own.left) for own in noise]
         within = []
         for own in noise:
@@ -338,8 +351,10 @@ class ChainLikelihood:
         changes = -found.forms[:, :p, :p]
         parameters = self.parameters
         weights = chain.kinds.weights(parameters.parts, point, parameters.slices, 1)
-        x = chain.w[:, :p] @ solved.turn[:p, :p]
-        left = x - chain.effects(solved.he[:, :p])
+        projected = np.matmul(solved.turn.T, self.sums.projection)[:, :p]
+        left = chain.w[:, :p] @ solved.turn[:p, :p]
+        x = left + chain.effects(projected)
+        left = left - chain.effects(solved.he[:, :p])
         r = solved.e[:, :p] - sum_over_rows(solved.f, solved.he[:, :p])
         moved = [2.0 * x]
         for key, own in weights.items():
@@ -403,6 +418,12 @@ def _middle(f: FloatArray, root: FloatArray) -> tuple[FloatArray, float]:
     h = inverse.swapaxes(-1, -2) @ inverse
     log_det = 2.0 * float(np.log(lower.diagonal(axis1=-2, axis2=-1)).sum())
     return np.moveaxis(h, 0, -1), log_det
+
+
+def _shrunk(f: FloatArray, root: FloatArray) -> FloatArray:
+    """``G = (I + D F)^-1`` of every level, shape (q, q, m)."""
+    middle = np.eye(len(root)) + root @ root.T @ np.moveaxis(f, -1, 0)
+    return np.moveaxis(np.asarray(np.linalg.inv(middle)), 0, -1)
 
 
 def _contracted(left: FloatArray, right: FloatArray) -> FloatArray:

@@ -37,6 +37,8 @@ from mixedlearn.engines.correlated.covariance import Point
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
 
+# Directions of a level's random columns of which less is there are not regressed on.
+LEAST_DIRECTION = 1e-8
 # Kinds are worth while if they need fewer numbers than this share of the rows'.
 SHARE_OF_ROWS = 0.5
 
@@ -224,7 +226,7 @@ class Chain:
     z : ndarray of shape (n, q)
         The random columns of all factors.
     w : ndarray of shape (n, k)
-        Fixed columns and response.
+        Fixed columns and response, less ``Z B``.
     """
 
     order: IntArray
@@ -276,6 +278,24 @@ class Chain:
             found += column[:, None] * own.T[self.level]
         return found
 
+    def projection(self) -> FloatArray:
+        """A regression of W on the columns of every level, shape (q, k, m).
+
+        It may be any: where columns depend on each other a little is left of what they explain.
+        """
+        q = self.z.shape[1]
+        if not q:
+            return np.zeros((0, self.w.shape[1], self.n_levels))
+        products = [
+            self.by_level(column[:, None] * np.hstack([self.z, self.w])) for column in self.z.T
+        ]
+        both = np.array(products).transpose(1, 0, 2)
+        gram, across = both[:, :, :q], both[:, :, q:]
+        size = np.trace(gram, axis1=1, axis2=2)
+        ridge = np.where(size > 0.0, LEAST_DIRECTION * size, 1.0)
+        ridged = gram + ridge[:, None, None] * np.eye(q)
+        return np.asarray(np.linalg.solve(ridged, across).transpose(1, 2, 0))
+
     def turned(self, turn: FloatArray) -> Chain:
         """The rows with other columns of W."""
         return replace(self, w=self.w @ turn)
@@ -287,9 +307,21 @@ class ChainSums:
     Parameters
     ----------
     chain : Chain
+        With all of W.
+
+    Attributes
+    ----------
+    chain : Chain
+        With what is left of W.
+    kinds : Kinds
+        Those whose weights are asked for.
+    projection : ndarray of shape (q, k, m)
+        B.
     """
 
     def __init__(self, chain: Chain):
+        self.projection = chain.projection()
+        chain = replace(chain, w=chain.w - chain.effects(self.projection))
         self.chain = chain
         own = chain.kinds
         gap = np.where(np.isfinite(own.gap), own.gap, -1.0)
@@ -324,6 +356,7 @@ class ChainSums:
         other = object.__new__(ChainSums)
         vars(other).update(vars(self))
         other.chain = self.chain.turned(turn)
+        other.projection = np.matmul(turn.T, self.projection)
         if self._sums is not None:
             within, across, total = self._sums
             other._sums = within, np.matmul(turn.T, across), turn.T @ total @ turn

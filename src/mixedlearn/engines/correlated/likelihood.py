@@ -143,10 +143,6 @@ class BlockLikelihood:
         ]
         return BlockLikelihood(sets, self.n_rows, self.reml, self.constant)
 
-    def share_left(self, point: Point) -> float:
-        """One: no products of rows are taken that could lose digits; see `ChainLikelihood`."""
-        return 1.0
-
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
         # On its way a search may try what overflows; that is as good as singular.

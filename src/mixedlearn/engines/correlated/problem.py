@@ -36,10 +36,6 @@ class NoiseLikelihood(Protocol):
         """What Kenward and Roger's method needs."""
         ...
 
-    def share_left(self, point: Point) -> float:
-        """Share of the response's square that is left when the random effects are taken out."""
-        ...
-
     def turned(self, turn: FloatArray) -> NoiseLikelihood:
         """The likelihood with other columns of X and y."""
         ...
@@ -148,14 +144,14 @@ class CorrelatedProblem:
             for number in range(n_starts)
         ]
 
-    def sums_at(self, point: Point) -> Sums:
-        """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
+    def sums_at(self, point: Point) -> tuple[Sums, FloatArray]:
+        """The sums in the metric of the noise, and their rows: times a root of ``R^-1``."""
         parts = self.parameters.parts
         basis, log_det = self._layout.whitened(parts, point, self.basis)
         reference = reference_variance(parts, point)
-        return self._sums.in_metric(
-            np.sqrt(reference) * basis, self._codes, log_det - len(basis) * float(np.log(reference))
-        )
+        basis = np.sqrt(reference) * basis
+        log_det -= len(basis) * float(np.log(reference))
+        return self._sums.in_metric(basis, self._codes, log_det), basis
 
 
 def reference_variance(parts: Sequence[ResidualCovariance], point: Point) -> float:
