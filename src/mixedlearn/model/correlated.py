@@ -7,6 +7,7 @@ What is new is the search for R, and what R says of other rows of a level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -80,17 +81,21 @@ class FittedNoise:
         """The likelihood of the rows."""
         return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, self.recipe)
 
-    def refit(self, recipe: Recipe) -> FittedModel:
-        """The model of the same rows by another recipe."""
-        independent = fit_sums(self.sums, recipe)
-        return fit_correlated(independent, self.rows, self.noise_rows, self.binding)
+    def refit(self, recipe: Recipe, sums: Sums | None, kept: Sequence[int]) -> FittedModel:
+        """The model of the same rows by another recipe.
+
+        ``sums`` are those of the rows as they are, of the factors that are kept.
+        """
+        independent = fit_sums(self.sums if sums is None else sums, recipe)
+        rows = replace(self.rows, codes=tuple(self.rows.codes[k] for k in kept))
+        return fit_correlated(independent, rows, self.noise_rows, self.binding)
 
     @property
     def description(self) -> str:
         """The structure, and in whose levels it holds."""
         text = repr(self.binding.residual)
-        series = self.binding.series
-        return text if series is None else f"{text} within {series.name}"
+        series = self.binding.series_name
+        return text if series is None else f"{text} within {series}"
 
     @property
     def n_parameters(self) -> int:
@@ -102,6 +107,11 @@ class FittedNoise:
     def reference(self) -> float:
         """The variance of the row of reference, to which R is relative."""
         return reference_variance(self.binding.parts, self.point)
+
+    @cached_property
+    def variances(self) -> FloatArray:
+        """Variances of the noise of the rows, were their weights one, relative to `reference`."""
+        return self.variances_of(self.noise_rows)
 
     @cached_property
     def table(self) -> LevelTable:
@@ -136,11 +146,19 @@ class FittedNoise:
         return [str(own + 1) for own in self.occasion_times[1]]
 
     def covariance(self, rows: NoiseRows, chosen: NDArray[np.integer]) -> FloatArray:
-        """R of rows of one level of the series, shape (m, m)."""
-        number = int(rows.part[chosen[0]])
+        """R of rows of one level of the series, or of several alike: shape (..., m, m)."""
+        number = int(rows.part[chosen.flat[0]])
         layout = rows.layout_of(chosen)
         part = self.binding.parts[number]
         return part.covariance(self.point.parts[number], layout) / self.reference
+
+    def variances_of(self, rows: NoiseRows) -> FloatArray:
+        """Variances of the noise of rows of weight one, relative to the noise variance."""
+        found = np.ones(len(rows.series))
+        for number in np.unique(rows.part):
+            own = np.flatnonzero(rows.part == number)
+            found[own] = self.covariance(rows, own[:, None])[..., 0, 0]
+        return found
 
 
 def make_correlated(
@@ -222,15 +240,15 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
     correlation = binding.correlation
     if correlation is None:
         return
-    kind, series = binding.kind, binding.series
+    kind, series, name = binding.kind, binding.series, binding.series_name
     assert series is not None
     for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
         level = np.full(len(series), -1)
         level[noise.series] = codes
         if (level[noise.series] != codes).any():
             raise ValueError(
-                f"Rows of one level of {series.name!r} are of several levels of {factor.name!r}: a "
-                f"residual structure within {series.name!r} goes with random effects of factors "
+                f"Rows of one level of {name!r} are of several levels of {factor.name!r}: a "
+                f"residual structure within {name!r} goes with random effects of factors "
                 f"that are constant there. Leave out the random effects of {factor.name!r}."
             )
         is_same = len(np.unique(codes)) == len(series)
@@ -241,7 +259,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
         )
         if is_same and holds:
             raise ValueError(
-                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot "
+                f"{kind} within {name!r} and the random effects of {factor.name!r} cannot "
                 "be told apart: the residual covariance holds what the effects would add. Leave "
                 "out one of them (random_intercept=False, or no term with a bar)."
             )
@@ -369,7 +387,7 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
     found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
     joined = noise.noise_rows.joined(noise_rows)
     n_old = len(noise.noise_rows.series)
-    found.rest[:] = _variances(noise, joined, np.arange(n_old, n_old + n))
+    found.rest[:] = noise.variances_of(noise_rows)
     correlation = noise.binding.correlation
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
@@ -408,17 +426,6 @@ def _residuals(model: FittedModel) -> FloatArray:
     rows = model.noise.rows
     left = rows.given_response - predict_mean(model, rows)
     return np.asarray(left * np.sqrt(rows.given_weights))
-
-
-def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> FloatArray:
-    """Variances of the noise of rows, relative to the noise variance."""
-    found = np.ones(len(chosen))
-    for number in np.unique(rows.part[chosen]):
-        own = np.flatnonzero(rows.part[chosen] == number)
-        layout = rows.layout_of(chosen[own][:, None])
-        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
-        found[own] = covariance[..., 0, 0] / noise.reference
-    return found
 
 
 @dataclass(frozen=True, slots=True)

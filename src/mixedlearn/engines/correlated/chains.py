@@ -59,6 +59,20 @@ class Weights:
     lagged: FloatArray
     log_det: FloatArray
 
+    @property
+    def diagonal(self) -> FloatArray:
+        """That of P, of the weights of rows."""
+        found = self.own.copy()
+        found[:-1] += self.before[1:]
+        return found
+
+    def times(self, rows: FloatArray) -> FloatArray:
+        """P times rows, from the weights of the rows."""
+        found = self.diagonal[:, None] * rows
+        found[1:] += self.lagged[1:, None] * rows[:-1]
+        found[:-1] += self.lagged[1:, None] * rows[1:]
+        return found
+
     def put(self, places: IntArray, other: Weights) -> None:
         """Take the weights of others at these places."""
         self.own[places], self.before[places] = other.own, other.before
@@ -234,18 +248,12 @@ class Chain:
 
     def times(self, weights: Weights, rows: FloatArray) -> FloatArray:
         """P, or its derivative, times rows."""
-        diagonal = weights.own.copy()
-        diagonal[:-1] += weights.before[1:]
-        found = diagonal[:, None] * rows
-        found[1:] += weights.lagged[1:, None] * rows[:-1]
-        found[:-1] += weights.lagged[1:, None] * rows[1:]
-        return found
+        return weights.times(rows)
 
     def solve(self, weights: Weights, rows: FloatArray) -> FloatArray:
         """R times rows, from the weights of P."""
         banded = np.zeros((2, len(rows)))
-        banded[1] = weights.own
-        banded[1, :-1] += weights.before[1:]
+        banded[1] = weights.diagonal
         banded[0] = weights.lagged
         return np.asarray(solveh_banded(banded, rows))
 
