@@ -161,7 +161,7 @@ def test_digits_that_products_lose_are_kept():
 
 @pytest.mark.parametrize("formula", ["y ~ x + (1 | id)", "y ~ x + t + (t | id)"])
 def test_levels_that_look_alike_are_pooled(formula):
-    data = make_data(400, 5)
+    data = make_data(1_000, 5)
     data = data.groupby("id").head(4).sort_values(["id", "t"])
     data["t"] = data.groupby("id").cumcount()
     model = lmer(formula, data, residual=AR1(time="t"))

@@ -40,8 +40,8 @@ IntArray = NDArray[np.integer]
 
 # Directions of a level's random columns of which less is there are not regressed on.
 LEAST_DIRECTION = 1e-8
-# Kinds are worth while if they need fewer numbers than this share of the rows'.
-SHARE_OF_ROWS = 0.5
+# Kinds are worth while if they need no more numbers than so many times the rows.
+MOST_OF_ROWS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +339,7 @@ class ChainSums:
         self.by_kind: tuple[FloatArray, ...] | None = None
         self.kinds = own
         self._counts: FloatArray | None = None
-        if needed <= SHARE_OF_ROWS * len(number) * (q + k):
+        if needed <= MOST_OF_ROWS * len(number) * (q + k):
             first = np.unique(number, return_index=True)[1]
             self.kinds = own.rows(first)
             self._counts = np.bincount(number).astype(float)
