@@ -10,6 +10,7 @@ from mixedlearn import MixedLinearRegressor
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.engines.correlated import likelihood
 from mixedlearn.engines.correlated.covariance import Point
+from mixedlearn.model.correlated import make_correlated
 from mixedlearn.model.fit import fit_sums
 from reference.noise_problems import FAMILIES, noise_problem
 
@@ -18,7 +19,7 @@ N = len(FAMILIES)
 SEEDS = some_of_every_family([*range(N), *range(2 * N, 3 * N)], N)
 
 
-def problem_of(seed):
+def problem_of(seed, in_blocks=True):
     """The engine's problem, the fitted noise and the recipe."""
     problem = noise_problem(seed)
     model = MixedLinearRegressor(
@@ -28,7 +29,10 @@ def problem_of(seed):
         reml=problem.reml,
     ).fit(problem.data, problem.data["y"], sample_weight=problem.weights)
     fitted = model._fitted.known.fit
-    return fitted.noise.problem(fitted.recipe), fitted.noise, fitted.recipe
+    noise, recipe = fitted.noise, fitted.recipe
+    rows = noise.rows, noise.noise_rows
+    own = make_correlated(noise.sums, *rows, noise.binding, recipe, in_blocks=in_blocks)
+    return own, noise, recipe
 
 
 def by_differences(function, n, step=1e-3):
@@ -46,14 +50,14 @@ def by_differences(function, n, step=1e-3):
     return gradient, hessian
 
 
-@pytest.mark.parametrize("path", ["pairs of places", "directions", "chunks"])
+@pytest.mark.parametrize("path", ["pairs of places", "directions", "chunks", "chains"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradient_and_hessian_are_those_by_differences(seed, path, monkeypatch):
-    if path != "pairs of places":
+    if path in ("directions", "chunks"):
         monkeypatch.setattr(likelihood, "_is_dear", lambda *_: True)
     if path == "chunks":
         monkeypatch.setattr(likelihood, "CHUNK_ENTRIES", 1)
-    problem, noise, _ = problem_of(seed)
+    problem, noise, _ = problem_of(seed, in_blocks=path != "chains")
     n = problem.parameters.n_parameters
     # Not at the optimum, where a gradient of zero proves little.
     rng = np.random.default_rng(seed)
@@ -77,9 +81,10 @@ def neutral(part, scale):
     return np.array([*np.zeros(part.n_deviations), *away])
 
 
+@pytest.mark.parametrize("in_blocks", [True, False])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_neutral_values_give_the_criterion_of_the_independent_fit(seed):
-    problem, noise, recipe = problem_of(seed)
+def test_neutral_values_give_the_criterion_of_the_independent_fit(seed, in_blocks):
+    problem, noise, recipe = problem_of(seed, in_blocks)
     independent = fit_sums(noise.sums, dataclasses.replace(recipe, is_bounded=False))
     scale = np.sqrt(independent.noise_variance) / problem.fixed.scale
     parameters = problem.parameters

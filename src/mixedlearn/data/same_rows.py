@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums, sum_rows
 
 # Sums of the same rows differ by rounding error: by less than this share of their size.
 SAME = 1e-8
+
+
+def is_of(sums: Sums, basis: NDArray[np.float64]) -> bool:
+    """Whether the products of basis columns of shape (n, k + 2), in any metric, are the sums."""
+    size = np.sqrt(np.diag(sums.gram))
+    apart = np.abs(basis.T @ basis - sums.gram)
+    return bool((apart <= SAME * np.outer(size, size)).all())
 
 
 def difference(

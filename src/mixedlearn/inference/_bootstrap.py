@@ -173,7 +173,7 @@ class _Worker:
         model = self.model
         if self.statistic is not None:
             return self.statistic(view_of(self.estimator).with_model(model))
-        return dict(zip(parameter_names(model.specification), estimates(model), strict=True))
+        return dict(zip(parameter_names(model), estimates(model), strict=True))
 
     def batch(self, names: list[str], seeds: list[np.random.SeedSequence]) -> _Batch:
         """Draw a response for each seed, and refit to all of them."""
@@ -188,7 +188,11 @@ class _Worker:
         if self.statistic is None:
             coef = np.where(self.model.fixed_basis.undetermined, np.nan, refits.coef)
             return parameter_values(
-                self.model.specification, refits.covariances, refits.noise_variance, coef
+                self.model,
+                refits.covariances,
+                refits.noise_variance,
+                coef,
+                np.empty((n, 0)),
             )
         samples = np.empty((n, len(names)))
         for number in range(n):

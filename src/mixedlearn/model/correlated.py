@@ -7,19 +7,18 @@ What is new is the search for R, and what R says of other rows of a level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.partial import PartialCorrelations
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
-from mixedlearn.data.labels import shown
 from mixedlearn.data.levels import LevelTable
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
@@ -27,11 +26,12 @@ from mixedlearn.engines.correlated.binding import Binding
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.problem import (
     CorrelatedProblem,
-    NoiseRows,
     reference_variance,
 )
-from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
+from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.problem import fixed_basis_of, random_bases_of, with_triangles
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.model.digits import keeps_digits
 from mixedlearn.model.exact_strata import refuse_exact_strata
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
@@ -49,8 +49,11 @@ RUNNING_AWAY = 1e-5
 FLAT = 1e-4
 # By how much less an objective without a certificate has to be.
 MUCH_BETTER = 1e-4
-# Standard deviations of the noise of rows differ by no more than this factor.
-MOST_LOG_RATIO = float(np.log(1e7))
+# Standard deviations of the noise of rows differ by no more than this factor; the same of a search
+# without a certified optimum.
+MOST_LOG_RATIO, RUNNING_LOG_RATIO = float(np.log(1e7)), float(np.log(1e5))
+# New rows of a level that are conditioned on its own at once.
+MOST_NEW = 64
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
@@ -62,6 +65,8 @@ class FittedNoise:
 
     Attributes
     ----------
+    recipe : Recipe
+        How the model was fitted.
     binding : Binding
     sums : Sums
         Of the rows, as if the noise was independent.
@@ -72,27 +77,33 @@ class FittedNoise:
         The parameters, in the engine's columns.
     """
 
+    recipe: Recipe
     binding: Binding
     sums: Sums
     rows: CodedRows
     noise_rows: NoiseRows
     point: Point = field(repr=False)
 
-    def problem(self, recipe: Recipe) -> CorrelatedProblem:
+    @cached_property
+    def problem(self) -> CorrelatedProblem:
         """The likelihood of the rows."""
-        return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, recipe)
+        return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, self.recipe)
 
-    def refit(self, recipe: Recipe) -> FittedModel:
-        """The model of the same rows by another recipe."""
-        independent = fit_sums(self.sums, recipe)
-        return fit_correlated(independent, self.rows, self.noise_rows, self.binding)
+    def refit(self, recipe: Recipe, sums: Sums | None, kept: Sequence[int]) -> FittedModel:
+        """The model of the same rows by another recipe.
+
+        ``sums`` are those of the rows as they are, of the factors that are kept.
+        """
+        independent = fit_sums(self.sums if sums is None else sums, recipe)
+        rows = replace(self.rows, codes=tuple(self.rows.codes[k] for k in kept))
+        return fit_correlated(independent, rows, self.noise_rows, self.binding)
 
     @property
     def description(self) -> str:
         """The structure, and in whose levels it holds."""
         text = repr(self.binding.residual)
-        series = self.binding.series
-        return text if series is None else f"{text} within {series.name}"
+        series = self.binding.series_name
+        return text if series is None else f"{text} within {series}"
 
     @property
     def n_parameters(self) -> int:
@@ -106,9 +117,9 @@ class FittedNoise:
         return reference_variance(self.binding.parts, self.point)
 
     @cached_property
-    def basis(self) -> FloatArray:
-        """Basis columns of the rows, times the roots of their weights."""
-        return self.sums.weighted_rows(self.rows, slice(None))
+    def variances(self) -> FloatArray:
+        """Variances of the noise of the rows, were their weights one, relative to `reference`."""
+        return self.variances_of(self.noise_rows)
 
     @cached_property
     def table(self) -> LevelTable:
@@ -143,21 +154,37 @@ class FittedNoise:
         return [str(own + 1) for own in self.occasion_times[1]]
 
     def covariance(self, rows: NoiseRows, chosen: NDArray[np.integer]) -> FloatArray:
-        """R of rows of one level of the series, shape (m, m)."""
-        number = int(rows.part[chosen[0]])
+        """R of rows of one level of the series, or of several alike: shape (..., m, m)."""
+        number = int(rows.part[chosen.flat[0]])
         layout = rows.layout_of(chosen)
         part = self.binding.parts[number]
         return part.covariance(self.point.parts[number], layout) / self.reference
 
+    def variances_of(self, rows: NoiseRows) -> FloatArray:
+        """Variances of the noise of rows of weight one, relative to the noise variance."""
+        found = np.ones(len(rows.series))
+        for number in np.unique(rows.part):
+            own = np.flatnonzero(rows.part == number)
+            found[own] = self.covariance(rows, own[:, None])[..., 0, 0]
+        return found
+
 
 def make_correlated(
-    sums: Sums, rows: CodedRows, noise: NoiseRows, binding: Binding, recipe: Recipe
+    sums: Sums,
+    rows: CodedRows,
+    noise: NoiseRows,
+    binding: Binding,
+    recipe: Recipe,
+    *,
+    in_blocks: bool = False,
 ) -> CorrelatedProblem:
     """The likelihood of rows with correlated noise."""
     specification = recipe.specification
     fixed = fixed_basis_of(sums, specification)
     randoms = random_bases_of(sums, specification)
-    return CorrelatedProblem(sums, rows, noise, binding.parts, specification, fixed, randoms)
+    return CorrelatedProblem(
+        sums, rows, noise, binding.parts, specification, fixed, randoms, in_blocks=in_blocks
+    )
 
 
 def fit_correlated(
@@ -192,16 +219,24 @@ def fit_correlated(
     best = _search(problem, independent, recipe)
     _check_identified(problem, best, binding, noise, recipe.max_iter)
     try:
-        own_sums = problem.sums_at(best.point)
+        own_sums, basis = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
         raise _not_identified() from None
     model = fit_sums(own_sums, recipe)
+    if model.roots and not keeps_digits(model):
+        chunks = [(basis, rows.known_codes)]
+        specification = recipe.specification
+        own_sums = with_triangles(own_sums, chunks, specification, model.problem())
+        model = fit_sums(own_sums, recipe, start=model.user_theta)
+    fitted = FittedNoise(recipe, binding, sums, rows, noise, best.point)
+    # What the search stood on is at hand for what follows, until the model is pickled.
+    vars(fitted)["problem"] = problem
     return replace(
         model,
         n_iterations=best.n_iterations,
         is_certified=model.is_certified and best.is_certified,
         warnings=(*model.warnings, *binding.notes),
-        noise=FittedNoise(binding, sums, rows, noise, best.point),
+        noise=fitted,
     )
 
 
@@ -215,15 +250,15 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
     correlation = binding.correlation
     if correlation is None:
         return
-    kind, series = binding.kind, binding.series
+    kind, series, name = binding.kind, binding.series, binding.series_name
     assert series is not None
     for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
         level = np.full(len(series), -1)
         level[noise.series] = codes
         if (level[noise.series] != codes).any():
             raise ValueError(
-                f"Rows of one level of {series.name!r} are of several levels of {factor.name!r}: a "
-                f"residual structure within {series.name!r} goes with random effects of factors "
+                f"Rows of one level of {name!r} are of several levels of {factor.name!r}: a "
+                f"residual structure within {name!r} goes with random effects of factors "
                 f"that are constant there. Leave out the random effects of {factor.name!r}."
             )
         is_same = len(np.unique(codes)) == len(series)
@@ -234,7 +269,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
         )
         if is_same and holds:
             raise ValueError(
-                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot "
+                f"{kind} within {name!r} and the random effects of {factor.name!r} cannot "
                 "be told apart: the residual covariance holds what the effects would add. Leave "
                 "out one of them (random_intercept=False, or no term with a bar)."
             )
@@ -291,7 +326,10 @@ def _check_identified(
     """
     if not np.isfinite(arrival.evaluation.objective):
         raise _not_identified()
-    margin = SINGULAR_CORRELATION if arrival.is_certified else RUNNING_AWAY
+    margin, most = SINGULAR_CORRELATION, MOST_LOG_RATIO
+    if not arrival.is_certified:
+        margin, most = RUNNING_AWAY, RUNNING_LOG_RATIO
+    n_ratios = len(binding.deviation_names)
     for number, (part, point) in enumerate(
         zip(problem.parameters.parts, arrival.point.parts, strict=True)
     ):
@@ -309,7 +347,10 @@ def _check_identified(
             own = noise_rows.part == number
             place = problem.parameters.slices[number]
             is_flat = np.abs(arrival.evaluation.hessian.diagonal()[place]) < FLAT
-            limit = _limit(part, point, binding, noise_rows.deviations[own], margin, is_flat)
+            logs = noise_rows.deviations[own, :n_ratios] @ point[:n_ratios]
+            if np.ptp(logs) > most:
+                is_flat[np.argmax(np.abs(point[:n_ratios]))] = True
+            limit = _limit(part, point, binding, margin, is_flat)
         if limit is not None:
             raise _not_identified(binding.of_part(number), limit)
 
@@ -318,16 +359,13 @@ def _limit(
     part: Monomial,
     point: FloatArray,
     binding: Binding,
-    deviations: FloatArray,
     margin: float,
     is_flat: NDArray[np.bool_],
 ) -> str | None:
     """What has run away to where the covariance is singular, in words; None if nothing has."""
     names = [*binding.deviation_names, "variance ratio"][: part.n_deviations]
-    sizes = np.where(is_flat[: part.n_deviations], np.inf, np.abs(point[: part.n_deviations]))
-    logs = deviations[:, : len(binding.deviation_names)] @ point[: len(binding.deviation_names)]
-    if np.isinf(sizes).any() or np.ptp(logs) > MOST_LOG_RATIO:
-        return f": the {names[int(np.argmax(sizes))]} runs away"
+    for name in compress(names, is_flat):
+        return f": the {name} runs away"
     for k, (rho, own) in enumerate(zip(part.bounded(point)[0], part.ranges, strict=True)):
         is_upper = own.upper - rho < rho - own.lower
         distance = min(own.upper - rho, rho - own.lower)
@@ -350,64 +388,6 @@ def _not_identified(where: str = "", limit: str = "") -> ValueError:
         "the response of some rows exactly, or the structure cannot be told from the random "
         "effects. Use a structure with fewer parameters, or fewer effects."
     )
-
-
-def residual_parameters(model: FittedModel) -> dict[str, float]:
-    """The parameters of the noise by name; see `MixedLinearRegressor.residual_parameters_`."""
-    noise: FittedNoise = model.noise
-    binding = noise.binding
-    occasions = noise.occasion_names
-    found: dict[str, float] = {}
-    for number, part in enumerate(binding.parts):
-        where = ""
-        if binding.by is not None:
-            where = f"{binding.names.by} {shown(binding.by[number])}: "
-        point = noise.point.parts[number]
-        if isinstance(part, Unrestricted):
-            covariance = model.noise_variance * (point @ point.T) / noise.reference
-            sizes = np.sqrt(np.diag(covariance))
-            for k, name in enumerate(occasions):
-                found[f"{where}variance of {name}"] = float(covariance[k, k])
-            for j, second in enumerate(occasions):
-                for k, first in enumerate(occasions[:j]):
-                    own = float(covariance[j, k] / (sizes[j] * sizes[k]))
-                    found[f"{where}correlation of {first} and {second}"] = own
-            continue
-        assert isinstance(part, Monomial)
-        names = binding.deviation_names
-        for name, value in zip(names, point[: part.n_deviations], strict=False):
-            is_power = name.startswith("power")
-            found[where + name] = float(value if is_power else np.exp(2.0 * value))
-        if part.n_deviations > len(names):
-            found[f"{where}variance ratio"] = float(np.exp(2.0 * point[len(names)]))
-        if binding.correlation is not None:
-            rho = part.correlations(point) ** (1.0 / binding.unit)
-            for name, value in zip(binding.correlation.names(occasions), rho, strict=True):
-                found[where + name] = float(value)
-    return found
-
-
-def residual_covariances(model: FittedModel) -> list[pd.DataFrame]:
-    """Covariance of the noise of the occasions of a level, for every part.
-
-    Of rows of the first strata, and with covariates of one where the variance is a power.
-    """
-    noise: FittedNoise = model.noise
-    times, occasions = noise.occasion_times
-    names = noise.occasion_names
-    found = []
-    for number, part in enumerate(noise.binding.parts):
-        deviations = np.zeros((len(times), noise.noise_rows.deviations.shape[1]))
-        if noise.binding.names.is_heterogeneous:
-            start = sum(len(own) - 1 for own in noise.binding.strata)
-            deviations[1:, start : start + len(times) - 1] = np.eye(len(times) - 1)
-        if len(noise.binding.parts) > 1:
-            deviations[:, -1] = 1.0
-        layout = Layout(deviations, noise.noise_rows.exponents(times, occasions), occasions)
-        covariance = part.covariance(noise.point.parts[number], layout) / noise.reference
-        own = model.noise_variance * covariance
-        found.append(pd.DataFrame(own, index=names, columns=names))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,25 +429,37 @@ def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
     found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
     joined = noise.noise_rows.joined(noise_rows)
     n_old = len(noise.noise_rows.series)
-    found.rest[:] = _variances(noise, joined, np.arange(n_old, n_old + n))
+    found.rest[:] = noise.variances_of(noise_rows)
     correlation = noise.binding.correlation
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
         return found
-    residuals, basis = _residuals(model), noise.basis
+    residuals, basis = _residuals(model), noise.problem.basis
     order, bounds = noise.rows_by_level
     for level in np.unique(noise_rows.series[noise_rows.series >= 0]):
         old = order[bounds[level] : bounds[level + 1]]
         new = np.flatnonzero(noise_rows.series == level)
         if not is_free_of_order:
             new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
-        whole = noise.covariance(joined, np.append(old, n_old + new))
-        m = len(old)
-        weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
-        found.mean[new] = weights.T @ residuals[old]
-        found.basis[new] = weights.T @ basis[old, :-1]
-        found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
+        for own in np.split(new, range(MOST_NEW, len(new), MOST_NEW)) if len(new) else ():
+            known = old
+            if noise_rows.is_markov:
+                known = _neighbours(noise.noise_rows.times, old, noise_rows.times[own])
+            whole = noise.covariance(joined, np.append(known, n_old + own))
+            m = len(known)
+            weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
+            found.mean[own] = weights.T @ residuals[known]
+            found.basis[own] = weights.T @ basis[known, :-1]
+            found.rest[own] -= np.einsum("on,on->n", weights, whole[:m, m:])
     return found
+
+
+def _neighbours(times: FloatArray, rows: np.ndarray, at: FloatArray) -> np.ndarray:
+    """The rows just before and after some times, which say all that there is to say of them."""
+    order = rows[np.argsort(times[rows], kind="stable")]
+    place = np.searchsorted(times[order], at)
+    beside = np.append(place - 1, place)
+    return order[np.unique(beside[(beside >= 0) & (beside < len(order))])]
 
 
 @once_per_fit
@@ -476,17 +468,6 @@ def _residuals(model: FittedModel) -> FloatArray:
     rows = model.noise.rows
     left = rows.given_response - predict_mean(model, rows)
     return np.asarray(left * np.sqrt(rows.given_weights))
-
-
-def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> FloatArray:
-    """Variances of the noise of rows, relative to the noise variance."""
-    found = np.ones(len(chosen))
-    for number in np.unique(rows.part[chosen]):
-        own = np.flatnonzero(rows.part[chosen] == number)
-        layout = rows.layout_of(chosen[own][:, None])
-        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
-        found[own] = covariance[..., 0, 0] / noise.reference
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -514,7 +495,7 @@ class CorrelatedInformation:
 def correlated_information(model: FittedModel) -> CorrelatedInformation:
     """The observed information of all variance parameters, and what it says of the coefficients."""
     noise: FittedNoise = model.noise
-    problem = noise.problem(model.recipe)
+    problem = noise.problem
     found = problem.for_inference().kenward_roger(noise.point)
     fixed = problem.fixed
     return CorrelatedInformation(fixed.scale * fixed.to_user, *found)

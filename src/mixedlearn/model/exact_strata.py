@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.residual.correlations import Free
 from mixedlearn.data.labels import shown
 from mixedlearn.engines.correlated.binding import Binding
-from mixedlearn.engines.correlated.problem import CorrelatedProblem, NoiseRows
+from mixedlearn.engines.correlated.problem import CorrelatedProblem
+from mixedlearn.engines.correlated.rows import NoiseRows
 
 FloatArray = NDArray[np.float64]
 

@@ -39,6 +39,8 @@ class Correlation(ABC):
         Whether the order of the occasions counts.
     is_stationary : bool
         Whether only differences of times count.
+    is_markov : bool
+        Whether a row depends on those before through the last of them alone.
     """
 
     needs_time: ClassVar[bool] = False
@@ -48,6 +50,7 @@ class Correlation(ABC):
     follows_order: ClassVar[bool] = False
     is_stationary: ClassVar[bool] = False
     family: ClassVar[type[Monomial]] = Monomial
+    is_markov: ClassVar[bool] = False
 
     @abstractmethod
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
@@ -68,6 +71,7 @@ class ByTime(Correlation):
     uses_times = True
     follows_order = True
     is_stationary = True
+    is_markov = True
 
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
         """From minus one to one."""

@@ -90,7 +90,7 @@ class Monomial(ResidualCovariance):
         """The correlation parameters."""
         return self.bounded(point)[0]
 
-    def _curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The correlations with first and second derivatives, shapes (k,), (k, k) and (k, k, k).
 
         The derivatives are by the coordinates in the axes after the first.
@@ -127,7 +127,7 @@ class Monomial(ResidualCovariance):
         covariance = self.covariance(point, layout)
         found = covariance * _sums(self._columns(layout))
         if self.ranges:
-            rho, slopes, _ = self._curves(point)
+            rho, slopes, _ = self.curves(point)
             powers = _powers(rho, layout.exponents)
             by_rho = self._sizes(point, layout) * _by_correlation(rho, powers, layout)
             found = np.concatenate([found, np.tensordot(slopes.T, by_rho, 1)])
@@ -144,7 +144,7 @@ class Monomial(ResidualCovariance):
         result[:n_dev] = result[:, :n_dev].T
         if not self.ranges:
             return result
-        rho, slopes, bends = self._curves(point)
+        rho, slopes, bends = self.curves(point)
         weighted = self._sizes(point, layout) * weights
         powers = _powers(rho, layout.exponents)
         first, second = (_derivatives(rho, layout.exponents, order) for order in (1, 2))

@@ -89,9 +89,9 @@ class PartialCorrelations(Monomial):
             rest *= 1.0 - partial**2
         return rho
 
-    def _curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The correlations with their derivatives by the coordinates."""
-        partials = _Curves(*super()._curves(point))
+        partials = _Curves(*super().curves(point))
         n = len(self.ranges)
         one = _Curves(np.ones(1), np.zeros((1, n)), np.zeros((1, n, n)))
         rho = phi = one[:0]

@@ -18,7 +18,7 @@ from mixedlearn.covariance.residual.monomial import Monomial, Range
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode, look_up
-from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.residual import HETEROGENEOUS, Power, Residual, Stratified, correlation_of
 
 FloatArray = NDArray[np.float64]
@@ -132,6 +132,8 @@ class Binding:
         The levels in which rows are correlated.
     unit : float
         What times are divided by.
+    series_name : str or None
+        Of the factor in whose levels rows are correlated; levels of an interaction have none.
     notes : tuple of str
         What the rows leave open of the structure.
     """
@@ -144,6 +146,7 @@ class Binding:
     parts: tuple[ResidualCovariance, ...]
     series: pd.Index | None
     unit: float = 1.0
+    series_name: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -226,7 +229,10 @@ class Binding:
         deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs, *own_scale])
         exponents = partial(_exponents, self.correlation, self.n_correlations)
         is_stationary = self.correlation is not None and self.correlation.is_stationary
-        return NoiseRows(series, times, occasions, deviations, part, exponents, is_stationary)
+        is_markov = self.correlation is None or self.correlation.is_markov
+        return NoiseRows(
+            series, times, occasions, deviations, part, exponents, is_stationary, is_markov
+        )
 
 
 def _exponents(
@@ -292,7 +298,8 @@ def bind(
     unit = 1.0
     if correlation is not None and correlation.needs_numbers and columns.numbers is not None:
         unit = _usual_gap(series, columns.numbers)
-    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit)
+    name = None if columns.series is None else columns.series.name
+    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit, name)
     rows = binding.rows(columns, series)
     _check_rows(binding, columns, rows)
     if isinstance(correlation, ByTime) and not correlation.needs_numbers:
@@ -309,10 +316,9 @@ def _with_signs(binding: Binding, rows: NoiseRows) -> Binding:
             continue
         assert isinstance(part, Monomial)
         parts[number] = type(part)(part.n_deviations, [Range(0.0, 1.0)])
-        assert binding.series is not None
         notes.append(
             f"The sign of the correlation{binding.of_part(number)} cannot be known: rows of a "
-            f"level of {binding.series.name!r} are even numbers of {binding.names.time!r} apart, "
+            f"level of {binding.series_name!r} are even numbers of {binding.names.time!r} apart, "
             "where both signs are the same. It is taken as positive, as predictions at odd "
             "distances are then; ContinuousAR1 is this model."
         )

@@ -24,14 +24,14 @@ of X, orthonormal in the metric Om, and the residual,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import cholesky, inverse_of_lower, pseudo_inverse
-from mixedlearn.engines.correlated.covariance import BlockCovariance, Point
+from mixedlearn.engines.correlated.covariance import BlockCovariance, Parameters, Point
 
 FloatArray = NDArray[np.float64]
 
@@ -99,6 +99,8 @@ class BlockEvaluation:
 
 
 _NOTHING = np.empty(0)
+# With fewer blocks by pattern, one product for each is faster than a loop over patterns.
+FEW_BLOCKS = 32
 # Numbers in the work arrays of some patterns.
 CHUNK_ENTRIES = 1 << 21
 
@@ -130,6 +132,18 @@ class BlockLikelihood:
         self.df = n_rows - self.n_fixed if reml else n_rows
         self.reml = reml
         self.constant = constant
+
+    def with_parameters(self, parameters: Parameters) -> BlockLikelihood:
+        """The same rows with other parameters."""
+        sets = [(patterns, model.with_parameters(parameters)) for patterns, model in self.sets]
+        return BlockLikelihood(sets, self.n_rows, self.reml, self.constant)
+
+    def turned(self, turn: FloatArray) -> BlockLikelihood:
+        """The likelihood with other columns of X and y, ``[X y] @ turn``."""
+        sets = [
+            (replace(patterns, rows=patterns.rows @ turn), model) for patterns, model in self.sets
+        ]
+        return BlockLikelihood(sets, self.n_rows, self.reml, self.constant)
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
@@ -175,7 +189,7 @@ class BlockLikelihood:
             objective -= 2.0 * float(np.log(inverse_root.diagonal()).sum())
         if not np.isfinite(objective):
             return None
-        turn = _turn(coef, inverse_root)
+        turn = coefficient_turn(coef, inverse_root)
         rotated = [
             Rotated(inverse, rows @ turn) for inverse, rows in zip(inverses, products, strict=True)
         ]
@@ -244,7 +258,19 @@ class BlockLikelihood:
         return inverse_root, covariance, changes, excess
 
 
-def _turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
+def holding(row: FloatArray, value: float) -> FloatArray:
+    """What turns [X y] so that ``row @ b`` has a value, and the other coefficients are free."""
+    p = len(row)
+    # The first of the turned coefficients is the one that is held.
+    basis = np.linalg.qr(row[:, None], mode="complete")[0]
+    turn = np.zeros((p + 1, p))
+    turn[:p, : p - 1] = basis[:, 1:]
+    turn[:p, -1] = -basis[:, 0] * (value / float(row @ basis[:, 0]))
+    turn[-1, -1] = 1.0
+    return turn
+
+
+def coefficient_turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
     """What turns [X y] into X orthonormal in the metric Om, and the residual."""
     p = len(coef)
     turn = np.zeros((p + 1, p + 1))
@@ -277,6 +303,8 @@ def _outer_by_pattern(rows: FloatArray, patterns: Patterns) -> FloatArray:
     if len(rows) == n_patterns:
         return np.asarray(rows @ rows.swapaxes(-1, -2))
     bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
+    if len(rows) < FEW_BLOCKS * n_patterns:
+        return np.add.reduceat(rows @ rows.swapaxes(-1, -2), bounds[:-1], axis=0)
     found = np.empty((n_patterns, rows.shape[1], rows.shape[1]))
     for k, (start, stop) in enumerate(pairwise(bounds)):
         own = rows[start:stop].transpose(1, 0, 2).reshape(rows.shape[1], -1)
@@ -289,6 +317,8 @@ def _times_by_pattern(matrices: FloatArray, patterns: Patterns) -> FloatArray:
     n_patterns = len(matrices)
     if len(patterns.rows) == n_patterns:
         return np.asarray(matrices @ patterns.rows)
+    if len(patterns.rows) < FEW_BLOCKS * n_patterns:
+        return np.asarray(matrices[patterns.pattern] @ patterns.rows)
     bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
     found = np.empty_like(patterns.rows)
     for matrix, (start, stop) in zip(matrices, pairwise(bounds), strict=True):
