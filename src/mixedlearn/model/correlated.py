@@ -234,7 +234,7 @@ def fit_correlated(
     return replace(
         model,
         n_iterations=best.n_iterations,
-        is_certified=model.is_certified and best.is_certified,
+        is_certified=bool(model.is_certified and best.is_certified),
         warnings=(*model.warnings, *binding.notes),
         noise=fitted,
     )
