@@ -20,6 +20,7 @@ from mixedlearn.engines.correlated.chain_rows import ChainRows, are_chains
 from mixedlearn.engines.correlated.covariance import Parameters, Point
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation
 from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.correlated.series_rows import SeriesRows, factors_above
 from mixedlearn.engines.correlated.starts import SMALLEST
 from mixedlearn.engines.problem import engine_structures, likelihood_of
 from mixedlearn.specification import Specification
@@ -32,7 +33,7 @@ STRONG, WEAK = 0.8, 0.1
 
 
 class NoiseLikelihood(Protocol):
-    """A likelihood of rows with correlated noise: `BlockLikelihood`, `ChainLikelihood`."""
+    """A likelihood of rows with correlated noise: `BlockLikelihood`, `EffectsLikelihood`."""
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
@@ -88,11 +89,20 @@ class CorrelatedProblem:
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
         z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
         self.fixed, self.randoms = fixed, tuple(randoms)
-        self._layout: BlockRows | ChainRows
+        self._layout: BlockRows | ChainRows | SeriesRows
         if not in_blocks and are_chains(noise, self._codes, parts):
             self._layout = ChainRows(noise, self._codes, z)
+        elif not in_blocks and (above := factors_above(noise, self._codes)):
+            self._layout = SeriesRows(noise, self._codes, z, above)
         else:
             self._layout = BlockRows(noise, self._codes, z)
+            if self._layout.joins_parts:
+                names = ", ".join(map(repr, specification.factor_names))
+                raise ValueError(
+                    "A residual covariance of its own for each value of a column (by=) does not go "
+                    f"with these random effects: those of {names} join series of several values. "
+                    "Leave out by=, or keep one factor that joins series."
+                )
         columns = np.column_stack([fixed.columns, fixed.response])
         base = likelihood_of(sums, specification, fixed)
         self.likelihood: NoiseLikelihood = self._layout.likelihood(
