@@ -13,12 +13,13 @@ levels have all distances and whatever random effects are beside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.residual.monomial import Monomial
+from mixedlearn.covariance.residual.monomial import Monomial, Range
 
 FloatArray = NDArray[np.float64]
 
@@ -79,6 +80,11 @@ class _Curves:
 class PartialCorrelations(Monomial):
     """Variances that multiply, and a correlation for every distance."""
 
+    def __init__(self, n_deviations: int, ranges: Sequence[Range]):
+        super().__init__(n_deviations, ranges)
+        # All derivatives at a point ask for the same curves.
+        self._latest: tuple[bytes, tuple[FloatArray, FloatArray, FloatArray]] | None = None
+
     def correlations(self, point: FloatArray) -> FloatArray:
         """The correlation at every distance."""
         partials = self.bounded(point)[0]
@@ -91,6 +97,13 @@ class PartialCorrelations(Monomial):
 
     def curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The correlations with their derivatives by the coordinates."""
+        key = point.tobytes()
+        latest = self._latest
+        if latest is None or latest[0] != key:
+            latest = self._latest = key, self._curves(point)
+        return latest[1]
+
+    def _curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         partials = _Curves(*super().curves(point))
         n = len(self.ranges)
         one = _Curves(np.ones(1), np.zeros((1, n)), np.zeros((1, n, n)))
