@@ -99,6 +99,9 @@ class Correlated(BaseEstimator):
 class AR1(Correlated):
     """Correlations r^d of rows of a level that are d time units apart.
 
+    Where all rows of a level are an even number of units apart, both signs of r are the same model:
+    r is taken as positive, and `fit` warns.
+
     Parameters
     ----------
     time : str or int, default=None
@@ -179,6 +182,10 @@ class CompoundSymmetry(Correlated):
 
 class Toeplitz(Correlated):
     """A correlation for every distance in the order of the occasions.
+
+    The search goes over partial correlations, whose matrices are all covariances
+    (Barndorff-Nielsen & Schou 1973). A fit whose likelihood is highest where the matrix is singular
+    is refused.
 
     Parameters
     ----------
