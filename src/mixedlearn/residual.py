@@ -100,7 +100,7 @@ class AR1(Correlated):
     """Correlations r^d of rows of a level that are d time units apart.
 
     Where all rows of a level are an even number of units apart, both signs of r are the same model:
-    r is taken as positive, and `fit` warns.
+    r is taken as positive, and `predict` warns of rows at odd distances.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ from mixedlearn.residual import (
     Unstructured,
 )
 
-# Children were measured every other year.
+# Children were measured every other year, and forecasts are for years between as well.
 pytestmark = pytest.mark.filterwarnings("ignore:The sign of the correlation")
 ORTHODONT = load_orthodont().frame
 

@@ -280,13 +280,12 @@ def test_updating_says_that_the_structure_is_in_the_way(data):
         fit(data, Unstructured(time="t")).update_random_effects(data.head(4), data["y"].head(4))
 
 
-EVEN = "rows of a level of 'id' are even numbers of 't' apart"
+EVEN = "rows of fit of a level of 'id' are even numbers of 't' apart, .* and row 1 is an odd"
 
 
 def test_even_gaps_do_not_tell_the_sign_of_a_correlation(data):
     even = data.assign(t=2 * data["t"])
-    with pytest.warns(DegenerateModelWarning, match=EVEN):
-        model = lmer("y ~ x", even, residual=AR1(time="t"), groups="id")
+    model = fit(even, AR1(time="t"))
     same = fit(even, ContinuousAR1(time="t"))
     np.testing.assert_allclose(model.log_likelihood_, same.log_likelihood_, rtol=1e-12)
     np.testing.assert_allclose(
@@ -294,6 +293,13 @@ def test_even_gaps_do_not_tell_the_sign_of_a_correlation(data):
         same.residual_parameters_["correlation"],
         rtol=1e-4,
     )
+    later = even.head(2).assign(t=[8, 9])
+    model.predict(later.head(1))
+    with pytest.warns(DegenerateModelWarning, match=EVEN) as caught:
+        forecast = model.predict(later)
+    assert [own.filename for own in caught] == [__file__]
+    np.testing.assert_allclose(forecast, same.predict(later), rtol=1e-4)
+    model.predict(later, random_effects="none")
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -309,8 +315,10 @@ def test_one_odd_gap_tells_the_sign_of_a_correlation(data, sign):
 
 def test_even_gaps_of_a_part(data):
     gaps = data.assign(t=np.where(data["arm"] == "a", 2, 1) * data["t"])
+    model = fit(gaps, AR1(time="t", by="arm"))
+    model.predict(gaps[gaps["arm"] == "b"].assign(t=9))
     with pytest.warns(DegenerateModelWarning, match="correlation of arm 'a' cannot be known"):
-        model = lmer("y ~ x", gaps, residual=AR1(time="t", by="arm"), groups="id")
+        model.predict(gaps[gaps["arm"] == "a"].assign(t=9))
     assert model.residual_parameters_["arm 'a': correlation"] >= 0.0
 
 

@@ -13,9 +13,6 @@ from mixedlearn.residual import AR1, Stratified
 from reference import FOLDER
 from reference.noise_models import MODELS, fit, read
 
-# Children were measured every other year.
-pytestmark = pytest.mark.filterwarnings("ignore:The sign of the correlation")
-
 REFERENCE = json.loads((FOLDER / "noise_residuals.json").read_text(encoding="utf-8"))
 
 

@@ -26,9 +26,6 @@ from reference import FOLDER
 from reference.dense_sandwich import DenseSandwich
 from reference.noise_models import MODELS, fit, read
 
-# Children were measured every other year.
-pytestmark = pytest.mark.filterwarnings("ignore:The sign of the correlation")
-
 REFERENCE = json.loads((FOLDER / "sandwich.json").read_text(encoding="utf-8"))["structured"]
 CORRECTIONS = ("CR0", "CR1", "CR1p", "CR1S", "CR2")
 SERIES = {name: "Mare" if "ovary" in name else "Subject" for name in MODELS}

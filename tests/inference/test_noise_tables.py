@@ -21,9 +21,6 @@ from mixedlearn.residual import AR1, Antedependence
 from reference import FOLDER
 from reference.noise_models import MODELS, fit, read
 
-# Children were measured every other year.
-pytestmark = pytest.mark.filterwarnings("ignore:The sign of the correlation")
-
 NLME = json.loads((FOLDER / "residual_structures.json").read_text(encoding="utf-8"))
 
 

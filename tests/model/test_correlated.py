@@ -254,7 +254,6 @@ def test_predictions_condition_on_the_rows_of_the_level(name):
     ("kind", "gap"),
     [(AR1, own) for own in (30, 365, 86_400)] + [(ContinuousAR1, own) for own in (1e-3, 30, 1e6)],
 )
-@pytest.mark.filterwarnings("ignore:The sign of the correlation")
 def test_the_unit_of_time_changes_the_correlation_alone(kind, gap):
     data = make_data(1)
     data["t"] = data["t"].astype(int)

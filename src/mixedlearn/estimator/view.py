@@ -32,7 +32,7 @@ from mixedlearn.estimator.validation import (
     some_numeric_columns,
     transformed_response,
 )
-from mixedlearn.exceptions import PopulationPredictionWarning
+from mixedlearn.exceptions import DegenerateModelWarning, PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.correlated import Condition, condition, refuse_noise
 from mixedlearn.model.fitted import FittedModel
@@ -185,7 +185,11 @@ class FittedView:
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        return condition(model, binding.rows(read_noise(source, X, labels), series))
+        rows = binding.rows(read_noise(source, X, labels), series)
+        note = binding.unsigned_note(model.noise.noise_rows, rows) if binding.unsigned else None
+        if note is not None:
+            warnings.warn(note, DegenerateModelWarning, stacklevel=stacklevel)
+        return condition(model, rows)
 
     def noise_rows(self, X: Any, groups: Any, present: NDArray[np.bool_]) -> NoiseRows:
         """What the noise of some rows depends on, if there is a residual structure.

@@ -235,7 +235,6 @@ def fit_correlated(
         model,
         n_iterations=best.n_iterations,
         is_certified=bool(model.is_certified and best.is_certified),
-        warnings=(*model.warnings, *binding.notes),
         noise=fitted,
     )
 

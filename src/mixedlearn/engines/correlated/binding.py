@@ -134,8 +134,8 @@ class Binding:
         What times are divided by.
     series_name : str or None
         Of the factor in whose levels rows are correlated; levels of an interaction have none.
-    notes : tuple of str
-        What the rows leave open of the structure.
+    unsigned : tuple of int
+        Parts whose correlation has a sign that the rows do not tell; it is taken as positive.
     """
 
     residual: Residual
@@ -147,7 +147,7 @@ class Binding:
     series: pd.Index | None
     unit: float = 1.0
     series_name: str | None = None
-    notes: tuple[str, ...] = ()
+    unsigned: tuple[int, ...] = ()
 
     @property
     def correlation(self) -> Correlation | None:
@@ -186,6 +186,21 @@ class Binding:
     def of_part(self, number: int) -> str:
         """What an error says of the part, where there are several."""
         return "" if self.by is None else f" of {self.names.by} {shown(self.by[number])}"
+
+    def unsigned_note(self, fitted: NoiseRows, rows: NoiseRows) -> str | None:
+        """What to say of rows whose correlation with those of fit has a sign that is not known."""
+        known = np.flatnonzero((rows.series >= 0) & np.isin(rows.part, self.unsigned))
+        _, first = np.unique(fitted.series, return_index=True)
+        distance = rows.times[known] - fitted.times[first][rows.series[known]]
+        if (distance % 2.0 == 0.0).all():
+            return None
+        row = int(known[np.argmax(distance % 2.0 != 0.0)])
+        return (
+            f"The sign of the correlation{self.of_part(int(rows.part[row]))} cannot be known: the "
+            f"rows of fit of a level of {self.series_name!r} are even numbers of "
+            f"{self.names.time!r} apart, where both signs are the same, and row {row} is an odd "
+            "number away from them. It is taken as positive; ContinuousAR1 is this model."
+        )
 
     def rows(self, columns: NoiseColumns, series: IntArray) -> NoiseRows:
         """Rows as the likelihood reads them; ``series`` are their levels, by number.
@@ -310,19 +325,14 @@ def bind(
 def _with_signs(binding: Binding, rows: NoiseRows) -> Binding:
     """The binding, with positive correlations in parts whose rows do not tell the sign."""
     gaps, part_of = rows.gaps
-    parts, notes = list(binding.parts), []
+    parts, unsigned = list(binding.parts), []
     for number, part in enumerate(binding.parts):
         if (gaps[part_of == number] % 2.0 != 0.0).any():
             continue
         assert isinstance(part, Monomial)
         parts[number] = type(part)(part.n_deviations, [Range(0.0, 1.0)])
-        notes.append(
-            f"The sign of the correlation{binding.of_part(number)} cannot be known: rows of a "
-            f"level of {binding.series_name!r} are even numbers of {binding.names.time!r} apart, "
-            "where both signs are the same. It is taken as positive, as predictions at odd "
-            "distances are then; ContinuousAR1 is this model."
-        )
-    return replace(binding, parts=tuple(parts), notes=tuple(notes))
+        unsigned.append(number)
+    return replace(binding, parts=tuple(parts), unsigned=tuple(unsigned))
 
 
 def _usual_gap(series: IntArray, times: FloatArray) -> float:
