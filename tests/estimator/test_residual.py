@@ -290,8 +290,6 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda model: model.sample_y(ORTHODONT),
-        lambda model: model.update_random_effects(ORTHODONT, ORTHODONT["distance"]),
         lambda model: model.for_serving(),
         lambda model: model.log_likelihood(model.theta_),
         lambda model: inference.variance_table(model),

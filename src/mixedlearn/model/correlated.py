@@ -33,7 +33,6 @@ from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
-from mixedlearn.model.prediction import predict_mean
 from mixedlearn.search.moving import Arrival, descend_from
 
 FloatArray = NDArray[np.float64]
@@ -108,6 +107,16 @@ class FittedNoise:
         """The levels of the series, prepared for look-ups."""
         assert self.binding.series is not None
         return LevelTable(self.binding.series)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels of the series."""
+        return len(self.rows_by_level[1]) - 1
+
+    def rows_of_level(self, level: int) -> NDArray[np.intp]:
+        """The rows of a level of the series."""
+        order, bounds = self.rows_by_level
+        return order[bounds[level] : bounds[level + 1]]
 
     @cached_property
     def rows_by_level(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -369,85 +378,6 @@ def residual_covariances(model: FittedModel) -> list[pd.DataFrame]:
         covariance = part.covariance(noise.point.parts[number], layout) / noise.reference
         own = model.noise_variance * covariance
         found.append(pd.DataFrame(own, index=names, columns=names))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What the observed rows of a level say of the noise of other rows of it.
-
-    The noise of a row is ``k'e`` of the observed ones, and rest that is independent of them.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (n,)
-        ``k'e`` at the residuals.
-    basis : ndarray of shape (n, k + 1)
-        ``k'`` times the basis columns of the observed rows.
-    rest : ndarray of shape (n,)
-        Variance of the rest, relative to the noise variance.
-    """
-
-    mean: FloatArray
-    basis: FloatArray
-    rest: FloatArray
-
-
-def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
-    """Condition the noise of rows on that of the observed rows of their levels.
-
-    A row at a time that its level has is the observed row: nothing is said of it but what the
-    effects say. Rows without times are conditioned on under compound symmetry alone, where their
-    order does not count.
-
-    Parameters
-    ----------
-    model : FittedModel
-    noise_rows : NoiseRows
-        Their series are numbers of the levels of the fit, -1 for others.
-    """
-    noise: FittedNoise = model.noise
-    n, k = len(noise_rows.series), noise.rows.X.shape[1]
-    found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
-    joined = noise.noise_rows.joined(noise_rows)
-    n_old = len(noise.noise_rows.series)
-    found.rest[:] = _variances(noise, joined, np.arange(n_old, n_old + n))
-    correlation = noise.binding.correlation
-    is_free_of_order = isinstance(correlation, Equal)
-    if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
-        return found
-    residuals, basis = _residuals(model), noise.basis
-    order, bounds = noise.rows_by_level
-    for level in np.unique(noise_rows.series[noise_rows.series >= 0]):
-        old = order[bounds[level] : bounds[level + 1]]
-        new = np.flatnonzero(noise_rows.series == level)
-        if not is_free_of_order:
-            new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
-        whole = noise.covariance(joined, np.append(old, n_old + new))
-        m = len(old)
-        weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
-        found.mean[new] = weights.T @ residuals[old]
-        found.basis[new] = weights.T @ basis[old, :-1]
-        found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
-    return found
-
-
-@once_per_fit
-def _residuals(model: FittedModel) -> FloatArray:
-    """What fixed and random effects leave of the rows, times the roots of their weights."""
-    rows = model.noise.rows
-    left = rows.given_response - predict_mean(model, rows)
-    return np.asarray(left * np.sqrt(rows.given_weights))
-
-
-def _variances(noise: FittedNoise, rows: NoiseRows, chosen: np.ndarray) -> FloatArray:
-    """Variances of the noise of rows, relative to the noise variance."""
-    found = np.ones(len(chosen))
-    for number in np.unique(rows.part[chosen]):
-        own = np.flatnonzero(rows.part[chosen] == number)
-        layout = rows.layout_of(chosen[own][:, None])
-        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
-        found[own] = covariance[..., 0, 0] / noise.reference
     return found
 
 

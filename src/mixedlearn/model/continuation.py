@@ -1,0 +1,305 @@
+"""How the noise of a level goes on: forecasts, draws, and rows that come after the fit.
+
+Of rows e_1 that are observed and rows e_2 that are not, with the lower triangular root L of their
+covariance,
+
+    e_2 = L_21 L_11^-1 e_1 + L_22 u
+
+where u is independent of e_1 and has the covariance I. So ``L_21 L_11^-1 e_1`` is the forecast and
+``L_22`` the root of its covariance; and rows that come after the fit are those of a model with
+independent noise once ``L_22^-1 (. - L_21 L_11^-1 .)`` has been taken of them, as the rows of the
+fit are after ``L_11^-1``: their sums are added to those of the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array
+
+from mixedlearn.covariance.residual.correlations import Equal
+from mixedlearn.data.levels import LevelTable, encode, labels_of, merge_levels
+from mixedlearn.data.rows import CodedRows, Rows
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.correlated.binding import NoiseColumns, check_parts, check_times
+from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.model.correlated import FittedNoise
+from mixedlearn.model.known import Known
+from mixedlearn.model.prediction import known_mean
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the observed rows of a level say of the noise of other rows of it.
+
+    The noise of a row is ``k'e`` of the observed ones, and rest that is independent of them.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n,)
+        ``k'e`` at the residuals.
+    basis : ndarray of shape (n, k + 1)
+        ``k'`` times the basis columns of the observed rows.
+    rest : ndarray of shape (n,)
+        Variance of the rest, relative to the noise variance.
+    """
+
+    mean: FloatArray
+    basis: FloatArray
+    rest: FloatArray
+
+
+def condition(known: Known, noise_rows: NoiseRows) -> Condition:
+    """Condition the noise of rows on that of the observed rows of their levels.
+
+    A row at a time that its level has is the observed row: nothing is said of it but what the
+    effects say. Rows without times are conditioned on under compound symmetry alone, where their
+    order does not count.
+
+    Parameters
+    ----------
+    known : Known
+    noise_rows : NoiseRows
+        Their series are numbers of the levels of its noise, -1 for others.
+    """
+    noise: FittedNoise = known.noise
+    n, k = len(noise_rows.series), noise.rows.X.shape[1]
+    joined = noise.noise_rows.joined(noise_rows)
+    n_old = len(noise.noise_rows.series)
+    rest = _variances(noise, joined, np.arange(n_old, n_old + n))
+    found = Condition(np.zeros(n), np.zeros((n, k + 1)), rest)
+    pairs = _continued(noise, noise_rows)
+    if not pairs:
+        return found
+    residuals, basis = _residuals(known, [old for old, _ in pairs]), noise.basis
+    for old, new in pairs:
+        # Rows may be forecast twice, so that they have no root.
+        whole = noise.covariance(joined, np.append(old, n_old + new))
+        m = len(old)
+        weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
+        found.mean[new] = weights.T @ residuals[old]
+        found.basis[new] = weights.T @ basis[old, :-1]
+        found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
+    return found
+
+
+def _continued(noise: FittedNoise, noise_rows: NoiseRows) -> list[tuple[IntArray, IntArray]]:
+    """The observed rows of every known level, and the rows that these say something of."""
+    correlation = noise.binding.correlation
+    is_free_of_order = isinstance(correlation, Equal)
+    if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
+        return []
+    found: list[tuple[IntArray, IntArray]] = []
+    series = noise_rows.series
+    for level in np.unique(series[(series >= 0) & (series < noise.n_levels)]):
+        old = noise.rows_of_level(level)
+        new = np.flatnonzero(series == level)
+        if not is_free_of_order:
+            new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
+        if len(old) and len(new):
+            found.append((old, new))
+    return found
+
+
+def _residuals(known: Known, chosen: list[IntArray]) -> FloatArray:
+    """What fixed and random effects leave of some rows, times the roots of their weights."""
+    noise: FittedNoise = known.noise
+    found = np.zeros(len(noise.rows.X))
+    places = np.concatenate(chosen)
+    own = noise.rows.of(places)
+    left = own.given_response - known_mean(known.fit.specification, known.fit.coef, known, own)
+    found[places] = left * np.sqrt(own.given_weights)
+    return found
+
+
+def _variances(noise: FittedNoise, rows: NoiseRows, chosen: IntArray) -> FloatArray:
+    """Variances of the noise of rows, relative to the noise variance."""
+    found = np.ones(len(chosen))
+    for number in np.unique(rows.part[chosen]):
+        own = np.flatnonzero(rows.part[chosen] == number)
+        layout = rows.layout_of(chosen[own][:, None])
+        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
+        found[own] = covariance[..., 0, 0] / noise.reference
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseDraw:
+    """What the noise of rows of weight one is drawn from.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n,)
+        In units of the response.
+    root : csr_array of shape (n, n)
+        Of the covariance, relative to the noise variance.
+    """
+
+    mean: FloatArray
+    root: csr_array
+
+
+def noise_draw(known: Known, noise_rows: NoiseRows, *, is_continued: bool) -> NoiseDraw:
+    """What the noise of rows is drawn from; rows of one level are drawn together.
+
+    Parameters
+    ----------
+    known : Known
+    noise_rows : NoiseRows
+        Their series are numbers of levels: if ``is_continued``, of those of the noise, and larger
+        ones for others.
+    is_continued : bool
+        Whether the noise of a known level goes on from its residuals, as far as `condition` says
+        something of it; a row at a time that its level has is a repetition, whose noise is new.
+
+    Raises
+    ------
+    ValueError
+        If the covariance of the rows of a level is not positive definite.
+    """
+    noise: FittedNoise = known.noise
+    n, n_old = len(noise_rows.series), len(noise.noise_rows.series)
+    mean, is_new = np.zeros(n), np.ones(n, dtype=bool)
+    blocks = []
+    pairs = _continued(noise, noise_rows) if is_continued else []
+    if pairs:
+        residuals = _residuals(known, [old for old, _ in pairs])
+        joined = noise.noise_rows.joined(noise_rows)
+    for old, new in pairs:
+        carry, root = _roots(noise, joined, old, n_old + new)
+        mean[new] = carry @ residuals[old]
+        is_new[new] = False
+        blocks.append((new, root))
+    for new in _by_level(noise_rows.series, np.flatnonzero(is_new)):
+        _, root = _roots(noise, noise_rows, new[:0], new)
+        blocks.append((new, root))
+    return NoiseDraw(mean, _block_diagonal(blocks, n))
+
+
+def _by_level(series: NDArray[np.integer], rows: IntArray) -> list[IntArray]:
+    """Some rows, level by level."""
+    order = rows[np.argsort(series[rows], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(series[order])) + 1) if len(order) else []
+
+
+def _roots(
+    noise: FittedNoise, rows: NoiseRows, old: IntArray, new: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """``L_21 L_11^-1`` and ``L_22`` of rows of one level.
+
+    Raises
+    ------
+    ValueError
+        If their covariance is not positive definite.
+    """
+    m = len(old)
+    try:
+        root = np.linalg.cholesky(noise.covariance(rows, np.append(old, new)))
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"The noise covariance of {len(new)} rows of one level, and of {m} rows that are "
+            f"known of it, is not positive definite under {noise.binding.kind}: the correlations "
+            "of occasions that no level of fit had together contradict each other, or times are "
+            "too close to each other. Use a structure with fewer parameters, or leave out rows."
+        ) from None
+    carry = np.zeros((len(new), 0))
+    if m:
+        carry = solve_triangular(root[:m, :m], root[m:, :m].T, lower=True, trans="T").T
+    return carry, np.asarray(root[m:, m:])
+
+
+def _block_diagonal(blocks: list[tuple[IntArray, FloatArray]], n: int) -> csr_array:
+    """A matrix whose blocks stand in the rows and columns of some rows."""
+    if not blocks:
+        return csr_array((n, n))
+    rows = np.concatenate([np.repeat(own, len(own)) for own, _ in blocks])
+    columns = np.concatenate([np.tile(own, len(own)) for own, _ in blocks])
+    values = np.concatenate([block.ravel() for _, block in blocks])
+    return csr_array((values, (rows, columns)), shape=(n, n))
+
+
+def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Known:
+    """What is known with further rows, whose noise goes on from that of their levels.
+
+    Parameters
+    ----------
+    known : Known
+    rows : Rows
+        Of positive weight, with labels of every factor.
+    columns : NoiseColumns
+        Of the same rows.
+
+    Raises
+    ------
+    ValueError
+        As `Binding.rows`; if a level has a row at the time of one of these already, where the
+        structure allows one alone; if a level would have several values of ``by``.
+    """
+    noise: FittedNoise = known.noise
+    old_series, series, levels = _merged_series(noise, columns)
+    before = replace(noise.noise_rows, series=old_series)
+    joined = before.joined(_in_order(noise, noise.binding.rows(columns, series), old_series))
+    n_old = len(old_series)
+    check_times(noise.binding, columns, joined, n_old)
+    check_parts(noise.binding, columns, joined, n_old)
+    sums = Sums.of(rows, known.fit.specification.slopes, like=known.fit.sums)
+    coded = rows.coded(sums.levels)
+    basis, log_det = sums.weighted_rows(coded, slice(None)), 0.0
+    of_level = {int(old_series[own[0]]): own for own in _by_level(old_series, np.arange(n_old))}
+    for new in _by_level(series, np.arange(len(series))):
+        old = of_level.get(int(series[new[0]]), new[:0])
+        carry, root = _roots(noise, joined, old, n_old + new)
+        basis[new] = solve_triangular(root, basis[new] - carry @ noise.basis[old], lower=True)
+        log_det += 2.0 * float(np.log(root.diagonal()).sum())
+    later = known.with_sums(sums.in_metric(basis, coded.known_codes, log_det))
+    tables = later.whole.tables
+    own_rows = _recoded(noise.rows, known.whole.levels, tables)
+    return later.with_noise(
+        replace(
+            noise,
+            binding=replace(noise.binding, series=levels),
+            rows=own_rows.joined(_recoded(coded, sums.levels, tables)),
+            noise_rows=joined,
+        )
+    )
+
+
+def _merged_series(
+    noise: FittedNoise, columns: NoiseColumns
+) -> tuple[IntArray, IntArray, pd.Index | None]:
+    """Numbers of the levels of the series, of the rows so far and of new ones, and all levels."""
+    own, known = noise.noise_rows.series, noise.binding.series
+    if known is None or columns.series is None:
+        # Every row is alone.
+        return own, len(own) + np.arange(columns.n_rows), None
+    codes, others = encode(columns.series)
+    places, other_places, levels = merge_levels(known, others)
+    return places[own], other_places[codes], levels
+
+
+def _in_order(noise: FittedNoise, rows: NoiseRows, old_series: IntArray) -> NoiseRows:
+    """New rows, which come after the old ones of their levels where the order is their time."""
+    if noise.binding.names.time is not None or noise.binding.correlation is None:
+        return rows
+    n_levels = 1 + max(old_series.max(initial=-1), rows.series.max(initial=-1))
+    before = np.bincount(old_series, minlength=n_levels)[rows.series]
+    return replace(rows, times=rows.times + before, occasions=rows.occasions + before)
+
+
+def _recoded(
+    rows: CodedRows, levels: Sequence[pd.Index], tables: Sequence[LevelTable]
+) -> CodedRows:
+    """Rows with the numbers of their levels among others."""
+    codes = [
+        table.find(labels_of(own))[code]
+        for code, own, table in zip(rows.known_codes, levels, tables, strict=True)
+    ]
+    return replace(rows, codes=tuple(codes))
