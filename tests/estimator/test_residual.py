@@ -294,7 +294,6 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
         lambda model: model.log_likelihood(model.theta_),
         lambda model: inference.variance_table(model),
         lambda model: inference.confidence_intervals(model),
-        lambda model: inference.parametric_bootstrap(model, ORTHODONT, n_resamples=2),
         lambda model: inference.residuals(model, ORTHODONT, ORTHODONT["distance"]),
         lambda model: inference.influence(model, ORTHODONT, ORTHODONT["distance"]),
         lambda model: inference.r2(model),

@@ -73,7 +73,7 @@ def fit_to(case, data, **parameters):
         return model.set_params(**parameters).fit(data, data["y"])
 
 
-# Nothing is left to fit an unstructured covariance for each arm to; alone, variances know no levels.
+# Each arm keeps too few rows for an unstructured covariance; variances alone have no levels.
 UPDATED = [name for name in CASES if name not in ("power", "strata", "unstructured by arm")]
 
 

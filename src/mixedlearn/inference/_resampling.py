@@ -7,7 +7,7 @@ on how many are made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,14 +17,43 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 
 from mixedlearn.data.labels import shown
+from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.data.rows import CodedRows
-from mixedlearn.data.same_rows import difference
+from mixedlearn.data.same_rows import difference, has_same_columns
+from mixedlearn.engines.correlated.binding import NoiseColumns
+from mixedlearn.engines.correlated.problem import NoiseRows
 from mixedlearn.inference._models import view_of
+from mixedlearn.model.continuation import noise_draw
+from mixedlearn.model.correlated import FittedNoise
+from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.known import Known
+from mixedlearn.model.refits import Refitter, make_refitter
 from mixedlearn.model.simulation import make_generator, random_design
 
 FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class FitRows:
+    """The rows of a fit, which were passed again.
+
+    Attributes
+    ----------
+    coded : CodedRows
+    noise : NoiseRows or None
+        What their noise depends on, if there is a residual structure.
+    """
+
+    coded: CodedRows
+    noise: NoiseRows | None
+
+    def refitter(self, model: FittedModel) -> Refitter | CorrelatedRefitter:
+        """What refits the model to other responses of these rows."""
+        if self.noise is None:
+            return make_refitter(model, ResponseColumns(model.sums, self.coded))
+        return CorrelatedRefitter(model, self.coded, self.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +66,27 @@ class Draws:
         Random columns of all factors times their Lambda.
     weights : ndarray of shape (n_rows,) or None
     noise_variance : float
+    noise_root : csr_array of shape (n_rows, n_rows) or None
+        Root of the covariance of the noise, relative to its variance, of a residual structure.
     """
 
     design: csr_array
     weights: FloatArray | None
     noise_variance: float
+    noise_root: csr_array | None = None
 
     @classmethod
-    def of(cls, model: FittedModel, rows: CodedRows) -> Draws:
+    def of(cls, model: FittedModel, rows: FitRows) -> Draws:
         """What generates responses of a model for the rows of its fit."""
+        coded, noise_root = rows.coded, None
         parts = [
-            random_design(model, rows.X, codes, k, m)
-            for k, (codes, m) in enumerate(zip(rows.known_codes, model.sums.n_levels, strict=True))
+            random_design(model, coded.X, codes, k, m)
+            for k, (codes, m) in enumerate(zip(coded.known_codes, model.sums.n_levels, strict=True))
         ]
-        design = csr_array(hstack(parts)) if parts else csr_array((len(rows.X), 0))
-        return cls(design, rows.weights, model.noise_variance)
+        design = csr_array(hstack(parts)) if parts else csr_array((len(coded.X), 0))
+        if rows.noise is not None:
+            noise_root = noise_draw(Known(model), rows.noise, is_continued=False).root
+        return cls(design, coded.weights, model.noise_variance, noise_root)
 
     @property
     def n_rows(self) -> int:
@@ -65,6 +100,8 @@ class Draws:
         for column, seed in enumerate(seeds):
             normal[:, column] = np.random.default_rng(seed).standard_normal(len(normal))
         noises = normal[n_effects:]
+        if self.noise_root is not None:
+            noises = self.noise_root @ noises
         if self.weights is not None:
             noises /= np.sqrt(self.weights)[:, None]
         deviations = self.design @ normal[:n_effects] + noises
@@ -73,7 +110,7 @@ class Draws:
 
 def rows_of_fit(
     estimator: Any, model: FittedModel, X: Any, groups: Any, sample_weight: Any
-) -> CodedRows:
+) -> FitRows:
     """Read rows, and check that they are those of the fit.
 
     Raises
@@ -81,7 +118,11 @@ def rows_of_fit(
     ValueError
         If they are not.
     """
-    rows = view_of(estimator).rows(X, groups, sample_weight=sample_weight, needs_groups=True)
+    view = view_of(estimator, takes_noise=True)
+    rows = view.rows(X, groups, sample_weight=sample_weight, needs_groups=True)
+    columns = None
+    if model.noise is not None:
+        columns = view.noise_columns(X, groups, rows.weights, "A bootstrap")
     rows, specification = rows.present(), model.specification
     coded = rows.coded(model.sums.levels)
     for own, codes, name in zip(
@@ -99,12 +140,46 @@ def rows_of_fit(
             f"{model.sums.n_rows}: pass the rows of the fit."
         )
     names = specification.column_names, specification.factor_names
-    if difference(model.sums, coded, *names) is not None:
+    if difference(model.sums_of_rows, coded, *names) is not None:
         raise ValueError(
             "X, groups and sample_weight are not those of the fit: their cross-products differ. "
             "Pass the rows that the model was fitted to, in any order."
         )
-    return coded
+    return FitRows(coded, None if columns is None else _noise_of_fit(model, coded, columns))
+
+
+def _noise_of_fit(model: FittedModel, rows: CodedRows, columns: NoiseColumns) -> NoiseRows:
+    """What the noise of the rows of the fit depends on.
+
+    Raises
+    ------
+    ValueError
+        If they are not those.
+    """
+    noise: FittedNoise = model.noise
+    series: NDArray[np.integer] = np.arange(columns.n_rows)
+    if columns.series is not None:
+        series = noise.table.find(columns.series)
+        if (series < 0).any():
+            own = columns.series
+            raise ValueError(
+                f"The level {shown(own.at(int(np.argmax(series < 0))))} of {own.name!r} was not "
+                "seen in fit: pass the rows that the model was fitted to."
+            )
+    found = noise.binding.rows(columns, series)
+    problem = replace(noise, rows=rows, noise_rows=found).problem(model.recipe)
+    try:
+        is_same = has_same_columns(model.sums, problem.sums_at(noise.point))
+    except np.linalg.LinAlgError:
+        # Times that fit did not see.
+        is_same = False
+    if not is_same:
+        raise ValueError(
+            f"X, groups and sample_weight are not those of the fit: what {noise.description} takes "
+            "from them differs. Pass the rows that the model was fitted to; without a time column "
+            "in the same order."
+        )
+    return found
 
 
 def draw_in_batches(
@@ -143,4 +218,5 @@ def draw_in_batches(
             done.append(result)
         return done
 
-    return list(view_of(estimator).with_progress(name, n_resamples, run))
+    view = view_of(estimator, takes_noise=True)
+    return list(view.with_progress(name, n_resamples, run))

@@ -7,6 +7,7 @@ What is new is the search for R, and what R says of other rows of a level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -46,6 +47,10 @@ MOST_LOG_RATIO = float(np.log(1e7))
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
+
+
+class NotIdentifiedError(ValueError):
+    """The likelihood has no maximum in the parameters of the noise."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,38 @@ def fit_correlated(
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
-    _check_identified(problem, best, binding, noise, recipe.max_iter)
+    return _model_at(problem, best, recipe, FittedNoise(binding, sums, rows, noise, best.point))
+
+
+def refit_response(noise: FittedNoise, problem: CorrelatedProblem, recipe: Recipe) -> FittedModel:
+    """Fit a model again to another response of its rows.
+
+    Parameters
+    ----------
+    noise : FittedNoise
+        That of the model, with the rows of the new response; its point is where the search starts.
+    problem : CorrelatedProblem
+        That of the new response.
+    recipe : Recipe
+
+    Raises
+    ------
+    NotIdentifiedError
+        If the rows do not identify the noise covariance.
+    """
+    best = descend_from(problem, noise.point, max_iter=recipe.max_iter, tol=recipe.tol)
+    if not best.is_certified:
+        others = _descents(problem, noise.point.theta, recipe)
+        best = _best([best, *others])
+    own = replace(noise, sums=problem.sums, point=best.point)
+    return _model_at(problem, best, recipe, own)
+
+
+def _model_at(
+    problem: CorrelatedProblem, best: Arrival, recipe: Recipe, noise: FittedNoise
+) -> FittedModel:
+    """The model where a search has ended."""
+    _check_identified(problem, best, noise.binding, noise.noise_rows, recipe.max_iter)
     try:
         own_sums = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
@@ -201,7 +237,7 @@ def fit_correlated(
         model,
         n_iterations=best.n_iterations,
         is_certified=model.is_certified and best.is_certified,
-        noise=FittedNoise(binding, sums, rows, noise, best.point),
+        noise=noise,
     )
 
 
@@ -262,11 +298,18 @@ def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe
     for root, structure in zip(independent.roots, components.structures, strict=True):
         lifted = root @ root.T + LEAST_VARIANCE * np.eye(len(root))
         covariances.append(structure.project(lifted, floor=LEAST_VARIANCE))
-    theta = components.theta_of(covariances)
-    arrivals = [
+    return _best(_descents(problem, components.theta_of(covariances), recipe))
+
+
+def _descents(problem: CorrelatedProblem, theta: FloatArray, recipe: Recipe) -> list[Arrival]:
+    """Searches from all starts."""
+    return [
         descend_from(problem, start, max_iter=recipe.max_iter, tol=recipe.tol)
         for start in problem.starts(problem.residuals(), theta)
     ]
+
+
+def _best(arrivals: Sequence[Arrival]) -> Arrival:
     certified = [own for own in arrivals if own.is_certified] or arrivals
     return min(certified, key=lambda own: own.evaluation.objective)
 
@@ -314,8 +357,8 @@ def _check_identified(
             raise _not_identified(where)
 
 
-def _not_identified(where: str = "") -> ValueError:
-    return ValueError(
+def _not_identified(where: str = "") -> NotIdentifiedError:
+    return NotIdentifiedError(
         f"The residual covariance{where} is not identified by these rows: the likelihood rises for "
         "ever as it becomes singular. Too few levels have all occasions, the effects reproduce "
         "the response of some rows exactly, or the structure cannot be told from the random "

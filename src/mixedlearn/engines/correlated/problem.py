@@ -15,7 +15,7 @@ from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.blocks import BlockSet, find_blocks, make_sets, pooled
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import FixedBasis, RandomBasis
+from mixedlearn.engines.bases import FixedBasis, RandomBasis, with_response
 from mixedlearn.engines.correlated.covariance import (
     BlockCovariance,
     Parameters,
@@ -105,6 +105,8 @@ class CorrelatedProblem:
     fixed : FixedBasis
     randoms : sequence of RandomBasis
         Of the sums.
+    like : CorrelatedProblem, optional
+        A problem of the same rows, maybe with another response, whose blocks are taken.
     """
 
     def __init__(
@@ -116,33 +118,50 @@ class CorrelatedProblem:
         specification: Specification,
         fixed: FixedBasis,
         randoms: Sequence[RandomBasis],
+        like: CorrelatedProblem | None = None,
     ):
-        self._sums, self._noise = sums, noise
-        self._basis = sums.weighted_rows(rows, slice(None))
+        self.sums, self._noise, self._specification = sums, noise, specification
+        self.basis = sums.weighted_rows(rows, slice(None))
         self._codes = rows.known_codes
         structures = engine_structures(specification, randoms)
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
-        self._z = [sums.z_rows(k, self._basis) @ random.columns for k, random in enumerate(randoms)]
-        self.block_sets = self._make_sets()
-        shapes = [own.is_there.shape for own in self.block_sets]
-        check_block_memory(shapes, self.parameters.n_parameters)
-        columns = np.column_stack([fixed.columns, fixed.response])
-        self.fixed = fixed
-        sets = [
-            (
-                _patterns(own, self._basis, columns),
+        self._z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
+        self.fixed, self.randoms = fixed, tuple(randoms)
+        if like is None:
+            self.block_sets = self._make_sets()
+            shapes = [own.is_there.shape for own in self.block_sets]
+            check_block_memory(shapes, self.parameters.n_parameters)
+            models = [
                 BlockCovariance(
                     self.parameters,
                     int(noise.part[own.example.flat[0]]),
                     noise.layout(own),
                     [self._random_rows(k, own) for k in range(len(randoms))],
-                ),
-            )
-            for own in self.block_sets
-        ]
+                )
+                for own in self.block_sets
+            ]
+        else:
+            self.block_sets = like.block_sets
+            models = [model for _, model in like.likelihood.sets]
+        columns = np.column_stack([fixed.columns, fixed.response])
+        patterns = [_patterns(own, self.basis, columns) for own in self.block_sets]
         likelihood = likelihood_of(sums, specification, fixed)
-        self.likelihood = BlockLikelihood(
-            sets, likelihood.n_rows, likelihood.reml, likelihood.constant
+        self.likelihood: BlockLikelihood = BlockLikelihood(
+            list(zip(patterns, models, strict=True)),
+            likelihood.n_rows,
+            likelihood.reml,
+            likelihood.constant,
+        )
+
+    def with_response(self, rows: CodedRows) -> CorrelatedProblem:
+        """The problem of the same rows with another response; the blocks stay."""
+        own = self._specification
+        basis = self.sums.weighted_rows(rows, slice(None))
+        sums = replace(self.sums.in_metric(basis, self._codes, 0.0), sketch=None)
+        fixed = with_response(self.fixed, sums, own.fixed, own.fit_intercept)
+        parts = self.parameters.parts
+        return CorrelatedProblem(
+            sums, rows, self._noise, parts, own, fixed, self.randoms, like=self
         )
 
     def _make_sets(self) -> list[BlockSet]:
@@ -205,7 +224,7 @@ class CorrelatedProblem:
 
     def residuals(self) -> FloatArray:
         """Residuals of ordinary least squares in the engine's units, times roots of weights."""
-        return np.asarray(self._basis @ self.fixed.response)
+        return np.asarray(self.basis @ self.fixed.response)
 
     def starts(self, residuals: FloatArray, theta: FloatArray) -> list[Point]:
         """Points to search from.
@@ -230,7 +249,7 @@ class CorrelatedProblem:
 
     def sums_at(self, point: Point) -> Sums:
         """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
-        basis = np.empty_like(self._basis)
+        basis = np.empty_like(self.basis)
         log_det = 0.0
         reference = reference_variance(self.parameters.parts, point)
         for own in self.block_sets:
@@ -242,8 +261,8 @@ class CorrelatedProblem:
                 whole = covariance if own.is_shared else covariance[pattern]
                 root = np.linalg.cholesky(whole[np.ix_(there, there)] / reference)
                 log_det += 2.0 * len(rows) * float(np.log(root.diagonal()).sum())
-                basis[rows] = np.linalg.solve(root, self._basis[rows])
-        return self._sums.in_metric(basis, self._codes, log_det)
+                basis[rows] = np.linalg.solve(root, self.basis[rows])
+        return self.sums.in_metric(basis, self._codes, log_det)
 
 
 def reference_variance(parts: Sequence[ResidualCovariance], point: Point) -> float:
