@@ -18,6 +18,7 @@ from mixedlearn.data.labels import Labels, missing_labels, shown
 from mixedlearn.data.levels import OtherKind, encode
 from mixedlearn.data.rows import CodedRows, Codes, Rows
 from mixedlearn.engines.correlated.binding import NoiseColumns, check_parts, check_times
+from mixedlearn.engines.correlated.problem import NoiseRows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise
 from mixedlearn.estimator.validation import (
@@ -160,7 +161,12 @@ class FittedView:
         return known_mean(self.specification, coef, self.known, rows)
 
     def condition(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> Condition:
-        """What the residuals of their levels say of the noise of rows.
+        """What the residuals of their levels say of the noise of rows; see `noise_rows`."""
+        rows = self.noise_rows(X, groups, stacklevel + 1, is_wanted=is_wanted)
+        return condition(self.known, rows)
+
+    def noise_rows(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> NoiseRows:
+        """What the noise of rows that are predicted depends on.
 
         ``is_wanted``: whether levels count; if not, rows are as if of new levels.
 
@@ -192,7 +198,8 @@ class FittedView:
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        return condition(self.known, binding.rows(read_noise(source, X, labels), series))
+        rows: NoiseRows = binding.rows(read_noise(source, X, labels), series)
+        return rows
 
     def std(self, rows: CodedRows, found: Condition | None = None) -> FloatArray:
         """Standard deviations of new observations with the codes of `codes`, shape (n,).

@@ -272,6 +272,20 @@ def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Kno
     )
 
 
+def sums_in_metric(noise: FittedNoise, sums: Sums) -> Sums:
+    """The sums of the rows of a noise in the metric of its covariance.
+
+    ``sums`` are of the same rows in any metric, with the levels that the rows have.
+    """
+    basis, log_det = noise.basis.copy(), 0.0
+    series = noise.noise_rows.series
+    for rows in _by_level(series, np.arange(len(series))):
+        _, root = _roots(noise, noise.noise_rows, rows[:0], rows)
+        basis[rows] = solve_triangular(root, basis[rows], lower=True)
+        log_det += 2.0 * float(np.log(root.diagonal()).sum())
+    return sums.in_metric(basis, noise.rows.known_codes, log_det)
+
+
 def _merged_series(
     noise: FittedNoise, columns: NoiseColumns
 ) -> tuple[IntArray, IntArray, pd.Index | None]:
