@@ -47,6 +47,12 @@ class NoiseSource:
     series: str | None
     series_columns: tuple[str, ...]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of X that the noise of a row depends on, but for its series."""
+        names = self.names
+        return tuple(own for own in (names.time, *names.strata, *names.powers, names.by) if own)
+
     def labels(self, X: Any, groups: Any) -> list[Labels]:
         """The labels of the series; none where they are not given."""
         if self.series_columns:

@@ -201,6 +201,12 @@ class FittedView:
         rows: NoiseRows = binding.rows(read_noise(source, X, labels), series)
         return rows
 
+    def condition_in(self, X: Any, series: NDArray[np.integer]) -> Condition:
+        """What the residuals of their levels say of the noise of rows, by numbers of the levels."""
+        assert self.noise is not None
+        columns = read_noise(self.noise, as_frame(X), [])
+        return condition(self.known, self.known.noise.binding.rows(columns, series))
+
     def std(self, rows: CodedRows, found: Condition | None = None) -> FloatArray:
         """Standard deviations of new observations with the codes of `codes`, shape (n,).
 
