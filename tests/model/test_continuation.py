@@ -9,6 +9,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.model.test_correlated import CASES, fit, make_data, noise_covariance
 
 from helpers.chance import assert_moments
@@ -288,3 +290,65 @@ def test_correlations_that_contradict_each_other_are_said():
     assert np.linalg.eigvalsh(model.residual_covariance_)[0] < 0.0
     with pytest.raises(ValueError, match="not positive definite under Toeplitz"):
         model.sample_y(whole)
+
+
+LABELS = {
+    "integers": lambda own: own.str[1:].astype(int),
+    "text": lambda own: own,
+    "dates": lambda own: pd.Timestamp("2020-01-01") + pd.to_timedelta(own.str[1:].astype(int), "D"),
+    "category": lambda own: own.astype("category"),
+    "unsortable": lambda own: own.where(own != "s5", 5).where(own != "s28", 28.5),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    order=st.permutations(range(12)),
+    cuts=st.sets(st.integers(1, 11), max_size=4),
+    labels=st.sampled_from(sorted(LABELS)),
+    name=st.sampled_from(["ar1", "ar1 beside an intercept", "compound symmetry", "unstructured"]),
+)
+def test_rows_may_come_in_any_order_and_in_any_number_of_updates(order, cuts, labels, name):
+    case = CASES[name]
+    seen, later, unseen = (own.assign(id=LABELS[labels](own["id"])) for own in split(case))
+    known, later = fit_to(case, seen), later.iloc[-12:]
+    at_once, by_parts = (pickle.loads(pickle.dumps(known)) for _ in range(2))
+    at_once.update_random_effects(later, later["y"])
+    for part in np.split(np.array(order), sorted(cuts)):
+        own = later.iloc[part]
+        by_parts.update_random_effects(own, own["y"])
+    rows = pd.concat([unseen, later.assign(t=9.0) if case.correlation == "ar1" else later])
+    for found, expected in zip(
+        by_parts.predict(rows, return_std=True),
+        at_once.predict(rows, return_std=True),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    for factor in case.random:
+        one, other = by_parts.random_effects_[factor], at_once.random_effects_[factor]
+        np.testing.assert_allclose(one.loc[other.index], other, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("is_effect", [True, False])
+def test_interactions_as_series(is_effect):
+    data = make_data(2).assign(t=lambda own: own["t"].astype(int))
+    data["pair"] = data["site"] + ":" + data["rater"]
+    data["t"] = data.groupby("pair").cumcount()
+    term = "(1 | site:rater)" if is_effect else "1"
+    single = "(1 | pair)" if is_effect else "1"
+    groups = [None, None] if is_effect else [[("site", "rater")], "pair"]
+    models = [
+        MixedLinearRegressor(formula=f"x + {own}", groups=group, residual=AR1(time="t"))
+        for own, group in zip((term, single), groups, strict=True)
+    ]
+    seen, later = data[data["t"] < 3], data[data["t"] == 3]
+    unseen = later.assign(t=5)
+    found = []
+    for model in models:
+        model.fit(seen, seen["y"]).update_random_effects(later, later["y"])
+        found.append(
+            (*model.predict(unseen, return_std=True), model.sample_y(unseen, random_state=0))
+        )
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8)
+    assert "AR1(time='t') within site:rater" in str(models[0].summary())

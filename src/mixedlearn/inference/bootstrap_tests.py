@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2, gamma
 
 from mixedlearn.inference._criteria import likelihood_ratio, n_parameters, without_tolerance
-from mixedlearn.inference._models import check_count, model_of, warn_of_untestable
+from mixedlearn.inference._models import check_count, model_of, view_of, warn_of_untestable
 from mixedlearn.inference._pairs import compare_models
 from mixedlearn.inference._resampling import Draws, FitRows, draw_in_batches, rows_of_fit
 from mixedlearn.inference._text import ResultTable, lines_html, table_html, table_text
@@ -233,8 +233,9 @@ def _own_rows(
     if names is not None:
         X = _chosen(X, list(names))
     factors = list(model.specification.factor_names)
-    if model.noise is not None and model.noise.binding.series is not None:
-        factors = list(dict.fromkeys([*factors, model.noise.binding.series.name]))
+    source = view_of(estimator, takes_noise=True).noise
+    if source is not None and source.series is not None:
+        factors = list(dict.fromkeys([*factors, source.series]))
     groups = _chosen(groups, factors) if factors else None
     return rows_of_fit(estimator, model, X, groups, sample_weight)
 

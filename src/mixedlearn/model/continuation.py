@@ -13,13 +13,12 @@ fit are after ``L_11^-1``: their sums are added to those of the fit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
 from mixedlearn.covariance.residual.correlations import Equal
@@ -34,6 +33,11 @@ from mixedlearn.model.prediction import known_mean
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
+# Observed rows of a level, and others of it.
+Pair = tuple[IntArray, IntArray]
+
+# Entries of the covariances that are made at a time.
+MOST_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +81,58 @@ def condition(known: Known, noise_rows: NoiseRows) -> Condition:
     rest = _variances(noise, joined, np.arange(n_old, n_old + n))
     found = Condition(np.zeros(n), np.zeros((n, k + 1)), rest)
     pairs = _continued(noise, noise_rows)
-    if not pairs:
-        return found
-    residuals, basis = _residuals(known, [old for old, _ in pairs]), noise.basis
-    for old, new in pairs:
+    residuals, basis = _residuals(known, pairs), noise.basis
+    for old, new in _alike(noise_rows, pairs):
         # Rows may be forecast twice, so that they have no root.
-        whole = noise.covariance(joined, np.append(old, n_old + new))
-        m = len(old)
-        weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
-        found.mean[new] = weights.T @ residuals[old]
-        found.basis[new] = weights.T @ basis[old, :-1]
-        found.rest[new] -= np.einsum("on,on->n", weights, whole[:m, m:])
+        whole = noise.covariance(joined, np.concatenate([old, n_old + new], axis=1))
+        m = old.shape[1]
+        weights = np.linalg.solve(whole[:, :m, :m], whole[:, :m, m:])
+        found.mean[new] = np.einsum("gon,go->gn", weights, residuals[old])
+        found.basis[new] = np.einsum("gon,gok->gnk", weights, basis[old, :-1])
+        found.rest[new] -= np.einsum("gon,gon->gn", weights, whole[:, :m, m:])
     return found
 
 
-def _continued(noise: FittedNoise, noise_rows: NoiseRows) -> list[tuple[IntArray, IntArray]]:
+def _continued(noise: FittedNoise, noise_rows: NoiseRows) -> list[Pair]:
     """The observed rows of every known level, and the rows that these say something of."""
     correlation = noise.binding.correlation
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
         return []
-    found: list[tuple[IntArray, IntArray]] = []
+    found: list[Pair] = []
     series = noise_rows.series
-    for level in np.unique(series[(series >= 0) & (series < noise.n_levels)]):
-        old = noise.rows_of_level(level)
-        new = np.flatnonzero(series == level)
+    for new in _by_level(series, np.flatnonzero((series >= 0) & (series < noise.n_levels))):
+        old = noise.rows_of_level(int(series[new[0]]))
         if not is_free_of_order:
-            new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
-        if len(old) and len(new):
+            is_seen = noise_rows.times[new, None] == noise.noise_rows.times[old]
+            new = new[~is_seen.any(axis=1)]
+        if len(new):
             found.append((old, new))
     return found
 
 
-def _residuals(known: Known, chosen: list[IntArray]) -> FloatArray:
-    """What fixed and random effects leave of some rows, times the roots of their weights."""
+def _alike(rows: NoiseRows, pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Levels with as many rows and the same part of the covariance: shapes (g, m) and (g, n)."""
+    alike: dict[tuple[int, int, int], list[Pair]] = {}
+    for old, new in pairs:
+        key = int(rows.part[new[0]]), len(old), len(new)
+        alike.setdefault(key, []).append((old, new))
+    for (_, m, n), own in alike.items():
+        step = max(MOST_ENTRIES // (m + n) ** 2, 1)
+        for start in range(0, len(own), step):
+            olds, news = zip(*own[start : start + step], strict=True)
+            yield np.stack(olds), np.stack(news)
+
+
+def _residuals(known: Known, pairs: Sequence[Pair]) -> FloatArray:
+    """What fixed and random effects leave of observed rows, times the roots of their weights."""
     noise: FittedNoise = known.noise
     found = np.zeros(len(noise.rows.X))
-    places = np.concatenate(chosen)
-    own = noise.rows.of(places)
-    left = own.given_response - known_mean(known.fit.specification, known.fit.coef, known, own)
-    found[places] = left * np.sqrt(own.given_weights)
+    if pairs:
+        places = np.concatenate([old for old, _ in pairs])
+        own = noise.rows.of(places)
+        left = own.given_response - known_mean(known.fit.specification, known.fit.coef, known, own)
+        found[places] = left * np.sqrt(own.given_weights)
     return found
 
 
@@ -167,19 +183,17 @@ def noise_draw(known: Known, noise_rows: NoiseRows, *, is_continued: bool) -> No
     """
     noise: FittedNoise = known.noise
     n, n_old = len(noise_rows.series), len(noise.noise_rows.series)
-    mean, is_new = np.zeros(n), np.ones(n, dtype=bool)
-    blocks = []
     pairs = _continued(noise, noise_rows) if is_continued else []
-    if pairs:
-        residuals = _residuals(known, [old for old, _ in pairs])
-        joined = noise.noise_rows.joined(noise_rows)
-    for old, new in pairs:
-        carry, root = _roots(noise, joined, old, n_old + new)
-        mean[new] = carry @ residuals[old]
+    is_new = np.ones(n, dtype=bool)
+    for _, new in pairs:
         is_new[new] = False
-        blocks.append((new, root))
-    for new in _by_level(noise_rows.series, np.flatnonzero(is_new)):
-        _, root = _roots(noise, noise_rows, new[:0], new)
+    fresh = _by_level(noise_rows.series, np.flatnonzero(is_new))
+    mean, residuals = np.zeros(n), _residuals(known, pairs)
+    joined = noise.noise_rows.joined(noise_rows)
+    blocks = []
+    for old, new in _alike(noise_rows, [*pairs, *((own[:0], own) for own in fresh)]):
+        carry, root = _roots(noise, joined, old, n_old + new)
+        mean[new] = np.einsum("gno,go->gn", carry, residuals[old])
         blocks.append((new, root))
     return NoiseDraw(mean, _block_diagonal(blocks, n))
 
@@ -193,37 +207,35 @@ def _by_level(series: NDArray[np.integer], rows: IntArray) -> list[IntArray]:
 def _roots(
     noise: FittedNoise, rows: NoiseRows, old: IntArray, new: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """``L_21 L_11^-1`` and ``L_22`` of rows of one level.
+    """``L_21 L_11^-1`` and ``L_22`` of levels that are alike: shapes (g, n, m) and (g, n, n).
 
     Raises
     ------
     ValueError
-        If their covariance is not positive definite.
+        If a covariance is not positive definite.
     """
-    m = len(old)
+    m = old.shape[1]
     try:
-        root = np.linalg.cholesky(noise.covariance(rows, np.append(old, new)))
+        root = np.linalg.cholesky(noise.covariance(rows, np.concatenate([old, new], axis=1)))
     except np.linalg.LinAlgError:
         raise ValueError(
-            f"The noise covariance of {len(new)} rows of one level, and of {m} rows that are "
+            f"The noise covariance of {new.shape[1]} rows of one level, and of {m} rows that are "
             f"known of it, is not positive definite under {noise.binding.kind}: the correlations "
             "of occasions that no level of fit had together contradict each other, or times are "
             "too close to each other. Use a structure with fewer parameters, or leave out rows."
         ) from None
-    carry = np.zeros((len(new), 0))
-    if m:
-        carry = solve_triangular(root[:m, :m], root[m:, :m].T, lower=True, trans="T").T
-    return carry, np.asarray(root[m:, m:])
+    turned = np.linalg.solve(root[:, :m, :m].swapaxes(1, 2), root[:, m:, :m].swapaxes(1, 2))
+    return turned.swapaxes(1, 2), np.asarray(root[:, m:, m:])
 
 
 def _block_diagonal(blocks: list[tuple[IntArray, FloatArray]], n: int) -> csr_array:
     """A matrix whose blocks stand in the rows and columns of some rows."""
     if not blocks:
         return csr_array((n, n))
-    rows = np.concatenate([np.repeat(own, len(own)) for own, _ in blocks])
-    columns = np.concatenate([np.tile(own, len(own)) for own, _ in blocks])
+    rows = [np.broadcast_to(own[:, :, None], block.shape).ravel() for own, block in blocks]
+    columns = [np.broadcast_to(own[:, None, :], block.shape).ravel() for own, block in blocks]
     values = np.concatenate([block.ravel() for _, block in blocks])
-    return csr_array((values, (rows, columns)), shape=(n, n))
+    return csr_array((values, (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
 
 
 def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Known:
@@ -246,7 +258,8 @@ def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Kno
     noise: FittedNoise = known.noise
     old_series, series, levels = _merged_series(noise, columns)
     before = replace(noise.noise_rows, series=old_series)
-    joined = before.joined(_in_order(noise, noise.binding.rows(columns, series), old_series))
+    fresh = _in_order(noise, noise.binding.rows(columns, series), old_series)
+    joined = before.joined(fresh)
     n_old = len(old_series)
     check_times(noise.binding, columns, joined, n_old)
     check_parts(noise.binding, columns, joined, n_old)
@@ -254,11 +267,14 @@ def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Kno
     coded = rows.coded(sums.levels)
     basis, log_det = sums.weighted_rows(coded, slice(None)), 0.0
     of_level = {int(old_series[own[0]]): own for own in _by_level(old_series, np.arange(n_old))}
-    for new in _by_level(series, np.arange(len(series))):
-        old = of_level.get(int(series[new[0]]), new[:0])
+    pairs = [
+        (of_level.get(int(series[new[0]]), new[:0]), new)
+        for new in _by_level(series, np.arange(len(series)))
+    ]
+    for old, new in _alike(fresh, pairs):
         carry, root = _roots(noise, joined, old, n_old + new)
-        basis[new] = solve_triangular(root, basis[new] - carry @ noise.basis[old], lower=True)
-        log_det += 2.0 * float(np.log(root.diagonal()).sum())
+        basis[new] = np.linalg.solve(root, basis[new] - carry @ noise.basis[old])
+        log_det += _log_det(root)
     later = known.with_sums(sums.in_metric(basis, coded.known_codes, log_det))
     tables = later.whole.tables
     own_rows = _recoded(noise.rows, known.whole.levels, tables)
@@ -279,11 +295,17 @@ def sums_in_metric(noise: FittedNoise, sums: Sums) -> Sums:
     """
     basis, log_det = noise.basis.copy(), 0.0
     series = noise.noise_rows.series
-    for rows in _by_level(series, np.arange(len(series))):
-        _, root = _roots(noise, noise.noise_rows, rows[:0], rows)
-        basis[rows] = solve_triangular(root, basis[rows], lower=True)
-        log_det += 2.0 * float(np.log(root.diagonal()).sum())
+    levels = [(own[:0], own) for own in _by_level(series, np.arange(len(series)))]
+    for nothing, own in _alike(noise.noise_rows, levels):
+        _, root = _roots(noise, noise.noise_rows, nothing, own)
+        basis[own] = np.linalg.solve(root, basis[own])
+        log_det += _log_det(root)
     return sums.in_metric(basis, noise.rows.known_codes, log_det)
+
+
+def _log_det(roots: FloatArray) -> float:
+    """log|R| of all levels together."""
+    return 2.0 * float(np.log(roots.diagonal(axis1=1, axis2=2)).sum())
 
 
 def _merged_series(

@@ -89,7 +89,7 @@ class FittedNoise:
         """The structure, and in whose levels it holds."""
         text = repr(self.binding.residual)
         series = self.binding.series
-        return text if series is None else f"{text} within {series.name}"
+        return text if series is None else f"{text} within {self.binding.series_name}"
 
     @property
     def n_parameters(self) -> int:
@@ -150,8 +150,8 @@ class FittedNoise:
         return [str(own + 1) for own in self.occasion_times[1]]
 
     def covariance(self, rows: NoiseRows, chosen: NDArray[np.integer]) -> FloatArray:
-        """R of rows of one level of the series, shape (m, m)."""
-        number = int(rows.part[chosen[0]])
+        """R of rows of one level of the series, or of several alike: shape (..., m, m)."""
+        number = int(rows.part[chosen.flat[0]])
         layout = rows.layout_of(chosen)
         part = self.binding.parts[number]
         return part.covariance(self.point.parts[number], layout) / self.reference
@@ -251,15 +251,15 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
     correlation = binding.correlation
     if correlation is None:
         return
-    kind, series = binding.kind, binding.series
+    kind, series, within = binding.kind, binding.series, binding.series_name
     assert series is not None
     for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
         level = np.full(len(series), -1)
         level[noise.series] = codes
         if (level[noise.series] != codes).any():
             raise ValueError(
-                f"Rows of one level of {series.name!r} are of several levels of {factor.name!r}: a "
-                f"residual structure within {series.name!r} goes with random effects of factors "
+                f"Rows of one level of {within!r} are of several levels of {factor.name!r}: a "
+                f"residual structure within {within!r} goes with random effects of factors "
                 f"that are constant there. Leave out the random effects of {factor.name!r}."
             )
         is_same = len(np.unique(codes)) == len(series)
@@ -270,7 +270,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
         )
         if is_same and holds:
             raise ValueError(
-                f"{kind} within {series.name!r} and the random effects of {factor.name!r} cannot "
+                f"{kind} within {within!r} and the random effects of {factor.name!r} cannot "
                 "be told apart: the residual covariance holds what the effects would add. Leave "
                 "out one of them (random_intercept=False, or no term with a bar)."
             )

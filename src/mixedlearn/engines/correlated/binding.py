@@ -154,6 +154,11 @@ class Binding:
         return type(self.residual).__name__
 
     @property
+    def series_name(self) -> str:
+        """What the factor is called in whose levels rows are correlated."""
+        return "" if self.series is None else ":".join(map(str, self.series.names))
+
+    @property
     def uses_times(self) -> bool:
         """Whether the times between rows count."""
         return self.correlation is not None and self.correlation.uses_times
