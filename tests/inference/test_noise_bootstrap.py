@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from tests.model.test_continuation import whole_covariance
-from tests.model.test_correlated import CASES, fit
+from tests.model.test_correlated import CASES, Case, fit
 
 from helpers.chance import assert_moments
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.inference import bootstrap_lrt, likelihood_ratio_test, parametric_bootstrap
+from mixedlearn.inference._models import by_maximum_likelihood
 from mixedlearn.inference._resampling import Draws, rows_of_fit
 from mixedlearn.residual import AR1, Stratified, Unstructured
 
@@ -29,7 +30,13 @@ REFITTED = [
     "strata beside an intercept",
     "ar1 and crossed factors",
     "ar1, strata and power",
+    "unstructured beside sites",
 ]
+BESIDE = {
+    "unstructured beside sites": Case(
+        Unstructured(time="visit", within="id"), "un", random=("site",)
+    )
+}
 
 
 def weights_of(data):
@@ -51,7 +58,7 @@ def test_responses_have_the_covariance_of_the_model(name):
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", REFITTED)
 def test_refits_are_fits(name, reml):
-    model, data = fit(CASES[name], reml=reml)
+    model, data = fit((CASES | BESIDE)[name], reml=reml)
     weights = weights_of(data)
     model.fit(data, data["y"], sample_weight=weights)
     fitted = model._fitted.model
@@ -145,21 +152,24 @@ def test_simulated_statistics_are_those_of_refits(kind):
         warnings.simplefilter("ignore")
         models = [
             MixedLinearRegressor(formula=own, groups=None if how is None else "id", residual=how)
-            .set_params(reml=False)
+            .set_params(reml=kind == "structure")
             .fit(data, data["y"])
             for own, how in (smaller, larger)
         ]
     test = bootstrap_lrt(*models, data, n_resamples=5, random_state=0)
     assert test.statistic == pytest.approx(likelihood_ratio_test(*models).statistic, abs=1e-7)
-    fitted = models[0]._fitted.model
+    fitted = by_maximum_likelihood(models[0]._fitted.model)
     rows = rows_of_fit(models[0], fitted, data, None, None)
     entropy = np.random.default_rng(0).integers(2**32, size=4).tolist()
     deviations = Draws.of(fitted, rows).deviations(np.random.SeedSequence(entropy).spawn(5))
     for number, found in enumerate(test.simulated):
-        y = models[0].predict(data, random_effects="none") + deviations[:, number]
+        mean = models[0].__mixedlearn_fitted__().with_model(fitted)
+        y = mean.predict(data, random_effects="none") + deviations[:, number]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            refits = [clone(own).fit(data, y).log_likelihood_ for own in models]
+            refits = [
+                clone(own).set_params(reml=False).fit(data, y).log_likelihood_ for own in models
+            ]
         assert found == pytest.approx(max(2.0 * (refits[1] - refits[0]), 0.0), abs=1e-6)
 
 

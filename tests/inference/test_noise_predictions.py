@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.model.test_continuation import fit_to, split
-from tests.model.test_correlated import CASES, dense, fit
+from tests.model.test_correlated import CASES, Case, dense, fit
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.inference import coefficient_table, prediction_intervals
-from mixedlearn.residual import AR1
+from mixedlearn.residual import AR1, Unstructured
 
 NAMES = [
     "ar1",
@@ -20,6 +20,9 @@ NAMES = [
     "ar1 and crossed factors",
     "ar1 and power, irregular, beside an intercept",
 ]
+
+
+BESIDE = Case(Unstructured(time="visit", within="id"), "un", random=("site",))
 
 
 def satterthwaite(variance, reference, parameters):
@@ -43,9 +46,9 @@ def variance_of(both, n_fit, n_known, parameters):
     return np.diag(V[n:, n:] - V[n:, :n] @ weights + rest @ C @ rest.T)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "unstructured beside sites"])
 def test_observations_have_the_degrees_of_freedom_of_their_variances(name):
-    case = CASES[name]
+    case = CASES.get(name, BESIDE)
     model, data = fit(case)
     level = data[data["id"] == "s3"]
     missing = next(own for own in "0123" if f"v{own}" not in set(level["visit"]))

@@ -109,7 +109,12 @@ def test_later_rows_are_conditioned_on(name):
         blups = model.random_effects_[factor]["intercept"]
         labels = rows[factor].to_numpy()[:n]
         assert set(labels) == set(blups.index)
-        for level, blup in blups.items():
+        assert list(model.n_groups_.values())[case.random.index(factor)] == len(blups)
+        spread = model.random_effects_covariances_[factor][:, 0, 0]
+        for (level, blup), variance in zip(blups.items(), spread, strict=True):
+            z = 1.0 * (labels == level)
+            left = own[factor] - own[factor] ** 2 * z @ np.linalg.solve(V[:n, :n], z)
+            assert variance == pytest.approx(left, rel=1e-7)
             assert blup == pytest.approx(own[factor] * turned[labels == level].sum(), abs=1e-9)
 
 
@@ -226,6 +231,23 @@ def test_draws_of_fitted_levels_go_on_from_their_residuals(name):
         ]
     found = model.sample_y(rows, N_SAMPLES, random_state=1, random_effects="fitted")
     assert_moments(found, model.predict(rows), own)
+
+
+def test_draws_of_fitted_levels_with_weights():
+    model, data = fit(CASES["ar1"])
+    rows = data.drop_duplicates("id").head(2).assign(t=5.0)
+    rows = pd.concat([rows, rows.assign(t=7.0)], ignore_index=True)
+    weights = np.array([0.5, 1.0, 3.0, 2.0])
+    found = model.sample_y(
+        rows, N_SAMPLES, random_state=4, random_effects="fitted", sample_weight=weights
+    )
+    both = pd.concat([data, rows], ignore_index=True)
+    R, n = whole_covariance(CASES["ar1"], model, both, of_noise=True), len(data)
+    carried, root = R[:n, n:], np.sqrt(weights)
+    covariance = R[n:, n:] - carried.T @ np.linalg.solve(R[:n, :n], carried)
+    population = model.predict(rows, random_effects="none")
+    mean = population + (model.predict(rows) - population) / root
+    assert_moments(found, mean, covariance / np.outer(root, root))
 
 
 def test_draws_of_updated_levels_go_on_from_their_later_rows():

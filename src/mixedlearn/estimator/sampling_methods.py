@@ -89,8 +89,8 @@ class SamplingMethods(FittedState):
         normal around the forecast of `predict`, with the covariance that the residuals leave. Rows
         at times that a level has are repetitions of the measurement, with new noise that is
         independent of the old. Under compound symmetry all rows continue from the residuals;
-        without a time column other structures have new noise. So the mean of the samples is what
-        `predict` says.
+        without a time column other structures have new noise. So the mean of the samples of rows of
+        weight one is what `predict` says.
 
         Examples
         --------
@@ -204,9 +204,10 @@ class SamplingMethods(FittedState):
         Other threads may predict meanwhile; of updates at the same time only the last counts.
         With one factor the time depends on the new rows and not on the number of known levels.
 
-        With a residual structure the noise of the new rows goes on from that of their levels, and
-        forecasts go on from both. A level without random effects takes rows as well. Without a time
-        column new rows come after those that the level has. The time depends on all rows.
+        With a residual structure the noise of the new rows continues that of their levels, and
+        forecasts use both. Levels in which rows are correlated take rows whether or not they have
+        random effects. Without a time column new rows come after those that the level has. The time
+        that an update takes depends on all rows.
 
         Parameters
         ----------

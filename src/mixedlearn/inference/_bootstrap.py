@@ -42,8 +42,9 @@ def parametric_bootstrap(
 
     Every resample draws a response for the rows of the fit from the fitted model, with new random
     effects of all levels and new noise, and refits the model to it, as carefully as `fit` does.
-    With a residual structure the noise has its covariance. A resample whose residual covariance is
-    not identified has NaN in all its parts, and counts among those without a certified optimum.
+    With a residual structure the noise has its covariance, and a refit starts from the estimates.
+    A resample whose residual covariance is not identified has NaN in all its parts, and counts
+    among those without a certified optimum.
 
     Parameters
     ----------

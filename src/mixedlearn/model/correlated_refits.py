@@ -20,6 +20,9 @@ from mixedlearn.model.refits import Refits, batch_size, refits_of
 
 FloatArray = NDArray[np.float64]
 
+# A refit takes so long that few are enough for a process, and for a look at the progress.
+FEW = 10
+
 
 class CorrelatedRefitter:
     """Refits of a model with a residual structure, one by one.
@@ -42,7 +45,7 @@ class CorrelatedRefitter:
 
     def batch_size(self, n_rows: int) -> int:
         """How many responses are to come at a time."""
-        return batch_size(n_rows)
+        return min(batch_size(n_rows), FEW)
 
     def refit(self, deviations: FloatArray) -> Refits:
         """Refit to responses whose deviations from ``X beta`` are the columns of a matrix.
