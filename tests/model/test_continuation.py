@@ -202,7 +202,7 @@ def test_new_draws_have_the_covariance_of_the_model(name):
 
 
 @pytest.mark.parametrize("name", [*UPDATED, "power"])
-def test_draws_of_fitted_levels_go_on_from_their_residuals(name):
+def test_draws_of_fitted_levels_continue_from_their_residuals(name):
     """Rows at times that the level has are repetitions, with noise of their own."""
     case = CASES[name]
     model, data = fit(case)
@@ -216,15 +216,15 @@ def test_draws_of_fitted_levels_go_on_from_their_residuals(name):
         further = level.head(1).assign(t=6.0, x=-0.2)
         rows = pd.concat([rows, further], ignore_index=True)
     is_new = np.isin(np.arange(len(rows)), [0, *range(1 + len(known) + len(fresh), len(rows))])
-    goes_on = is_new | ((case.correlation == "cs") & (rows["id"] != "nobody").to_numpy())
+    continues = is_new | ((case.correlation == "cs") & (rows["id"] != "nobody").to_numpy())
     own = covariance_of_new(case, model, data, rows, of_noise=True)
-    own[np.ix_(goes_on, ~goes_on)] = own[np.ix_(~goes_on, goes_on)] = 0.0
+    own[np.ix_(continues, ~continues)] = own[np.ix_(~continues, continues)] = 0.0
     n = len(data)
     R = whole_covariance(
-        case, model, pd.concat([data, rows[goes_on]], ignore_index=True), of_noise=True
+        case, model, pd.concat([data, rows[continues]], ignore_index=True), of_noise=True
     )
     carried = R[:n, n:]
-    own[np.ix_(goes_on, goes_on)] -= carried.T @ np.linalg.solve(R[:n, :n], carried)
+    own[np.ix_(continues, continues)] -= carried.T @ np.linalg.solve(R[:n, :n], carried)
     if "id" in case.random:
         own[np.ix_(rows["id"] == "nobody", rows["id"] == "nobody")] += parameters_of(case, model)[
             "id"
@@ -250,7 +250,7 @@ def test_draws_of_fitted_levels_with_weights():
     assert_moments(found, mean, covariance / np.outer(root, root))
 
 
-def test_draws_of_updated_levels_go_on_from_their_later_rows():
+def test_draws_of_updated_levels_continue_from_their_later_rows():
     case = CASES["ar1 beside an intercept"]
     seen, later, unseen = split(case)
     model = fit_to(case, seen).update_random_effects(later, later["y"])

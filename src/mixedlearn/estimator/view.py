@@ -161,11 +161,11 @@ class FittedView:
         return known_mean(self.specification, coef, self.known, rows)
 
     def condition(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> Condition:
-        """What the residuals of their levels say of the noise of rows; see `noise_rows`."""
-        rows = self.noise_rows(X, groups, stacklevel + 1, is_wanted=is_wanted)
+        """What the residuals of their levels say of the noise of rows; see `forecast_rows`."""
+        rows = self.forecast_rows(X, groups, stacklevel + 1, is_wanted=is_wanted)
         return condition(self.known, rows)
 
-    def noise_rows(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> NoiseRows:
+    def forecast_rows(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> NoiseRows:
         """What the noise of rows that are predicted depends on.
 
         ``is_wanted``: whether levels count; if not, rows are as if of new levels.

@@ -136,7 +136,7 @@ def prediction_intervals(
     else:
         noise_rows = None
         if kind == "observation":
-            noise_rows = view.noise_rows(X, groups, 3, is_wanted=random_effects == "all")
+            noise_rows = view.forecast_rows(X, groups, 3, is_wanted=random_effects == "all")
             prediction = prediction + condition(view.known, noise_rows).mean
         errors, df = of_correlated_rows(view.known, coded, noise_rows, ddf)
     margin = t_quantile((1.0 + level) / 2.0, df) * errors

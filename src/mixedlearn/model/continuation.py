@@ -1,4 +1,4 @@
-"""How the noise of a level goes on: forecasts, draws, and rows that come after the fit.
+"""How the noise of a level continues: forecasts, draws, and rows that come after the fit.
 
 Of rows e_1 that are observed and rows e_2 that are not, with the lower triangular root L of their
 covariance,
@@ -173,7 +173,7 @@ def noise_draw(known: Known, noise_rows: NoiseRows, *, is_continued: bool) -> No
         Their series are numbers of levels: if ``is_continued``, of those of the noise, and larger
         ones for others.
     is_continued : bool
-        Whether the noise of a known level goes on from its residuals, as far as `condition` says
+        Whether the noise of a known level continues from its residuals, as far as `condition` says
         something of it; a row at a time that its level has is a repetition, whose noise is new.
 
     Raises
@@ -239,7 +239,7 @@ def _block_diagonal(blocks: list[tuple[IntArray, FloatArray]], n: int) -> csr_ar
 
 
 def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Known:
-    """What is known with further rows, whose noise goes on from that of their levels.
+    """What is known with further rows, whose noise continues that of their levels.
 
     Parameters
     ----------
