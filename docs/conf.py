@@ -115,6 +115,9 @@ gallery_order = [
     "insteval.py",
     "pupils_in_classrooms.py",
     "extroversion.py",
+    "mares.py",
+    "clinical_trial.py",
+    "forecasts.py",
     "cross_validation.py",
     "pipeline_features.py",
 ]

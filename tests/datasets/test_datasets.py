@@ -27,6 +27,14 @@ EXPECTED = {
              ("Cook", "lme4")),
     "insteval": (73421, "s d studage lectage service dept y", "y",
                  {"s": 2972, "d": 1128, "dept": 14}, ("Bates", "lme4")),
+    "ovary": (308, "Mare Time follicles Day", "follicles", {"Mare": 11}, ("Pierson", "nlme")),
+    "orthodont": (108, "distance age Subject Sex", "distance", {"Subject": 27},
+                  ("Potthoff", "nlme")),
+    "bodyweight": (176, "weight Time Rat Diet", "weight", {"Rat": 16}, ("Crowder", "nlme")),
+    "dialyzer": (140, "Subject QB pressure rate index", "rate", {"Subject": 20},
+                 ("Vonesh", "nlme")),
+    "milk": (1337, "protein Time Cow Diet", "protein", {"Cow": 79}, ("Diggle", "nlme")),
+    "spruce": (1027, "Tree days logSize plot", "logSize", {"Tree": 79}, ("Diggle", "nlme")),
 }  # fmt: skip
 
 # name, row, column, value as printed in the source
@@ -51,6 +59,18 @@ KNOWN_VALUES = [
     ("cake", 5, "temp", 225),
     ("insteval", 0, "d", 1002),
     ("insteval", 0, "y", 5),
+    ("ovary", 0, "follicles", 20),
+    ("ovary", 307, "Day", 27),
+    ("orthodont", 0, "distance", 26),
+    ("orthodont", 107, "Subject", "F11"),
+    ("bodyweight", 0, "weight", 240),
+    ("bodyweight", 175, "Diet", "3"),
+    ("dialyzer", 0, "rate", 0.645),
+    ("dialyzer", 139, "QB", 300),
+    ("milk", 0, "protein", 3.63),
+    ("milk", 1336, "Diet", "lupins"),
+    ("spruce", 0, "logSize", 4.51),
+    ("spruce", 1026, "days", 674),
 ]
 
 every_data_set = pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -147,7 +167,8 @@ def test_known_values(name, row, column, value):
 @pytest.mark.parametrize(
     ("name", "column"),
     [("dietox", "Pig"), ("sitka", "tree"), ("sleepstudy", "Subject"), ("cake", "replicate"),
-     ("insteval", "s"), ("insteval", "d"), ("insteval", "dept")],
+     ("insteval", "s"), ("insteval", "d"), ("insteval", "dept"), ("ovary", "Mare"),
+     ("bodyweight", "Rat"), ("dialyzer", "Subject"), ("spruce", "plot")],
 )  # fmt: skip
 def test_numbered_levels_are_integers(name, column):
     assert pd.api.types.is_integer_dtype(load(name).frame[column])
@@ -156,7 +177,8 @@ def test_numbered_levels_are_integers(name, column):
 @pytest.mark.parametrize(
     ("name", "column"),
     [("dietox", "Evit"), ("sitka", "treat"), ("dyestuff", "Batch"), ("penicillin", "plate"),
-     ("pastes", "sample"), ("cake", "recipe"), ("cake", "temperature")],
+     ("pastes", "sample"), ("cake", "recipe"), ("cake", "temperature"), ("orthodont", "Subject"),
+     ("bodyweight", "Diet"), ("milk", "Cow"), ("spruce", "Tree")],
 )  # fmt: skip
 def test_named_levels_are_text(name, column):
     values = load(name).frame[column]
@@ -187,3 +209,32 @@ def test_sample_of_pastes_is_the_interaction_of_batch_and_cask():
 def test_temperature_of_cake_is_temp_as_text():
     cake = load("cake").frame
     assert (cake["temperature"].astype(int) == cake["temp"]).all()
+
+
+def test_day_of_ovary_is_the_order_of_time_without_gaps():
+    for _, mare in load("ovary").frame.groupby("Mare"):
+        assert mare["Day"].tolist() == list(range(1, len(mare) + 1))
+        steps = mare["Time"].diff().dropna()
+        assert np.ptp(steps) < 1e-5
+        # The day of the ovulation, and those before and after.
+        np.testing.assert_allclose(mare["Time"].iloc[[3, -4]], [0.0, 1.0], atol=1e-5)
+
+
+def test_first_summer_of_spruce_is_sitka():
+    spruce, sitka = load("spruce").frame, load("sitka").frame
+    first = spruce[spruce["days"] < 300]
+    assert first["days"].tolist() == sitka["Time"].tolist()
+    np.testing.assert_array_equal(first["logSize"], sitka["size"])
+    ozone = first["Tree"].str.startswith("O")
+    assert (ozone.to_numpy() == (sitka["treat"] == "ozone").to_numpy()).all()
+    assert (ozone == first["plot"].isin([1, 2])).all()
+
+
+def test_bodyweight_has_a_day_between_weeks():
+    days = load("bodyweight").frame["Time"].unique()
+    assert days.tolist() == sorted([*range(1, 65, 7), 44])
+
+
+def test_weeks_of_eight_cows_have_gaps():
+    weeks = load("milk").frame.groupby("Cow")["Time"]
+    assert (weeks.max() - weeks.min() + 1 > weeks.size()).sum() == 8

@@ -1,9 +1,7 @@
-"""The parameters ``residual`` and ``time``: against nlme, in searches, and what is refused."""
+"""The parameters ``residual`` and ``time``: in formulas and searches, and what is refused."""
 
-import json
 import pickle
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from mixedlearn import MixedLinearRegressor, inference, lmer
-from mixedlearn.inference import coefficient_table
+from mixedlearn.datasets import load_orthodont, load_ovary
 from mixedlearn.residual import (
     AR1,
     Antedependence,
@@ -24,83 +22,7 @@ from mixedlearn.residual import (
     Unstructured,
 )
 
-FOLDER = Path(__file__).parent.parent / "reference"
-REFERENCE = json.loads((FOLDER / "residual_structures.json").read_text(encoding="utf-8"))
-
-
-def read(name: str) -> pd.DataFrame:
-    return pd.read_csv(FOLDER / f"{name}.csv")
-
-
-ORTHODONT = read("orthodont")
-WAVES = "follicles ~ np.sin(2 * np.pi * Time) + np.cos(2 * np.pi * Time)"
-GROWTH = "distance ~ age * C(Sex, Treatment('Male'))"
-FLOW = "rate ~ (pressure + I(pressure**2) + I(pressure**3)) * C(QB)"
-MODELS = {
-    "ovary_gls": ("ovary", WAVES, "Mare", AR1(time="Order")),
-    "ovary_lme": ("ovary", f"{WAVES} + (1 | Mare)", None, AR1(time="Order")),
-    "orthodont_symmetric": ("orthodont", GROWTH, "Subject", Unstructured(time="age")),
-    "orthodont_compound": ("orthodont", GROWTH, "Subject", CompoundSymmetry()),
-    "orthodont_ar1": (
-        "orthodont",
-        GROWTH,
-        "Subject",
-        AR1(time="occasion", variance="heterogeneous"),
-    ),
-    "orthodont_strata": ("orthodont", f"{GROWTH} + (1 | Subject)", None, Stratified(by="Sex")),
-    "orthodont_power": ("orthodont", GROWTH, None, Power(of="age")),
-    "bodyweight_continuous": (
-        "bodyweight",
-        "weight ~ Time * C(Diet)",
-        "Rat",
-        ContinuousAR1(time="Time"),
-    ),
-    "dialyzer_power": ("dialyzer", FLOW, "Subject", AR1(time="index", variance=Power("pressure"))),
-}
-
-
-def fitted(name: str, reml: bool = True) -> MixedLinearRegressor:
-    data_name, formula, groups, residual = MODELS[name]
-    data = read(data_name)
-    if data_name == "orthodont":
-        data["occasion"] = data["age"].astype(str)
-        data["occasion"] = data["occasion"].astype(pd.CategoricalDtype(["8", "10", "12", "14"]))
-    return lmer(formula, data, reml=reml, groups=groups, residual=residual)
-
-
-@pytest.mark.parametrize("method", ["REML", "ML"])
-@pytest.mark.parametrize("name", MODELS)
-def test_nlme(name, method):
-    expected = REFERENCE[name][method]
-    model = fitted(name, reml=method == "REML")
-    assert model.converged_
-    criterion = -2.0 * model.log_likelihood_
-    assert criterion <= expected["criterion"] + 1e-6
-    np.testing.assert_allclose(criterion, expected["criterion"], atol=1e-5)
-    coef = np.append(model.intercept_, model.coef_)
-    np.testing.assert_allclose(coef, expected["coef"], rtol=2e-4, atol=1e-5)
-    own = [value for key, value in model.residual_parameters_.items() if "correlation" in key]
-    if "symmetric" not in name:
-        np.testing.assert_allclose(own, expected["correlation"], rtol=2e-4)
-        if name != "orthodont_ar1" and "strata" not in name:
-            np.testing.assert_allclose(np.sqrt(model.noise_variance_), expected["sigma"], rtol=2e-4)
-    if method == "REML":
-        errors = coefficient_table(model)["std_error"]
-        np.testing.assert_allclose(errors, expected["std_error"], rtol=1e-4)
-
-
-def test_correlations_of_the_unstructured_covariance_are_those_of_nlme():
-    model = fitted("orthodont_symmetric")
-    own = model.residual_parameters_
-    # nlme's order: pair by pair, by the first of the two.
-    ages = ["8", "10", "12", "14"]
-    pairs = [(a, b) for k, a in enumerate(ages) for b in ages[k + 1 :]]
-    correlations = [own[f"correlation of {a} and {b}"] for a, b in pairs]
-    expected = REFERENCE["orthodont_symmetric"]["REML"]["correlation"]
-    np.testing.assert_allclose(correlations, expected, rtol=1e-5)
-    covariance = model.residual_covariance_
-    np.testing.assert_allclose(np.diag(covariance), [own[f"variance of {age}"] for age in ages])
-    assert list(covariance.index) == ages
+ORTHODONT = load_orthodont().frame
 
 
 @pytest.mark.parametrize(
@@ -171,7 +93,7 @@ def test_neutral_values_give_the_independent_fit():
     )._fitted.known.fit
     noise = problem.noise
     point = noise.point
-    at_zero = noise.problem(problem.recipe)
+    at_zero = noise.problem
     value = min(
         at_zero.evaluate(type(point)(scale, (np.zeros(1),), theta * independent_theta), 0).objective
         for scale, theta, independent_theta in [
@@ -212,9 +134,10 @@ def test_a_model_is_pickled_with_its_noise():
 
 
 def test_the_summary_names_the_structure_and_its_parameters():
-    model = fitted("ovary_lme")
+    waves = "follicles ~ np.sin(2 * np.pi * Time) + np.cos(2 * np.pi * Time) + (1 | Mare)"
+    model = lmer(waves, load_ovary().frame, residual=AR1(time="Day"))
     text = str(model.summary())
-    assert "AR1(time='Order') within Mare" in text
+    assert "AR1(time='Day') within Mare" in text
     assert "correlation   0.6074" in text
     # Fixed effects, the variance of the intercepts, the correlation and the noise.
     assert model.aic() == pytest.approx(-2.0 * model.log_likelihood_ + 2.0 * 6.0)
@@ -278,7 +201,7 @@ def test_series_whose_covariance_does_not_fit_into_memory_are_refused(monkeypatc
     n = 8_000
     data = pd.DataFrame({"y": np.sin(np.arange(n)), "t": np.arange(n), "g": np.arange(n) % 2})
     with pytest.raises(MemoryError, match="of up to 4,000 rows, and all of them need 3 GB"):
-        lmer("y ~ 1", data, groups="g", residual="ar1", time="t")
+        lmer("y ~ 1", data, groups="g", residual="compound_symmetry")
 
 
 def test_an_occasion_that_fit_did_not_see_has_no_variance():
@@ -292,8 +215,6 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
     [
         lambda model: model.for_serving(),
         lambda model: model.log_likelihood(model.theta_),
-        lambda model: inference.variance_table(model),
-        lambda model: inference.confidence_intervals(model),
         lambda model: inference.residuals(model, ORTHODONT, ORTHODONT["distance"]),
         lambda model: inference.influence(model, ORTHODONT, ORTHODONT["distance"]),
         lambda model: inference.r2(model),

@@ -237,7 +237,7 @@ def test_the_parameters_are_the_default_statistic(which):
 
 def test_names_in_the_order_of_lme4():
     model, _, _ = sleepstudy()
-    assert parameter_names(model._fitted.model.specification) == [
+    assert parameter_names(model._fitted.model) == [
         "sd(intercept|Subject)",
         "cor(intercept,Days|Subject)",
         "sd(Days|Subject)",

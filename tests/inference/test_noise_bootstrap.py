@@ -75,7 +75,7 @@ def test_refits_are_fits(name, reml):
         assert refits.is_certified[number] == expected.is_certified
         assert found.is_singular == expected.is_singular
         assert refits.noise_variance[number] == pytest.approx(expected.noise_variance, rel=1e-5)
-        np.testing.assert_allclose(refits.coef[number], expected.coef, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(refits.coef[number], expected.coef, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             found.coef_covariance, expected.coef_covariance, rtol=1e-4, atol=1e-9
         )

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from mixedlearn import lmer
+from mixedlearn.datasets import load_orthodont
 from mixedlearn.inference import likelihood_ratio_test
 from mixedlearn.residual import (
     AR1,
@@ -21,7 +21,7 @@ from mixedlearn.residual import (
 
 FOLDER = Path(__file__).parent.parent / "reference"
 REFERENCE = json.loads((FOLDER / "residual_structures.json").read_text(encoding="utf-8"))
-DATA = pd.read_csv(FOLDER / "orthodont.csv").assign(visit=lambda own: own["age"] // 2 - 4)
+DATA = load_orthodont().frame.assign(visit=lambda own: own["age"] // 2 - 4)
 STRUCTURES = {
     "none": None,
     "ar1": AR1(time="visit"),

@@ -46,14 +46,13 @@ def penicillin(**changes):
 
 
 def ends(model, name):
-    specification = model._fitted.model.specification
-    (parameter,) = [own for own in parameters(specification) if own.name == name]
+    (parameter,) = [own for own in parameters(model._fitted.model) if own.name == name]
     profiler = make_profiler(model._fitted.model, parameter, model._fitted.model.problem())
     return interval_end(profiler, -ROOT), interval_end(profiler, ROOT)
 
 
 def names_of(model):
-    return [parameter.name for parameter in parameters(model._fitted.model.specification)]
+    return [parameter.name for parameter in parameters(model._fitted.model)]
 
 
 def deviance(model, name, values, **how):

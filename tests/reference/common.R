@@ -1,5 +1,5 @@
 # What the scripts that write reference values share: lme4's deviance function, the search for its
-# optimum, and JSON. They source it from the root of the repository.
+# optimum, JSON, and data of the gallery. They source it from the root of the repository.
 
 data_dir <- "src/mixedlearn/datasets/data"
 quiet <- lmerControl(calc.derivs = FALSE, check.scaleX = "ignore", check.conv.singular = "ignore",
@@ -123,4 +123,16 @@ versions_of <- function(...) {
   packages <- c(...)
   c(list(R = paste(R.version$major, R.version$minor, sep = ".")),
     lapply(setNames(packages, packages), function(p) as.character(packageVersion(p))))
+}
+
+## Gallery ---------------------------------------------------------------------------------------
+
+# A table that a page of the gallery generates, by the name of its variable. The page is run by the
+# Python that the environment variable PYTHON names, or by python3.
+generated <- function(page, variable) {
+  file <- tempfile(fileext = ".csv")
+  code <- sprintf("import runpy; runpy.run_path('examples/%s.py')['%s'].to_csv('%s', index=False)",
+                  page, variable, file)
+  stopifnot(system2(Sys.getenv("PYTHON", "python3"), c("-c", shQuote(code)), stdout = FALSE) == 0)
+  read.csv(file, stringsAsFactors = TRUE)
 }

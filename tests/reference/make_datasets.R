@@ -49,6 +49,13 @@ write_csv(from_package("Pastes", "lme4"), "pastes.csv")
 write_csv(from_package("cake", "lme4"), "cake.csv")
 write_csv(from_package("InstEval", "lme4"), "insteval.csv.gz")
 
+ovary <- as.data.frame(from_package("Ovary", "nlme"))
+ovary$Day <- ave(seq_len(nrow(ovary)), ovary$Mare, FUN = seq_along)
+write_csv(ovary, "ovary.csv")
+for (name in c("Orthodont", "BodyWeight", "Dialyzer", "Milk", "Spruce")) {
+  write_csv(as.data.frame(from_package(name, "nlme")), paste0(tolower(name), ".csv"))
+}
+
 packages <- c("lme4", "nlme", "MASS", "geepack", "minqa", "numDeriv")
 versions <- vapply(packages, function(p) as.character(packageVersion(p)), "")
 writeLines(c(R.version.string, paste(packages, versions)), "tests/reference/versions.txt")

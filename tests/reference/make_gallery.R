@@ -13,16 +13,6 @@ suppressPackageStartupMessages({
 })
 source("tests/reference/common.R")
 
-generated <- function(page) {
-  file <- tempfile(fileext = ".csv")
-  code <- sprintf(
-    "import runpy; runpy.run_path('examples/%s.py')['pupils'].to_csv('%s', index=False)",
-    page, file
-  )
-  stopifnot(system2(Sys.getenv("PYTHON", "python3"), c("-c", shQuote(code)), stdout = FALSE) == 0)
-  read.csv(file, stringsAsFactors = TRUE)
-}
-
 precise <- lmerControl(optimizer = "bobyqa", optCtrl = list(rhoend = 1e-10, maxfun = 1e5))
 fit <- function(formula, data) lmerTest::lmer(as.formula(formula), data, control = precise)
 named <- function(x) setNames(as.list(unname(x)), names(x))
@@ -49,7 +39,7 @@ exact <- function(test) list(statistic = unname(test$statistic), p_value = test$
 
 ## Extroversion ----------------------------------------------------------------------------------
 
-pupils <- generated("extroversion")
+pupils <- generated("extroversion", "pupils")
 fixed <- "extro ~ open + agree + social"
 of_class <- "extro ~ open + agree + social_z"
 least_squares <- lapply(c("", " + class", " + school", " + school:class"),
@@ -102,7 +92,7 @@ extroversion <- list(
 
 ## Pupils in classrooms --------------------------------------------------------------------------
 
-pupils <- generated("pupils_in_classrooms")
+pupils <- generated("pupils_in_classrooms", "pupils")
 means <- aggregate(cbind(edu, score) ~ classroom, pupils, mean)
 lines <- do.call(rbind, lapply(split(pupils, pupils$classroom), function(own) {
   data.frame(slope = coef(lm(score ~ edu, own))[["edu"]], club = own$club[1])

@@ -72,7 +72,7 @@ def find_blocks(codes: Sequence[IntArray]) -> IntArray:
     return blocks
 
 
-def _numbered(columns: NDArray[Any]) -> IntArray:
+def numbered(columns: NDArray[Any]) -> IntArray:
     """The number of every row among the distinct ones, in their order."""
     numbers = np.zeros(len(columns), dtype=np.int64)
     for column in columns.T:
@@ -106,7 +106,7 @@ def make_sets(blocks: IntArray, order: IntArray, cells: FloatArray | None) -> li
     alone = np.ones(len(starts), bool)
     found: list[BlockSet] = []
     if cells is not None:
-        cell = _numbered(cells)[order]
+        cell = numbered(cells)[order]
         number = np.repeat(np.arange(len(starts)), sizes)
         shape = (len(starts), int(cell.max()) + 1)
         _, components = connected_components(_table(number, cell, shape), directed=False)
@@ -144,7 +144,7 @@ def _shared_set(
     # Eight places in a byte, and eight bytes in a number.
     packed = np.packbits(there, axis=1)
     packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.int64)
-    number = _numbered(packed)
+    number = numbered(packed)
     patterns = there[np.unique(number, return_index=True)[1]]
     members = tuple(rows[number == pattern][:, mask] for pattern, mask in enumerate(patterns))
     return BlockSet(patterns, members, rows.max(axis=0))

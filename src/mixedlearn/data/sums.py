@@ -28,7 +28,7 @@ constant, and levels are aligned by their labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
@@ -50,6 +50,7 @@ from mixedlearn.data.sketch import (
     sketched_rows,
 )
 from mixedlearn.data.triangles import (
+    BasisChunks,
     JointTriangles,
     LevelTriangles,
     joint_triangles,
@@ -175,38 +176,43 @@ class Sums:
         basis = sums.rows_in_basis(coded, chosen)
         return replace(sums, sketch=make_sketch(basis, [own[chosen] for own in codes]))
 
-    def with_level_triangles(self, rows: Rows, k: int, effects: FloatArray) -> Sums:
+    def basis_chunks(self, rows: Rows) -> Iterator[tuple[FloatArray, list[NDArray[np.integer]]]]:
+        """Basis columns of the rows, times the roots of weights, beside their levels."""
+        coded = rows.coded(self.levels)
+        codes = coded.known_codes
+        for chunk in coded.chunks():
+            yield self.weighted_rows(coded, chunk), [own[chunk] for own in codes]
+
+    def with_level_triangles(self, chunks: BasisChunks, k: int, effects: FloatArray) -> Sums:
         """The same with triangles beside the levels of factor k; see `triangles`.
 
         Parameters
         ----------
-        rows : Rows
-            Those of the sums.
+        chunks : iterable
+            The rows of the sums; see `triangles.level_triangles`.
         k : int
         effects : ndarray of shape (n_z, k + 2, m)
             What the levels explain of the basis columns.
         """
-        coded = rows.coded(self.levels)
-        return replace(self, triangles=level_triangles(self, coded, k, effects))
+        return replace(self, triangles=level_triangles(self, chunks, k, effects))
 
     def with_joint_triangles(
-        self, rows: Rows, factors: tuple[int, ...], has_intercept: Sequence[bool]
+        self, chunks: BasisChunks, factors: tuple[int, ...], has_intercept: Sequence[bool]
     ) -> Sums:
         """The same with the triangle of the random columns of several factors; see `triangles`.
 
         Parameters
         ----------
-        rows : Rows
-            Those of the sums.
+        chunks : iterable
+            The rows of the sums; see `triangles.level_triangles`.
         factors : tuple of int
         has_intercept : sequence of bool
             For each of them, whether it has a random intercept.
         """
-        coded = rows.coded(self.levels)
         columns = tuple(
             self.random_columns(*own) for own in zip(factors, has_intercept, strict=True)
         )
-        return replace(self, triangles=joint_triangles(self, coded, factors, columns))
+        return replace(self, triangles=joint_triangles(self, chunks, factors, columns))
 
     def in_metric(
         self, basis: FloatArray, codes: Sequence[NDArray[np.integer]], log_det: float

@@ -11,6 +11,7 @@ small difference of two large sums.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.data.cancellation import less_columns
-from mixedlearn.data.rows import CodedRows
 
 if TYPE_CHECKING:
     from mixedlearn.data.sums import Sums
 
 FloatArray = NDArray[np.float64]
+BasisChunks = Iterable[tuple[FloatArray, Sequence[NDArray[np.integer]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +84,31 @@ class JointTriangles:
         return replace(self, factors=tuple(chosen.index(k) for k in self.factors))
 
 
-def level_triangles(sums: Sums, rows: CodedRows, k: int, effects: FloatArray) -> LevelTriangles:
+def level_triangles(sums: Sums, chunks: BasisChunks, k: int, effects: FloatArray) -> LevelTriangles:
     """Triangles of rows beside the levels of factor k, from one pass.
 
     Parameters
     ----------
     sums : Sums
         Of these rows.
-    rows : CodedRows
+    chunks : iterable of (ndarray of shape (n, k + 2), sequence of ndarray of shape (n,), int)
+        The rows: basis columns times the roots of weights, and the levels of every factor.
     k : int
     effects : ndarray of shape (n_z, k + 2, m)
     """
     whole = left = np.empty((0, sums.n_basis))
-    codes = rows.known_codes[k]
-    for chunk in rows.chunks():
-        basis = sums.rows_in_basis(rows, chunk)
+    for basis, codes in chunks:
         z = sums.z_rows(k, basis)
-        own = effects[:, :, codes[chunk]]
+        own = effects[:, :, codes[k]]
         rest = basis - np.einsum("nz,zbn->nb", z, own)
         rest[:, -1] = less_columns(basis[:, -1], z, own[:, -1], 0.0)
-        root_weights = np.sqrt(rows.given_weights[chunk])[:, None]
-        whole = _triangle(whole, root_weights * basis)
-        left = _triangle(left, root_weights * rest)
+        whole = _triangle(whole, basis)
+        left = _triangle(left, rest)
     return LevelTriangles(whole, left, k, effects)
 
 
 def joint_triangles(
-    sums: Sums, rows: CodedRows, factors: tuple[int, ...], columns: tuple[FloatArray, ...]
+    sums: Sums, chunks: BasisChunks, factors: tuple[int, ...], columns: tuple[FloatArray, ...]
 ) -> JointTriangles:
     """The triangle of rows with the random columns of several factors, from one pass.
 
@@ -117,7 +116,8 @@ def joint_triangles(
     ----------
     sums : Sums
         Of these rows.
-    rows : CodedRows
+    chunks : iterable
+        The rows; see `level_triangles`.
     factors : tuple of int
     columns : tuple of ndarray of shape (n_z, q)
         Their random columns in z coordinates.
@@ -125,18 +125,16 @@ def joint_triangles(
     shapes = [(own.shape[1], sums.n_levels[k]) for k, own in zip(factors, columns, strict=True)]
     n_effects = sum(q * m for q, m in shapes)
     both = np.empty((0, n_effects + sums.n_basis))
-    codes = [rows.known_codes[k] for k in factors]
-    for chunk in rows.chunks():
-        basis = sums.rows_in_basis(rows, chunk)
+    for basis, codes in chunks:
         wide = np.zeros((len(basis), both.shape[1]))
         wide[:, n_effects:] = basis
         start, number = 0, np.arange(len(basis))
-        for k, code, own, (q, m) in zip(factors, codes, columns, shapes, strict=True):
+        for k, own, (q, m) in zip(factors, columns, shapes, strict=True):
             values = sums.z_rows(k, basis) @ own
             for effect in range(q):
-                wide[number, start + effect * m + code[chunk]] = values[:, effect]
+                wide[number, start + effect * m + codes[k]] = values[:, effect]
             start += q * m
-        both = _triangle(both, np.sqrt(rows.given_weights[chunk])[:, None] * wide)
+        both = _triangle(both, wide)
     beside = both[:, n_effects:]
     return JointTriangles(
         whole=np.asarray(np.linalg.qr(beside, mode="r")),

@@ -26,15 +26,21 @@ from typing import Any
 from mixedlearn.datasets._loaders import load
 
 __all__ = [
+    "load_bodyweight",
     "load_cake",
+    "load_dialyzer",
     "load_dietox",
     "load_dyestuff",
     "load_dyestuff2",
     "load_insteval",
+    "load_milk",
+    "load_orthodont",
+    "load_ovary",
     "load_pastes",
     "load_penicillin",
     "load_sitka",
     "load_sleepstudy",
+    "load_spruce",
 ]
 
 
@@ -271,3 +277,158 @@ def load_insteval(*, return_X_y: bool = False) -> Any:
     {'s': 2972, 'd': 1128, 'dept': 14}
     """
     return load("insteval", return_X_y=return_X_y)
+
+
+def load_ovary(*, return_X_y: bool = False) -> Any:
+    """Load daily counts of the ovarian follicles of mares (308 rows, 11 mares).
+
+    A cycle with noise that is correlated from day to day.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of the Bunch.
+
+    Returns
+    -------
+    Bunch or tuple of (DataFrame, Series)
+        Attributes: see `mixedlearn.datasets`; ``groups`` is the column ``Mare``.
+
+    Examples
+    --------
+    >>> from mixedlearn.datasets import load_ovary
+    >>> mares = load_ovary()
+    >>> mares.frame.head(3)
+       Mare      Time  follicles  Day
+    0     1 -0.136364         20    1
+    1     1 -0.090909         15    2
+    2     1 -0.045455         19    3
+    """
+    return load("ovary", return_X_y=return_X_y)
+
+
+def load_orthodont(*, return_X_y: bool = False) -> Any:
+    """Load the growth of the jaws of children (108 rows, 27 children).
+
+    Balanced data with four occasions, and another variance of the noise for boys than for girls.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of the Bunch.
+
+    Returns
+    -------
+    Bunch or tuple of (DataFrame, Series)
+        Attributes: see `mixedlearn.datasets`; ``groups`` is the column ``Subject``.
+
+    Examples
+    --------
+    >>> from mixedlearn.datasets import load_orthodont
+    >>> children = load_orthodont().frame
+    >>> children.groupby("Sex")["distance"].mean().round(2).to_dict()
+    {'Female': 22.65, 'Male': 24.97}
+    """
+    return load("orthodont", return_X_y=return_X_y)
+
+
+def load_bodyweight(*, return_X_y: bool = False) -> Any:
+    """Load the weights of rats on three diets (176 rows, 16 rats).
+
+    Growth at times that are not equally spaced. ``Diet`` is text, so that formulas take it for a
+    category.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of the Bunch.
+
+    Returns
+    -------
+    Bunch or tuple of (DataFrame, Series)
+        Attributes: see `mixedlearn.datasets`; ``groups`` is the column ``Rat``.
+
+    Examples
+    --------
+    >>> from mixedlearn.datasets import load_bodyweight
+    >>> rats = load_bodyweight().frame
+    >>> rats["Time"].unique().tolist()
+    [1, 8, 15, 22, 29, 36, 43, 44, 50, 57, 64]
+    """
+    return load("bodyweight", return_X_y=return_X_y)
+
+
+def load_dialyzer(*, return_X_y: bool = False) -> Any:
+    """Load ultrafiltration rates of dialyzers (140 rows, 20 dialyzers).
+
+    A curve for every dialyzer, with a variance that grows with the pressure.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of the Bunch.
+
+    Returns
+    -------
+    Bunch or tuple of (DataFrame, Series)
+        Attributes: see `mixedlearn.datasets`; ``groups`` is the column ``Subject``.
+
+    Examples
+    --------
+    >>> from mixedlearn.datasets import load_dialyzer
+    >>> dialyzers = load_dialyzer().frame
+    >>> dialyzers.groupby("index")["rate"].std().round(1).tolist()
+    [3.3, 2.2, 3.5, 5.3, 6.8, 8.7, 10.1]
+    """
+    return load("dialyzer", return_X_y=return_X_y)
+
+
+def load_milk(*, return_X_y: bool = False) -> Any:
+    """Load the protein content of the milk of cows (1337 rows, 79 cows).
+
+    Weekly series of different lengths, some of them with gaps.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of the Bunch.
+
+    Returns
+    -------
+    Bunch or tuple of (DataFrame, Series)
+        Attributes: see `mixedlearn.datasets`; ``groups`` is the column ``Cow``.
+
+    Examples
+    --------
+    >>> from mixedlearn.datasets import load_milk
+    >>> milk = load_milk().frame
+    >>> weeks = milk.groupby("Cow").size()
+    >>> int(weeks.min()), int(weeks.max())
+    (12, 19)
+    """
+    return load("milk", return_X_y=return_X_y)
+
+
+def load_spruce(*, return_X_y: bool = False) -> Any:
+    """Load the growth of Sitka spruce trees in two summers (1027 rows, 79 trees).
+
+    The trees of `load_sitka`, with the eight measurements of the second summer.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of the Bunch.
+
+    Returns
+    -------
+    Bunch or tuple of (DataFrame, Series)
+        Attributes: see `mixedlearn.datasets`; ``groups`` is the column ``Tree``.
+
+    Examples
+    --------
+    >>> from mixedlearn.datasets import load_spruce
+    >>> trees = load_spruce().frame
+    >>> trees.groupby("plot")["Tree"].nunique().to_dict()
+    {1: 27, 2: 27, 3: 12, 4: 13}
+    """
+    return load("spruce", return_X_y=return_X_y)

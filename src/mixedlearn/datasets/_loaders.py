@@ -12,6 +12,14 @@ _LME4 = (
     "D. Bates, M. Mächler, B. Bolker and S. Walker (2015). Fitting linear mixed-effects models "
     "using lme4. Journal of Statistical Software 67(1), 1-48. R package lme4, data set {}."
 )
+_NLME = (
+    "J. C. Pinheiro and D. M. Bates (2000). Mixed-Effects Models in S and S-PLUS. Springer, New "
+    "York. R package nlme, data set {}."
+)
+_DIGGLE = (
+    "P. J. Diggle, K.-Y. Liang and S. L. Zeger (1994). Analysis of Longitudinal Data. "
+    "Clarendon Press, Oxford."
+)
 _DAVIES = (
     "O. L. Davies and P. L. Goldsmith, eds. (1972). Statistical Methods in Research and "
     "Production, 4th edition, section {}. Oliver and Boyd, Edinburgh."
@@ -37,7 +45,7 @@ class DataSet:
     groups : tuple of str
         The columns that hold the grouping factors.
     model : str
-        The model usually fitted, as an lme4 formula.
+        The model usually fitted: an lme4 formula, and the residual structure if it has one.
     sources : tuple of str
         Where the data were first published, then the R package they were taken from.
     text_columns : tuple of str
@@ -85,7 +93,7 @@ class DataSet:
                 "",
                 f"Target: {self.target}",
                 f"Grouping factors: {', '.join(self.groups)}",
-                f"Usual model: {self.model}",
+                fill(f"Usual model: {self.model}", width=79),
                 "",
                 "Sources:",
                 "",
@@ -185,8 +193,7 @@ DATA_SETS = {
         groups=("tree",),
         model="size ~ Time + (1 + Time | tree)",
         sources=(
-            "P. J. Diggle, K.-Y. Liang and S. L. Zeger (1994). Analysis of Longitudinal Data. "
-            "Clarendon Press, Oxford.",
+            _DIGGLE,
             "W. N. Venables and B. D. Ripley (2002). Modern Applied Statistics with S, 4th "
             "edition. Springer, New York. R package MASS, data set Sitka.",
         ),
@@ -340,5 +347,141 @@ DATA_SETS = {
         groups=("s", "d", "dept"),
         model="y ~ service + (1 | s) + (1 | d) + (1 | dept)",
         sources=(_LME4.format("InstEval"),),
+    ),
+    "ovary": DataSet(
+        filename="ovary.csv",
+        title="Ovarian follicles of mares",
+        story=(
+            "The large follicles of 11 mares were counted every day from three days before an "
+            "ovulation to three days after the next. Their number rises and falls once in a cycle, "
+            "and what is left is correlated from day to day. Cycles differ in length: Time is "
+            "a share of the mare's cycle, Day counts days."
+        ),
+        columns={
+            "Mare": "number of the mare",
+            "Time": "time in the cycle; the mare ovulates at 0 and at 1",
+            "follicles": "number of follicles of more than 10 mm diameter",
+            "Day": "number of the day on which the mare was examined, from 1",
+        },
+        target="follicles",
+        groups=("Mare",),
+        model=(
+            "follicles ~ sin(2 * pi * Time) + cos(2 * pi * Time) + (1 | Mare), noise AR(1) over Day"
+        ),
+        sources=(
+            "R. A. Pierson and O. J. Ginther (1987). Follicular population dynamics during the "
+            "estrus cycle of the mare. Animal Reproduction Science 14(3), 219-231.",
+            _NLME.format("Ovary, without the column Day"),
+        ),
+    ),
+    "orthodont": DataSet(
+        filename="orthodont.csv",
+        title="Growth of the jaws of children",
+        story=(
+            "In 27 children, 11 of them girls, the distance between two points at the side of the "
+            "head was measured on X-ray pictures at the ages of 8, 10, 12 and 14 years. The "
+            "measurements of boys vary more within a child than those of girls."
+        ),
+        columns={
+            "distance": "distance from the pituitary to the pterygomaxillary fissure, mm",
+            "age": "age, years",
+            "Subject": "the child, M01 to M16 and F01 to F11",
+            "Sex": "Male or Female",
+        },
+        target="distance",
+        groups=("Subject",),
+        model="distance ~ age * Sex + (1 + age | Subject)",
+        sources=(
+            "R. F. Potthoff and S. N. Roy (1964). A generalized multivariate analysis of variance "
+            "model useful especially for growth curve problems. Biometrika 51(3/4), 313-326.",
+            _NLME.format("Orthodont"),
+        ),
+    ),
+    "bodyweight": DataSet(
+        filename="bodyweight.csv",
+        title="Weights of rats on three diets",
+        story=(
+            "16 rats on three diets were weighed every seven days, and once more on day 44. So the "
+            "times are not equally spaced. The rats of the first diet are much lighter than the "
+            "others from the start."
+        ),
+        columns={
+            "weight": "weight, g",
+            "Time": "day, 1 to 64",
+            "Rat": "number of the rat",
+            "Diet": "diet: 1, 2 or 3, as text",
+        },
+        target="weight",
+        groups=("Rat",),
+        model="weight ~ Time * Diet + (1 + Time | Rat), noise continuous AR(1) over Time",
+        sources=(
+            "M. J. Crowder and D. J. Hand (1990). Analysis of Repeated Measures, table 2.4. "
+            "Chapman and Hall, London.",
+            _NLME.format("BodyWeight"),
+        ),
+        text_columns=("Diet",),
+    ),
+    "dialyzer": DataSet(
+        filename="dialyzer.csv",
+        title="Ultrafiltration rates of dialyzers",
+        story=(
+            "The rates of 20 high-flux dialyzers were measured with bovine blood at seven "
+            "pressures, ten of them at either blood flow. The rate varies more at higher pressures."
+        ),
+        columns={
+            "Subject": "number of the dialyzer",
+            "QB": "blood flow: 200 or 300 dl/min",
+            "pressure": "transmembrane pressure, dmHg",
+            "rate": "ultrafiltration rate, ml/h",
+            "index": "number of the measurement of the dialyzer, 1 to 7",
+        },
+        target="rate",
+        groups=("Subject",),
+        model=(
+            "rate ~ (pressure + pressure^2 + pressure^3 + pressure^4) * QB "
+            "+ (1 + pressure + pressure^2 | Subject), noise a power of pressure"
+        ),
+        sources=(
+            "E. F. Vonesh and R. L. Carter (1992). Mixed-effects nonlinear regression for "
+            "unbalanced repeated measures. Biometrics 48(1), 1-17.",
+            _NLME.format("Dialyzer"),
+        ),
+    ),
+    "milk": DataSet(
+        filename="milk.csv",
+        title="Protein in the milk of cows",
+        story=(
+            "The milk of 79 cows on three diets was analysed once a week after calving, for up to "
+            "19 weeks. Some cows have fewer weeks, and the weeks of eight cows have gaps."
+        ),
+        columns={
+            "protein": "protein content, percent",
+            "Time": "weeks since calving, 1 to 19",
+            "Cow": "the cow: letters of her diet and a number, B01 to L27",
+            "Diet": "barley, lupins, or barley+lupins",
+        },
+        target="protein",
+        groups=("Cow",),
+        model="protein ~ Diet + Time + (1 | Cow), noise AR(1) over Time",
+        sources=(_DIGGLE, _NLME.format("Milk")),
+    ),
+    "spruce": DataSet(
+        filename="spruce.csv",
+        title="Growth of Sitka spruce trees in 1988 and 1989",
+        story=(
+            "The trees of the data set sitka in two summers: 79 trees in four chambers, measured "
+            "13 times. The air of two chambers, whose trees are labelled O, had ozone added; "
+            "that of the other two, labelled N, had not."
+        ),
+        columns={
+            "Tree": "the tree: letters of its chamber and a number, N1T01 to O2T27",
+            "days": "days since 1 January 1988, 152 to 674",
+            "logSize": "logarithm of the size, that is of height times squared diameter",
+            "plot": "number of the chamber, 1 to 4; 1 and 2 have ozone",
+        },
+        target="logSize",
+        groups=("Tree",),
+        model="logSize ~ days + (1 | Tree), noise continuous AR(1) over days",
+        sources=(_DIGGLE, _NLME.format("Spruce")),
     ),
 }

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.structures import Structure, make_structure
-from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
+from mixedlearn.data.triangles import BasisChunks
 from mixedlearn.engines.bases import (
     DATA_ROUNDING,
     FixedBasis,
@@ -132,15 +132,17 @@ def engine_in_bases(
     return _problem(sums, unbounded, fixed, randoms, rotate=False).engine
 
 
-def with_triangles(sums: Sums, rows: Rows, specification: Specification, problem: Problem) -> Sums:
+def with_triangles(
+    sums: Sums, chunks: BasisChunks, specification: Specification, problem: Problem
+) -> Sums:
     """The sums with the triangles that the engine of a problem can use, from their rows."""
     active = _active_factors(problem.randoms)
     if problem.plan.engine == "joint":
         has_intercept = [specification.factors[k].random_intercept for k in active]
-        return sums.with_joint_triangles(rows, tuple(active), has_intercept)
+        return sums.with_joint_triangles(chunks, tuple(active), has_intercept)
     elimination = problem.plan.elimination
     first = active[0 if elimination is None else elimination.chain[0]]
-    return sums.with_level_triangles(rows, first, level_projections(sums, first))
+    return sums.with_level_triangles(chunks, first, level_projections(sums, first))
 
 
 def _active_factors(randoms: tuple[RandomBasis, ...]) -> list[int]:

@@ -15,8 +15,8 @@ import mixedlearn
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import InconsistentVersionWarning
 from mixedlearn.formula import formula_of
-from mixedlearn.model.correlated import residual_covariances, residual_parameters
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.residual_parameters import residual_covariances, residual_parameters
 
 FloatArray = NDArray[np.float64]
 

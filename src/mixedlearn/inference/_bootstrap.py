@@ -18,7 +18,6 @@ from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
 from mixedlearn.inference._resampling import Draws, draw_in_batches, rows_of_fit
-from mixedlearn.model.correlated import residual_parameters
 from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.refits import Refits, Refitter
@@ -60,8 +59,8 @@ def parametric_bootstrap(
         Takes a fitted estimator and returns a number, a 1-d array, a Series or a dict of numbers:
         ``lambda model: model.predict(new_rows)``. None: all parameters, in the order of lme4's
         ``confint``: standard deviations and correlations of the random effects, the noise's
-        standard deviation, the coefficients, and at last ``residual_parameters_``, if there is a
-        residual structure.
+        standard deviation, ``residual_parameters_`` if there is a residual structure, the
+        coefficients.
     n_resamples : int, default=1000
         Number of resamples.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -179,8 +178,7 @@ class _Worker:
         model = self.model
         if self.statistic is not None:
             return self.statistic(self._with_model(model))
-        found = dict(zip(parameter_names(model.specification), estimates(model), strict=True))
-        return found if model.noise is None else found | residual_parameters(model)
+        return dict(zip(parameter_names(model), estimates(model), strict=True))
 
     def _with_model(self, model: FittedModel) -> Any:
         return view_of(self.estimator, takes_noise=True).with_model(model)
@@ -197,10 +195,9 @@ class _Worker:
     def _samples(self, refits: Refits, n: int, names: list[str]) -> FloatArray:
         if self.statistic is None:
             coef = np.where(self.model.fixed_basis.undetermined, np.nan, refits.coef)
-            found = parameter_values(
-                self.model.specification, refits.covariances, refits.noise_variance, coef
+            return parameter_values(
+                self.model, refits.covariances, refits.noise_variance, coef, refits.residual
             )
-            return np.hstack([found, refits.residual])
         samples = np.full((n, len(names)), np.nan)
         for number in np.flatnonzero(~np.isnan(refits.objective)):
             refitted = self._with_model(refits.model(int(number)))

@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.algebra import pseudo_inverse
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.engines.correlated.covariance import Point
-from mixedlearn.engines.correlated.problem import (
-    CorrelatedProblem,
-    NoiseRows,
-    reference_variance,
-)
+from mixedlearn.engines.correlated.problem import CorrelatedProblem, reference_variance
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.problem import make_problem
 from mixedlearn.inference._uncertainty import known_df
 from mixedlearn.model.continuation import condition, sums_in_metric
@@ -49,7 +46,7 @@ def of_correlated_rows(
     if ddf != "satterthwaite":
         return errors, np.full(len(errors), known_df(fit, ddf))
     noise: FittedNoise = fit.noise
-    problem = noise.problem(fit.recipe)
+    problem = noise.problem
     point, free = problem.charted(noise.point)
     lengths = problem.lengths(point)
     hessian = problem.evaluate(point, 2).hessian[np.ix_(free, free)]
@@ -77,7 +74,7 @@ def _errors(known: Known, rows: CodedRows, noise_rows: NoiseRows | None) -> Floa
 def _known_at(known: Known, problem: CorrelatedProblem, point: Point) -> Known:
     """What would be known with other variance parameters, as one model."""
     fit, whole = known.fit, known.whole
-    sums = problem.sums_at(point)
+    sums, _ = problem.sums_at(point)
     own = make_problem(sums, fit.recipe)
     components, reference = (
         own.engine.components,

@@ -2,7 +2,7 @@
 
 The order is that of R's ``confint`` for lme4 models: factor by factor the lower triangle of the
 covariance by columns (the standard deviation on the diagonal, then the correlations below it), the
-noise, then the fixed effects.
+noise, its residual structure, then the fixed effects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from mixedlearn.covariance.algebra import correlations
 from mixedlearn.covariance.structures import Correlation
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.specification import Factor, Specification
+from mixedlearn.model.residual_parameters import (
+    NoiseParameter,
+    noise_parameters,
+    residual_parameters,
+)
+from mixedlearn.specification import Factor
 
 FloatArray = NDArray[np.float64]
 
@@ -39,7 +44,7 @@ class Parameter:
     name : str
         ``sd(Days|Subject)``, ``cor(intercept,Days|Subject)``, ``sd(noise)``, or the name of a fixed
         effect.
-    kind : {"sd", "correlation", "noise", "coef"}
+    kind : {"sd", "correlation", "noise", "residual", "coef"}
     factor : int
         Position of the grouping factor; -1 where there is none.
     effect, other : int
@@ -48,15 +53,18 @@ class Parameter:
         The random effects that share a standard deviation.
     correlation : Correlation or None
         Where it is one, what the structure says of it.
+    residual : NoiseParameter or None
+        Where it is one of the residual structure.
     """
 
     name: str
-    kind: Literal["sd", "correlation", "noise", "coef"]
+    kind: Literal["sd", "correlation", "noise", "residual", "coef"]
     factor: int = -1
     effect: int = -1
     other: int = -1
     effects: tuple[int, ...] = ()
     correlation: Correlation | None = None
+    residual: NoiseParameter | None = None
 
     @property
     def is_variance(self) -> bool:
@@ -64,8 +72,9 @@ class Parameter:
         return self.kind in ("sd", "noise")
 
 
-def parameters(specification: Specification) -> list[Parameter]:
+def parameters(model: FittedModel) -> list[Parameter]:
     """All parameters in their order; effects with a common variance share one."""
+    specification, residual = model.specification, residual_of(model)
     found: list[Parameter] = []
     for k, factor in enumerate(specification.factors):
         for j in range(len(factor.effects)):
@@ -78,9 +87,17 @@ def parameters(specification: Specification) -> list[Parameter]:
                 if first == j:
                     name = f"cor({_names(factor, own.effects)}|{factor.name})"
                     found.append(Parameter(name, "correlation", k, j, second, correlation=own))
-    found.append(Parameter(NOISE_SD, "noise"))
+    if not any(own.kind == "variance" for own in residual):
+        # Else the first occasion has it.
+        found.append(Parameter(NOISE_SD, "noise"))
+    found += [Parameter(own.name, "residual", residual=own) for own in residual]
     found += [Parameter(name, "coef", effect=j) for j, name in enumerate(specification.coef_names)]
     return found
+
+
+def residual_of(model: FittedModel) -> list[NoiseParameter]:
+    """The parameters of the residual structure; none where the noise is independent."""
+    return [] if model.noise is None else noise_parameters(model.noise)
 
 
 def _names(factor: Factor, effects: Sequence[int]) -> str:
@@ -89,7 +106,7 @@ def _names(factor: Factor, effects: Sequence[int]) -> str:
     return ",".join(names if len(names) <= MOST_NAMES else [names[0], "...", names[-1]])
 
 
-def find_parameter(specification: Specification, name: str) -> Parameter:
+def find_parameter(model: FittedModel, name: str) -> Parameter:
     """The parameter of that name.
 
     Raises
@@ -97,7 +114,7 @@ def find_parameter(specification: Specification, name: str) -> Parameter:
     ValueError
         If there is none; the message lists the names.
     """
-    known = parameters(specification)
+    known = parameters(model)
     for parameter in known:
         if parameter.name == name:
             return parameter
@@ -108,26 +125,30 @@ def find_parameter(specification: Specification, name: str) -> Parameter:
     )
 
 
-def parameter_names(specification: Specification) -> list[str]:
+def parameter_names(model: FittedModel) -> list[str]:
     """Names of all parameters."""
-    return [parameter.name for parameter in parameters(specification)]
+    return [parameter.name for parameter in parameters(model)]
 
 
 def parameter_values(
-    specification: Specification,
+    model: FittedModel,
     covariances: Sequence[FloatArray],
     noise_variance: FloatArray,
     coef: FloatArray,
+    residual: FloatArray,
 ) -> FloatArray:
     """All parameters of n sets of estimates, shape (n, n_parameters).
 
     Parameters
     ----------
-    specification : Specification
+    model : FittedModel
+        That says what parameters there are.
     covariances : sequence of ndarray of shape (n, q, q)
         For every factor.
     noise_variance : ndarray of shape (n,)
     coef : ndarray of shape (n, p)
+    residual : ndarray of shape (n, n_residual)
+        The parameters of the residual structure.
 
     Returns
     -------
@@ -135,13 +156,17 @@ def parameter_values(
         A correlation with an effect of variance zero is NaN.
     """
     columns = []
+    n_residual = 0
     ratios = [correlations(own) for own in covariances]
-    for parameter in parameters(specification):
+    for parameter in parameters(model):
         i = parameter.effect
         if parameter.kind == "noise":
             columns.append(np.sqrt(noise_variance))
         elif parameter.kind == "coef":
             columns.append(coef[:, i])
+        elif parameter.kind == "residual":
+            columns.append(residual[:, n_residual])
+            n_residual += 1
         elif parameter.kind == "sd":
             columns.append(np.sqrt(covariances[parameter.factor][:, i, i]))
         elif parameter.correlation is not None:
@@ -183,9 +208,12 @@ def estimates(model: FittedModel) -> FloatArray:
     covariances = [covariance[None] for covariance in model.covariances]
     coef = np.where(model.fixed_basis.undetermined, np.nan, model.coef)
     noise = np.array([model.noise_variance])
-    return parameter_values(model.specification, covariances, noise, coef[None])[0]
+    residual = np.empty((1, 0))
+    if model.noise is not None:
+        residual = np.array([list(residual_parameters(model).values())])
+    return parameter_values(model, covariances, noise, coef[None], residual)[0]
 
 
 def parameter_value(model: FittedModel, parameter: Parameter) -> float:
     """The estimate of one parameter."""
-    return float(estimates(model)[parameters(model.specification).index(parameter)])
+    return float(estimates(model)[parameters(model).index(parameter)])

@@ -6,13 +6,17 @@ The signed root of a profile is straighter than the profile itself, and its deri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.inference._models import normal_quantile
-from mixedlearn.inference._profilers import ProfilePoint, Profiler
+from mixedlearn.inference._noise_profilers import make_noise_profiler
+from mixedlearn.inference._parameters import Parameter
+from mixedlearn.inference._profilers import ProfilePoint, Profiler, make_profiler
+from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 
@@ -27,6 +31,13 @@ AT_BOUND = 1e-6
 FAR_OUT = 1e10
 # An objective that is lower by less than this is the same.
 SAME_OBJECTIVE = 1e-3
+
+
+def make_profilers(model: FittedModel) -> Callable[[Parameter], Profiler | None]:
+    """From a parameter to its profiler; None where it cannot be estimated."""
+    if model.noise is not None:
+        return partial(make_noise_profiler, model)
+    return partial(make_profiler, model, problem=model.problem())
 
 
 def signed_root(profiler: Profiler, value: float, objective: float) -> float:

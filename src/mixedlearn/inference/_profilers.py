@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,14 +79,14 @@ class ProfilePoint:
         f there.
     slope : float
         The derivative of f by the value.
-    theta : ndarray of shape (n_parameters,)
+    theta : ndarray of shape (n_parameters,), or Point
         The others' optimum, in the engine's columns.
     """
 
     value: float
     objective: float
     slope: float
-    theta: FloatArray
+    theta: Any
 
 
 class Profiler(Protocol):
@@ -131,11 +131,7 @@ def make_profiler(model: FittedModel, parameter: Parameter, problem: Problem) ->
     ValueError
         If it is a fixed effect and the criterion the restricted likelihood.
     """
-    if model.specification.reml and parameter.kind == "coef":
-        raise ValueError(
-            f"The restricted likelihood has no profile over the fixed effect {parameter.name!r}: "
-            "restricted likelihoods with different fixed effects do not compare. Set reml=False."
-        )
+    refuse_restricted(model, parameter)
     if model.fixed_basis.is_exact or np.isnan(parameter_value(model, parameter)):
         return None
     if parameter.kind == "coef":
@@ -147,6 +143,20 @@ def make_profiler(model: FittedModel, parameter: Parameter, problem: Problem) ->
     if parameter.kind == "sd" and model.random_bases[parameter.factor].aliased[parameter.effect]:
         return None
     return DeviationProfiler(model, parameter, problem)
+
+
+def refuse_restricted(model: FittedModel, parameter: Parameter) -> None:
+    """Refuse a profile of the restricted likelihood over a fixed effect.
+
+    Raises
+    ------
+    ValueError
+    """
+    if model.specification.reml and parameter.kind == "coef":
+        raise ValueError(
+            f"The restricted likelihood has no profile over the fixed effect {parameter.name!r}: "
+            "restricted likelihoods with different fixed effects do not compare. Set reml=False."
+        )
 
 
 def _theta(model: FittedModel, engine: Engine) -> FloatArray:

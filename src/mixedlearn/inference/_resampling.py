@@ -21,12 +21,13 @@ from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.same_rows import difference, has_same_columns
 from mixedlearn.engines.correlated.binding import NoiseColumns
-from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.inference._models import view_of
 from mixedlearn.model.continuation import noise_draw
 from mixedlearn.model.correlated import FittedNoise
 from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.given_noise import Given
 from mixedlearn.model.known import Known
 from mixedlearn.model.refits import Refitter, make_refitter
 from mixedlearn.model.simulation import make_generator, random_design
@@ -66,27 +67,27 @@ class Draws:
         Random columns of all factors times their Lambda.
     weights : ndarray of shape (n_rows,) or None
     noise_variance : float
-    noise_root : csr_array of shape (n_rows, n_rows) or None
-        Root of the covariance of the noise, relative to its variance, of a residual structure.
+    given : Given or None
+        What the noise of a residual structure is drawn from.
     """
 
     design: csr_array
     weights: FloatArray | None
     noise_variance: float
-    noise_root: csr_array | None = None
+    given: Given | None = None
 
     @classmethod
     def of(cls, model: FittedModel, rows: FitRows) -> Draws:
         """What generates responses of a model for the rows of its fit."""
-        coded, noise_root = rows.coded, None
+        coded, given = rows.coded, None
         parts = [
             random_design(model, coded.X, codes, k, m)
             for k, (codes, m) in enumerate(zip(coded.known_codes, model.sums.n_levels, strict=True))
         ]
         design = csr_array(hstack(parts)) if parts else csr_array((len(coded.X), 0))
         if rows.noise is not None:
-            noise_root = noise_draw(Known(model), rows.noise, is_continued=False).root
-        return cls(design, coded.weights, model.noise_variance, noise_root)
+            given = noise_draw(Known(model), rows.noise, is_continued=False).given
+        return cls(design, coded.weights, model.noise_variance, given)
 
     @property
     def n_rows(self) -> int:
@@ -100,8 +101,8 @@ class Draws:
         for column, seed in enumerate(seeds):
             normal[:, column] = np.random.default_rng(seed).standard_normal(len(normal))
         noises = normal[n_effects:]
-        if self.noise_root is not None:
-            noises = self.noise_root @ noises
+        if self.given is not None:
+            noises = self.given.drawn(noises)
         if self.weights is not None:
             noises /= np.sqrt(self.weights)[:, None]
         deviations = self.design @ normal[:n_effects] + noises
@@ -167,9 +168,9 @@ def _noise_of_fit(model: FittedModel, rows: CodedRows, columns: NoiseColumns) ->
                 "seen in fit: pass the rows that the model was fitted to."
             )
     found = noise.binding.rows(columns, series)
-    problem = replace(noise, rows=rows, noise_rows=found).problem(model.recipe)
+    problem = replace(noise, rows=rows, noise_rows=found).problem
     try:
-        is_same = has_same_columns(model.sums, problem.sums_at(noise.point))
+        is_same = has_same_columns(model.sums, problem.sums_at(noise.point)[0])
     except np.linalg.LinAlgError:
         # Times that fit did not see.
         is_same = False

@@ -45,6 +45,8 @@ FloatArray = NDArray[np.float64]
 
 # Multiplications from which on an evaluation is dear: hundredths of a second.
 DEAR = 1e8
+# A derivative beyond this share, in a direction in which the likelihood is flat, is not rounding.
+FLAT_SHARE = 1e-6
 # Uncertainty of the objective from which on one-sided differences would lose more digits.
 ROUNDING = 1e-7
 
@@ -122,7 +124,7 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
             coef_changes[a] += share * _relative_covariance(there, optimum)
     coef_changes[-1] = np.eye(n_fixed)
     covariance = np.zeros((n_free + 1, n_free + 1))
-    covariance[:-1, :-1], flat = _inverse_information(hessian, local.lengths)
+    covariance[:-1, :-1], flat = inverse_information(hessian, local.lengths)
     covariance[-1, -1] = 2.0 / model.likelihood_df
     return VarianceParameters(
         covariance,
@@ -143,7 +145,7 @@ def _relative_covariance(there: Evaluation, here: Evaluation) -> FloatArray:
     return share * (root @ root.T)
 
 
-def _inverse_information(hessian: FloatArray, lengths: FloatArray) -> tuple[FloatArray, FloatArray]:
+def inverse_information(hessian: FloatArray, lengths: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Twice the inverse of the Hessian over the directions that curve upwards, and the others."""
     scaled = (hessian + hessian.T) / 2.0 * np.outer(lengths, lengths)
     curvature, vectors = np.linalg.eigh(scaled)

@@ -254,8 +254,8 @@ def _delete(
         return delete_cases(model, remainders, remaining), None
     coef = np.full((len(index), len(model.coef)), np.nan)
     std = np.full_like(coef, np.nan)
-    n_components = len(parameter_names(model.specification)) - len(model.coef)
-    names = parameter_names(model.specification)[:n_components]
+    n_components = len(parameter_names(model)) - len(model.coef)
+    names = parameter_names(model)[:n_components]
     table = pd.DataFrame(np.nan, index, names)
     for case, without in enumerate(refit_cases(model, remainders, remaining)):
         if without is not None:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mixedlearn.engines.problem import Problem
 from mixedlearn.inference._bootstrap import parametric_bootstrap
 from mixedlearn.inference._models import (
     check_level,
@@ -18,6 +17,7 @@ from mixedlearn.inference._models import (
     warn_of_undetermined,
     with_criterion,
 )
+from mixedlearn.inference._noise_parameters import noise_coordinates
 from mixedlearn.inference._parameters import (
     Parameter,
     correlation_of,
@@ -26,8 +26,7 @@ from mixedlearn.inference._parameters import (
     parameter_value,
     parameters,
 )
-from mixedlearn.inference._profile_curve import profile_interval
-from mixedlearn.inference._profilers import make_profiler
+from mixedlearn.inference._profile_curve import make_profilers, profile_interval
 from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._variance_parameters import VarianceParameters, variance_parameters
 from mixedlearn.inference.tables import variance_errors
@@ -51,6 +50,9 @@ def confidence_intervals(
 ) -> pd.DataFrame:
     """Confidence intervals of fixed effects, standard deviations, correlations and noise.
 
+    The parameters of a residual structure are among them, by their names in
+    ``residual_parameters_``.
+
     Parameters
     ----------
     estimator : MixedLinearRegressor
@@ -59,7 +61,8 @@ def confidence_intervals(
         Parameters by their names; None: all of them.
     method : {"wald", "profile", "bootstrap"}, default="wald"
         Estimates and standard errors with normal quantiles, on the scale of the logarithm for a
-        standard deviation and of Fisher's z for a correlation; where twice the decrease of the
+        standard deviation and of Fisher's z for a correlation (of a logit between its ends, where
+        these are others); where twice the decrease of the
         profile log-likelihood reaches the quantile of chi-squared with one degree of freedom; or
         percentiles of a parametric bootstrap.
     level : float, default=0.95
@@ -79,8 +82,9 @@ def confidence_intervals(
     -------
     intervals : DataFrame of shape (n_parameters, 3)
         ``estimate``, ``lower`` and ``upper`` of every parameter: standard deviations and
-        correlations factor by factor, the noise, the fixed effects. The estimates are those of the
-        criterion that the intervals belong to.
+        correlations factor by factor, the noise, its residual structure, the fixed effects. With
+        a variance for each occasion that of the first is the noise's. The estimates are those of
+        the criterion that the intervals belong to.
 
     Raises
     ------
@@ -124,7 +128,7 @@ def confidence_intervals(
     intercept                    251.4051  237.6807  265.1295
     Days                          10.4673    7.3587   13.5759
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     check_level(level)
     wanted = _wanted(model, names)
     if method not in METHODS:
@@ -171,42 +175,42 @@ def confidence_intervals(
 
 def _wanted(model: FittedModel, names: str | Sequence[str] | None) -> list[Parameter]:
     if names is None:
-        return parameters(model.specification)
+        return parameters(model)
     if isinstance(names, str):
         names = [names]
     if not isinstance(names, (Sequence, np.ndarray, pd.Index)):
         raise ValueError(f"names must be a name or a list of names, got {names!r}.")
     if not len(names):
         raise ValueError("names is empty: name a parameter, or leave it out for all of them.")
-    return [find_parameter(model.specification, name) for name in names]
+    return [find_parameter(model, name) for name in names]
 
 
 def _profiles(
     estimator: Any, model: FittedModel, wanted: list[Parameter], level: float
 ) -> list[Interval]:
     """The intervals by profile; callbacks of the estimator see a task for each."""
-    problem = model.problem()
+    make = make_profilers(model)
 
     def run(advance: Callable[[int], None]) -> list[Interval]:
         found = []
         for parameter in wanted:
-            found.append(_profile(model, parameter, problem, level))
+            profiler = make(parameter)
+            interval = (np.nan, np.nan) if profiler is None else profile_interval(profiler, level)
+            found.append(interval)
             advance(1)
         return found
 
-    view = view_of(estimator)
+    view = view_of(estimator, takes_noise=True)
     intervals: list[Interval] = view.with_progress("profile", len(wanted), run, task="parameter")
     return intervals
 
 
-def _profile(model: FittedModel, parameter: Parameter, problem: Problem, level: float) -> Interval:
-    profiler = make_profiler(model, parameter, problem)
-    return (np.nan, np.nan) if profiler is None else profile_interval(profiler, level)
-
-
 def _wald(model: FittedModel, wanted: list[Parameter], level: float) -> list[Interval]:
     quantile = normal_quantile(level)
-    needs_variances = any(parameter.kind in ("sd", "correlation") for parameter in wanted)
+    is_independent = model.noise is None
+    needs_variances = is_independent and any(
+        parameter.kind in ("sd", "correlation") for parameter in wanted
+    )
     local = None
     if needs_variances and not model.fixed_basis.is_exact and model.has_random_effects:
         local = variance_parameters(model)
@@ -217,6 +221,8 @@ def _wald(model: FittedModel, wanted: list[Parameter], level: float) -> list[Int
         if parameter.kind == "coef":
             margin = quantile * np.sqrt(model.coef_covariance[parameter.effect, parameter.effect])
             found.append((value - margin, value + margin))
+        elif not is_independent:
+            found.append(_wald_of_noise(model, parameter, errors, quantile))
         elif parameter.kind == "noise":
             share = float(errors[-1]) / (2.0 * model.noise_variance) if value > 0.0 else np.nan
             found.append(_by_logarithm(value, quantile * share))
@@ -233,6 +239,23 @@ def _wald(model: FittedModel, wanted: list[Parameter], level: float) -> list[Int
             lower, upper = np.clip(ends, own.lower, own.upper).tolist()
             found.append((lower, upper))
     return found
+
+
+def _wald_of_noise(
+    model: FittedModel, parameter: Parameter, errors: Sequence[np.ndarray], quantile: float
+) -> Interval:
+    """The interval of a parameter beside a residual structure, on its scale."""
+    is_effect = parameter.kind in ("sd", "correlation")
+    if is_effect and np.isnan(errors[parameter.factor][_entry(model, parameter)]):
+        return np.nan, np.nan
+    coordinates = noise_coordinates(model)
+    own, scale = coordinates.on_scale(parameter, coordinates.point), coordinates.scale(parameter)
+    margin = quantile * coordinates.error(own)
+    lower, upper = scale.value(own.value - margin), scale.value(own.value + margin)
+    if parameter.kind == "correlation":
+        ends = correlation_of(parameter)
+        lower, upper = np.clip([lower, upper], ends.lower, ends.upper).tolist()
+    return lower, upper
 
 
 def _entry(model: FittedModel, parameter: Parameter) -> tuple[int, int]:

@@ -11,8 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixedlearn.inference._models import as_numbers, check_count, model_of, with_criterion
 from mixedlearn.inference._parameters import find_parameter
-from mixedlearn.inference._profile_curve import profile_curve, profile_interval, signed_root
-from mixedlearn.inference._profilers import Profiler, make_profiler
+from mixedlearn.inference._profile_curve import (
+    make_profilers,
+    profile_curve,
+    profile_interval,
+    signed_root,
+)
+from mixedlearn.inference._profilers import Profiler
 from mixedlearn.inference._text import ResultTable, in_lines, lines_html
 
 FloatArray = NDArray[np.float64]
@@ -100,8 +105,9 @@ def profile_likelihood(
         Fitted; stays as it is.
     parameter : str
         Name of the parameter: ``"sd(Days|Subject)"``, the standard deviation of a random effect;
-        ``"cor(intercept,Days|Subject)"``, a correlation; ``"sd(noise)"``; or the name of a fixed
-        effect, ``"intercept"`` for the intercept. The rows of `confidence_intervals` list them.
+        ``"cor(intercept,Days|Subject)"``, a correlation; ``"sd(noise)"``; a name in
+        ``residual_parameters_``; or the name of a fixed effect, ``"intercept"`` for the intercept.
+        The rows of `confidence_intervals` list them.
     values : array-like of shape (n_values,), default=None
         Where to evaluate the profile, in the scale asked for; None: over the interval of level
         0.99, or some of it if the profile is flat and the interval infinite.
@@ -156,8 +162,8 @@ def profile_likelihood(
        6.0  0.053846     0.232048     -875.996595
        9.0  4.324468     2.079536     -878.131906
     """
-    model = with_criterion(model_of(estimator), reml=reml)
-    found = find_parameter(model.specification, parameter)
+    model = with_criterion(model_of(estimator, takes_noise=True), reml=reml)
+    found = find_parameter(model, parameter)
     if scale not in ("sd", "variance"):
         raise ValueError(f"scale must be 'sd' or 'variance', got {scale!r}.")
     if scale == "variance" and not found.is_variance:
@@ -165,7 +171,7 @@ def profile_likelihood(
             f"scale='variance' is for standard deviations, and {parameter!r} is none: leave it out."
         )
     check_count(n_points, "n_points")
-    profiler = make_profiler(model, found, model.problem())
+    profiler = make_profilers(model)(found)
     if profiler is None:
         raise ValueError(
             f"{parameter!r} cannot be estimated (its column is aliased, a variance that it needs "

@@ -17,11 +17,12 @@ from mixedlearn.inference._models import (
     undetermined_coefs,
     view_of,
 )
+from mixedlearn.inference._noise_parameters import residual_errors
 from mixedlearn.inference._text import ResultTable, in_lines, table_html, table_text
 from mixedlearn.inference._uncertainty import rests_on_variances
 from mixedlearn.inference.tables import coefficient_estimates, variance_errors
-from mixedlearn.model.correlated import residual_parameters
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.residual_parameters import residual_parameters
 
 DDF_NAMES = {
     "satterthwaite": "Satterthwaite's degrees of freedom",
@@ -141,15 +142,16 @@ def summarise(
         ),
         DDF_NAMES[ddf],
         _notes(model, ddf),
-        _residual(model),
+        _residual(model, std_error=std_error),
     )
 
 
-def _residual(model: FittedModel) -> pd.DataFrame | None:
+def _residual(model: FittedModel, *, std_error: bool) -> pd.DataFrame | None:
     """The parameters of the residual structure."""
     if model.noise is None:
         return None
-    return ResultTable(pd.DataFrame({"estimate": residual_parameters(model)}))
+    table = pd.DataFrame({"estimate": residual_parameters(model)})
+    return ResultTable(table.assign(std_error=residual_errors(model)) if std_error else table)
 
 
 def _notes(model: FittedModel, ddf: str) -> tuple[str, ...]:

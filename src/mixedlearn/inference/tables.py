@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import correlations
 from mixedlearn.inference._models import check_level, model_of, warn_of_undetermined
+from mixedlearn.inference._noise_parameters import noise_errors
 from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._uncertainty import (
     CovarianceEstimate,
@@ -19,17 +20,14 @@ from mixedlearn.inference._uncertainty import (
     t_quantile,
     two_sided_p,
 )
-from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.inference._variance_parameters import FLAT_SHARE, variance_parameters
 from mixedlearn.inference.robust import estimate_robustly
-from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
 
 # A covariance matrix whose smallest eigenvalue is below this share of its size is singular.
 SINGULAR = 1e-12
-# A derivative beyond this share, in a direction in which the likelihood is flat, is not rounding.
-FLAT_SHARE = 1e-6
 
 
 def coefficient_table(
@@ -319,7 +317,7 @@ def variance_table(estimator: Any, std_error: bool = True) -> pd.DataFrame:
     2  Subject  intercept,Days    9.604               0.066     46.68
     3    noise                  654.941  25.592                 77.19
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     errors = variance_errors(model) if std_error else None
     found = []
     for k, (factor, covariance) in enumerate(
@@ -361,21 +359,16 @@ def _free_entries(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def variance_errors(model: FittedModel) -> list[FloatArray]:
     """Standard errors of every factor's covariance matrix, (q, q), and of the noise variance."""
-    refuse_noise(model)
     noise = model.noise_variance
     if model.fixed_basis.is_exact:
         return [np.full(own.shape, np.nan) for own in model.covariances] + [np.array(np.nan)]
-    if not any(len(random.kept) for random in model.random_bases):
+    if model.noise is not None:
+        found = noise_errors(model)
+    elif not any(len(random.kept) for random in model.random_bases):
         nothing = [np.full(own.shape, np.nan) for own in model.covariances]
         return [*nothing, np.array(noise * np.sqrt(2.0 / model.likelihood_df))]
-    parameters = variance_parameters(model)
-    found = []
-    for changes in (*parameters.covariance_changes, parameters.noise_changes):
-        square = np.einsum("a...,ab,b...->...", changes, parameters.covariance, changes)
-        flat = np.einsum("a...,ad->...d", changes, parameters.undetermined)
-        size = np.abs(changes).max(axis=0)[..., None]
-        is_flat = (np.abs(flat) > FLAT_SHARE * size).any(axis=-1)
-        found.append(np.where(is_flat, np.nan, np.sqrt(np.maximum(square, 0.0))))
+    else:
+        found = _errors_of_independent(model)
     for factor, random, covariance, errors in zip(
         model.specification.factors, model.random_bases, model.covariances, found, strict=False
     ):
@@ -386,6 +379,18 @@ def variance_errors(model: FittedModel) -> list[FloatArray]:
             errors[np.ix_(block, block)] = np.nan
             if not _is_singular(covariance[np.ix_(kept, kept)]):
                 errors[np.ix_(kept, kept)] = part
+    return found
+
+
+def _errors_of_independent(model: FittedModel) -> list[FloatArray]:
+    parameters = variance_parameters(model)
+    found = []
+    for changes in (*parameters.covariance_changes, parameters.noise_changes):
+        square = np.einsum("a...,ab,b...->...", changes, parameters.covariance, changes)
+        flat = np.einsum("a...,ad->...d", changes, parameters.undetermined)
+        size = np.abs(changes).max(axis=0)[..., None]
+        is_flat = (np.abs(flat) > FLAT_SHARE * size).any(axis=-1)
+        found.append(np.where(is_flat, np.nan, np.sqrt(np.maximum(square, 0.0))))
     return found
 
 

@@ -1,43 +1,35 @@
 """How the noise of a level continues: forecasts, draws, and rows that come after the fit.
 
-Of rows e_1 that are observed and rows e_2 that are not, with the lower triangular root L of their
-covariance,
-
-    e_2 = L_21 L_11^-1 e_1 + L_22 u
-
-where u is independent of e_1 and has the covariance I. So ``L_21 L_11^-1 e_1`` is the forecast and
-``L_22`` the root of its covariance; and rows that come after the fit are those of a model with
-independent noise once ``L_22^-1 (. - L_21 L_11^-1 .)`` has been taken of them, as the rows of the
-fit are after ``L_11^-1``: their sums are added to those of the fit.
+Rows that come after the fit are those of a model with independent noise once their forecast has
+been taken from them and what it leaves is whitened (`given_noise`), as the rows of the fit are
+after ``L^-1``: their sums are added to those of the fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from mixedlearn.covariance.residual.correlations import Equal
 from mixedlearn.data.levels import LevelTable, encode, labels_of, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.binding import NoiseColumns, check_parts, check_times
-from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.model.correlated import FittedNoise
+from mixedlearn.model.given_noise import Given, Pair, alike, given_noise
 from mixedlearn.model.known import Known
 from mixedlearn.model.prediction import known_mean
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
-# Observed rows of a level, and others of it.
-Pair = tuple[IntArray, IntArray]
 
-# Entries of the covariances that are made at a time.
-MOST_ENTRIES = 1 << 22
+# New rows of a level that are conditioned on its neighbours at once.
+MOST_NEW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +74,8 @@ def condition(known: Known, noise_rows: NoiseRows) -> Condition:
     found = Condition(np.zeros(n), np.zeros((n, k + 1)), rest)
     pairs = _continued(noise, noise_rows)
     residuals, basis = _residuals(known, pairs), noise.basis
-    for old, new in _alike(noise_rows, pairs):
+    own_pairs = _by_neighbours(noise, noise_rows, pairs) if noise_rows.is_markov else pairs
+    for old, new in alike(noise_rows, own_pairs):
         # Rows may be forecast twice, so that they have no root.
         whole = noise.covariance(joined, np.concatenate([old, n_old + new], axis=1))
         m = old.shape[1]
@@ -93,43 +86,55 @@ def condition(known: Known, noise_rows: NoiseRows) -> Condition:
     return found
 
 
+def _by_neighbours(noise: FittedNoise, noise_rows: NoiseRows, pairs: Sequence[Pair]) -> list[Pair]:
+    """Few rows at a time, with the observed rows just before and after them.
+
+    These say all that there is to say of them.
+    """
+    times, found = noise.noise_rows.times, []
+    for old, new in pairs:
+        order = old[np.argsort(times[old], kind="stable")]
+        for own in np.split(new, range(MOST_NEW, len(new), MOST_NEW)):
+            place = np.searchsorted(times[order], noise_rows.times[own])
+            beside = np.append(place - 1, place)
+            found.append((order[np.unique(beside[(beside >= 0) & (beside < len(order))])], own))
+    return found
+
+
 def _continued(noise: FittedNoise, noise_rows: NoiseRows) -> list[Pair]:
     """The observed rows of every known level, and the rows that these say something of."""
     correlation = noise.binding.correlation
     is_free_of_order = isinstance(correlation, Equal)
     if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
         return []
-    found: list[Pair] = []
     series = noise_rows.series
-    for new in _by_level(series, np.flatnonzero((series >= 0) & (series < noise.n_levels))):
-        old = noise.rows_of_level(int(series[new[0]]))
-        if not is_free_of_order:
-            is_seen = noise_rows.times[new, None] == noise.noise_rows.times[old]
-            new = new[~is_seen.any(axis=1)]
-        if len(new):
-            found.append((old, new))
+    levels = _by_level(series, np.flatnonzero((series >= 0) & (series < noise.n_levels)))
+    pairs = [(noise.rows_of_level(int(series[new[0]])), new) for new in levels]
+    if not is_free_of_order:
+        is_seen = _is_seen(noise, noise_rows, pairs)
+        pairs = [(old, new[~is_seen[new]]) for old, new in pairs]
+    return [(old, new) for old, new in pairs if len(new)]
+
+
+def _is_seen(noise: FittedNoise, noise_rows: NoiseRows, pairs: Sequence[Pair]) -> NDArray[np.bool_]:
+    """Which rows are at a time that their level has."""
+    found = np.zeros(len(noise_rows.series), dtype=bool)
+    if not pairs:
+        return found
+    old, new = (np.concatenate(own) for own in zip(*pairs, strict=True))
+    rows = noise.noise_rows.of(old).joined(noise_rows.of(new))
+    times, code = np.unique(rows.times, return_inverse=True)
+    keys = rows.series.astype(np.int64) * len(times) + code
+    found[new] = np.isin(keys[len(old) :], keys[: len(old)])
     return found
-
-
-def _alike(rows: NoiseRows, pairs: Sequence[Pair]) -> Iterator[Pair]:
-    """Levels with as many rows and the same part of the covariance: shapes (g, m) and (g, n)."""
-    alike: dict[tuple[int, int, int], list[Pair]] = {}
-    for old, new in pairs:
-        key = int(rows.part[new[0]]), len(old), len(new)
-        alike.setdefault(key, []).append((old, new))
-    for (_, m, n), own in alike.items():
-        step = max(MOST_ENTRIES // (m + n) ** 2, 1)
-        for start in range(0, len(own), step):
-            olds, news = zip(*own[start : start + step], strict=True)
-            yield np.stack(olds), np.stack(news)
 
 
 def _residuals(known: Known, pairs: Sequence[Pair]) -> FloatArray:
     """What fixed and random effects leave of observed rows, times the roots of their weights."""
     noise: FittedNoise = known.noise
     found = np.zeros(len(noise.rows.X))
-    if pairs:
-        places = np.concatenate([old for old, _ in pairs])
+    places = np.concatenate([np.zeros(0, dtype=np.intp), *(old for old, _ in pairs)])
+    if len(places):
         own = noise.rows.of(places)
         left = own.given_response - known_mean(known.fit.specification, known.fit.coef, known, own)
         found[places] = left * np.sqrt(own.given_weights)
@@ -155,12 +160,12 @@ class NoiseDraw:
     ----------
     mean : ndarray of shape (n,)
         In units of the response.
-    root : csr_array of shape (n, n)
-        Of the covariance, relative to the noise variance.
+    given : Given
+        What is drawn.
     """
 
     mean: FloatArray
-    root: csr_array
+    given: Given
 
 
 def noise_draw(known: Known, noise_rows: NoiseRows, *, is_continued: bool) -> NoiseDraw:
@@ -187,55 +192,15 @@ def noise_draw(known: Known, noise_rows: NoiseRows, *, is_continued: bool) -> No
     is_new = np.ones(n, dtype=bool)
     for _, new in pairs:
         is_new[new] = False
-    fresh = _by_level(noise_rows.series, np.flatnonzero(is_new))
-    mean, residuals = np.zeros(n), _residuals(known, pairs)
-    joined = noise.noise_rows.joined(noise_rows)
-    blocks = []
-    for old, new in _alike(noise_rows, [*pairs, *((own[:0], own) for own in fresh)]):
-        carry, root = _roots(noise, joined, old, n_old + new)
-        mean[new] = np.einsum("gno,go->gn", carry, residuals[old])
-        blocks.append((new, root))
-    return NoiseDraw(mean, _block_diagonal(blocks, n))
+    pairs += [(own[:0], own) for own in _by_level(noise_rows.series, np.flatnonzero(is_new))]
+    given = given_noise(noise, noise.noise_rows.joined(noise_rows), n_old, pairs)
+    return NoiseDraw(given.forecast(_residuals(known, pairs)[:, None])[:, 0], given)
 
 
 def _by_level(series: NDArray[np.integer], rows: IntArray) -> list[IntArray]:
     """Some rows, level by level."""
     order = rows[np.argsort(series[rows], kind="stable")]
     return np.split(order, np.flatnonzero(np.diff(series[order])) + 1) if len(order) else []
-
-
-def _roots(
-    noise: FittedNoise, rows: NoiseRows, old: IntArray, new: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """``L_21 L_11^-1`` and ``L_22`` of levels that are alike: shapes (g, n, m) and (g, n, n).
-
-    Raises
-    ------
-    ValueError
-        If a covariance is not positive definite.
-    """
-    m = old.shape[1]
-    try:
-        root = np.linalg.cholesky(noise.covariance(rows, np.concatenate([old, new], axis=1)))
-    except np.linalg.LinAlgError:
-        raise ValueError(
-            f"The noise covariance of {new.shape[1]} rows of one level, and of {m} rows that are "
-            f"known of it, is not positive definite under {noise.binding.kind}: the correlations "
-            "of occasions that no level of fit had together contradict each other, or times are "
-            "too close to each other. Use a structure with fewer parameters, or leave out rows."
-        ) from None
-    turned = np.linalg.solve(root[:, :m, :m].swapaxes(1, 2), root[:, m:, :m].swapaxes(1, 2))
-    return turned.swapaxes(1, 2), np.asarray(root[:, m:, m:])
-
-
-def _block_diagonal(blocks: list[tuple[IntArray, FloatArray]], n: int) -> csr_array:
-    """A matrix whose blocks stand in the rows and columns of some rows."""
-    if not blocks:
-        return csr_array((n, n))
-    rows = [np.broadcast_to(own[:, :, None], block.shape).ravel() for own, block in blocks]
-    columns = [np.broadcast_to(own[:, None, :], block.shape).ravel() for own, block in blocks]
-    values = np.concatenate([block.ravel() for _, block in blocks])
-    return csr_array((values, (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
 
 
 def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Known:
@@ -265,17 +230,15 @@ def with_correlated_rows(known: Known, rows: Rows, columns: NoiseColumns) -> Kno
     check_parts(noise.binding, columns, joined, n_old)
     sums = Sums.of(rows, known.fit.specification.slopes, like=known.fit.sums)
     coded = rows.coded(sums.levels)
-    basis, log_det = sums.weighted_rows(coded, slice(None)), 0.0
+    basis = sums.weighted_rows(coded, slice(None))
     of_level = {int(old_series[own[0]]): own for own in _by_level(old_series, np.arange(n_old))}
     pairs = [
         (of_level.get(int(series[new[0]]), new[:0]), new)
         for new in _by_level(series, np.arange(len(series)))
     ]
-    for old, new in _alike(fresh, pairs):
-        carry, root = _roots(noise, joined, old, n_old + new)
-        basis[new] = np.linalg.solve(root, basis[new] - carry @ noise.basis[old])
-        log_det += _log_det(root)
-    later = known.with_sums(sums.in_metric(basis, coded.known_codes, log_det))
+    given = given_noise(noise, joined, n_old, pairs)
+    basis = given.whitened(basis - given.forecast(noise.basis))
+    later = known.with_sums(sums.in_metric(basis, coded.known_codes, given.log_det))
     tables = later.whole.tables
     own_rows = _recoded(noise.rows, known.whole.levels, tables)
     return later.with_noise(
@@ -293,19 +256,10 @@ def sums_in_metric(noise: FittedNoise, sums: Sums) -> Sums:
 
     ``sums`` are of the same rows in any metric, with the levels that the rows have.
     """
-    basis, log_det = noise.basis.copy(), 0.0
     series = noise.noise_rows.series
     levels = [(own[:0], own) for own in _by_level(series, np.arange(len(series)))]
-    for nothing, own in _alike(noise.noise_rows, levels):
-        _, root = _roots(noise, noise.noise_rows, nothing, own)
-        basis[own] = np.linalg.solve(root, basis[own])
-        log_det += _log_det(root)
-    return sums.in_metric(basis, noise.rows.known_codes, log_det)
-
-
-def _log_det(roots: FloatArray) -> float:
-    """log|R| of all levels together."""
-    return 2.0 * float(np.log(roots.diagonal(axis1=1, axis2=2)).sum())
+    given = given_noise(noise, noise.noise_rows, 0, levels)
+    return sums.in_metric(given.whitened(noise.basis), noise.rows.known_codes, given.log_det)
 
 
 def _merged_series(

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
@@ -27,11 +25,12 @@ from mixedlearn.engines.correlated.binding import Binding
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.problem import (
     CorrelatedProblem,
-    NoiseRows,
     reference_variance,
 )
-from mixedlearn.engines.problem import fixed_basis_of, random_bases_of
+from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.problem import fixed_basis_of, random_bases_of, with_triangles
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.model.digits import keeps_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
 from mixedlearn.search.moving import Arrival, descend_from
@@ -59,6 +58,8 @@ class FittedNoise:
 
     Attributes
     ----------
+    recipe : Recipe
+        How the model was fitted.
     binding : Binding
     sums : Sums
         Of the rows, as if the noise was independent.
@@ -69,15 +70,17 @@ class FittedNoise:
         The parameters, in the engine's columns.
     """
 
+    recipe: Recipe
     binding: Binding
     sums: Sums
     rows: CodedRows
     noise_rows: NoiseRows
     point: Point = field(repr=False)
 
-    def problem(self, recipe: Recipe) -> CorrelatedProblem:
+    @cached_property
+    def problem(self) -> CorrelatedProblem:
         """The likelihood of the rows."""
-        return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, recipe)
+        return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, self.recipe)
 
     def refit(self, recipe: Recipe) -> FittedModel:
         """The model of the same rows by another recipe."""
@@ -158,13 +161,21 @@ class FittedNoise:
 
 
 def make_correlated(
-    sums: Sums, rows: CodedRows, noise: NoiseRows, binding: Binding, recipe: Recipe
+    sums: Sums,
+    rows: CodedRows,
+    noise: NoiseRows,
+    binding: Binding,
+    recipe: Recipe,
+    *,
+    in_blocks: bool = False,
 ) -> CorrelatedProblem:
     """The likelihood of rows with correlated noise."""
     specification = recipe.specification
     fixed = fixed_basis_of(sums, specification)
     randoms = random_bases_of(sums, specification)
-    return CorrelatedProblem(sums, rows, noise, binding.parts, specification, fixed, randoms)
+    return CorrelatedProblem(
+        sums, rows, noise, binding.parts, specification, fixed, randoms, in_blocks=in_blocks
+    )
 
 
 def fit_correlated(
@@ -196,10 +207,11 @@ def fit_correlated(
     _check_effects(independent, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     best = _search(problem, independent, recipe)
-    return _model_at(problem, best, recipe, FittedNoise(binding, sums, rows, noise, best.point))
+    fitted = FittedNoise(recipe, binding, sums, rows, noise, best.point)
+    return _model_at(problem, best, fitted)
 
 
-def refit_response(noise: FittedNoise, problem: CorrelatedProblem, recipe: Recipe) -> FittedModel:
+def refit_response(noise: FittedNoise, problem: CorrelatedProblem) -> FittedModel:
     """Fit a model again to another response of its rows.
 
     Parameters
@@ -208,31 +220,37 @@ def refit_response(noise: FittedNoise, problem: CorrelatedProblem, recipe: Recip
         That of the model, with the rows of the new response; its point is where the search starts.
     problem : CorrelatedProblem
         That of the new response.
-    recipe : Recipe
 
     Raises
     ------
     NotIdentifiedError
         If the rows do not identify the noise covariance.
     """
+    recipe = noise.recipe
     best = descend_from(problem, noise.point, max_iter=recipe.max_iter, tol=recipe.tol)
     if not best.is_certified:
         others = _descents(problem, noise.point.theta, recipe)
         best = _best([best, *others])
     own = replace(noise, sums=problem.sums, point=best.point)
-    return _model_at(problem, best, recipe, own)
+    return _model_at(problem, best, own)
 
 
-def _model_at(
-    problem: CorrelatedProblem, best: Arrival, recipe: Recipe, noise: FittedNoise
-) -> FittedModel:
+def _model_at(problem: CorrelatedProblem, best: Arrival, noise: FittedNoise) -> FittedModel:
     """The model where a search has ended."""
+    recipe, rows = noise.recipe, noise.rows
     _check_identified(problem, best, noise.binding, noise.noise_rows, recipe.max_iter)
     try:
-        own_sums = problem.sums_at(best.point)
+        own_sums, basis = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
         raise _not_identified() from None
     model = fit_sums(own_sums, recipe)
+    if model.roots and not keeps_digits(model):
+        chunks = [(basis, rows.known_codes)]
+        specification = recipe.specification
+        own_sums = with_triangles(own_sums, chunks, specification, model.problem())
+        model = fit_sums(own_sums, recipe, start=model.user_theta)
+    # What the search stood on is at hand for what follows, until the model is pickled.
+    vars(noise)["problem"] = problem
     return replace(
         model,
         n_iterations=best.n_iterations,
@@ -366,64 +384,6 @@ def _not_identified(where: str = "") -> NotIdentifiedError:
     )
 
 
-def residual_parameters(model: FittedModel) -> dict[str, float]:
-    """The parameters of the noise by name; see `MixedLinearRegressor.residual_parameters_`."""
-    noise: FittedNoise = model.noise
-    binding = noise.binding
-    occasions = noise.occasion_names
-    found: dict[str, float] = {}
-    for number, part in enumerate(binding.parts):
-        where = ""
-        if binding.by is not None:
-            where = f"{binding.names.by} {shown(binding.by[number])}: "
-        point = noise.point.parts[number]
-        if isinstance(part, Unrestricted):
-            covariance = model.noise_variance * (point @ point.T) / noise.reference
-            sizes = np.sqrt(np.diag(covariance))
-            for k, name in enumerate(occasions):
-                found[f"{where}variance of {name}"] = float(covariance[k, k])
-            for j, second in enumerate(occasions):
-                for k, first in enumerate(occasions[:j]):
-                    own = float(covariance[j, k] / (sizes[j] * sizes[k]))
-                    found[f"{where}correlation of {first} and {second}"] = own
-            continue
-        assert isinstance(part, Monomial)
-        names = binding.deviation_names
-        for name, value in zip(names, point[: part.n_deviations], strict=False):
-            is_power = name.startswith("power")
-            found[where + name] = float(value if is_power else np.exp(2.0 * value))
-        if part.n_deviations > len(names):
-            found[f"{where}variance ratio"] = float(np.exp(2.0 * point[len(names)]))
-        if binding.correlation is not None:
-            rho = part.correlations(point) ** (1.0 / binding.unit)
-            for name, value in zip(binding.correlation.names(occasions), rho, strict=True):
-                found[where + name] = float(value)
-    return found
-
-
-def residual_covariances(model: FittedModel) -> list[pd.DataFrame]:
-    """Covariance of the noise of the occasions of a level, for every part.
-
-    Of rows of the first strata, and with covariates of one where the variance is a power.
-    """
-    noise: FittedNoise = model.noise
-    times, occasions = noise.occasion_times
-    names = noise.occasion_names
-    found = []
-    for number, part in enumerate(noise.binding.parts):
-        deviations = np.zeros((len(times), noise.noise_rows.deviations.shape[1]))
-        if noise.binding.names.is_heterogeneous:
-            start = sum(len(own) - 1 for own in noise.binding.strata)
-            deviations[1:, start : start + len(times) - 1] = np.eye(len(times) - 1)
-        if len(noise.binding.parts) > 1:
-            deviations[:, -1] = 1.0
-        layout = Layout(deviations, noise.noise_rows.exponents(times, occasions), occasions)
-        covariance = part.covariance(noise.point.parts[number], layout) / noise.reference
-        own = model.noise_variance * covariance
-        found.append(pd.DataFrame(own, index=names, columns=names))
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class CorrelatedInformation:
     """What degrees of freedom rest on; see `BlockLikelihood.kenward_roger`.
@@ -449,7 +409,7 @@ class CorrelatedInformation:
 def correlated_information(model: FittedModel) -> CorrelatedInformation:
     """The observed information of all variance parameters, and what it says of the coefficients."""
     noise: FittedNoise = model.noise
-    problem = noise.problem(model.recipe)
+    problem = noise.problem
     found = problem.for_inference().kenward_roger(noise.point)
     fixed = problem.fixed
     return CorrelatedInformation(fixed.scale * fixed.to_user, *found)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.data.rows import CodedRows
-from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.correlated import FittedNoise, NotIdentifiedError, refit_response
 from mixedlearn.model.fitted import FittedModel
@@ -38,9 +38,11 @@ class CorrelatedRefitter:
 
     def __init__(self, model: FittedModel, rows: CodedRows, noise_rows: NoiseRows):
         self._model, self._rows = model, rows
-        self._recipe = Recipe(model.specification)
-        self._noise: FittedNoise = replace(model.noise, rows=rows, noise_rows=noise_rows)
-        self._problem = self._noise.problem(self._recipe)
+        recipe = Recipe(model.specification)
+        self._noise: FittedNoise = replace(
+            model.noise, recipe=recipe, rows=rows, noise_rows=noise_rows
+        )
+        self._problem = self._noise.problem
         self._mean = fixed_mean(model.specification, model.coef, rows.X)
 
     def batch_size(self, n_rows: int) -> int:
@@ -61,6 +63,6 @@ class CorrelatedRefitter:
         start = problem.parameters.scaled(self._noise.point, ratio)
         try:
             noise = replace(self._noise, rows=rows, point=start)
-            return refit_response(noise, problem, self._recipe)
+            return refit_response(noise, problem)
         except NotIdentifiedError:
             return None

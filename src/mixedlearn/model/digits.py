@@ -43,17 +43,20 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
     rows : Rows
         Those of its sums.
     """
-    noise = _share_of_noise(model)
-    is_exact_enough = (
-        noise > LITTLE_NOISE
-        and noise * model.fixed_basis.independence > LITTLE_INDEPENDENT_NOISE
-        and (rows.weights is None or rows.weights.min() > LITTLE_WEIGHT * rows.weights.max())
-    )
-    if is_exact_enough:
+    if keeps_digits(model) and (
+        rows.weights is None or rows.weights.min() > LITTLE_WEIGHT * rows.weights.max()
+    ):
         return model
     model = _look_again(model, rows)
     ratio = 1.0 if rows.weights is None else float(rows.weights.max() / rows.weights.min())
     return model if ratio <= MOST_WEIGHT_RATIO else _without_claims(model, ratio)
+
+
+def keeps_digits(model: FittedModel) -> bool:
+    """Whether sums of squares leave enough digits of the noise."""
+    noise = _share_of_noise(model)
+    is_independent = noise * model.fixed_basis.independence > LITTLE_INDEPENDENT_NOISE
+    return bool(noise > LITTLE_NOISE and is_independent)
 
 
 def _look_again(model: FittedModel, rows: Rows) -> FittedModel:
@@ -96,6 +99,7 @@ def _fit_again(model: FittedModel, rows: Rows) -> FittedModel:
     recipe = replace(model.recipe, is_bounded=False)
     start = None
     if model.roots and not model.fixed_basis.is_exact:
-        sums = with_triangles(sums, rows, specification, model.problem())
+        chunks = sums.basis_chunks(rows)
+        sums = with_triangles(sums, chunks, specification, model.problem())
         start = model.user_theta
     return fit_sums(sums, recipe, start=start)

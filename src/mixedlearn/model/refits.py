@@ -30,9 +30,9 @@ from mixedlearn.engines.levels import (
 )
 from mixedlearn.engines.problem import NOISE_FLOOR, likelihood_of
 from mixedlearn.engines.recipe import MAX_ITER, TOL
-from mixedlearn.model.correlated import residual_parameters
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel, user_effects
+from mixedlearn.model.residual_parameters import residual_parameters
 from mixedlearn.search.batch import Ends, minimise
 
 FloatArray = NDArray[np.float64]

@@ -90,7 +90,7 @@ def sample_responses(
         sampled += noise * (columns @ generator.standard_normal((columns.shape[1], n_samples)))
     noises = generator.standard_normal(sampled.shape)
     if noise_draw is not None:
-        noises = noise_draw.root @ noises
+        noises = noise_draw.given.drawn(noises)
         noises += noise_draw.mean[:, None] / noise
     if rows.weights is not None:
         noises /= np.sqrt(rows.weights)[:, None]

@@ -121,9 +121,9 @@ class ProfileLikelihoodDisplay:
             Fitted.
         parameters : str or list of str
             Names of parameters, a panel each: ``"sd(Days|Subject)"``, the standard deviation of a
-            random effect; ``"cor(intercept,Days|Subject)"``, a correlation; ``"sd(noise)"``; or the
-            name of a fixed effect. The rows of `mixedlearn.inference.confidence_intervals` list
-            them.
+            random effect; ``"cor(intercept,Days|Subject)"``, a correlation; ``"sd(noise)"``; a
+            name in ``residual_parameters_``; or the name of a fixed effect. The rows of
+            `mixedlearn.inference.confidence_intervals` list them.
         kind : {"log_likelihood", "deviance", "signed_root"}, default="log_likelihood"
             The height of the curve: the log-likelihood less its maximum; minus twice that; or the
             root of the latter with the sign of value minus estimate.
@@ -173,7 +173,7 @@ class ProfileLikelihoodDisplay:
         using lme4. Journal of Statistical Software 67(1), section 5.1.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        model_of(estimator)
+        model_of(estimator, takes_noise=True)
         _check_kind(kind)
         check_count(n_points, "n_points")
         highest = max(_check_levels(levels), default=0.0)

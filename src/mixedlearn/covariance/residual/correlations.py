@@ -36,6 +36,8 @@ class Correlation(ABC):
         Whether the order of the occasions counts.
     is_stationary : bool
         Whether only differences of times count.
+    is_markov : bool
+        Whether a row depends on those before through the last of them alone.
     """
 
     needs_time: ClassVar[bool] = False
@@ -44,6 +46,7 @@ class Correlation(ABC):
     has_occasions: ClassVar[bool] = False
     follows_order: ClassVar[bool] = False
     is_stationary: ClassVar[bool] = False
+    is_markov: ClassVar[bool] = False
 
     @abstractmethod
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
@@ -64,6 +67,7 @@ class ByTime(Correlation):
     uses_times = True
     follows_order = True
     is_stationary = True
+    is_markov = True
 
     def ranges(self, n_occasions: int, most_rows: int) -> list[Range]:
         """From minus one to one."""

@@ -18,7 +18,7 @@ from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.levels import encode, look_up
-from mixedlearn.engines.correlated.problem import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.residual import HETEROGENEOUS, Power, Residual, Stratified, correlation_of
 
 FloatArray = NDArray[np.float64]
@@ -224,7 +224,10 @@ class Binding:
         deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs, *own_scale])
         exponents = partial(_exponents, self.correlation, self.n_correlations)
         is_stationary = self.correlation is not None and self.correlation.is_stationary
-        return NoiseRows(series, times, occasions, deviations, part, exponents, is_stationary)
+        is_markov = self.correlation is None or self.correlation.is_markov
+        return NoiseRows(
+            series, times, occasions, deviations, part, exponents, is_stationary, is_markov
+        )
 
 
 def _exponents(

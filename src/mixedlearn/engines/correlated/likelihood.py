@@ -24,14 +24,14 @@ of X, orthonormal in the metric Om, and the residual,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import cholesky, inverse_of_lower, pseudo_inverse
-from mixedlearn.engines.correlated.covariance import BlockCovariance, Point
+from mixedlearn.engines.correlated.covariance import BlockCovariance, Parameters, Point
 
 FloatArray = NDArray[np.float64]
 
@@ -131,6 +131,18 @@ class BlockLikelihood:
         self.reml = reml
         self.constant = constant
 
+    def with_parameters(self, parameters: Parameters) -> BlockLikelihood:
+        """The same rows with other parameters."""
+        sets = [(patterns, model.with_parameters(parameters)) for patterns, model in self.sets]
+        return BlockLikelihood(sets, self.n_rows, self.reml, self.constant)
+
+    def turned(self, turn: FloatArray) -> BlockLikelihood:
+        """The likelihood with other columns of X and y, ``[X y] @ turn``."""
+        sets = [
+            (replace(patterns, rows=patterns.rows @ turn), model) for patterns, model in self.sets
+        ]
+        return BlockLikelihood(sets, self.n_rows, self.reml, self.constant)
+
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
         # On its way a search may try what overflows; that is as good as singular.
@@ -175,7 +187,7 @@ class BlockLikelihood:
             objective -= 2.0 * float(np.log(inverse_root.diagonal()).sum())
         if not np.isfinite(objective):
             return None
-        turn = _turn(coef, inverse_root)
+        turn = coefficient_turn(coef, inverse_root)
         rotated = [
             Rotated(inverse, rows @ turn) for inverse, rows in zip(inverses, products, strict=True)
         ]
@@ -244,7 +256,19 @@ class BlockLikelihood:
         return inverse_root, covariance, changes, excess
 
 
-def _turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
+def holding(row: FloatArray, value: float) -> FloatArray:
+    """What turns [X y] so that ``row @ b`` has a value, and the other coefficients are free."""
+    p = len(row)
+    # The first of the turned coefficients is the one that is held.
+    basis = np.linalg.qr(row[:, None], mode="complete")[0]
+    turn = np.zeros((p + 1, p))
+    turn[:p, : p - 1] = basis[:, 1:]
+    turn[:p, -1] = -basis[:, 0] * (value / float(row @ basis[:, 0]))
+    turn[-1, -1] = 1.0
+    return turn
+
+
+def coefficient_turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
     """What turns [X y] into X orthonormal in the metric Om, and the residual."""
     p = len(coef)
     turn = np.zeros((p + 1, p + 1))

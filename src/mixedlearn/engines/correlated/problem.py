@@ -2,93 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.covariance.residual.base import Layout, ResidualCovariance
-from mixedlearn.covariance.residual.monomial import Monomial
-from mixedlearn.covariance.residual.unrestricted import Unrestricted
-from mixedlearn.data.blocks import BlockSet, find_blocks, make_sets, pooled
+from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis, with_response
-from mixedlearn.engines.correlated.covariance import (
-    BlockCovariance,
-    Parameters,
-    Point,
-    RandomRows,
-)
-from mixedlearn.engines.correlated.likelihood import BlockEvaluation, BlockLikelihood, Patterns
-from mixedlearn.engines.plan import check_block_memory
+from mixedlearn.engines.correlated.blocks import BlockRows
+from mixedlearn.engines.correlated.chain_rows import ChainRows, are_chains
+from mixedlearn.engines.correlated.covariance import Parameters, Point
+from mixedlearn.engines.correlated.likelihood import BlockEvaluation
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.problem import engine_structures, likelihood_of
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.integer]
 
 
-@dataclass(frozen=True, slots=True)
-class NoiseRows:
-    """What the noise of rows depends on.
+class NoiseLikelihood(Protocol):
+    """A likelihood of rows with correlated noise: `BlockLikelihood`, `ChainLikelihood`."""
 
-    Attributes
-    ----------
-    series : ndarray of shape (n,), int
-        The level of every row in the series factor: the noise of rows of one level is correlated.
-    times : ndarray of shape (n,)
-        Their order within a level, and the times between them.
-    occasions : ndarray of shape (n,), int
-        The number of the occasion.
-    deviations : ndarray of shape (n, n_deviations)
-        See `Layout`.
-    part : ndarray of shape (n,), int
-        Which part of the noise covariance holds for the row.
-    exponents : callable
-        From times of shape (..., T) and occasions to `Layout.exponents`.
-    is_stationary : bool
-        Whether only differences of times count.
-    """
+    def evaluate(self, point: Point, order: int) -> BlockEvaluation:
+        """Objective, gradient and Hessian; orders 0 and 2."""
+        ...
 
-    series: IntArray
-    times: FloatArray
-    occasions: IntArray
-    deviations: FloatArray
-    part: IntArray
-    exponents: Callable[[FloatArray, IntArray], FloatArray]
-    is_stationary: bool
+    def kenward_roger(self, point: Point) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """What Kenward and Roger's method needs."""
+        ...
 
-    def layout(self, own: BlockSet) -> Layout:
-        """The layout of blocks."""
-        rows = own.example
-        same = None
-        if not own.is_shared:
-            series = self.series[rows]
-            same = series[..., :, None] == series[..., None, :]
-        return self.layout_of(rows, None if same is None or same.all() else same)
+    def turned(self, turn: FloatArray) -> NoiseLikelihood:
+        """The likelihood with other columns of X and y."""
+        ...
 
-    def layout_of(self, rows: IntArray, same: NDArray[np.bool_] | None = None) -> Layout:
-        """The layout of rows of one series, shape (..., T), or of those that are the same."""
-        return Layout(
-            self.deviations[rows],
-            self.exponents(self.times[rows], self.occasions[rows]),
-            self.occasions[rows],
-            same,
-        )
-
-    def joined(self, other: NoiseRows) -> NoiseRows:
-        """These rows and others, with the same levels of the series."""
-        return replace(
-            self,
-            series=np.append(self.series, other.series),
-            times=np.append(self.times, other.times),
-            occasions=np.append(self.occasions, other.occasions),
-            deviations=np.vstack([self.deviations, other.deviations]),
-            part=np.append(self.part, other.part),
-        )
+    def with_parameters(self, parameters: Parameters) -> NoiseLikelihood:
+        """The same rows with other parameters."""
+        ...
 
 
 class CorrelatedProblem:
@@ -105,8 +59,10 @@ class CorrelatedProblem:
     fixed : FixedBasis
     randoms : sequence of RandomBasis
         Of the sums.
+    in_blocks : bool, default=False
+        Whether to take dense covariances where chains would do.
     like : CorrelatedProblem, optional
-        A problem of the same rows, maybe with another response, whose blocks are taken.
+        A problem of the same rows, maybe with another response, whose layout is taken.
     """
 
     def __init__(
@@ -118,6 +74,8 @@ class CorrelatedProblem:
         specification: Specification,
         fixed: FixedBasis,
         randoms: Sequence[RandomBasis],
+        *,
+        in_blocks: bool = False,
         like: CorrelatedProblem | None = None,
     ):
         self.sums, self._noise, self._specification = sums, noise, specification
@@ -125,76 +83,34 @@ class CorrelatedProblem:
         self._codes = rows.known_codes
         structures = engine_structures(specification, randoms)
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
-        self._z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
+        z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
         self.fixed, self.randoms = fixed, tuple(randoms)
-        if like is None:
-            self.block_sets = self._make_sets()
-            shapes = [own.is_there.shape for own in self.block_sets]
-            check_block_memory(shapes, self.parameters.n_parameters)
-            models = [
-                BlockCovariance(
-                    self.parameters,
-                    int(noise.part[own.example.flat[0]]),
-                    noise.layout(own),
-                    [self._random_rows(k, own) for k in range(len(randoms))],
-                )
-                for own in self.block_sets
-            ]
+        self.layout: BlockRows | ChainRows
+        if like is not None:
+            self.layout = like.layout
+        elif not in_blocks and are_chains(noise, self._codes, parts):
+            self.layout = ChainRows(noise, self._codes, z)
         else:
-            self.block_sets = like.block_sets
-            models = [model for _, model in like.likelihood.sets]
+            self.layout = BlockRows(noise, self._codes, z)
         columns = np.column_stack([fixed.columns, fixed.response])
-        patterns = [_patterns(own, self.basis, columns) for own in self.block_sets]
-        likelihood = likelihood_of(sums, specification, fixed)
-        self.likelihood: BlockLikelihood = BlockLikelihood(
-            list(zip(patterns, models, strict=True)),
-            likelihood.n_rows,
-            likelihood.reml,
-            likelihood.constant,
+        base = likelihood_of(sums, specification, fixed)
+        self.likelihood: NoiseLikelihood = self.layout.likelihood(
+            self.parameters, self.basis, columns, base
         )
 
     def with_response(self, rows: CodedRows) -> CorrelatedProblem:
-        """The problem of the same rows with another response; the blocks stay."""
-        own = self._specification
+        """The problem of the same rows with another response; the layout stays."""
+        own, noise = self._specification, self._noise
         basis = self.sums.weighted_rows(rows, slice(None))
         sums = replace(self.sums.in_metric(basis, self._codes, 0.0), sketch=None)
         fixed = with_response(self.fixed, sums, own.fixed, own.fit_intercept)
         parts = self.parameters.parts
-        return CorrelatedProblem(
-            sums, rows, self._noise, parts, own, fixed, self.randoms, like=self
-        )
-
-    def _make_sets(self) -> list[BlockSet]:
-        noise = self._noise
-        blocks = find_blocks([noise.series, *self._codes])
-        order = np.lexsort((noise.times, noise.series, blocks))
-        times = noise.times
-        if noise.is_stationary:
-            first = np.full(int(noise.series.max()) + 1, np.inf)
-            np.minimum.at(first, noise.series, times)
-            times = times - first[noise.series]
-        is_shared = len(np.unique(noise.series)) == len(np.unique(blocks))
-        is_shared &= all(len(np.unique(own)) == len(np.unique(blocks)) for own in self._codes)
-        cells = None
-        if is_shared:
-            columns = [noise.part, noise.occasions, times, *noise.deviations.T]
-            cells = np.column_stack([*columns, *(column for z in self._z for column in z.T)])
-        found = []
-        for part in np.unique(noise.part):
-            own = noise.part[order] == part
-            found += make_sets(blocks, order[own], cells)
-        return found
-
-    def _random_rows(self, k: int, own: BlockSet) -> RandomRows:
-        codes = self._codes[k][own.example]
-        same = codes[..., :, None] == codes[..., None, :]
-        is_whole = own.is_shared or same.all()
-        return RandomRows(self._z[k][own.example], None if is_whole else same)
+        return CorrelatedProblem(sums, rows, noise, parts, own, fixed, self.randoms, like=self)
 
     # What the search asks for.
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
-        """See `BlockLikelihood.evaluate`."""
+        """See `NoiseLikelihood`."""
         return self.likelihood.evaluate(point, order)
 
     def moved(self, point: Point, step: FloatArray) -> Point:
@@ -213,14 +129,9 @@ class CorrelatedProblem:
 
     # What the model needs.
 
-    def for_inference(self) -> BlockLikelihood:
+    def for_inference(self) -> NoiseLikelihood:
         """The likelihood in parameters of which V is linear in those of the random effects."""
-        linear = replace(self.parameters, is_linear=True)
-        sets = [
-            (patterns, model.with_parameters(linear)) for patterns, model in self.likelihood.sets
-        ]
-        own = self.likelihood
-        return BlockLikelihood(sets, own.n_rows, own.reml, own.constant)
+        return self.likelihood.with_parameters(replace(self.parameters, is_linear=True))
 
     def residuals(self) -> FloatArray:
         """Residuals of ordinary least squares in the engine's units, times roots of weights."""
@@ -238,7 +149,7 @@ class CorrelatedProblem:
         """
         scale = np.log(np.sqrt(np.mean(residuals**2))) if self.parameters.is_relative else 0.0
         by_part = [
-            part.starts(residual_moments(number, part, self._noise, self.block_sets, residuals))
+            part.starts(self.layout.moments(number, part, residuals))
             for number, part in enumerate(self.parameters.parts)
         ]
         n_starts = max(map(len, by_part))
@@ -247,118 +158,16 @@ class CorrelatedProblem:
             for number in range(n_starts)
         ]
 
-    def sums_at(self, point: Point) -> Sums:
-        """The sums in the metric of the noise: those of the rows times a root of ``R^-1``."""
-        basis = np.empty_like(self.basis)
-        log_det = 0.0
-        reference = reference_variance(self.parameters.parts, point)
-        for own in self.block_sets:
-            part = int(self._noise.part[own.example.flat[0]])
-            covariance = self.parameters.parts[part].covariance(
-                point.parts[part], self._noise.layout(own)
-            )
-            for pattern, (there, rows) in enumerate(zip(own.is_there, own.members, strict=True)):
-                whole = covariance if own.is_shared else covariance[pattern]
-                root = np.linalg.cholesky(whole[np.ix_(there, there)] / reference)
-                log_det += 2.0 * len(rows) * float(np.log(root.diagonal()).sum())
-                basis[rows] = np.linalg.solve(root, self.basis[rows])
-        return self.sums.in_metric(basis, self._codes, log_det)
+    def sums_at(self, point: Point) -> tuple[Sums, FloatArray]:
+        """The sums in the metric of the noise, and their rows: times a root of ``R^-1``."""
+        parts = self.parameters.parts
+        basis, log_det = self.layout.whitened(parts, point, self.basis)
+        reference = reference_variance(parts, point)
+        basis = np.sqrt(reference) * basis
+        log_det -= len(basis) * float(np.log(reference))
+        return self.sums.in_metric(basis, self._codes, log_det), basis
 
 
 def reference_variance(parts: Sequence[ResidualCovariance], point: Point) -> float:
     """What R is divided by, so that it is relative to the variance of a row of reference."""
     return 1.0 if parts[0].is_relative else float(point.parts[0][0, 0] ** 2)
-
-
-def _patterns(own: BlockSet, basis: FloatArray, columns: FloatArray) -> Patterns:
-    """The rows of a set in the engine's columns, pooled."""
-    rows, pattern = [], []
-    for number, (there, members) in enumerate(zip(own.is_there, own.members, strict=True)):
-        few = pooled(basis[members]) @ columns
-        whole = np.zeros((len(few), len(there), columns.shape[1]))
-        whole[:, there] = few
-        rows.append(whole)
-        pattern.append(np.full(len(few), number))
-    return Patterns(own.is_there, own.counts, np.concatenate(rows), np.concatenate(pattern))
-
-
-def residual_moments(
-    number: int,
-    part: ResidualCovariance,
-    noise: NoiseRows,
-    sets: Sequence[BlockSet],
-    residuals: FloatArray,
-) -> FloatArray:
-    """What a part starts from: covariances of occasions, or deviations and correlations.
-
-    Pairs of rows of a level tell a correlation where its exponent is the least that there is and
-    that of all others is zero.
-    """
-    if isinstance(part, Unrestricted):
-        return _occasion_moments(number, part.n_occasions, noise, residuals)
-    assert isinstance(part, Monomial)
-    own = noise.part == number
-    columns = noise.deviations[:, : part.n_deviations]
-    deviations = _log_deviations(columns[own], residuals[own])
-    scaled = residuals / np.exp(columns @ deviations)
-    variance = max(float(np.mean(scaled[own] ** 2)), SMALLEST)
-    n = len(part.ranges)
-    sums, counts, exponents = np.zeros(n), np.zeros(n), np.full(n, np.inf)
-    for block_set in sets:
-        if not n or noise.part[block_set.example.flat[0]] != number:
-            continue
-        layout = noise.layout(block_set)
-        for pattern, (there, rows) in enumerate(
-            zip(block_set.is_there, block_set.members, strict=True)
-        ):
-            places = np.ix_(there, there)
-            own_exponents = (
-                layout.exponents if block_set.is_shared else layout.exponents[:, pattern]
-            )
-            own_exponents = np.array([power[places] for power in own_exponents])
-            products = scaled[rows].T @ scaled[rows]
-            if layout.is_correlated is not None:
-                products = products * layout.is_correlated[pattern][places]
-            for k in range(n):
-                alone = (own_exponents[k] > 0.0) & (own_exponents.sum(axis=0) == own_exponents[k])
-                least = own_exponents[k][alone].min(initial=np.inf)
-                if least < exponents[k]:
-                    sums[k], counts[k], exponents[k] = 0.0, 0.0, least
-                chosen = alone & (own_exponents[k] == exponents[k])
-                sums[k] += products[chosen].sum()
-                counts[k] += len(rows) * chosen.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(counts > 0.0, sums / (counts * variance), 0.0)
-    # At distances of many units any correlation but one very close to one leaves nothing: what a
-    # search starts from must not be extreme there, nor at a distance of one.
-    exponents = np.where(np.isfinite(exponents), exponents, 1.0)
-    distance = np.maximum(exponents, 1.0)
-    mean = np.sign(mean) * np.minimum(np.abs(mean), 1.0) ** (distance / exponents)
-    mean = np.array([own.inner(value) for own, value in zip(part.ranges, mean, strict=True)])
-    rho = np.sign(mean) * np.abs(mean) ** (1.0 / distance)
-    return np.append(deviations, rho)
-
-
-SMALLEST = float(np.finfo(float).tiny)
-
-
-def _log_deviations(columns: FloatArray, residuals: FloatArray) -> FloatArray:
-    """Regression of the logarithms of squared residuals, halved."""
-    if not columns.shape[1]:
-        return np.zeros(0)
-    floor = 1e-8 * max(float(np.mean(residuals**2)), SMALLEST)
-    logs = 0.5 * np.log(residuals**2 + floor)
-    design = np.column_stack([np.ones(len(columns)), columns])
-    return np.asarray(np.linalg.lstsq(design, logs, rcond=None)[0][1:])
-
-
-def _occasion_moments(
-    number: int, n_occasions: int, noise: NoiseRows, residuals: FloatArray
-) -> FloatArray:
-    """Mean products of residuals for every two occasions."""
-    own = noise.part == number
-    shape = (int(noise.series.max()) + 1, n_occasions)
-    table, there = np.zeros(shape), np.zeros(shape)
-    table[noise.series[own], noise.occasions[own]] = residuals[own]
-    there[noise.series[own], noise.occasions[own]] = 1.0
-    return table.T @ table / np.maximum(there.T @ there, 1.0)
