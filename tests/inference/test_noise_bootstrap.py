@@ -14,7 +14,12 @@ from tests.model.test_correlated import CASES, Case, fit
 
 from helpers.chance import assert_moments
 from mixedlearn import MixedLinearRegressor
-from mixedlearn.inference import bootstrap_lrt, likelihood_ratio_test, parametric_bootstrap
+from mixedlearn.inference import (
+    bootstrap_lrt,
+    confidence_intervals,
+    likelihood_ratio_test,
+    parametric_bootstrap,
+)
 from mixedlearn.inference._models import by_maximum_likelihood
 from mixedlearn.inference._resampling import Draws, rows_of_fit
 from mixedlearn.residual import AR1, Stratified, Unstructured
@@ -107,6 +112,19 @@ def test_residual_parameters_are_among_the_parameters():
     pd.testing.assert_frame_equal(by_hand.samples, result.samples[list(known)])
     parallel = parametric_bootstrap(model, data, n_resamples=12, random_state=0, n_jobs=2)
     pd.testing.assert_frame_equal(parallel.samples, result.samples)
+
+
+def test_bootstrap_intervals_have_all_parameters():
+    model, data = fit(CASES["ar1 by arm"])
+    arguments = {"n_resamples": 30, "random_state": 0}
+    found = confidence_intervals(model, method="bootstrap", X=data, **arguments)
+    assert set(model.residual_parameters_) < set(found.index)
+    expected = parametric_bootstrap(model, data, **arguments).confidence_interval()
+    np.testing.assert_array_equal(found[["lower", "upper"]], expected.loc[found.index])
+    one = confidence_intervals(
+        model, "arm 'a': correlation", method="bootstrap", X=data, **arguments
+    )
+    np.testing.assert_array_equal(one.iloc[0], found.loc["arm 'a': correlation"])
 
 
 def test_resamples_that_are_not_identified_are_counted():

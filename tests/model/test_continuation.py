@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model.test_correlated import CASES, fit, make_data, noise_covariance
 
-from helpers.chance import assert_moments
+from helpers.chance import RATE, assert_moments, normal_bound, within_chi_squared
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.residual import AR1, CompoundSymmetry, Toeplitz
 
@@ -374,3 +374,35 @@ def test_interactions_as_series(is_effect):
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8)
     assert "AR1(time='t') within site:rater" in str(models[0].summary())
+
+
+def test_series_of_any_length():
+    """Of AR(1) what is left of a row after the one before is independent of all others."""
+    n = 8_000
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"id": np.repeat(["a", "b"], n), "t": np.tile(np.arange(n), 2)})
+    shocks = rng.standard_normal((2, n))
+    for k in range(1, n):
+        shocks[:, k] += 0.7 * shocks[:, k - 1]
+    data["y"] = shocks.ravel()
+    seen = data[data["t"] < n - 100]
+    model = MixedLinearRegressor(formula="1", groups="id", residual=AR1(time="t"))
+    model.fit(seen, seen["y"])
+    rho, mean = model.residual_parameters_["correlation"], model.intercept_
+    for effects in ("new", "fitted"):
+        drawn = model.sample_y(
+            data.assign(t=data["t"] + n), 1, random_state=5, random_effects=effects
+        )
+        left = drawn.reshape(2, n) - mean
+        fresh = (left[:, 1:] - rho * left[:, :-1]) / np.sqrt(model.noise_variance_ * (1 - rho**2))
+        assert within_chi_squared(fresh.var(), fresh.size - 1, RATE / 8)
+        products = fresh[:, 1:] * fresh[:, :-1]
+        assert abs(products.mean()) * np.sqrt(products.size) < normal_bound(rate=RATE / 8)
+        kept = left[:, :-1] * fresh
+        size = np.sqrt(model.noise_variance_ * kept.size)
+        assert abs(kept.sum()) / size < normal_bound(rate=RATE / 8)
+    later = data[data["t"] >= n - 100]
+    model.update_random_effects(later, later["y"])
+    residuals = later.groupby("id")["y"].last().to_numpy() - mean
+    new = pd.DataFrame({"id": ["a", "b"], "t": [n + 1, n + 1]})
+    np.testing.assert_allclose(model.predict(new), mean + rho**2 * residuals, rtol=1e-9)

@@ -87,12 +87,15 @@ def condition(known: Known, noise_rows: NoiseRows) -> Condition:
 
 
 def _by_neighbours(noise: FittedNoise, noise_rows: NoiseRows, pairs: Sequence[Pair]) -> list[Pair]:
-    """Few rows at a time, with the observed rows just before and after them.
+    """Of long series few rows at a time, with the observed rows just before and after them.
 
     These say all that there is to say of them.
     """
     times, found = noise.noise_rows.times, []
     for old, new in pairs:
+        if len(old) <= MOST_NEW and len(new) <= MOST_NEW:
+            found.append((old, new))
+            continue
         order = old[np.argsort(times[old], kind="stable")]
         for own in np.split(new, range(MOST_NEW, len(new), MOST_NEW)):
             place = np.searchsorted(times[order], noise_rows.times[own])
