@@ -1,7 +1,7 @@
-"""Models with residual structures: CPU time and criteria beside nlme, one thread.
+"""Models with residual structures: CPU time and criteria beside nlme and glmmTMB, one thread.
 
-python benchmarks/residual_structures.py            # about four minutes, of which nlme takes most
-python benchmarks/residual_structures.py --quick    # without nlme
+python benchmarks/residual_structures.py            # about five minutes, of which R takes most
+python benchmarks/residual_structures.py --quick    # without R
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPEATS = 5
 FORMULA = "y ~ base + arm * visit"
 
 
-def make_trial(n_patients: int, n_visits: int) -> pd.DataFrame:
+def make_trial(n_patients: int, n_visits: int, missing: float = 0.03) -> pd.DataFrame:
     """Patients of two arms who drop out, and miss a visit now and then."""
     rng = np.random.default_rng(SEED)
     visits = np.arange(n_visits)
@@ -39,7 +39,7 @@ def make_trial(n_patients: int, n_visits: int) -> pd.DataFrame:
     arm, base = rng.integers(0, 2, n_patients)[patient], rng.normal(size=n_patients)[patient]
     y = noise.ravel() + 0.3 * base + 0.1 * arm * visit
     last = rng.integers(n_visits // 2, 2 * n_visits, n_patients)[patient]
-    is_there = (visit < last) & (rng.random(len(y)) > 0.03)
+    is_there = (visit < last) & (rng.random(len(y)) > missing)
     frame = pd.DataFrame(
         {"patient": patient, "visit": visit, "arm": np.where(arm, "b", "a"), "base": base, "y": y}
     )
@@ -73,6 +73,26 @@ def fit_series(data: pd.DataFrame) -> MixedLinearRegressor:
     return estimator.fit(data.drop(columns="y"), data["y"])
 
 
+def as_arrays(data: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """A trial as numbers: patient, visit, and the fixed columns."""
+    visit, arm = data["visit"].to_numpy(), (data["arm"] == "b").to_numpy()
+    visits = [visit == own for own in range(1, visit.max() + 1)]
+    columns = [data["patient"], visit, data["base"], arm, *visits, *(arm & own for own in visits)]
+    return np.column_stack(columns).astype(float), data["y"].to_numpy()
+
+
+def fit_arrays(X: np.ndarray, y: np.ndarray) -> MixedLinearRegressor:
+    """A covariance of its own for every two visits, without names or formulas."""
+    estimator = MixedLinearRegressor(
+        groups=0,
+        fixed_effects=list(range(2, X.shape[1])),
+        random_intercept=False,
+        residual="unstructured",
+        time=1,
+    )
+    return estimator.fit(X, y)
+
+
 def least(program: Callable[[], object]) -> tuple[float, object]:
     """Least CPU seconds of a program, and what it returns."""
     seconds = []
@@ -86,12 +106,11 @@ def least(program: Callable[[], object]) -> tuple[float, object]:
 def seconds_per_evaluation(model: MixedLinearRegressor) -> float:
     """CPU seconds of an evaluation of the likelihood with its Hessian."""
     own = model.__mixedlearn_fitted__().model_of_fit
-    problem = own.noise.problem(own.recipe)
-    return least(lambda: problem.evaluate(own.noise.point, 2))[0]
+    return least(lambda: own.noise.problem.evaluate(own.noise.point, 2))[0]
 
 
-def nlme(data: dict[str, pd.DataFrame]) -> dict[str, tuple[float, float]]:
-    """CPU seconds and criteria of nlme; nothing where it is not installed."""
+def in_r(data: dict[str, pd.DataFrame]) -> dict[tuple[str, str], tuple[float, float]]:
+    """CPU seconds and criteria of R's packages; nothing where it is not installed."""
     script = Path(__file__).with_name("residual_structures.R")
     with tempfile.TemporaryDirectory() as folder:
         for name, frame in data.items():
@@ -109,7 +128,7 @@ def nlme(data: dict[str, pd.DataFrame]) -> dict[str, tuple[float, float]]:
     if done.returncode:
         print(done.stderr)
     lines = [line.split() for line in done.stdout.splitlines()]
-    return {name: (float(seconds), float(value)) for name, seconds, value in lines}
+    return {(name, peer): (float(seconds), float(value)) for name, peer, seconds, value in lines}
 
 
 def main() -> None:
@@ -123,9 +142,9 @@ def main() -> None:
         "series": make_series(100_000, 5_000),
         "trial": make_trial(1_000, 10),
     }
-    peers = {} if quick else nlme(data)
-    print("CPU seconds of one thread; -2 log restricted likelihood less nlme's")
-    print(f"{'':34} {'rows':>7} {'fit':>7} {'+ table':>8} {'nlme':>8} {'ratio':>6} {'less':>9}")
+    peers = {} if quick else in_r(data)
+    print("CPU seconds of one thread; -2 log restricted likelihood less the peer's")
+    print(f"{'':12} {'rows':>7} {'fit':>7} {'+ table':>8} {'peer':>8} {'s':>7} ratio {'less':>9}")
     with threadpool_limits(1):
         for name, fit in (
             ("small_trial", fit_trial),
@@ -137,17 +156,34 @@ def main() -> None:
             both, _ = least(
                 lambda fit=fit, frame=frame: coefficient_table(fit(frame), ddf="kenward-roger")
             )
-            line = f"{name:34} {len(frame):7,} {fit_seconds:7.4f} {both:8.4f}"
-            if name in peers:
-                seconds, criterion = peers[name]
-                line += f" {seconds:8.2f} {seconds / fit_seconds:6.0f}"
-                line += f" {-2.0 * model.log_likelihood_ - criterion:9.1e}"
+            line = f"{name:12} {len(frame):7,} {fit_seconds:7.4f} {both:8.4f}"
             print(line)
+            for (of, peer), (seconds, criterion) in peers.items():
+                if of == name:
+                    line = f"{'':37} {peer:>8} {seconds:7.2f} {seconds / fit_seconds:6.0f}"
+                    print(f"{line} {-2.0 * model.log_likelihood_ - criterion:9.1e}")
+        arrays = as_arrays(data["small_trial"])
+        seconds, _ = least(lambda: fit_arrays(*arrays))
+        both, _ = least(lambda: coefficient_table(fit_arrays(*arrays), ddf="kenward-roger"))
+        print(f"{'from arrays':12} {len(arrays[1]):7,} {seconds:7.4f} {both:8.4f}")
         print("An evaluation with its Hessian, milliseconds, by rows")
-        for n_patients in (4_000, 16_000, 64_000):
-            frame = make_trial(n_patients, 10)
-            milliseconds = 1e3 * seconds_per_evaluation(fit_trial(frame))
-            print(f"  trial, {len(frame):8,} rows: {milliseconds:6.1f}")
+        for n_patients in (4_700, 18_800, 75_000):
+            for missing in (0.0, 0.03):
+                frame = make_trial(n_patients, 10, missing)
+                milliseconds = 1e3 * seconds_per_evaluation(fit_trial(frame))
+                what = "dropout" if missing == 0.0 else "dropout and visits missed"
+                print(f"  trial, {what:26} {len(frame):8,} rows: {milliseconds:6.1f}")
+        for n_rows in (40_000, 160_000, 640_000):
+            for n_levels in (20, n_rows // 20):
+                frame = make_series(n_rows, n_levels)
+                start = time.process_time()
+                model = fit_series(frame)
+                seconds = time.process_time() - start
+                milliseconds = 1e3 * seconds_per_evaluation(model)
+                print(
+                    f"  series, {n_levels:6,} levels, {n_rows:8,} rows: {milliseconds:6.1f}"
+                    f" (fit {seconds:.2f} s)"
+                )
 
 
 if __name__ == "__main__":

@@ -157,3 +157,18 @@ def test_digits_that_products_lose_are_kept():
     assert model.converged_
     within = lmer("y ~ x + C(id)", data, groups="id", residual=AR1(time="t"))
     assert model.noise_variance_ == pytest.approx(within.noise_variance_, rel=1e-5)
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | id)", "y ~ x + t + (t | id)"])
+def test_levels_that_look_alike_are_pooled(formula):
+    data = make_data(1_000, 5)
+    data = data.groupby("id").head(4).sort_values(["id", "t"])
+    data["t"] = data.groupby("id").cumcount()
+    model = lmer(formula, data, residual=AR1(time="t"))
+    chains, blocks, point = both(model)
+    assert len(chains.likelihood.sums.pooled().multiplicity) < data["id"].nunique() / 2
+    point = chains.moved(point, np.full(chains.parameters.n_parameters, 0.1))
+    own, other = chains.evaluate(point, 2), blocks.evaluate(point, 2)
+    assert own.objective == pytest.approx(other.objective, rel=1e-12)
+    np.testing.assert_allclose(own.gradient, other.gradient, atol=1e-8)
+    np.testing.assert_allclose(own.hessian, other.hessian, rtol=1e-9, atol=1e-7)

@@ -198,7 +198,7 @@ def test_labels_beside_the_rows():
     model.fit(X, data["y"], groups=data[["id"]])
     result = parametric_bootstrap(model, X, groups=data[["id"]], n_resamples=3, random_state=0)
     assert result.samples.notna().all(axis=None)
-    with pytest.raises(ValueError, match="received no groups, but the noise"):
+    with pytest.raises(ValueError, match="No groups were passed, but the noise"):
         parametric_bootstrap(model, X, n_resamples=3)
     without = clone(model).set_params(fixed_effects=[]).fit(X, data["y"], groups=data[["id"]])
     test = bootstrap_lrt(without, model, X, groups=data[["id"]], n_resamples=3, random_state=0)
@@ -209,7 +209,7 @@ def test_other_rows_than_those_of_the_fit_are_refused():
     model, data = fit(CASES["ar1"])
     with pytest.raises(ValueError, match=r"what AR1\(time='t'\) within id takes from them differs"):
         parametric_bootstrap(model, data.assign(t=2 * data["t"]), n_resamples=2)
-    with pytest.raises(ValueError, match="The level 'x' of 'id' was not seen in fit"):
+    with pytest.raises(ValueError, match=r"The level 'x' of 'id' .* was not seen in fit"):
         parametric_bootstrap(model, data.assign(id="x"), n_resamples=2)
     with pytest.raises(ValueError, match="cross-products differ"):
         parametric_bootstrap(model, data.assign(x=2.0), n_resamples=2)

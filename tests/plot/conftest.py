@@ -4,6 +4,7 @@ import pytest
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_penicillin, load_sleepstudy
+from reference.noise_models import fit
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,13 @@ def many_levels():
     X = pd.DataFrame({"x": generator.uniform(size=2 * m), "g": np.tile(np.arange(m), 2)})
     y = X["x"] + generator.normal(size=m)[X["g"]] + generator.normal(size=2 * m)
     return MixedLinearRegressor(groups="g").fit(X, y), X, y
+
+
+@pytest.fixture(scope="module")
+def mares():
+    """A fit with a residual structure beside random effects, and the rows."""
+    found = fit("ovary_lme")
+    return found.model, found.frame, found.y
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from mixedlearn.datasets import load_dyestuff2, load_pastes, load_sleepstudy
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import r2, variance_table
 from mixedlearn.plot import CovarianceDisplay
+from reference.noise_models import fit
 
 SLEEP = load_sleepstudy().frame
 MASK = np.array([[True, True, False], [True, True, False], [False, False, True]])
@@ -358,3 +359,13 @@ def test_no_random_effects():
         model = lmer("Reaction ~ Days", SLEEP)
     with pytest.raises(ValueError, match="no random effects to draw"):
         CovarianceDisplay.from_estimator(model)
+
+
+def test_noise_of_a_residual_structure():
+    found = fit("orthodont_strata")
+    display = CovarianceDisplay.from_estimator(found.model)
+    assert display.noise_standard_deviation == pytest.approx(np.sqrt(found.model.noise_variance_))
+    expected = np.sqrt(np.diag(found.R).mean())
+    assert display.noise_contribution == pytest.approx(expected)
+    variance = found.model.covariances_["Subject"].iloc[0, 0]
+    assert display.contributions["Subject"]["intercept"] == pytest.approx(np.sqrt(variance))

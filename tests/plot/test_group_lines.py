@@ -562,3 +562,16 @@ def test_lines_of_an_updated_model(sleepstudy):
     points = pd.DataFrame({"Days": lines["feature"], "Subject": lines["level"].astype(int)})
     assert lines["level"].nunique() == 19
     np.testing.assert_allclose(lines["prediction"], model.predict(points))
+
+
+def test_lines_of_a_residual_structure_are_those_of_the_effects(mares):
+    model, frame, y = mares
+    display = GroupLinesDisplay.from_estimator(model, frame, y, feature="Time")
+    line = display.lines[display.lines["level"] == 3]
+    grid = pd.DataFrame({"Time": line["feature"]})
+    fixed = np.column_stack(
+        [np.sin(2.0 * np.pi * grid["Time"]), np.cos(2.0 * np.pi * grid["Time"])]
+    )
+    expected = model.intercept_ + fixed @ model.coef_ + model.random_effects_["Mare"].loc[3].item()
+    np.testing.assert_allclose(line["prediction"], expected)
+    np.testing.assert_array_equal(display.points["response"], y.to_numpy())

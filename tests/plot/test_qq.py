@@ -17,6 +17,7 @@ from mixedlearn.datasets import (
 )
 from mixedlearn.exceptions import NoGroupsWarning
 from mixedlearn.inference import residuals
+from mixedlearn.inference.residuals import standard_residuals
 from mixedlearn.plot import QQDisplay
 
 draw = QQDisplay.from_estimator
@@ -321,3 +322,28 @@ def test_models_that_are_refused(sleepstudy):
     assert len(points(draw(plain, X[["Days"]], y))[0]) == 180
     with pytest.raises(ValueError, match="values is empty"):
         QQDisplay(values={})
+
+
+def test_noise_of_a_residual_structure_is_normalized(mares):
+    model, frame, y = mares
+    display = draw(model, frame, y)
+    expected = standard_residuals(model, frame, y, groups=None, sample_weight=None, offset=None)
+    np.testing.assert_allclose(points(display)[1], np.sort(expected))
+    assert display.axes_[0].get_ylabel() == "Normalized residual"
+    assert list(draw(model).values) == ["intercept | Mare"]
+
+
+def test_values_of_a_residual_structure_have_variance_one():
+    """Of 3,000 values, a variance is known to 2.6%; the bounds are at four standard errors."""
+    rng = np.random.default_rng(0)
+    m, T, rho = 600, 5, 0.6
+    noise = rng.standard_normal((m, T))
+    for t in range(1, T):
+        noise[:, t] = rho * noise[:, t - 1] + np.sqrt(1.0 - rho**2) * noise[:, t]
+    frame = pd.DataFrame({"t": np.tile(np.arange(T), m), "g": np.repeat(np.arange(m), T)})
+    frame["y"] = 2.0 * rng.standard_normal(m)[frame["g"]] + noise.ravel()
+    model = lmer("y ~ t + (1 | g)", frame, residual="ar1", time="t")
+    values = draw(model, frame, frame["y"]).values["noise"]
+    assert values.var() == pytest.approx(1.0, abs=4.0 * np.sqrt(2.0 / len(values)))
+    # The BLUPs take a part of the noise: without the standard errors it would be less.
+    assert residuals(model, frame, frame["y"], kind="normalized").var() < 0.9

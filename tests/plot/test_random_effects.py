@@ -425,3 +425,11 @@ def test_long_labels_leave_room_for_the_panel():
         display.figure_.canvas.draw()
         widths.append(display.axes_[0].get_window_extent().width)
     assert widths[1] > 0.85 * widths[0]
+
+
+def test_random_effects_beside_a_residual_structure(mares):
+    model = mares[0]
+    display = RandomEffectsDisplay.from_estimator(model)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(display.table), pd.DataFrame(random_effects_table(model))
+    )

@@ -8,7 +8,9 @@ from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.datasets import load_dyestuff2, load_sleepstudy
 from mixedlearn.exceptions import PopulationPredictionWarning
 from mixedlearn.inference import residuals
+from mixedlearn.inference.residuals import standard_residuals
 from mixedlearn.plot import ResidualsDisplay
+from reference.noise_models import read
 
 draw = ResidualsDisplay.from_estimator
 
@@ -255,3 +257,38 @@ def test_a_fit_without_noise_has_no_studentized_residuals(without_noise):
     np.testing.assert_allclose(draw(model, X, y).residuals, 0.0, atol=1e-9)
     with pytest.raises(ValueError, match="noise variance is zero"):
         draw(model, X, y, kind="scale_location")
+
+
+def test_residuals_of_a_residual_structure_are_normalized(mares):
+    model, frame, y = mares
+    display = draw(model, frame, y)
+    x, heights = points(display)
+    np.testing.assert_allclose(heights, residuals(model, frame, y, kind="normalized"))
+    np.testing.assert_allclose(x, y - residuals(model, frame, y))
+    assert display.ax_.get_ylabel() == "Normalized residual"
+    against = draw(model, frame, y, against="population")
+    np.testing.assert_allclose(points(against)[0], model.predict(frame, random_effects="none"))
+    np.testing.assert_array_equal(points(against)[1], heights)
+    located = draw(model, frame, y, kind="scale_location")
+    expected = standard_residuals(model, frame, y, groups=None, sample_weight=None, offset=None)
+    np.testing.assert_allclose(points(located)[1], np.sqrt(np.abs(expected)))
+    assert located.ax_.get_ylabel() == "Root of |normalized residual|"
+    with pytest.raises(ValueError, match="not the rows of the fit"):
+        draw(model, frame.head(20), y.head(20))
+
+
+def test_fitted_values_of_a_residual_structure_are_those_of_the_effects():
+    """Under compound symmetry without times, `predict` adds what a level says of its noise."""
+    frame = read("orthodont")
+    weights = np.resize([1.0, 0.0, 2.0], len(frame))
+    structure = {"groups": "Subject", "residual": "compound_symmetry"}
+    model = lmer("distance ~ age", frame, sample_weight=weights, **structure)
+    display = draw(model, frame, frame["distance"], sample_weight=weights)
+    x, heights = points(display)
+    expected = model.predict(frame, random_effects="none")[weights > 0.0]
+    np.testing.assert_allclose(x, expected)
+    assert not np.allclose(x, model.predict(frame)[weights > 0.0])
+    rows = {"X": frame, "y": frame["distance"], "sample_weight": weights}
+    normalized = residuals(model, **rows, kind="normalized")[weights > 0.0]
+    np.testing.assert_allclose(heights, normalized)
+    assert display.ax_.get_ylabel() == "Normalized residual"

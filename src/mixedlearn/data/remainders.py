@@ -29,6 +29,8 @@ class Remainders:
     cases : ndarray of shape (n,), int
         The case of every row.
     n_cases : int
+    basis : ndarray of shape (n, k + 2), optional
+        The basis columns of the rows in the metric of the sums; by default that is one of weights.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class Remainders:
         rows: CodedRows,
         cases: NDArray[np.integer],
         n_cases: int,
+        basis: FloatArray | None = None,
     ):
-        self._sums, self._rows = sums, rows
+        self._sums, self._rows, self._basis = sums, rows, basis
         present = np.flatnonzero(rows.given_weights > 0.0)
         self._order = present[np.argsort(cases[present], kind="stable")]
         self._bounds = np.append(0, np.cumsum(np.bincount(cases[present], minlength=n_cases)))
@@ -68,7 +71,8 @@ class Remainders:
         """The sums of all rows but those of a case."""
         sums = self._sums
         gone = self._order[self._bounds[case] : self._bounds[case + 1]]
-        basis = sums.weighted_rows(self._rows, gone)
+        whole = self._basis
+        basis = sums.weighted_rows(self._rows, gone) if whole is None else whole[gone]
         gram = sums.gram - basis.T @ basis
         is_lost = np.diag(gram) < REMAINDER * np.diag(sums.gram)
         gram[is_lost] = 0.0

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums, sum_rows
 
 # Sums of the same rows differ by rounding error: by less than this share of their size.
 SAME = 1e-8
+
+
+def is_of(sums: Sums, basis: NDArray[np.float64]) -> bool:
+    """Whether the products of basis columns of shape (n, k + 2), in any metric, are the sums.
+
+    Without the last, the response, those of the others.
+    """
+    n = basis.shape[1]
+    known = sums.gram[:n, :n]
+    size = np.sqrt(np.diag(known))
+    apart = np.abs(basis.T @ basis - known)
+    return bool((apart <= SAME * np.outer(size, size)).all())
 
 
 def difference(
@@ -63,11 +76,3 @@ def difference(
         if not (same and np.array_equal(crossing.second, other.second)):
             return f"the labels of {factors[i]!r} and {factors[j]!r} do not occur together so"
     return None
-
-
-def has_same_columns(sums: Sums, other: Sums) -> bool:
-    """Whether the products of all columns but the response agree, but for rounding."""
-    known = sums.gram[:-1, :-1]
-    size = np.sqrt(np.diag(known))
-    apart = np.abs(other.gram[:-1, :-1] - known)
-    return bool((apart <= SAME * np.outer(size, size)).all())

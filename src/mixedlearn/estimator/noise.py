@@ -212,6 +212,9 @@ def _is_category(values: Any) -> bool:
 
 def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
     """Times that are numbers of any type; None of others."""
+    if not isinstance(values, pd.Series):
+        # pandas tells no types of a column of polars.
+        values = np.asarray(values)
     kind = pd.api.types.infer_dtype(values, skipna=False)
     correlation = correlation_of(residual)
     uses_times = correlation is not None and correlation.uses_times

@@ -207,6 +207,37 @@ class FittedView:
         columns = read_noise(self.noise, as_frame(X), [])
         return condition(self.known, self.known.noise.binding.rows(columns, series))
 
+    def noise_rows(self, X: Any, groups: Any, present: NDArray[np.bool_]) -> NoiseRows:
+        """What the noise of some rows depends on, if there is a residual structure.
+
+        Raises
+        ------
+        ValueError
+            If a level of the series was not seen in fit, or as `read_noise` and `Binding.rows`.
+        """
+        X = as_frame(X)
+        noise, source = self.model_of_fit.noise, self.noise
+        assert source is not None
+        columns = read_noise(source, X, [])
+        series: NDArray[np.intp] = np.arange(len(X))
+        if source.series is not None:
+            labels = source.labels(X, groups)
+            if not labels:
+                raise ValueError(
+                    f"No groups were passed, but the noise of the rows of a level of "
+                    f"{source.series!r} is correlated: pass groups=... as to fit."
+                )
+            series = noise.table.find(labels[0]).astype(np.intp)
+            unseen = (series < 0) & present
+            if unseen.any():
+                row = int(np.argmax(unseen))
+                raise ValueError(
+                    f"The level {shown(labels[0].at(row))} of {source.series!r} (row {row}) was "
+                    "not seen in fit."
+                )
+        found: NoiseRows = noise.binding.rows(columns.rows(present), series[present])
+        return found
+
     def std(self, rows: CodedRows, found: Condition | None = None) -> FloatArray:
         """Standard deviations of new observations with the codes of `codes`, shape (n,).
 

@@ -8,7 +8,9 @@ same as giving each of them a fixed effect of its own, so for fixed variance com
 
     beta(R) = beta - H^-1 (X'V^-1)_R (P_RR)^-1 (P y)_R
 
-For one row, ``P_RR = 1 - h`` and ``(P y)_R`` is the conditional residual. For a level i of the only
+For one row, ``P_RR = 1 - h`` and ``(P y)_R`` is the conditional residual. With the noise covariance
+R of a residual structure ``P_RR = (R^-1)_RR - q`` with q of the row's ``R^-1 [Z X]`` (`residuals`),
+and ``(P y)_R`` is ``R^-1`` times the conditional residuals. For a level i of the only
 factor, what the level adds to ``H = X'V^-1 X`` is taken away:
 
     H(i) = H - X_i'V_i^-1 X_i,     beta(i) = beta - H(i)^-1 X_i'V_i^-1 (y_i - X_i beta)
@@ -32,6 +34,7 @@ from mixedlearn.engines.problem import make_problem
 from mixedlearn.inference.residuals import conditional_residuals, row_leverage
 from mixedlearn.model.fit import engine_theta, refit
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.row_noise import RowNoise
 
 FloatArray = NDArray[np.float64]
 
@@ -55,44 +58,69 @@ class Deletion:
     std: FloatArray
 
 
-def delete_rows(model: FittedModel, rows: CodedRows) -> tuple[Deletion, FloatArray, FloatArray]:
-    """Leave out each row, the variance components fixed.
+@dataclass(frozen=True, slots=True)
+class RowDeletion(Deletion):
+    """Estimates without each row.
 
-    Returns
-    -------
-    deletion : Deletion
-    leverage : ndarray of shape (n,)
-    residual : ndarray of shape (n,)
-        Conditional residuals, times the root of the weight.
+    Attributes
+    ----------
+    spread : ndarray of shape (n,)
+        q of the row's ``R^-1 [Z X]``: the leverage, where noise is independent.
+    shift : ndarray of shape (n,)
+        The row's response, times the root of its weight, minus what the others predict.
     """
+
+    spread: FloatArray
+    shift: FloatArray
+
+
+def delete_rows(model: FittedModel, rows: CodedRows, noise: RowNoise | None) -> RowDeletion:
+    """Leave out each row, the variance components fixed."""
     basis = model.fixed_basis
     residual = conditional_residuals(model, rows) * np.sqrt(rows.given_weights)
+    precision, solved = np.ones(len(residual)), None
+    if noise is not None:
+        residual = noise.solved(residual[:, None])[:, 0]
+        precision, solved = noise.precisions, noise.solved(noise.basis)
     to_user = basis.to_user @ model.fixed_effects.inverse_root
     n = len(residual)
     coef, std = np.empty((n, len(to_user))), np.empty((n, len(to_user)))
-    leverage = np.empty(n)
+    spread, shift = np.empty(n), np.empty(n)
     variance = np.diag(model.coef_covariance)
     for chunk in rows.chunks():
-        own = row_leverage(model, rows, chunk)
-        leverage[chunk] = own.variance
-        left = 1.0 - np.einsum("rj,rj->r", own.fixed, own.fixed)
-        rest = np.where(left > NOTHING_LEFT, 1.0 - own.variance, np.nan)[:, None]
+        own = row_leverage(model, rows, chunk, solved)
+        spread[chunk] = own.variance
+        left = 1.0 - np.einsum("rj,rj->r", own.fixed, own.fixed) / precision[chunk]
+        rest = np.where(left > NOTHING_LEFT, precision[chunk] - own.variance, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shift[chunk] = residual[chunk] / rest
         direction = own.turned @ to_user.T
-        coef[chunk] = model.coef - direction * residual[chunk, None] / rest
-        std[chunk] = np.sqrt(variance + model.noise_variance * direction**2 / rest)
-    return Deletion(coef, std), leverage, residual
+        coef[chunk] = model.coef - direction * shift[chunk, None]
+        std[chunk] = np.sqrt(variance + model.noise_variance * direction**2 / rest[:, None])
+    return RowDeletion(coef, std, spread, shift)
 
 
-def delete_levels(model: FittedModel, rows: CodedRows, remaining: NDArray[np.bool_]) -> Deletion:
-    """Leave out each level of the only factor, the variance components fixed."""
-    basis, (random,) = model.fixed_basis, model.random_bases
+def delete_levels(
+    model: FittedModel,
+    rows: CodedRows,
+    cases: NDArray[np.integer],
+    remaining: NDArray[np.bool_],
+    metric: FloatArray | None,
+) -> Deletion:
+    """Leave out each level, the variance components fixed.
+
+    Of the only factor, or of the series of a model without random effects.
+    """
+    basis = model.fixed_basis
     root = model.fixed_effects.inverse_root
     columns = np.column_stack([basis.columns, basis.response])
-    squares = case_squares(model, rows, rows.known_codes[0], len(remaining), columns)
-    turned = model.sums.level_products(0, random.columns, columns).transpose(2, 0, 1)
-    covariance = model.posterior.covariance(0).transpose(2, 0, 1)
+    squares = case_squares(model, rows, cases, len(remaining), columns, metric)
+    if model.random_bases:
+        (random,) = model.random_bases
+        turned = model.sums.level_products(0, random.columns, columns).transpose(2, 0, 1)
+        covariance = model.posterior.covariance(0).transpose(2, 0, 1)
+        squares -= turned.transpose(0, 2, 1) @ covariance @ turned
     # [X_i y_i]'V_i^-1 [X_i y_i], then in coordinates where H is the identity.
-    squares -= turned.transpose(0, 2, 1) @ covariance @ turned
     share = root.T @ squares[:, :-1, :-1] @ root
     score = (squares[:, :-1, -1] - squares[:, :-1, :-1] @ model.fixed_effects.coef) @ root
     kept = np.eye(len(root)) - share[remaining]
@@ -113,12 +141,17 @@ def case_squares(
     cases: NDArray[np.integer],
     n_cases: int,
     columns: FloatArray,
+    metric: FloatArray | None,
 ) -> FloatArray:
-    """Products of combinations of the basis columns within each case: (n_cases, c, c)."""
+    """Products of combinations of the basis columns within each case: (n_cases, c, c).
+
+    ``metric``: the basis columns of the rows in the metric of R; None: in that of the weights.
+    """
     c = columns.shape[1]
     squares = np.zeros((n_cases, c, c))
     for chunk in rows.chunks():
-        turned = model.sums.weighted_rows(rows, chunk) @ columns
+        basis = model.sums.weighted_rows(rows, chunk) if metric is None else metric[chunk]
+        turned = basis @ columns
         own = cases[chunk].clip(0)
         for i in range(c):
             for j in range(i + 1):
@@ -134,11 +167,12 @@ def is_determined(
     rows: CodedRows,
     cases: NDArray[np.integer],
     n_cases: int,
+    metric: FloatArray | None,
     *,
     to_spare: bool,
 ) -> NDArray[np.bool_]:
     """Whether the rows without each case determine the fixed effects, maybe with some to spare."""
-    squares = case_squares(model, rows, cases, n_cases, model.fixed_basis.columns)
+    squares = case_squares(model, rows, cases, n_cases, model.fixed_basis.columns, metric)
     p = squares.shape[1]
     present = rows.given_weights > 0.0
     n_left = model.sums.n_rows - np.bincount(cases[present], minlength=n_cases)

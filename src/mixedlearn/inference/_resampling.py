@@ -7,7 +7,7 @@ on how many are made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,17 +19,16 @@ from scipy.sparse import csr_array, hstack
 from mixedlearn.data.labels import shown
 from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.data.rows import CodedRows
-from mixedlearn.data.same_rows import difference, has_same_columns
-from mixedlearn.engines.correlated.binding import NoiseColumns
+from mixedlearn.data.same_rows import difference, is_of
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.inference._models import view_of
 from mixedlearn.model.continuation import noise_draw
-from mixedlearn.model.correlated import FittedNoise
 from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.given_noise import Given
 from mixedlearn.model.known import Known
 from mixedlearn.model.refits import Refitter, make_refitter
+from mixedlearn.model.row_noise import row_noise
 from mixedlearn.model.simulation import make_generator, random_design
 
 FloatArray = NDArray[np.float64]
@@ -121,9 +120,7 @@ def rows_of_fit(
     """
     view = view_of(estimator, takes_noise=True)
     rows = view.rows(X, groups, sample_weight=sample_weight, needs_groups=True)
-    columns = None
-    if model.noise is not None:
-        columns = view.noise_columns(X, groups, rows.weights, "A bootstrap")
+    present = np.ones(len(rows.X), dtype=bool) if rows.weights is None else rows.weights > 0.0
     rows, specification = rows.present(), model.specification
     coded = rows.coded(model.sums.levels)
     for own, codes, name in zip(
@@ -146,41 +143,16 @@ def rows_of_fit(
             "X, groups and sample_weight are not those of the fit: their cross-products differ. "
             "Pass the rows that the model was fitted to, in any order."
         )
-    return FitRows(coded, None if columns is None else _noise_of_fit(model, coded, columns))
-
-
-def _noise_of_fit(model: FittedModel, rows: CodedRows, columns: NoiseColumns) -> NoiseRows:
-    """What the noise of the rows of the fit depends on.
-
-    Raises
-    ------
-    ValueError
-        If they are not those.
-    """
-    noise: FittedNoise = model.noise
-    series: NDArray[np.integer] = np.arange(columns.n_rows)
-    if columns.series is not None:
-        series = noise.table.find(columns.series)
-        if (series < 0).any():
-            own = columns.series
-            raise ValueError(
-                f"The level {shown(own.at(int(np.argmax(series < 0))))} of {own.name!r} was not "
-                "seen in fit: pass the rows that the model was fitted to."
-            )
-    found = noise.binding.rows(columns, series)
-    problem = replace(noise, rows=rows, noise_rows=found).problem
-    try:
-        is_same = has_same_columns(model.sums, problem.sums_at(noise.point)[0])
-    except np.linalg.LinAlgError:
-        # Times that fit did not see.
-        is_same = False
-    if not is_same:
+    if model.noise is None:
+        return FitRows(coded, None)
+    found = row_noise(model, coded, view.noise_rows(X, groups, present))
+    if not is_of(model.sums, found.whitened(found.basis)[:, :-1]):
         raise ValueError(
-            f"X, groups and sample_weight are not those of the fit: what {noise.description} takes "
-            "from them differs. Pass the rows that the model was fitted to; without a time column "
-            "in the same order."
+            f"X, groups and sample_weight are not those of the fit: what {model.noise.description} "
+            "takes from them differs. Pass the rows that the model was fitted to; without a time "
+            "column in the same order."
         )
-    return found
+    return FitRows(coded, found.rows)
 
 
 def draw_in_batches(

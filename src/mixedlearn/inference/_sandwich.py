@@ -4,7 +4,9 @@ Notation
 --------
 All is relative to the noise variance, in columns for which ``X'V^-1 X = I``, so that a contrast is
 a row x in the columns of the root of the model's covariance. V falls into blocks V_i by clusters,
-and weights w are in it: ``V_i = diag(1 / w) + Z_i D Z_i'``. With residuals ``e = y - X beta``,
+and weights w are in it: ``V_i = diag(1 / w) + Z_i D Z_i'``, or with the noise covariance R of a
+residual structure ``V_i = diag(w)^-1/2 R_i diag(w)^-1/2 + Z_i D Z_i'``. With residuals
+``e = y - X beta``,
 
     scores  s_i = E_i'e_i,    E_i = A_i V_i^-1 X_i,    the covariance is sum_i s_i s_i'
 
@@ -25,6 +27,7 @@ pseudo-inverse stands for the inverse.
 
 Rows of a large cluster that have the same weight are turned by an orthogonal matrix, by which
 [Z_i X_i e_i] becomes a triangle and all rows below are zero. That changes none of these numbers.
+Where noise is correlated no matrix does that.
 """
 
 from __future__ import annotations
@@ -36,9 +39,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.data.rows import CodedRows, Codes
+from mixedlearn.engines.plan import check_block_memory
 from mixedlearn.inference._uncertainty import Uncertainty
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.prediction import predict_mean
+from mixedlearn.model.row_noise import RowNoise
 
 FloatArray = NDArray[np.float64]
 
@@ -125,6 +130,7 @@ def sandwich(
     clusters: NDArray[np.integer],
     n_clusters: int,
     factor: float | None,
+    noise: RowNoise | None,
 ) -> Sandwich:
     """Sum over clusters.
 
@@ -138,11 +144,13 @@ def sandwich(
     n_clusters : int
     factor : float or None
         A_i; None for CR2.
+    noise : RowNoise or None
+        The covariance of the noise of these rows; None: it is independent.
     """
     p = len(model.fixed_effects.coef)
     middle, alone = np.zeros((p, p)), [np.empty((p, 0))]
     spreads, shares = np.empty((n_clusters, p, p)), np.empty((n_clusters, p, p))
-    for own, X, V, residuals in _blocks(model, rows, clusters, n_clusters):
+    for own, X, V, residuals in _blocks(model, rows, clusters, n_clusters, noise):
         whitened = _Whitened.of(X, V)
         is_alone = whitened.values > ALONE
         alone += [vectors[:, its] for vectors, its in zip(whitened.vectors, is_alone, strict=True)]
@@ -210,11 +218,18 @@ class _Whitened:
 
 
 def _blocks(
-    model: FittedModel, rows: CodedRows, clusters: NDArray[np.integer], n_clusters: int
+    model: FittedModel,
+    rows: CodedRows,
+    clusters: NDArray[np.integer],
+    n_clusters: int,
+    noise: RowNoise | None,
 ) -> Iterator[tuple[NDArray[np.intp], FloatArray, FloatArray, FloatArray]]:
     """Clusters with X, V and e, in stacks of as many rows each: (g,), (g, n, p), (g, n, n), ..."""
-    data = _rows_of(model, rows)
+    data = _rows_of(model, rows, noise)
+    is_whole = noise is not None and noise.is_correlated
     counts = np.bincount(clusters, minlength=n_clusters)
+    if is_whole:
+        check_block_memory([(1, int(counts.max()))], 1)
     order, starts = np.argsort(clusters, kind="stable"), np.cumsum(counts) - counts
     for n in np.unique(counts):
         members = np.flatnonzero(counts == n)
@@ -222,7 +237,7 @@ def _blocks(
         for start in range(0, len(members), step):
             own = members[start : start + step]
             places = order[starts[own][:, None] + np.arange(n)]
-            if n <= LARGE_CLUSTER:
+            if n <= LARGE_CLUSTER or is_whole:
                 yield own, data.X[places], data.covariance(places), data.residuals[places]
             else:
                 yield own, *data.reduced(places[0])
@@ -242,6 +257,8 @@ class _RowData:
     residuals : ndarray of shape (n,)
     noise : ndarray of shape (n,)
         Variances of the noise relative to that of weight one.
+    structure : RowNoise or None
+        Where noise is correlated, its covariance for rows of weight one.
     """
 
     X: FloatArray
@@ -249,12 +266,18 @@ class _RowData:
     codes: list[Codes]
     residuals: FloatArray
     noise: FloatArray
+    structure: RowNoise | None
 
     def covariance(self, places: NDArray[np.intp]) -> FloatArray:
         """V of clusters of rows (g, n), shape (g, n, n)."""
         g, n = places.shape
-        V = np.zeros((g, n, n))
-        V[:, np.arange(n), np.arange(n)] = self.noise[places]
+        if self.structure is None:
+            V = np.zeros((g, n, n))
+            V[:, np.arange(n), np.arange(n)] = self.noise[places]
+        else:
+            V = self.structure.covariance(places)
+            sizes = np.sqrt(self.noise[places] / self.structure.variances[places])
+            V *= sizes[:, :, None] * sizes[:, None, :]
         for effects, codes in zip(self.effects, self.codes, strict=True):
             own, levels = effects[places], codes[places]
             V += (own @ own.transpose(0, 2, 1)) * (levels[:, :, None] == levels[:, None, :])
@@ -282,7 +305,7 @@ class _RowData:
         return turned[None, :, :p], V[None], turned[None, :, p]
 
 
-def _rows_of(model: FittedModel, rows: CodedRows) -> _RowData:
+def _rows_of(model: FittedModel, rows: CodedRows, noise: RowNoise | None) -> _RowData:
     basis = model.sums.basis_rows(rows.X)
     columns = model.fixed_basis.columns[:-1] @ model.fixed_effects.inverse_root
     effects = [
@@ -290,4 +313,7 @@ def _rows_of(model: FittedModel, rows: CodedRows) -> _RowData:
         for k, (random, root) in enumerate(zip(model.random_bases, model.roots, strict=True))
     ]
     residuals = rows.given_response - predict_mean(model, rows.of_population())
-    return _RowData(basis @ columns, effects, rows.known_codes, residuals, 1.0 / rows.given_weights)
+    variances, structure = 1.0 / rows.given_weights, None
+    if noise is not None:
+        variances, structure = variances * noise.variances, noise if noise.is_correlated else None
+    return _RowData(basis @ columns, effects, rows.known_codes, residuals, variances, structure)

@@ -93,7 +93,7 @@ def level_coefficients(estimator: Any) -> dict[str, pd.DataFrame]:
     308        253.664  19.666
     309        211.007   1.848
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     fixed = pd.Series(model.coef, index=list(model.specification.coef_names))
     found: dict[str, pd.DataFrame] = {}
     for name, effects in estimator.random_effects_.items():
@@ -144,7 +144,7 @@ def information_criteria(estimator: Any) -> pd.Series:
     bic               1774.7860
     dtype: float64
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     n_rows, n_estimated = model.sums.n_rows, n_parameters(model)
     return pd.Series(
         {

@@ -68,7 +68,7 @@ def drop1(estimator: Any) -> pd.DataFrame:
     <none>  <NA>  1763.939     NaN      NaN
     Days       1  1785.476  23.537      0.0
     """
-    model = by_maximum_likelihood(model_of(estimator))
+    model = by_maximum_likelihood(model_of(estimator, takes_noise=True))
     terms = droppable(model.specification.terms)
     models = [
         refit(
@@ -137,7 +137,7 @@ def ranova(estimator: Any) -> pd.DataFrame:
     (1 | Subject)            1  1774.53  22.86      0.0
     (0 + Days | Subject)     1  1794.47  42.80      0.0
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     if not model.specification.factors:
         raise ValueError("The model has no random effects: there is no term to leave out.")
     names, models = [], []
@@ -171,7 +171,7 @@ def _table(model: FittedModel, names: Sequence[str], models: Sequence[FittedMode
 
 def _effect_terms(estimator: Any, model: FittedModel) -> list[tuple[EffectTerm, ...]]:
     """For every factor, its random effects but for the intercept, by terms."""
-    formula = view_of(estimator).formula
+    formula = view_of(estimator, takes_noise=True).formula
     if formula is not None:
         return list(formula.effect_terms())
     return [
@@ -188,7 +188,7 @@ def _smaller(
     model: FittedModel, k: int, factor: Factor, terms: Sequence[EffectTerm]
 ) -> Iterator[tuple[str, Sums, Specification]]:
     """What is left out of factor k, in words, and the model without it."""
-    sums, specification = model.sums, model.specification
+    sums, specification = model.sums_of_rows, model.specification
     for own_terms, block in _blocks(factor, terms):
         has_intercept = factor.random_intercept and 0 in block
         names = ["1" if has_intercept else "0", *(term.name for term in own_terms)]

@@ -46,7 +46,7 @@ class _Variances:
 
 
 def _variances(model: FittedModel) -> _Variances:
-    sums = model.sums
+    sums = model.sums_of_rows
     response = sums.response((), fit_intercept=False)
     random = [
         np.einsum("ab,ab->", square, covariance)
@@ -61,7 +61,7 @@ def _variances(model: FittedModel) -> _Variances:
 
 def column_products(model: FittedModel) -> list[FloatArray]:
     """Means over the rows of the products of every factor's columns, shapes (q, q)."""
-    sums = model.sums
+    sums = model.sums_of_rows
     found = []
     for k, factor in enumerate(model.specification.factors):
         user = sums.random_columns(k, factor.random_intercept)
@@ -70,8 +70,10 @@ def column_products(model: FittedModel) -> list[FloatArray]:
 
 
 def average_noise(model: FittedModel) -> float:
-    """Noise variance of a row of average weight."""
-    return float(model.noise_variance * model.sums.n_rows / model.sums.total_weight)
+    """Noise variance of a row of average weight; the mean over the rows where it differs."""
+    sums = model.sums_of_rows
+    variances = sums.n_rows if model.noise is None else model.noise.variances.sum()
+    return float(model.noise_variance * variances / sums.total_weight)
 
 
 def r2(estimator: Any) -> pd.Series:
@@ -100,7 +102,8 @@ def r2(estimator: Any) -> pd.Series:
     -----
     With weights, means and variances over the rows are weighted, and the noise variance is that of
     an average row, ``noise_variance_`` over the mean weight: the scale of the weights does not
-    matter.
+    matter. With a residual structure it is the mean over the rows, each with its variance;
+    correlations do not count.
 
     References
     ----------
@@ -121,7 +124,7 @@ def r2(estimator: Any) -> pd.Series:
     conditional    0.799
     Name: r2, dtype: float64
     """
-    parts = _variances(model_of(estimator))
+    parts = _variances(model_of(estimator, takes_noise=True))
     explained = np.array([parts.fixed, parts.fixed + parts.random.sum()])
     shares = _shares(explained, parts.fixed + parts.total)
     return pd.Series(shares, index=["marginal", "conditional"], name="r2")
@@ -153,7 +156,8 @@ def intraclass_correlation(estimator: Any) -> pd.DataFrame:
 
     Notes
     -----
-    Weights count as in `r2`.
+    Weights and residual structures count as in `r2`. Rows of one level whose noise is correlated
+    have more in common than this says.
 
     References
     ----------
@@ -175,7 +179,7 @@ def intraclass_correlation(estimator: Any) -> pd.DataFrame:
     plate      0.151       0.151
     sample     0.785       0.785
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     parts = _variances(model)
     return ResultTable(
         {
@@ -215,7 +219,7 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
 
     Notes
     -----
-    Weights count as in `r2`.
+    Weights and residual structures count as in `r2`.
 
     References
     ----------
@@ -235,12 +239,12 @@ def effect_sizes(estimator: Any) -> pd.DataFrame:
     intercept  251.41          9.82          5.18           NaN
     Days        10.47          0.41          0.22          0.54
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     specification = model.specification
     warn_of_undetermined(model)
     coef = np.where(model.fixed_basis.undetermined, np.nan, model.coef)
     parts = _variances(model)
-    sums = model.sums
+    sums = model.sums_of_rows
     columns = np.sqrt(sums.variance_between_rows(np.eye(sums.n_basis)))
     columns = columns[1:-1][list(specification.fixed)]
     response = np.sqrt(sums.variance_between_rows(sums.response((), fit_intercept=False)))

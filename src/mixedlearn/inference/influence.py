@@ -13,6 +13,7 @@ from mixedlearn.data.remainders import Remainders
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.inference._deletion import (
     Deletion,
+    RowDeletion,
     delete_cases,
     delete_levels,
     delete_rows,
@@ -22,9 +23,10 @@ from mixedlearn.inference._deletion import (
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._parameters import estimates, parameter_names
 from mixedlearn.inference._text import ResultTable, in_lines, lines_html, table_html, table_text
-from mixedlearn.inference._training import training_rows
+from mixedlearn.inference._training import training_noise, training_rows
 from mixedlearn.inference.residuals import leverages
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.row_noise import RowNoise
 from mixedlearn.specification import plain_name
 
 FloatArray = NDArray[np.float64]
@@ -49,9 +51,9 @@ class Influence:
         sum over its rows.
     cooks_distance : Series
         Cook's distance. Of rows, if nothing was refitted, that of the fitted values,
-        ``r^2 h / ((1 - h)^2 p)`` with the scaled residual r and the leverage h. Else that of
-        the fixed effects, ``(b - b(i))'C^-1 (b - b(i)) / p`` with their covariance matrix C in the
-        whole fit.
+        ``r^2 h / ((1 - h)^2 p)`` with the scaled residual r and the leverage h; beside a residual
+        structure see Notes of `influence`. Else that of the fixed effects,
+        ``(b - b(i))'C^-1 (b - b(i)) / p`` with their covariance matrix C in the whole fit.
     coef : DataFrame
         Fixed effects without the case.
     coef_change : DataFrame
@@ -137,14 +139,16 @@ def influence(
         Their labels, if `fit` had them beside X.
     by : str or tuple of str, default="row"
         "row" (whatever factors are called), or the name of a grouping factor, of an interaction
-        also the tuple of its columns: its levels are left out with all their rows.
+        also the tuple of its columns, or of the levels in which a residual structure holds: the
+        levels are left out with all their rows.
     sample_weight : array-like of shape (n_samples,), default=None
         Their weights, if `fit` had weights.
     offset : float or array-like of shape (n_samples,), default=None
         Their offset, if `fit` had one beside X.
     refit : bool, default=False
         Whether to estimate the variance components again without each case. Otherwise they stay
-        those of the fit, which takes one pass and no refits.
+        those of the fit, which takes one pass and no refits. Not for a model with a residual
+        structure.
 
     Returns
     -------
@@ -154,7 +158,8 @@ def influence(
     Raises
     ------
     ValueError
-        If the rows are not those of the fit, or ``by`` names no grouping factor.
+        If the rows are not those of the fit, ``by`` names no grouping factor, or ``refit`` is asked
+        for beside a residual structure.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
     NotFittedError
@@ -165,6 +170,13 @@ def influence(
     Without refits the formulas are closed for rows, and for levels if there is one factor [1]_;
     with several factors, generalised least squares is evaluated once for each level. Refits start
     from the sums less those of the case and from the parameters of the fit.
+
+    With a residual structure, a row is taken out of the covariance V of all rows: the noise of the
+    others stays what it is, and so do the times between them. With the covariance R of the noise,
+    relative as V, and ``P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1``, the leverages are the diagonal of
+    ``I - R P``, which need not lie between zero and one, and the distance of row i is
+    ``((P y)_i / P_ii)^2 (R^-1 - P)_ii / (p s^2)``; without random effects that of the fixed
+    effects.
 
     A row of weight zero has no influence. lme4's ``influence`` refits; its Cook's distances are
     ``(n - p) / n`` times these, with n the number of cases. ``dfbetas`` are NaN for aliased
@@ -192,36 +204,32 @@ def influence(
     310        0.11052    1.612    2.8189   0.2560
     308        0.09242    1.612    0.4243  -0.6646
     """
-    model = model_of(estimator)
-    names, by = model.specification.factor_names, str(plain_name(by))
-    if by != "row" and by not in names:
-        known = ", ".join(map(repr, names)) or "none"
+    model = model_of(estimator, takes_noise=True)
+    by = str(plain_name(by))
+    _check_by(model, by)
+    if refit and model.noise is not None:
         raise ValueError(
-            f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({known})."
+            "refit=True is not available for a model with a residual structure: leave "
+            "refit=False, which keeps the variance components and the structure's parameters, or "
+            "fit again without the rows."
         )
     rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
-    cases: NDArray[np.integer]
-    index: pd.Index
-    if by == "row":
-        index = pd.RangeIndex(len(rows.X))
-        cases = np.arange(len(index))
-    else:
-        index = model.sums.levels[names.index(by)]
-        cases = rows.known_codes[names.index(by)]
+    noise = training_noise(estimator, model, rows, X, groups)
+    cases, index = _cases(model, rows, noise, by)
     components: pd.DataFrame | None = None
+    deletion: Deletion
     if by == "row" and not refit:
-        deletion, leverage, residual = delete_rows(model, rows)
+        deletion = delete_rows(model, rows, noise)
+        leverage = deletion.spread if noise is None else leverages(model, rows, noise)
     else:
-        leverage = leverages(model, rows)
-        deletion, components = _delete(model, rows, cases, index, refit=refit)
+        leverage = leverages(model, rows, noise)
+        deletion, components = _delete(model, rows, noise, cases, index, refit=refit)
     change = deletion.coef - model.coef
     distance = _distance_of_coef(model, change)
     if by != "row":
         leverage = np.bincount(cases.clip(0), weights=leverage, minlength=len(index)).astype(float)
-    elif not refit:
-        distance = _distance_of_fit(model, leverage, residual)
-        # The residual of a row that alone determines a coefficient is zero but for rounding.
-        distance[np.isnan(deletion.coef).any(axis=1)] = np.nan
+    elif isinstance(deletion, RowDeletion):
+        distance = _distance_of_fit(model, deletion)
     coef_names = list(model.specification.coef_names)
     # Where nothing is uncertain, changes are rounding error.
     is_known = (deletion.std > 0.0) & ~model.fixed_basis.undetermined
@@ -237,19 +245,49 @@ def influence(
     )
 
 
+def _check_by(model: FittedModel, by: str) -> None:
+    """Refuse what names no levels."""
+    known = list(model.specification.factor_names)
+    series = None if model.noise is None else model.noise.binding.series_name
+    if series is not None and series not in known:
+        known.append(series)
+    if by != "row" and by not in known:
+        listed = ", ".join(map(repr, known)) or "none"
+        raise ValueError(
+            f"by={by!r} is no grouping factor: give 'row' or a factor of the model ({listed})."
+        )
+
+
+def _cases(
+    model: FittedModel, rows: CodedRows, noise: RowNoise | None, by: str
+) -> tuple[NDArray[np.integer], pd.Index]:
+    """The case of every row, and what the cases are called."""
+    names = model.specification.factor_names
+    if by == "row":
+        return np.arange(len(rows.X)), pd.RangeIndex(len(rows.X))
+    if by in names:
+        k = names.index(by)
+        return rows.known_codes[k], model.sums.levels[k]
+    assert noise is not None
+    return noise.series, model.noise.binding.series
+
+
 def _delete(
     model: FittedModel,
     rows: CodedRows,
+    noise: RowNoise | None,
     cases: NDArray[np.integer],
     index: pd.Index,
     *,
     refit: bool,
 ) -> tuple[Deletion, pd.DataFrame | None]:
     """Estimates without each case, and the variance components if they are refitted."""
-    remaining = is_determined(model, rows, cases, len(index), to_spare=refit)
-    if not refit and len(model.roots) == 1:
-        return delete_levels(model, rows, remaining), None
-    remainders = Remainders(model.sums, rows, cases, len(index))
+    metric = None if noise is None else noise.whitened(noise.basis)
+    remaining = is_determined(model, rows, cases, len(index), metric, to_spare=refit)
+    is_only = not model.roots or (len(model.roots) == 1 and index is model.sums.levels[0])
+    if not refit and is_only:
+        return delete_levels(model, rows, cases, remaining, metric), None
+    remainders = Remainders(model.sums, rows, cases, len(index), metric)
     if not refit:
         return delete_cases(model, remainders, remaining), None
     coef = np.full((len(index), len(model.coef)), np.nan)
@@ -265,12 +303,11 @@ def _delete(
     return Deletion(coef, std), table
 
 
-def _distance_of_fit(model: FittedModel, leverage: FloatArray, residual: FloatArray) -> FloatArray:
+def _distance_of_fit(model: FittedModel, deletion: RowDeletion) -> FloatArray:
     """Cook's distance of the fitted values, by row."""
     p = len(model.fixed_effects.coef)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (residual / (1.0 - leverage)) ** 2 * leverage
-        distance = ratio / np.float64(p * model.noise_variance)
+        distance = deletion.shift**2 * deletion.spread / np.float64(p * model.noise_variance)
     return np.where(np.isfinite(distance), distance, np.nan)
 
 

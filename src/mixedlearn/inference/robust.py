@@ -17,9 +17,10 @@ from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference._models import model_of
 from mixedlearn.inference._sandwich import Sandwich, SandwichUncertainty, sandwich
 from mixedlearn.inference._text import ResultTable, lines_html, table_html, table_text
-from mixedlearn.inference._training import training_rows
+from mixedlearn.inference._training import training_noise, training_rows
 from mixedlearn.inference._uncertainty import KnownDf, Uncertainty, coef_root, known_df
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.row_noise import RowNoise
 from mixedlearn.specification import plain_name
 
 FloatArray = NDArray[np.float64]
@@ -139,8 +140,8 @@ def robust_covariance(
     cluster : str, tuple of str, or array-like of shape (n_samples,), default=None
         The name of a grouping factor, of an interaction also the tuple of its columns; or a label
         for each row. Rows of different clusters are independent. Every level of every grouping
-        factor lies in one cluster: with nested factors, give the outermost. None: the only grouping
-        factor.
+        factor, and of that in which a residual structure holds, lies in one cluster: with nested
+        factors, give the outermost. None: the only grouping factor.
     correction : {"CR0", "CR1", "CR1p", "CR1S", "CR2"}, default="CR2"
         Small-sample correction. Of m clusters, n rows and p coefficients:
 
@@ -183,8 +184,9 @@ def robust_covariance(
     These are the numbers of R's clubSandwich [3]_, the fitted model as its working model, with
     precision weights too. With r fixed effects and clusters of n_i rows the cost is that of the
     decomposition of matrices of n_i rows; of clusters of more than 64 rows, of as many rows as
-    there are fixed effects and random effects in the cluster, for each different weight. The result
-    holds two p x p matrices for each cluster.
+    there are fixed effects and random effects in the cluster, for each different weight. Beside a
+    residual structure with correlations the matrices have n_i rows in any case. The result holds
+    two p x p matrices for each cluster.
 
     A covariance of m clusters has rank m - 1 at most, so that fewer than m contrasts can be tested
     together.
@@ -233,21 +235,23 @@ def estimate_robustly(
     stacklevel: int,
 ) -> RobustCovariance:
     """The same as `robust_covariance`, for any public function."""
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     if correction not in CORRECTIONS:
         raise ValueError(
             f"correction={correction!r} is unknown: use one of {', '.join(map(repr, CORRECTIONS))}."
         )
     rows = training_rows(estimator, model, X, y, groups, sample_weight, offset)
-    codes, n_clusters, name = _clusters(model, rows, cluster)
+    noise = training_noise(estimator, model, rows, X, groups)
+    noise = None if noise is None else noise.of_present()
+    codes, n_clusters, name = _clusters(model, rows, noise, cluster)
     rows = rows.present()
-    _check_clusters(model, rows, codes, n_clusters, name)
+    _check_clusters(model, rows, noise, codes, n_clusters, name)
     factor = _factor(correction, n_clusters, model)
     names = list(model.specification.coef_names)
     sums: Sandwich | None = None
     covariance = np.zeros((len(names), len(names)))
     if not model.fixed_basis.is_exact:
-        sums = sandwich(model, rows, codes, n_clusters, factor)
+        sums = sandwich(model, rows, codes, n_clusters, factor, noise)
         root = coef_root(model)
         covariance = root @ sums.middle @ root.T
         alone = _of_single_clusters(model, root, sums)
@@ -264,9 +268,29 @@ def estimate_robustly(
     return RobustCovariance(table, correction, name, n_clusters, model.coef, sums)
 
 
-def _clusters(model: FittedModel, rows: CodedRows, cluster: Any) -> tuple[Codes, int, str]:
+def _factors(
+    model: FittedModel, rows: CodedRows, noise: RowNoise | None
+) -> dict[str, tuple[Codes, pd.Index]]:
+    """The level of every row, of positive weight, and the levels: of all factors and the series."""
+    present = rows.given_weights > 0.0
+    found = {
+        name: (codes[present], levels)
+        for name, codes, levels in zip(
+            model.specification.factor_names, rows.known_codes, model.sums.levels, strict=True
+        )
+    }
+    if noise is not None and model.noise.binding.series is not None:
+        binding = model.noise.binding
+        found.setdefault(binding.series_name, (noise.series.astype(np.int32), binding.series))
+    return found
+
+
+def _clusters(
+    model: FittedModel, rows: CodedRows, noise: RowNoise | None, cluster: Any
+) -> tuple[Codes, int, str]:
     """The cluster of every row of positive weight, their number, and what they are called."""
-    names, present = model.specification.factor_names, rows.given_weights > 0.0
+    factors = _factors(model, rows, noise)
+    names = list(factors)
     if cluster is None:
         if len(names) != 1:
             known = f"the grouping factors {', '.join(map(repr, names))}" if names else "no groups"
@@ -283,9 +307,9 @@ def _clusters(model: FittedModel, rows: CodedRows, cluster: Any) -> tuple[Codes,
                 f"cluster={cluster!r} is no grouping factor of the model ({known}): give one of "
                 f"these, or the labels, cluster=X[{cluster!r}]."
             )
-        k = names.index(name)
-        return rows.known_codes[k][present], model.sums.n_levels[k], name
-    codes, levels = encode(_labels(cluster, present))
+        codes, levels = factors[name]
+        return codes, len(levels), name
+    codes, levels = encode(_labels(cluster, rows.given_weights > 0.0))
     own_name = getattr(cluster, "name", None)
     return codes, len(levels), "cluster" if own_name is None else str(own_name)
 
@@ -312,7 +336,12 @@ def _labels(cluster: Any, present: NDArray[np.bool_]) -> Labels:
 
 
 def _check_clusters(
-    model: FittedModel, rows: CodedRows, clusters: Codes, n_clusters: int, name: str
+    model: FittedModel,
+    rows: CodedRows,
+    noise: RowNoise | None,
+    clusters: Codes,
+    n_clusters: int,
+    name: str,
 ) -> None:
     """Refuse a single cluster, and levels with rows in several."""
     if n_clusters < 2:
@@ -320,9 +349,7 @@ def _check_clusters(
             "There is one cluster only: residuals of one say nothing of the differences between "
             "clusters. Give clusters of fewer rows."
         )
-    for factor, levels, codes in zip(
-        model.specification.factor_names, model.sums.levels, rows.known_codes, strict=True
-    ):
+    for factor, (codes, levels) in _factors(model, rows, noise).items():
         lowest = np.full(len(levels), n_clusters, dtype=clusters.dtype)
         np.minimum.at(lowest, codes, clusters)
         apart = clusters != lowest[codes]

@@ -70,8 +70,7 @@ def condition(known: Known, noise_rows: NoiseRows) -> Condition:
     n, k = len(noise_rows.series), noise.rows.X.shape[1]
     joined = noise.noise_rows.joined(noise_rows)
     n_old = len(noise.noise_rows.series)
-    rest = _variances(noise, joined, np.arange(n_old, n_old + n))
-    found = Condition(np.zeros(n), np.zeros((n, k + 1)), rest)
+    found = Condition(np.zeros(n), np.zeros((n, k + 1)), noise.variances_of(noise_rows))
     pairs = _continued(noise, noise_rows)
     residuals, basis = _residuals(known, pairs), noise.basis
     own_pairs = _by_neighbours(noise, noise_rows, pairs) if noise_rows.is_markov else pairs
@@ -141,17 +140,6 @@ def _residuals(known: Known, pairs: Sequence[Pair]) -> FloatArray:
         own = noise.rows.of(places)
         left = own.given_response - known_mean(known.fit.specification, known.fit.coef, known, own)
         found[places] = left * np.sqrt(own.given_weights)
-    return found
-
-
-def _variances(noise: FittedNoise, rows: NoiseRows, chosen: IntArray) -> FloatArray:
-    """Variances of the noise of rows, relative to the noise variance."""
-    found = np.ones(len(chosen))
-    for number in np.unique(rows.part[chosen]):
-        own = np.flatnonzero(rows.part[chosen] == number)
-        layout = rows.layout_of(chosen[own][:, None])
-        covariance = noise.binding.parts[number].covariance(noise.point.parts[number], layout)
-        found[own] = covariance[..., 0, 0] / noise.reference
     return found
 
 

@@ -82,17 +82,21 @@ class FittedNoise:
         """The likelihood of the rows."""
         return make_correlated(self.sums, self.rows, self.noise_rows, self.binding, self.recipe)
 
-    def refit(self, recipe: Recipe) -> FittedModel:
-        """The model of the same rows by another recipe."""
-        independent = fit_sums(self.sums, recipe)
-        return fit_correlated(independent, self.rows, self.noise_rows, self.binding)
+    def refit(self, recipe: Recipe, sums: Sums | None, kept: Sequence[int]) -> FittedModel:
+        """The model of the same rows by another recipe.
+
+        ``sums`` are those of the rows as they are, of the factors that are kept.
+        """
+        independent = fit_sums(self.sums if sums is None else sums, recipe)
+        rows = replace(self.rows, codes=tuple(self.rows.codes[k] for k in kept))
+        return fit_correlated(independent, rows, self.noise_rows, self.binding)
 
     @property
     def description(self) -> str:
         """The structure, and in whose levels it holds."""
         text = repr(self.binding.residual)
-        series = self.binding.series
-        return text if series is None else f"{text} within {self.binding.series_name}"
+        series = self.binding.series_name
+        return text if series is None else f"{text} within {series}"
 
     @property
     def n_parameters(self) -> int:
@@ -109,6 +113,11 @@ class FittedNoise:
     def basis(self) -> FloatArray:
         """Basis columns of the rows, times the roots of their weights."""
         return self.sums.weighted_rows(self.rows, slice(None))
+
+    @cached_property
+    def variances(self) -> FloatArray:
+        """Variances of the noise of the rows, were their weights one, relative to `reference`."""
+        return self.variances_of(self.noise_rows)
 
     @cached_property
     def table(self) -> LevelTable:
@@ -158,6 +167,14 @@ class FittedNoise:
         layout = rows.layout_of(chosen)
         part = self.binding.parts[number]
         return part.covariance(self.point.parts[number], layout) / self.reference
+
+    def variances_of(self, rows: NoiseRows) -> FloatArray:
+        """Variances of the noise of rows of weight one, relative to the noise variance."""
+        found = np.ones(len(rows.series))
+        for number in np.unique(rows.part):
+            own = np.flatnonzero(rows.part == number)
+            found[own] = self.covariance(rows, own[:, None])[..., 0, 0]
+        return found
 
 
 def make_correlated(
@@ -269,15 +286,15 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
     correlation = binding.correlation
     if correlation is None:
         return
-    kind, series, within = binding.kind, binding.series, binding.series_name
+    kind, series, name = binding.kind, binding.series, binding.series_name
     assert series is not None
     for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
         level = np.full(len(series), -1)
         level[noise.series] = codes
         if (level[noise.series] != codes).any():
             raise ValueError(
-                f"Rows of one level of {within!r} are of several levels of {factor.name!r}: a "
-                f"residual structure within {within!r} goes with random effects of factors "
+                f"Rows of one level of {name!r} are of several levels of {factor.name!r}: a "
+                f"residual structure within {name!r} goes with random effects of factors "
                 f"that are constant there. Leave out the random effects of {factor.name!r}."
             )
         is_same = len(np.unique(codes)) == len(series)
@@ -288,7 +305,7 @@ def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, bindin
         )
         if is_same and holds:
             raise ValueError(
-                f"{kind} within {within!r} and the random effects of {factor.name!r} cannot "
+                f"{kind} within {name!r} and the random effects of {factor.name!r} cannot "
                 "be told apart: the residual covariance holds what the effects would add. Leave "
                 "out one of them (random_intercept=False, or no term with a bar)."
             )

@@ -173,7 +173,8 @@ def refit(
     model : FittedModel
         Stays as it is.
     sums : Sums, optional
-        By default those of the model.
+        By default those of the model. Beside a residual structure those of the same rows as they
+        are.
     specification : Specification, optional
         By default that of the model; ``replace(model.specification, reml=False)``, say.
     start : ndarray of shape (n_parameters,), optional
@@ -181,7 +182,12 @@ def refit(
     """
     recipe = Recipe(model.specification if specification is None else specification)
     if model.noise is not None:
-        refitted: FittedModel = model.noise.refit(recipe)
+        kept = [
+            k
+            for k, factor in enumerate(model.specification.factors)
+            if factor.name in recipe.specification.factor_names
+        ]
+        refitted: FittedModel = model.noise.refit(recipe, sums, kept)
         return refitted
     return fit_sums(model.sums if sums is None else sums, recipe, start)
 

@@ -98,7 +98,11 @@ def only_covariate(estimator: Any, known: Sequence[Covariate], feature: Any, k: 
         )
     if feature is None:
         numbers = [column.name for column in known if not column.is_categorical]
-        slopes = [name for name in slope_covariates(view_of(estimator), k) if name in numbers]
+        slopes = [
+            name
+            for name in slope_covariates(view_of(estimator, takes_noise=True), k)
+            if name in numbers
+        ]
         for only in (slopes, numbers, list(by_name)):
             if len(only) == 1:
                 return by_name[only[0]]

@@ -60,9 +60,10 @@ class CovarianceDisplay:
         Standard deviations of the effects times the root mean square of their columns over the
         rows of the fit, in units of the response.
     noise_standard_deviation : float
-        Of a row of weight one.
+        Of a row of weight one; with a residual structure, the root of ``noise_variance_``.
     noise_contribution : float
-        Of a row of average weight.
+        Of a row of average weight; with a residual structure, the root of the mean variance of the
+        rows' noise.
 
     Attributes
     ----------
@@ -187,7 +188,7 @@ class CovarianceDisplay:
             Before `fit`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        model = model_of(estimator)
+        model = model_of(estimator, takes_noise=True)
         factors = model.specification.factors
         wanted = chosen_factors(model.specification, factor)
         deviations, ratios, free, contributions = {}, {}, {}, {}

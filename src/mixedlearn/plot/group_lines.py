@@ -206,7 +206,7 @@ class GroupLinesDisplay:
             Before `fit`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        view = view_of(estimator)
+        view = view_of(estimator, takes_noise=True)
         specification = view.model.specification
         k = only_factor(specification, factor)
         rows = view.rows(X, groups, y, offset=offset, needs_groups=True)

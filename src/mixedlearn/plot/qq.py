@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, norm
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from mixedlearn.inference import residuals
 from mixedlearn.inference._models import check_level, model_of
+from mixedlearn.inference.residuals import standard_residuals
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.plot._choices import chosen_effects, chosen_factors
 from mixedlearn.plot._style import INK, object_array, panel_axes, points_style, set_title, style
@@ -41,6 +41,8 @@ class QQDisplay:
         What the values are of.
     level : float, default=0.95
         Probability of the band.
+    is_normalized : bool, default=False
+        Whether the noise is that of a residual structure, without its correlations.
 
     Attributes
     ----------
@@ -77,12 +79,14 @@ class QQDisplay:
         values: Mapping[str, pd.Series | ArrayLike],
         kind: Literal["noise", "random_effects"] = "noise",
         level: float = 0.95,
+        is_normalized: bool = False,
     ):
         self.values = {name: pd.Series(own, dtype=float) for name, own in values.items()}
         if not self.values:
             raise ValueError("values is empty: pass the values of a panel.")
         self.kind = kind
         self.level = level
+        self.is_normalized = is_normalized
 
     @classmethod
     def from_estimator(
@@ -151,7 +155,8 @@ class QQDisplay:
         Notes
         -----
         *Noise.* Conditional residuals over their standard errors (``kind="studentized"`` of
-        `mixedlearn.inference.residuals`).
+        `mixedlearn.inference.residuals`). With a residual structure these would be correlated: its
+        plot shows ``kind="normalized"`` over their standard errors.
 
         *Random effects.* BLUPs vary less than the random effects, and less in levels with few
         rows. Each is divided by its own standard deviation, the root of
@@ -182,7 +187,7 @@ class QQDisplay:
         217-221.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        model = model_of(estimator)
+        model = model_of(estimator, takes_noise=True)
         check_level(level)
         kind: Literal["noise", "random_effects"] = "noise"
         if all(own is None for own in (X, y, groups, sample_weight, offset)):
@@ -199,17 +204,11 @@ class QQDisplay:
                     "factor and effect are for the plot of the random effects, but X and y ask for "
                     "that of the noise: leave one or the other out."
                 )
-            noise = residuals(
-                estimator,
-                X,
-                y,
-                groups=groups,
-                kind="studentized",
-                sample_weight=sample_weight,
-                offset=offset,
+            noise = standard_residuals(
+                estimator, X, y, groups=groups, sample_weight=sample_weight, offset=offset
             )
             values = {"noise": noise}
-        display = cls(values=values, kind=kind, level=level)
+        display = cls(values=values, kind=kind, level=level, is_normalized=model.noise is not None)
         return display.plot(
             ax=ax, scatter_kwargs=scatter_kwargs, line_kwargs=line_kwargs, band_kwargs=band_kwargs
         )
@@ -248,7 +247,9 @@ class QQDisplay:
         from matplotlib.lines import Line2D
 
         drawn: list[tuple[Any, Any, Any]] = []
-        what = "Studentized residual" if self.kind == "noise" else "Standardised BLUP"
+        what = "Standardised BLUP"
+        if self.kind == "noise":
+            what = "Normalized residual" if self.is_normalized else "Studentized residual"
         for own_ax, (name, panel) in zip(axes, self.values.items(), strict=True):
             set_title(own_ax, name)
             ordered = np.sort(panel.dropna().to_numpy())

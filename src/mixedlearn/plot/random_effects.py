@@ -166,7 +166,7 @@ class RandomEffectsDisplay:
             Before `fit`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        specification = model_of(estimator).specification
+        specification = model_of(estimator, takes_noise=True).specification
         effects = chosen_effects(specification, chosen_factors(specification, factor), effect)
         table = random_effects_table(estimator, level=level)
         names = [name for own in effects.values() for name in own]

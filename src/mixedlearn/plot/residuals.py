@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gamma
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from mixedlearn.inference import residuals as residuals_of_the_fit
-from mixedlearn.inference._models import check_count, model_of, view_of
+from mixedlearn.inference._models import check_count, view_of
+from mixedlearn.inference.residuals import residuals as residuals_of_the_fit
+from mixedlearn.inference.residuals import standard_residuals
 from mixedlearn.plot._style import BLUE, GREY, INK, legend_above, points_style, single_axes, style
 
 FloatArray = NDArray[np.float64]
@@ -38,13 +39,16 @@ class ResidualsDisplay:
     fitted_values : array-like of shape (n_rows,)
         Predictions, in units of y.
     residuals : array-like of shape (n_rows,)
-        In units of y, or studentized for ``kind="scale_location"``.
+        In units of y, or studentized for ``kind="scale_location"``; with a residual structure
+        normalized.
     kind : {"residuals", "scale_location"}, default="residuals"
         What is drawn: the residuals, or the roots of their absolute values.
     against : {"fitted", "population"}, default="fitted"
         Whether the fitted values hold the random effects.
     is_weighted : bool, default=False
         Whether the residuals were multiplied by the roots of the rows' weights.
+    is_normalized : bool, default=False
+        Whether the residuals are those of a residual structure, without its correlations.
 
     Attributes
     ----------
@@ -84,12 +88,14 @@ class ResidualsDisplay:
         kind: Literal["residuals", "scale_location"] = "residuals",
         against: Literal["fitted", "population"] = "fitted",
         is_weighted: bool = False,
+        is_normalized: bool = False,
     ):
         self.fitted_values = np.asarray(fitted_values, dtype=float)
         self.residuals = np.asarray(residuals, dtype=float)
         self.kind = kind
         self.against = against
         self.is_weighted = is_weighted
+        self.is_normalized = is_normalized
 
     @classmethod
     def from_estimator(
@@ -117,8 +123,9 @@ class ResidualsDisplay:
         estimator : MixedLinearRegressor
             Fitted.
         X : array-like or DataFrame of shape (n_samples, n_features)
-            Rows. For ``kind="scale_location"`` they have to be the rows of the fit, whose leverages
-            are needed; otherwise any rows will do.
+            Rows. For ``kind="scale_location"``, and if the model has a residual structure, they
+            have to be the rows of the fit, whose leverages or covariances are needed; otherwise any
+            rows will do.
         y : array-like of shape (n_samples,)
             Their responses.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
@@ -130,8 +137,10 @@ class ResidualsDisplay:
             Their offset, if `fit` had one beside X; it is part of the predictions.
         kind : {"residuals", "scale_location"}, default="residuals"
             - "residuals": response minus prediction with random effects, around zero. A curved
-              trend says that the fixed effects miss something.
-            - "scale_location": the root of the absolute studentized residual. A trend up or down
+              trend says that the fixed effects miss something. With a residual structure,
+              ``kind="normalized"`` of `mixedlearn.inference.residuals`.
+            - "scale_location": the root of the absolute studentized residual; with a residual
+              structure, of the normalized residual over its standard error. A trend up or down
               says that the noise depends on the fitted value. If the noise is normal with constant
               variance, the mean is 0.82 everywhere.
         against : {"fitted", "population"}, default="fitted"
@@ -184,35 +193,17 @@ class ResidualsDisplay:
         Journal of the American Statistical Association 74(368), 829-836.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        model_of(estimator)
         _check(kind, against, max_points)
-        is_fitted = against == "fitted"
-        of_rows = {"groups": groups, "offset": offset}
-        drawn = estimator.predict(X, **of_rows, random_effects="all" if is_fitted else "none")
-        if kind == "scale_location":
-            values = residuals_of_the_fit(
-                estimator, X, y, kind="studentized", sample_weight=sample_weight, **of_rows
-            ).to_numpy()
-            keep = np.isfinite(values)
-            if not keep.any():
-                raise ValueError(
-                    "No residual has a variance: the noise variance is zero, or every row has "
-                    "leverage one. Use kind='residuals'."
-                )
-        else:
-            fitted_values = drawn if is_fitted else estimator.predict(X, **of_rows)
-            view = view_of(estimator)
-            weights = view.rows(X, groups, sample_weight=sample_weight).weights
-            values = view.response(X, y, weights) - fitted_values
-            keep = np.ones(len(values), dtype=bool)
-            if weights is not None:
-                values, keep = values * np.sqrt(weights), weights > 0.0
+        is_normalized = view_of(estimator, takes_noise=True).noise is not None
+        own = {"groups": groups, "offset": offset, "sample_weight": sample_weight}
+        fitted_values, values, keep = _values(estimator, X, y, own, kind, against)
         display = cls(
-            fitted_values=drawn[keep],
+            fitted_values=fitted_values[keep],
             residuals=values[keep],
             kind=kind,
             against=against,
-            is_weighted=sample_weight is not None,
+            is_weighted=sample_weight is not None and not is_normalized,
+            is_normalized=is_normalized,
         )
         return display.plot(
             ax=ax,
@@ -294,8 +285,45 @@ class ResidualsDisplay:
 
     def _what(self) -> str:
         if self.kind == "scale_location":
-            return "Root of |studentized residual|"
+            return f"Root of |{'normalized' if self.is_normalized else 'studentized'} residual|"
+        if self.is_normalized:
+            return "Normalized residual"
         return "Residual times root of weight" if self.is_weighted else "Residual"
+
+
+def _values(
+    estimator: Any, X: Any, y: Any, own: dict[str, Any], kind: str, against: str
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Fitted values, residuals, and which rows are drawn."""
+    view = view_of(estimator, takes_noise=True)
+    of_rows = {"groups": own["groups"], "offset": own["offset"]}
+    weights = view.rows(X, own["groups"], sample_weight=own["sample_weight"]).weights
+    response = view.response(X, y, weights)
+    is_normalized = view.noise is not None
+    if is_normalized:
+        # Without what `predict` adds of the noise of a level.
+        fitted_values = response - residuals_of_the_fit(estimator, X, y, **own).to_numpy()
+    else:
+        fitted_values = estimator.predict(X, **of_rows)
+    drawn = fitted_values
+    if against == "population":
+        drawn = estimator.predict(X, **of_rows, random_effects="none")
+    if kind == "scale_location":
+        values = standard_residuals(estimator, X, y, **own).to_numpy()
+        keep = np.isfinite(values)
+        if not keep.any():
+            raise ValueError(
+                "No residual has a variance: the noise variance is zero, or every row has "
+                "leverage one. Use kind='residuals'."
+            )
+        return drawn, values, keep
+    keep = np.ones(len(drawn), dtype=bool) if weights is None else weights > 0.0
+    if is_normalized:
+        values = residuals_of_the_fit(estimator, X, y, kind="normalized", **own).to_numpy()
+    else:
+        values = response - fitted_values
+        values = values if weights is None else values * np.sqrt(weights)
+    return drawn, values, keep
 
 
 def _check(kind: Any, against: Any, max_points: Any) -> None:

@@ -125,4 +125,13 @@ def descend_from(objective: MovingObjective, start: Any, *, max_iter: int, tol: 
             model = _model(objective, point, free, found)
         elif radius < SMALLEST_RADIUS or promised <= rounding:
             break
-    return Arrival(point, found, model.promised <= tol, max(n_iterations, 1))
+    rounding = ROUNDING * abs(found.objective) * len(model.lengths)
+    if tol < model.promised <= tol + rounding:
+        # The objective tells no step from rounding any more, but the gradient does.
+        end, end_free = objective.charted(objective.moved(point, model.step(radius)[0]))
+        end_found = objective.evaluate(end, 2)
+        if np.isfinite(end_found.objective):
+            end_model = _model(objective, end, end_free, end_found)
+            if end_model.promised < model.promised:
+                point, found, model = end, end_found, end_model
+    return Arrival(point, found, model.promised <= tol + rounding, max(n_iterations, 1))

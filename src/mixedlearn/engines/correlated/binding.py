@@ -132,6 +132,8 @@ class Binding:
         The levels in which rows are correlated.
     unit : float
         What times are divided by.
+    series_name : str or None
+        Of the factor in whose levels rows are correlated; levels of an interaction have none.
     """
 
     residual: Residual
@@ -142,6 +144,7 @@ class Binding:
     parts: tuple[ResidualCovariance, ...]
     series: pd.Index | None
     unit: float = 1.0
+    series_name: str | None = None
 
     @property
     def correlation(self) -> Correlation | None:
@@ -152,11 +155,6 @@ class Binding:
     def kind(self) -> str:
         """What the structure is called."""
         return type(self.residual).__name__
-
-    @property
-    def series_name(self) -> str:
-        """What the factor is called in whose levels rows are correlated."""
-        return "" if self.series is None else ":".join(map(str, self.series.names))
 
     @property
     def uses_times(self) -> bool:
@@ -292,7 +290,8 @@ def bind(
     unit = 1.0
     if correlation is not None and correlation.needs_numbers and columns.numbers is not None:
         unit = _usual_gap(series, columns.numbers)
-    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit)
+    name = None if columns.series is None else columns.series.name
+    binding = Binding(residual, names, occasions, strata, by, tuple(parts), levels, unit, name)
     rows = binding.rows(columns, series)
     _check_rows(binding, columns, rows)
     return binding, rows

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,10 @@ class ChainLikelihood:
         self.df = n_rows - self.n_fixed if reml else n_rows
         self.constant = constant
 
+    @cached_property
+    def _pooled(self) -> ChainSums:
+        return self.sums.pooled()
+
     def with_parameters(self, parameters: Parameters) -> ChainLikelihood:
         """The same rows with other parameters."""
         return ChainLikelihood(self.sums, parameters, self.n_rows, self.reml, self.constant)
@@ -167,30 +172,30 @@ class ChainLikelihood:
         """Objective, gradient and Hessian; orders 0 and 2."""
         p = self.n_fixed
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            solved = self._solve(point, order)
+            solved = self._solve(self._pooled, point, order)
             if solved is None:
                 return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
             own = solved.objective, solved.coef, solved.inverse_root
             if order == 0:
                 return BlockEvaluation(own[0], _NOTHING, _NOTHING, *own[1:])
-            found = self._derivatives(point, solved)
+            found = self._derivatives(self._pooled, point, solved)
         if not (np.isfinite(found.first).all() and np.isfinite(found.second).all()):
             return BlockEvaluation(np.inf, _NOTHING, _NOTHING, np.zeros(p), np.eye(p))
         return BlockEvaluation(own[0], found.first, found.second, *own[1:])
 
-    def _solve(self, point: Point, order: int) -> _Solved | None:
+    def _solve(self, sums: ChainSums, point: Point, order: int) -> _Solved | None:
         """The likelihood at a point; None where V is singular."""
         p, parameters = self.n_fixed, self.parameters
-        weights = self.sums.kinds.weights(parameters.parts, point, parameters.slices, order)
+        weights = sums.kinds.weights(parameters.parts, point, parameters.slices, order)
         if not all(np.isfinite(own).all() for own in (weights[()].own, weights[()].lagged)):
             return None
-        found = self.sums.products(weights[()])
+        found = sums.products(weights[()])
         root = _joined(parameters.components.roots(point.theta))
         variance = float(np.exp(2.0 * point.log_scale))
-        log_det = self.n_rows * 2.0 * point.log_scale + self.sums.log_det(weights[()])
+        log_det = self.n_rows * 2.0 * point.log_scale + sums.log_det(weights[()])
         try:
-            h, log_det_m = _middle(found.within, root)
-            he, square = self._take_out_effects(found, h, root)
+            h, log_det_m = _middle(found.within, root, sums.multiplicity)
+            he, square = _take_out_effects(found, sums.projection, h, root)
             square = square / variance
             lower = cholesky(square[:p, :p])
         except np.linalg.LinAlgError:
@@ -220,44 +225,29 @@ class ChainLikelihood:
             variance,
         )
 
-    def _take_out_effects(
-        self, found: Products, h: FloatArray, root: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """``H E - G B`` and S.
-
-        B may be large, and Phi next to F small: neither S nor Phi is taken as a difference.
-        """
-        f, e = found.within, found.across
-        he = sum_over_rows(h, e)
-        square = found.total - _contracted(e, he)
-        if not len(f):
-            return he, square
-        b = self.sums.projection
-        gb = sum_over_rows(_shrunk(f, root).swapaxes(0, 1), b)
-        crossed = _contracted(gb, e)
-        return he - gb, square + crossed + crossed.T + _contracted(b, sum_over_rows(f, gb))
-
-    def _derivatives(self, point: Point, solved: _Solved) -> _Derivatives:
+    def _derivatives(self, sums: ChainSums, point: Point, solved: _Solved) -> _Derivatives:
         p = self.n_fixed
         found = _Derivatives(self.parameters.n_parameters, p, reml=self.reml)
         # The scale: A = S / s2, which is diagonal in the turned columns.
         found.forms[0] = -2.0 * np.diag([*np.ones(p), solved.residual])
         found.first[0] = 2.0 * self.n_rows
-        noise = self._add_noise(found, solved)
-        self._add_effects(found, solved, point, noise)
+        noise = self._add_noise(found, sums, solved)
+        self._add_effects(found, sums.multiplicity, solved, point, noise)
         found.finish()
         return found
 
-    def _add_noise(self, found: _Derivatives, solved: _Solved) -> list[_NoiseSlope]:
+    def _add_noise(
+        self, found: _Derivatives, sums: ChainSums, solved: _Solved
+    ) -> list[_NoiseSlope]:
         """Add derivatives by the parameters of the noise."""
         h, he, s2 = solved.h, solved.he, solved.variance
         slopes = []
         for key, weights in solved.weights.items():
             if not key:
                 continue
-            products = self._turned_products(weights, solved.turn)
+            products = _turned_products(sums.products(weights), solved.turn)
             within, across = products.within, products.across
-            log_det = self.sums.log_det(weights) + float(np.sum(h * within))
+            log_det = sums.log_det(weights) + _trace(h, within, sums.multiplicity)
             left = across - sum_over_rows(within, he)
             square = products.total - _contracted(across, he) - _contracted(he, left)
             if len(key) == 1:
@@ -270,7 +260,7 @@ class ChainLikelihood:
         turned = [sum_over_rows(h, own.within) for own in slopes]
         for i, (own, hf) in enumerate(zip(slopes, turned, strict=True)):
             for other, other_hf in zip(slopes[: i + 1], turned, strict=False):
-                value = -float(np.sum(hf * other_hf.swapaxes(0, 1)))
+                value = -_trace(hf.swapaxes(0, 1), other_hf, sums.multiplicity)
                 value -= 2.0 * found.product(own.h_left, other.left) / s2
                 found.add_second(own.place, other.place, value)
         return slopes
@@ -278,6 +268,7 @@ class ChainLikelihood:
     def _add_effects(
         self,
         found: _Derivatives,
+        multiplicity: FloatArray,
         solved: _Solved,
         point: Point,
         noise: Sequence[_NoiseSlope],
@@ -296,28 +287,24 @@ class ChainLikelihood:
         within = []
         for own in noise:
             half = own.within - sum_over_rows(hf, own.within)
-            within.append((half - sum_over_rows(half.swapaxes(0, 1), hf)).sum(axis=-1))
+            within.append((half - sum_over_rows(half.swapaxes(0, 1), hf)) @ multiplicity)
         turned = []
         for d, move in enumerate(moves, start):
             move_r, move_phi = np.tensordot(move, r, 1), np.tensordot(move, phi, 1)
-            found.first[d] = float(np.trace(move_phi.sum(axis=-1)))
+            found.first[d] = float(np.trace(move_phi @ multiplicity))
             found.forms[d] = -_contracted(r, move_r) / s2
             for own, g_left, gfg in zip(noise, across, within, strict=True):
                 value = float(np.sum(move * gfg)) - 2.0 * found.product(move_r, g_left) / s2
                 found.add_second(own.place, d, value)
             turned.append((move_r, move_phi, sum_over_rows(phi, move_r)))
             for e, (other_r, other_phi, _) in enumerate(turned, start):
-                value = -float(np.sum(move_phi * other_phi.swapaxes(0, 1)))
+                value = -_trace(move_phi.swapaxes(0, 1), other_phi, multiplicity)
                 value += 2.0 * found.product(turned[-1][2], other_r) / s2
                 found.add_second(e, d, value)
         if not self.parameters.is_linear:
-            by_d = phi.sum(axis=-1) - _outer(r[:, found.counted]) / s2
+            by_d = phi @ multiplicity - _outer(r[:, found.counted]) / s2
             place = self.parameters.of_theta
             found.second[place, place] += np.triu(self._curvature(point, by_d))
-
-    def _turned_products(self, weights: Weights, turn: FloatArray) -> Products:
-        own = self.sums.products(weights)
-        return Products(own.within, np.matmul(turn.T, own.across), turn.T @ own.total @ turn)
 
     def _curvature(self, point: Point, by_d: FloatArray) -> FloatArray:
         """What the curvature of the roots adds to the Hessian by theta."""
@@ -342,10 +329,10 @@ class ChainLikelihood:
 
         ``V_a Om X`` is formed for the rows: with ``R_a = -R P_a R`` it takes one solve by P.
         """
-        solved = self._solve(point, 2)
+        solved = self._solve(self.sums, point, 2)
         assert solved is not None
         p, s2, chain = self.n_fixed, solved.variance, self.sums.chain
-        found = self._derivatives(point, solved)
+        found = self._derivatives(self.sums, point, solved)
         hessian = found.second
         covariance = 2.0 * pseudo_inverse(hessian, np.sqrt(np.abs(hessian.diagonal())))
         changes = -found.forms[:, :p, :p]
@@ -373,6 +360,32 @@ class ChainLikelihood:
             here = _by_effects(chain, chain.times(weights[()], rows))
             excess -= _contracted(here, sum_over_rows(solved.h, across)) / s2
         return solved.inverse_root, covariance, changes, excess
+
+
+def _take_out_effects(
+    found: Products, projection: FloatArray, h: FloatArray, root: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """``H E - G B`` and S.
+
+    B may be large, and Phi next to F small: neither S nor Phi is taken as a difference.
+    """
+    f, e = found.within, found.across
+    he = sum_over_rows(h, e)
+    square = found.total - _contracted(e, he)
+    if not len(f):
+        return he, square
+    gb = sum_over_rows(_shrunk(f, root).swapaxes(0, 1), projection)
+    crossed = _contracted(gb, e)
+    return he - gb, square + crossed + crossed.T + _contracted(projection, sum_over_rows(f, gb))
+
+
+def _turned_products(own: Products, turn: FloatArray) -> Products:
+    return Products(own.within, np.matmul(turn.T, own.across), turn.T @ own.total @ turn)
+
+
+def _trace(left: FloatArray, right: FloatArray, multiplicity: FloatArray) -> float:
+    """``sum tr left'right`` over levels."""
+    return float(np.sum(left * right, axis=(0, 1)) @ multiplicity)
 
 
 def _by_effects(chain: Chain, rows: FloatArray) -> FloatArray:
@@ -408,7 +421,7 @@ def _placed(moves: Sequence[FloatArray]) -> list[FloatArray]:
     return found
 
 
-def _middle(f: FloatArray, root: FloatArray) -> tuple[FloatArray, float]:
+def _middle(f: FloatArray, root: FloatArray, multiplicity: FloatArray) -> tuple[FloatArray, float]:
     """H of every level, and ``sum log|I + Lambda'F Lambda|``."""
     if not f.size:
         return f, 0.0
@@ -416,8 +429,8 @@ def _middle(f: FloatArray, root: FloatArray) -> tuple[FloatArray, float]:
     lower = np.linalg.cholesky(middle)
     inverse = np.linalg.inv(lower) @ root.T
     h = inverse.swapaxes(-1, -2) @ inverse
-    log_det = 2.0 * float(np.log(lower.diagonal(axis1=-2, axis2=-1)).sum())
-    return np.moveaxis(h, 0, -1), log_det
+    log_det = np.log(lower.diagonal(axis1=-2, axis2=-1)).sum(axis=-1)
+    return np.moveaxis(h, 0, -1), 2.0 * float(log_det @ multiplicity)
 
 
 def _shrunk(f: FloatArray, root: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.data.blocks import find_blocks
 from mixedlearn.engines.correlated.chain_likelihood import ChainLikelihood
-from mixedlearn.engines.correlated.chains import Chain, ChainSums, Kinds
+from mixedlearn.engines.correlated.chains import Chain, ChainSums, Kinds, Weights
 from mixedlearn.engines.correlated.covariance import Parameters, Point
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.correlated.starts import start_correlations, start_deviations
@@ -83,18 +83,14 @@ class ChainRows:
         self, parts: Sequence[ResidualCovariance], point: Point
     ) -> tuple[IntArray, FloatArray, FloatArray]:
         """The order of rows in which ``R^-1`` is tridiagonal, its diagonal and the one above."""
-        places = [slice(0, part.n_parameters) for part in parts]
-        weights = self._kinds.weights(parts, point, places, 0)[()]
-        diagonal = weights.own.copy()
-        diagonal[:-1] += weights.before[1:]
-        return self._order, diagonal, weights.lagged[1:]
+        weights = self._weights(parts, point)
+        return self._order, weights.diagonal, weights.lagged[1:]
 
     def whitened(
         self, parts: Sequence[ResidualCovariance], point: Point, basis: FloatArray
     ) -> tuple[FloatArray, float]:
         """Rows times a root of ``R^-1``, and ``log|R|``."""
-        places = [slice(0, part.n_parameters) for part in parts]
-        weights = self._kinds.weights(parts, point, places, 0)[()]
+        weights = self._weights(parts, point)
         rows = basis[self._order]
         # Of row t of K, in `chains`: own is 1 / (s_t^2 (1 - phi^2)), lagged over its root the rest.
         root = np.sqrt(weights.own)[:, None]
@@ -103,6 +99,25 @@ class ChainRows:
         found = np.empty_like(basis)
         found[self._order] = turned
         return found, float(weights.log_det.sum())
+
+    def solved(
+        self, parts: Sequence[ResidualCovariance], point: Point, rows: FloatArray
+    ) -> FloatArray:
+        """``R^-1`` times rows."""
+        found = np.empty_like(rows)
+        found[self._order] = self._weights(parts, point).times(rows[self._order])
+        return found
+
+    def precisions(self, parts: Sequence[ResidualCovariance], point: Point) -> FloatArray:
+        """The diagonal of ``R^-1``, shape (n,)."""
+        found = np.empty(len(self._order))
+        found[self._order] = self._weights(parts, point).diagonal
+        return found
+
+    def _weights(self, parts: Sequence[ResidualCovariance], point: Point) -> Weights:
+        """The weights of the rows."""
+        places = [slice(0, part.n_parameters) for part in parts]
+        return self._kinds.weights(parts, point, places, 0)[()]
 
     def moments(self, number: int, part: ResidualCovariance, residuals: FloatArray) -> FloatArray:
         """What a part starts from: see `BlockRows.moments`; of rows that follow each other."""

@@ -21,6 +21,7 @@ passed over.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -39,8 +40,8 @@ IntArray = NDArray[np.integer]
 
 # Directions of a level's random columns of which less is there are not regressed on.
 LEAST_DIRECTION = 1e-8
-# Kinds are worth while if they need fewer numbers than this share of the rows'.
-SHARE_OF_ROWS = 0.5
+# Kinds are worth while if they need no more numbers than so many times the rows.
+MOST_OF_ROWS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,20 @@ class Weights:
     before: FloatArray
     lagged: FloatArray
     log_det: FloatArray
+
+    @property
+    def diagonal(self) -> FloatArray:
+        """That of P, of the weights of rows."""
+        found = self.own.copy()
+        found[:-1] += self.before[1:]
+        return found
+
+    def times(self, rows: FloatArray) -> FloatArray:
+        """P times rows, from the weights of the rows."""
+        found = self.diagonal[:, None] * rows
+        found[1:] += self.lagged[1:, None] * rows[:-1]
+        found[:-1] += self.lagged[1:, None] * rows[1:]
+        return found
 
     def put(self, places: IntArray, other: Weights) -> None:
         """Take the weights of others at these places."""
@@ -233,18 +248,12 @@ class Chain:
 
     def times(self, weights: Weights, rows: FloatArray) -> FloatArray:
         """P, or its derivative, times rows."""
-        diagonal = weights.own.copy()
-        diagonal[:-1] += weights.before[1:]
-        found = diagonal[:, None] * rows
-        found[1:] += weights.lagged[1:, None] * rows[:-1]
-        found[:-1] += weights.lagged[1:, None] * rows[1:]
-        return found
+        return weights.times(rows)
 
     def solve(self, weights: Weights, rows: FloatArray) -> FloatArray:
         """R times rows, from the weights of P."""
         banded = np.zeros((2, len(rows)))
-        banded[1] = weights.own
-        banded[1, :-1] += weights.before[1:]
+        banded[1] = weights.diagonal
         banded[0] = weights.lagged
         return np.asarray(solveh_banded(banded, rows))
 
@@ -309,10 +318,16 @@ class ChainSums:
         Those whose weights are asked for.
     projection : ndarray of shape (q, k, m)
         B.
+    multiplicity : ndarray of shape (m,)
+        How many levels a level stands for in sums of what does not involve W.
+    by_kind : tuple of ndarray, or None
+        The arrays of `Products`, with an axis in front: three products of every kind. None where
+        the rows themselves are passed over.
     """
 
     def __init__(self, chain: Chain):
         self.projection = chain.projection()
+        self.multiplicity = np.ones(chain.n_levels)
         chain = replace(chain, w=chain.w - chain.effects(self.projection))
         self.chain = chain
         own = chain.kinds
@@ -321,14 +336,14 @@ class ChainSums:
         n_kinds = int(number.max()) + 1
         q, k = chain.z.shape[1], chain.w.shape[1]
         needed = 3 * n_kinds * (chain.n_levels * q * (q + k) + k * k)
-        self._sums: tuple[FloatArray, ...] | None = None
+        self.by_kind: tuple[FloatArray, ...] | None = None
         self.kinds = own
         self._counts: FloatArray | None = None
-        if needed <= SHARE_OF_ROWS * len(number) * (q + k):
+        if needed <= MOST_OF_ROWS * len(number) * (q + k):
             first = np.unique(number, return_index=True)[1]
             self.kinds = own.rows(first)
             self._counts = np.bincount(number).astype(float)
-            self._sums = _sums_by_kind(chain, number, n_kinds)
+            self.by_kind = _sums_by_kind(chain, number, n_kinds)
 
     def log_det(self, weights: Weights) -> float:
         """``log|R|``, or its derivative."""
@@ -338,20 +353,50 @@ class ChainSums:
 
     def products(self, weights: Weights) -> Products:
         """``U'P U``."""
-        if self._sums is None:
+        if self.by_kind is None:
             return self.chain.products(weights)
         flat = np.concatenate([weights.own, weights.before, weights.lagged])
-        return Products(*(np.tensordot(flat, own, 1) for own in self._sums))
+        return Products(*(np.tensordot(flat, own, 1) for own in self.by_kind))
 
     def turned(self, turn: FloatArray) -> ChainSums:
         """The sums with other columns of W."""
-        other = object.__new__(ChainSums)
-        vars(other).update(vars(self))
+        other = copy(self)
         other.chain = self.chain.turned(turn)
         other.projection = np.matmul(turn.T, self.projection)
-        if self._sums is not None:
-            within, across, total = self._sums
-            other._sums = within, np.matmul(turn.T, across), turn.T @ total @ turn
+        if self.by_kind is not None:
+            within, across, total = self.by_kind
+            other.by_kind = within, np.matmul(turn.T, across), turn.T @ total @ turn
+        return other
+
+    def pooled(self) -> ChainSums:
+        """The same sums over levels from few of them, where many have the same ``Z'P Z``.
+
+        All that the likelihood asks for is quadratic in what the levels have of W, with weights
+        that depend on ``Z'P Z`` alone: any levels with the same second moments will do.
+        """
+        if self.by_kind is None or not self.projection.size:
+            return self
+        within, across, total = self.by_kind
+        m = within.shape[-1]
+        number = numbered(within.reshape(-1, m).T)
+        own = np.concatenate([across, self.projection[None]])
+        width = own[..., 0].size
+        if (int(number.max()) + 1) * width > m // 2:
+            return self
+        kept, rows, multiplicity = [], [], []
+        for of_kind in np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))):
+            if not len(of_kind):
+                continue
+            flat = own[..., of_kind].reshape(width, len(of_kind)).T
+            few = np.linalg.qr(flat, mode="r") if len(of_kind) > width else flat
+            kept.append(np.full(len(few), of_kind[0]))
+            rows.append(few)
+            multiplicity.append(np.append(float(len(of_kind)), np.zeros(len(few) - 1)))
+        levels = np.concatenate(kept)
+        moved = np.concatenate(rows).T.reshape(*own.shape[:-1], len(levels))
+        other = copy(self)
+        other.by_kind = np.ascontiguousarray(within[..., levels]), moved[:-1], total
+        other.projection, other.multiplicity = moved[-1], np.concatenate(multiplicity)
         return other
 
 

@@ -99,6 +99,8 @@ class BlockEvaluation:
 
 
 _NOTHING = np.empty(0)
+# With fewer blocks by pattern, one product for each is faster than a loop over patterns.
+FEW_BLOCKS = 32
 # Numbers in the work arrays of some patterns.
 CHUNK_ENTRIES = 1 << 21
 
@@ -301,6 +303,8 @@ def _outer_by_pattern(rows: FloatArray, patterns: Patterns) -> FloatArray:
     if len(rows) == n_patterns:
         return np.asarray(rows @ rows.swapaxes(-1, -2))
     bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
+    if len(rows) < FEW_BLOCKS * n_patterns:
+        return np.add.reduceat(rows @ rows.swapaxes(-1, -2), bounds[:-1], axis=0)
     found = np.empty((n_patterns, rows.shape[1], rows.shape[1]))
     for k, (start, stop) in enumerate(pairwise(bounds)):
         own = rows[start:stop].transpose(1, 0, 2).reshape(rows.shape[1], -1)
@@ -313,6 +317,8 @@ def _times_by_pattern(matrices: FloatArray, patterns: Patterns) -> FloatArray:
     n_patterns = len(matrices)
     if len(patterns.rows) == n_patterns:
         return np.asarray(matrices @ patterns.rows)
+    if len(patterns.rows) < FEW_BLOCKS * n_patterns:
+        return np.asarray(matrices[patterns.pattern] @ patterns.rows)
     bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
     found = np.empty_like(patterns.rows)
     for matrix, (start, stop) in zip(matrices, pairwise(bounds), strict=True):
