@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mixedlearn import lmer
-from mixedlearn.engines.correlated.chain_likelihood import ChainLikelihood
+from mixedlearn.engines.correlated.effects_likelihood import EffectsLikelihood
 from mixedlearn.engines.correlated.likelihood import BlockLikelihood
 from mixedlearn.inference import coefficient_table
 from mixedlearn.model.correlated import make_correlated
@@ -73,7 +73,7 @@ def both(model):
     blocks = make_correlated(
         noise.sums, noise.rows, noise.noise_rows, noise.binding, noise.recipe, in_blocks=True
     )
-    assert isinstance(noise.problem.likelihood, ChainLikelihood)
+    assert isinstance(noise.problem.likelihood, EffectsLikelihood)
     assert isinstance(blocks.likelihood, BlockLikelihood)
     return noise.problem, blocks, noise.point
 
@@ -166,7 +166,7 @@ def test_levels_that_look_alike_are_pooled(formula):
     data["t"] = data.groupby("id").cumcount()
     model = lmer(formula, data, residual=AR1(time="t"))
     chains, blocks, point = both(model)
-    assert len(chains.likelihood.sums.pooled().multiplicity) < data["id"].nunique() / 2
+    assert len(chains.likelihood.side.pooled().multiplicity) < data["id"].nunique() / 2
     point = chains.moved(point, np.full(chains.parameters.n_parameters, 0.1))
     own, other = chains.evaluate(point, 2), blocks.evaluate(point, 2)
     assert own.objective == pytest.approx(other.objective, rel=1e-12)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.data.blocks import find_blocks
-from mixedlearn.engines.correlated.chain_likelihood import ChainLikelihood
-from mixedlearn.engines.correlated.chains import Chain, ChainSums, Kinds, Weights
+from mixedlearn.engines.correlated.chain_sums import ChainSums
+from mixedlearn.engines.correlated.chains import Kinds, Weights
 from mixedlearn.engines.correlated.covariance import Parameters, Point
+from mixedlearn.engines.correlated.effects import LevelRows
+from mixedlearn.engines.correlated.effects_likelihood import EffectsLikelihood
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.correlated.starts import start_correlations, start_deviations
 from mixedlearn.engines.profiled import ProfiledLikelihood
@@ -71,13 +73,12 @@ class ChainRows:
         basis: FloatArray,
         columns: FloatArray,
         base: ProfiledLikelihood,
-    ) -> ChainLikelihood:
+    ) -> EffectsLikelihood:
         """The likelihood of the rows; see `BlockRows.likelihood`."""
         order = self._order
-        chain = Chain(
-            order, self._kinds, self._level[order], self._z[order], (basis @ columns)[order]
-        )
-        return ChainLikelihood(ChainSums(chain), parameters, base.n_rows, base.reml, base.constant)
+        rows = LevelRows(self._level[order], self._z[order], (basis @ columns)[order])
+        side = ChainSums(rows, self._kinds)
+        return EffectsLikelihood(side, parameters, base.n_rows, base.reml, base.constant)
 
     def precision(
         self, parts: Sequence[ResidualCovariance], point: Point

@@ -21,27 +21,18 @@ passed over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
-from scipy.sparse import csr_array
 
 from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.covariance.residual.monomial import Monomial
-from mixedlearn.data.blocks import numbered
 from mixedlearn.engines.correlated.covariance import Point
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
-
-# Directions of a level's random columns of which less is there are not regressed on.
-LEAST_DIRECTION = 1e-8
-# Kinds are worth while if they need no more numbers than so many times the rows.
-MOST_OF_ROWS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +63,10 @@ class Weights:
         found[1:] += self.lagged[1:, None] * rows[:-1]
         found[:-1] += self.lagged[1:, None] * rows[1:]
         return found
+
+    def solve(self, rows: FloatArray) -> FloatArray:
+        """R times rows, from the weights of the rows."""
+        return np.asarray(solveh_banded(np.array([self.lagged, self.diagonal]), rows))
 
     def put(self, places: IntArray, other: Weights) -> None:
         """Take the weights of others at these places."""
@@ -191,236 +186,3 @@ def _correlations(
         np.where(is_pair, slope * first, 0.0),
         np.where(is_pair, slope**2 * second + bend * first, 0.0),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Products:
-    """``U'P U`` or its derivative, for U = [Z W].
-
-    Attributes
-    ----------
-    within : ndarray of shape (q, q, m)
-        ``Z'P Z`` of every level.
-    across : ndarray of shape (q, k, m)
-        ``Z'P W`` of every level.
-    total : ndarray of shape (k, k)
-        ``W'P W``.
-    """
-
-    within: FloatArray
-    across: FloatArray
-    total: FloatArray
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Rows in the order of time, series by series.
-
-    Attributes
-    ----------
-    order : ndarray of shape (n,), int
-        The rows of the data in this order.
-    kinds : Kinds
-        Of the rows, one by one.
-    level : ndarray of shape (n,), int
-        The level of the random effects, from zero.
-    z : ndarray of shape (n, q)
-        The random columns of all factors.
-    w : ndarray of shape (n, k)
-        Fixed columns and response, less ``Z B``.
-    """
-
-    order: IntArray
-    kinds: Kinds
-    level: IntArray
-    z: FloatArray
-    w: FloatArray
-
-    @property
-    def n_levels(self) -> int:
-        """Number of levels of the random effects; without any all rows are of one."""
-        return int(self.level.max()) + 1
-
-    @cached_property
-    def _sum_by_level(self) -> csr_array:
-        n = len(self.level)
-        return csr_array((np.ones(n), (self.level, np.arange(n))), (self.n_levels, n))
-
-    def times(self, weights: Weights, rows: FloatArray) -> FloatArray:
-        """P, or its derivative, times rows."""
-        return weights.times(rows)
-
-    def solve(self, weights: Weights, rows: FloatArray) -> FloatArray:
-        """R times rows, from the weights of P."""
-        banded = np.zeros((2, len(rows)))
-        banded[1] = weights.diagonal
-        banded[0] = weights.lagged
-        return np.asarray(solveh_banded(banded, rows))
-
-    def products(self, weights: Weights) -> Products:
-        """``U'P U``."""
-        q = self.z.shape[1]
-        turned = self.times(weights, np.hstack([self.z, self.w]))
-        within = np.zeros((q, q, self.n_levels))
-        across = np.zeros((q, self.w.shape[1], self.n_levels))
-        for j in range(q):
-            by_level = self.by_level(self.z[:, j : j + 1] * turned)
-            within[j], across[j] = by_level[:, :q].T, by_level[:, q:].T
-        return Products(within, across, self.w.T @ turned[:, q:])
-
-    def by_level(self, rows: FloatArray) -> FloatArray:
-        """Sums of rows by level, shape (m, ...)."""
-        return np.asarray(self._sum_by_level @ rows)
-
-    def effects(self, values: FloatArray) -> FloatArray:
-        """``Z v`` for values of every level, (q, c, m), shape (n, c)."""
-        found = np.zeros((len(self.level), values.shape[1]))
-        for column, own in zip(self.z.T, values, strict=True):
-            found += column[:, None] * own.T[self.level]
-        return found
-
-    def projection(self) -> FloatArray:
-        """A regression of W on the columns of every level, shape (q, k, m).
-
-        It may be any: where columns depend on each other a little is left of what they explain.
-        """
-        q = self.z.shape[1]
-        if not q:
-            return np.zeros((0, self.w.shape[1], self.n_levels))
-        products = [
-            self.by_level(column[:, None] * np.hstack([self.z, self.w])) for column in self.z.T
-        ]
-        both = np.array(products).transpose(1, 0, 2)
-        gram, across = both[:, :, :q], both[:, :, q:]
-        size = np.trace(gram, axis1=1, axis2=2)
-        ridge = np.where(size > 0.0, LEAST_DIRECTION * size, 1.0)
-        ridged = gram + ridge[:, None, None] * np.eye(q)
-        return np.asarray(np.linalg.solve(ridged, across).transpose(1, 2, 0))
-
-    def turned(self, turn: FloatArray) -> Chain:
-        """The rows with other columns of W."""
-        return replace(self, w=self.w @ turn)
-
-
-class ChainSums:
-    """The rows of a chain, added up by their kinds where that is worth while.
-
-    Parameters
-    ----------
-    chain : Chain
-        With all of W.
-
-    Attributes
-    ----------
-    chain : Chain
-        With what is left of W.
-    kinds : Kinds
-        Those whose weights are asked for.
-    projection : ndarray of shape (q, k, m)
-        B.
-    multiplicity : ndarray of shape (m,)
-        How many levels a level stands for in sums of what does not involve W.
-    by_kind : tuple of ndarray, or None
-        The arrays of `Products`, with an axis in front: three products of every kind. None where
-        the rows themselves are passed over.
-    """
-
-    def __init__(self, chain: Chain):
-        self.projection = chain.projection()
-        self.multiplicity = np.ones(chain.n_levels)
-        chain = replace(chain, w=chain.w - chain.effects(self.projection))
-        self.chain = chain
-        own = chain.kinds
-        gap = np.where(np.isfinite(own.gap), own.gap, -1.0)
-        number = numbered(np.column_stack([own.part, gap, own.deviations, own.before]))
-        n_kinds = int(number.max()) + 1
-        q, k = chain.z.shape[1], chain.w.shape[1]
-        needed = 3 * n_kinds * (chain.n_levels * q * (q + k) + k * k)
-        self.by_kind: tuple[FloatArray, ...] | None = None
-        self.kinds = own
-        self._counts: FloatArray | None = None
-        if needed <= MOST_OF_ROWS * len(number) * (q + k):
-            first = np.unique(number, return_index=True)[1]
-            self.kinds = own.rows(first)
-            self._counts = np.bincount(number).astype(float)
-            self.by_kind = _sums_by_kind(chain, number, n_kinds)
-
-    def log_det(self, weights: Weights) -> float:
-        """``log|R|``, or its derivative."""
-        if self._counts is None:
-            return float(weights.log_det.sum())
-        return float(weights.log_det @ self._counts)
-
-    def products(self, weights: Weights) -> Products:
-        """``U'P U``."""
-        if self.by_kind is None:
-            return self.chain.products(weights)
-        flat = np.concatenate([weights.own, weights.before, weights.lagged])
-        return Products(*(np.tensordot(flat, own, 1) for own in self.by_kind))
-
-    def turned(self, turn: FloatArray) -> ChainSums:
-        """The sums with other columns of W."""
-        other = copy(self)
-        other.chain = self.chain.turned(turn)
-        other.projection = np.matmul(turn.T, self.projection)
-        if self.by_kind is not None:
-            within, across, total = self.by_kind
-            other.by_kind = within, np.matmul(turn.T, across), turn.T @ total @ turn
-        return other
-
-    def pooled(self) -> ChainSums:
-        """The same sums over levels from few of them, where many have the same ``Z'P Z``.
-
-        All that the likelihood asks for is quadratic in what the levels have of W, with weights
-        that depend on ``Z'P Z`` alone: any levels with the same second moments will do.
-        """
-        if self.by_kind is None or not self.projection.size:
-            return self
-        within, across, total = self.by_kind
-        m = within.shape[-1]
-        number = numbered(within.reshape(-1, m).T)
-        own = np.concatenate([across, self.projection[None]])
-        width = own[..., 0].size
-        if (int(number.max()) + 1) * width > m // 2:
-            return self
-        kept, rows, multiplicity = [], [], []
-        for of_kind in np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))):
-            if not len(of_kind):
-                continue
-            flat = own[..., of_kind].reshape(width, len(of_kind)).T
-            few = np.linalg.qr(flat, mode="r") if len(of_kind) > width else flat
-            kept.append(np.full(len(few), of_kind[0]))
-            rows.append(few)
-            multiplicity.append(np.append(float(len(of_kind)), np.zeros(len(few) - 1)))
-        levels = np.concatenate(kept)
-        moved = np.concatenate(rows).T.reshape(*own.shape[:-1], len(levels))
-        other = copy(self)
-        other.by_kind = np.ascontiguousarray(within[..., levels]), moved[:-1], total
-        other.projection, other.multiplicity = moved[-1], np.concatenate(multiplicity)
-        return other
-
-
-def _sums_by_kind(chain: Chain, number: IntArray, n_kinds: int) -> tuple[FloatArray, ...]:
-    """Products of the rows of every kind: own, before, lagged; three arrays as in `Products`."""
-    q, k, m = chain.z.shape[1], chain.w.shape[1], chain.n_levels
-    within = np.zeros((3, n_kinds, q, q, m))
-    across = np.zeros((3, n_kinds, q, k, m))
-    total = np.zeros((3, n_kinds, k, k))
-    u = np.hstack([chain.z, chain.w])
-    before = np.vstack([np.zeros((1, q + k)), u[:-1]])
-    before[~np.isfinite(chain.kinds.gap)] = 0.0
-    for kind in range(n_kinds):
-        rows = np.flatnonzero(number == kind)
-        own, old, level = u[rows], before[rows], chain.level[rows]
-        sums = csr_array((np.ones(len(rows)), (level, np.arange(len(rows)))), (m, len(rows)))
-        pairs = ((own, own), (old, old), (own, old))
-        for which, (left, right) in enumerate(pairs):
-            product = left[:, q:].T @ right[:, q:]
-            total[which, kind] = product + product.T if which == 2 else product
-            for j in range(q):
-                by_level = sums @ (left[:, j : j + 1] * right)
-                if which == 2:
-                    by_level = by_level + sums @ (right[:, j : j + 1] * left)
-                within[which, kind, j] = by_level[:, :q].T
-                across[which, kind, j] = by_level[:, q:].T
-    return tuple(own.reshape(3 * n_kinds, *own.shape[2:]) for own in (within, across, total))

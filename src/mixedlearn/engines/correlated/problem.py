@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 
 
 class NoiseLikelihood(Protocol):
-    """A likelihood of rows with correlated noise: `BlockLikelihood`, `ChainLikelihood`."""
+    """A likelihood of rows with correlated noise: `BlockLikelihood`, `EffectsLikelihood`."""
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
