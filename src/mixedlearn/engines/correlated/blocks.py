@@ -37,15 +37,25 @@ class BlockRows:
         The levels of every factor.
     z : sequence of ndarray of shape (n, q)
         The random columns of every factor.
+
+    Attributes
+    ----------
+    sets : list of BlockSet
     """
 
     def __init__(self, noise: NoiseRows, codes: Sequence[IntArray], z: Sequence[FloatArray]):
         self._noise, self._codes, self._z = noise, codes, z
-        self._sets = self._make_sets()
+        self._blocks = find_blocks([noise.series, *codes])
+        self.sets = self._make_sets()
+
+    @property
+    def joins_parts(self) -> bool:
+        """Whether a block has rows of several parts of the noise covariance, which it must not."""
+        pairs = np.unique(np.column_stack([self._blocks, self._noise.part]), axis=0)
+        return len(pairs) > len(np.unique(self._blocks))
 
     def _make_sets(self) -> list[BlockSet]:
-        noise = self._noise
-        blocks = find_blocks([noise.series, *self._codes])
+        noise, blocks = self._noise, self._blocks
         order = np.lexsort((noise.times, noise.series, blocks))
         times = noise.times
         if noise.is_stationary:
@@ -64,7 +74,8 @@ class BlockRows:
             found += make_sets(blocks, order[own], cells)
         return found
 
-    def _random_rows(self, k: int, own: BlockSet) -> RandomRows:
+    def random_rows(self, k: int, own: BlockSet) -> RandomRows:
+        """The random columns of a factor in blocks."""
         codes = self._codes[k][own.example]
         same = codes[..., :, None] == codes[..., None, :]
         is_whole = own.is_shared or same.all()
@@ -89,7 +100,7 @@ class BlockRows:
         base : ProfiledLikelihood
             That of independent noise.
         """
-        shapes = [own.is_there.shape for own in self._sets]
+        shapes = [own.is_there.shape for own in self.sets]
         check_block_memory(shapes, parameters.n_parameters)
         sets = [
             (
@@ -98,10 +109,10 @@ class BlockRows:
                     parameters,
                     int(self._noise.part[own.example.flat[0]]),
                     self._noise.layout(own),
-                    [self._random_rows(k, own) for k in range(len(self._z))],
+                    [self.random_rows(k, own) for k in range(len(self._z))],
                 ),
             )
-            for own in self._sets
+            for own in self.sets
         ]
         return BlockLikelihood(sets, base.n_rows, base.reml, base.constant)
 
@@ -111,7 +122,7 @@ class BlockRows:
         """Rows times a root of ``R^-1``, and ``log|R|``."""
         found = np.empty_like(basis)
         log_det = 0.0
-        for own in self._sets:
+        for own in self.sets:
             part = int(self._noise.part[own.example.flat[0]])
             covariance = parts[part].covariance(point.parts[part], self._noise.layout(own))
             for pattern, (there, rows) in enumerate(zip(own.is_there, own.members, strict=True)):
@@ -134,7 +145,7 @@ class BlockRows:
         deviations, scaled, variance = start_deviations(number, part, noise, residuals)
         n = len(part.ranges)
         sums, counts, exponents = np.zeros(n), np.zeros(n), np.full(n, np.inf)
-        for block_set in self._sets:
+        for block_set in self.sets:
             if not n or noise.part[block_set.example.flat[0]] != number:
                 continue
             layout = noise.layout(block_set)

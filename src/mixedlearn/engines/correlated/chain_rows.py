@@ -78,7 +78,9 @@ class ChainRows:
         order = self._order
         rows = LevelRows(self._level[order], self._z[order], (basis @ columns)[order])
         side = ChainSums(rows, self._kinds)
-        return EffectsLikelihood(side, parameters, base.n_rows, base.reml, base.constant)
+        factors = range(len(parameters.components.structures))
+        own = base.n_rows, base.reml, base.constant
+        return EffectsLikelihood(side, parameters, factors, *own)
 
     def precision(
         self, parts: Sequence[ResidualCovariance], point: Point

@@ -197,12 +197,14 @@ class ChainState:
         """P times rows."""
         return self._row_weights[()].times(rows)
 
-    def moves(self, left: FloatArray) -> list[FloatArray]:
-        """``R_a P rows`` for every parameter of the noise."""
+    def moves(self, left: FloatArray) -> dict[int, FloatArray]:
+        """``R_a P rows`` for every parameter of the noise, by its place."""
         weights = self._row_weights
-        return [
-            -weights[()].solve(own.times(left)) for key, own in weights.items() if len(key) == 1
-        ]
+        return {
+            key[0]: -weights[()].solve(own.times(left))
+            for key, own in weights.items()
+            if len(key) == 1
+        }
 
 
 def _sums_by_kind(rows: LevelRows, kinds: Kinds, number: IntArray) -> tuple[FloatArray, ...]:

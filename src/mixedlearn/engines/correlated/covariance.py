@@ -77,6 +77,13 @@ class Parameters:
         return slice(self.slices[-1].stop, self.n_parameters)
 
     @property
+    def of_factors(self) -> list[NDArray[np.intp]]:
+        """Where the random effects of every factor have theirs."""
+        bounds = np.cumsum(self._n_directions)[:-1]
+        start = self.slices[-1].stop
+        return np.split(np.arange(start, self.n_parameters), bounds)
+
+    @property
     def n_parameters(self) -> int:
         """Number of all parameters."""
         return self.slices[-1].stop + sum(self._n_directions)

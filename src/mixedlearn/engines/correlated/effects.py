@@ -223,8 +223,8 @@ class NoiseState(Protocol):
         """P times rows."""
         ...
 
-    def moves(self, left: FloatArray) -> list[FloatArray]:
-        """``R_a P rows`` for every parameter of the noise."""
+    def moves(self, left: FloatArray) -> dict[int, FloatArray]:
+        """``R_a P rows`` for every parameter of the noise, by its place."""
         ...
 
 

@@ -68,6 +68,8 @@ class EffectsLikelihood:
     ----------
     side : NoiseSide
     parameters : Parameters
+    factors : sequence of int
+        Those whose effects are the levels'; the noise has the effects of others.
     n_rows : int
     reml : bool
     constant : float
@@ -75,10 +77,17 @@ class EffectsLikelihood:
     """
 
     def __init__(
-        self, side: NoiseSide, parameters: Parameters, n_rows: int, reml: bool, constant: float
+        self,
+        side: NoiseSide,
+        parameters: Parameters,
+        factors: Sequence[int],
+        n_rows: int,
+        reml: bool,
+        constant: float,
     ):
         self.side = side
         self.parameters = parameters
+        self.factors = tuple(factors)
         self.n_rows = n_rows
         self.n_fixed = side.rows.w.shape[1] - 1
         self.reml = reml
@@ -91,13 +100,27 @@ class EffectsLikelihood:
 
     def with_parameters(self, parameters: Parameters) -> EffectsLikelihood:
         """The same rows with other parameters."""
-        return EffectsLikelihood(self.side, parameters, self.n_rows, self.reml, self.constant)
+        return self._with(self.side, parameters)
 
     def turned(self, turn: FloatArray) -> EffectsLikelihood:
         """The likelihood with other columns of X and y, ``[X y] @ turn``."""
-        return EffectsLikelihood(
-            self.side.turned(turn), self.parameters, self.n_rows, self.reml, self.constant
-        )
+        return self._with(self.side.turned(turn), self.parameters)
+
+    def _with(self, side: NoiseSide, parameters: Parameters) -> EffectsLikelihood:
+        own = self.factors, self.n_rows, self.reml, self.constant
+        return EffectsLikelihood(side, parameters, *own)
+
+    def _root(self, point: Point) -> FloatArray:
+        """Lambda of all factors by level, (q, q)."""
+        roots = self.parameters.components.roots(point.theta)
+        return _joined([roots[k] for k in self.factors])
+
+    def _moves(self, point: Point) -> dict[int, FloatArray]:
+        """Directions of D among the effects of all factors by level, (q, q), by their places."""
+        moves, places = self.parameters.moves(point.theta), self.parameters.of_factors
+        chosen = np.concatenate([np.empty(0, int), *(places[k] for k in self.factors)])
+        found = _placed([moves[k] for k in self.factors])
+        return dict(zip(chosen.tolist(), found, strict=True))
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         """Objective, gradient and Hessian; orders 0 and 2."""
@@ -120,7 +143,7 @@ class EffectsLikelihood:
         """The likelihood at a point; None where V is singular."""
         p = self.n_fixed
         found = state.products
-        root = _joined(self.parameters.components.roots(point.theta))
+        root = self._root(point)
         variance = float(np.exp(2.0 * point.log_scale))
         log_det = self.n_rows * 2.0 * point.log_scale + state.log_det
         try:
@@ -179,32 +202,31 @@ class EffectsLikelihood:
         noise: Sequence[NoiseSlope],
     ) -> None:
         """Add derivatives by the parameters of the random effects."""
-        f, s2, start = solved.f, solved.variance, self.parameters.of_theta.start
-        components = self.parameters.components
-        moves = _placed(self.parameters.moves(point.theta))
+        f, s2, moves = solved.f, solved.variance, self._moves(point)
         if not moves:
             return
         r = solved.e - sum_over_rows(f, solved.he)
         # H F, whose rows are to be contracted: F H is its transpose.
         hf = sum_over_rows(solved.h, f)
-        phi = sum_over_rows(f, _shrunk(f, _joined(components.roots(point.theta))))
+        phi = sum_over_rows(f, _shrunk(f, self._root(point)))
         across = [own.left - sum_over_rows(hf, own.left) for own in noise]
         within = []
         for own in noise:
             half = own.within - sum_over_rows(hf, own.within)
             within.append((half - sum_over_rows(half.swapaxes(0, 1), hf)) @ multiplicity)
-        turned = []
-        for d, move in enumerate(moves, start):
+        turned: dict[int, tuple[FloatArray, FloatArray]] = {}
+        for d, move in moves.items():
             move_r, move_phi = np.tensordot(move, r, 1), np.tensordot(move, phi, 1)
             found.first[d] = float(np.trace(move_phi @ multiplicity))
             found.forms[d] = -contracted(r, move_r) / s2
             for own, g_left, gfg in zip(noise, across, within, strict=True):
                 value = float(np.sum(move * gfg)) - 2.0 * found.product(move_r, g_left) / s2
                 found.add_second(own.place, d, value)
-            turned.append((move_r, move_phi, sum_over_rows(phi, move_r)))
-            for e, (other_r, other_phi, _) in enumerate(turned, start):
+            turned[d] = move_r, move_phi
+            phi_move_r = sum_over_rows(phi, move_r)
+            for e, (other_r, other_phi) in turned.items():
                 value = -trace(move_phi.swapaxes(0, 1), other_phi, multiplicity)
-                value += 2.0 * found.product(turned[-1][2], other_r) / s2
+                value += 2.0 * found.product(phi_move_r, other_r) / s2
                 found.add_second(e, d, value)
         if not self.parameters.is_linear:
             by_d = phi @ multiplicity - _outer(r[:, found.counted]) / s2
@@ -215,10 +237,10 @@ class EffectsLikelihood:
         """What the curvature of the roots adds to the Hessian by theta."""
         components = self.parameters.components
         roots = components.roots(point.theta)
-        weights, start = [], 0
-        for root in roots:
-            stop = start + len(root)
-            weights.append(by_d[start:stop, start:stop])
+        weights, start = [np.zeros((len(own), len(own))) for own in roots], 0
+        for k in self.factors:
+            stop = start + len(roots[k])
+            weights[k] = by_d[start:stop, start:stop]
             start = stop
         n_entries = sum(own.size for own in weights)
         return theta_hessian(
@@ -244,12 +266,15 @@ class EffectsLikelihood:
         left = rows.w[:, :p] @ solved.turn[:p, :p]
         x = left + rows.effects(np.matmul(solved.turn.T, side.projection)[:, :p])
         r = solved.e[:, :p] - sum_over_rows(solved.f, solved.he[:, :p])
-        moved = [2.0 * x] if parameters.is_relative else []
-        moved += state.moves(left - rows.effects(solved.he[:, :p]))
-        for move in _placed(parameters.moves(point.theta)):
-            moved.append(rows.effects(np.tensordot(move, r, 1)))
+        moved = np.zeros((parameters.n_parameters, *x.shape))
+        if parameters.is_relative:
+            moved[0] = 2.0 * x
+        for place, own in state.moves(left - rows.effects(solved.he[:, :p])).items():
+            moved[place] = own
+        for place, move in self._moves(point).items():
+            moved[place] = rows.effects(np.tensordot(move, r, 1))
         excess = -np.einsum("aij,ajk->ik", changes, np.tensordot(covariance, changes, 1))
-        mixed = np.tensordot(covariance, np.array(moved), 1)
+        mixed = np.tensordot(covariance, moved, 1)
         for own, other in zip(moved, mixed, strict=True):
             inner = state.times(other)
             excess += own.T @ inner / s2

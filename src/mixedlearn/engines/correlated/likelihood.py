@@ -171,7 +171,7 @@ class BlockLikelihood:
         square = np.zeros((p + 1, p + 1))
         try:
             for patterns, model in self.sets:
-                inverse, own_log_det = _invert(model.covariance(point), patterns)
+                inverse, own_log_det = inverses_by_pattern(model.covariance(point), patterns)
                 rows = _times_by_pattern(inverse, patterns)
                 square += np.tensordot(patterns.rows, rows, ((0, 1), (0, 1)))
                 log_det += own_log_det
@@ -212,13 +212,9 @@ class BlockLikelihood:
             weights = excess.sum(axis=0) if is_shared else excess
             gradient += directions.reshape(len(gradient), -1) @ weights.ravel()
             hessian += model.second(point, weights)
-            if not is_shared:
-                add = _own_forms
-            elif _is_dear(len(gradient), patterns):
-                add = _few_forms
-            else:
-                add = _shared_forms
-            own_hessian, own_forms = add(directions, own, patterns, 2.0 * outer - counted)
+            own_hessian, own_forms = quadratic_forms(
+                directions, own, patterns, 2.0 * outer - counted
+            )
             hessian += own_hessian
             forms += own_forms
         last = forms[:, :p, p]
@@ -280,7 +276,7 @@ def coefficient_turn(coef: FloatArray, inverse_root: FloatArray) -> FloatArray:
     return turn
 
 
-def _invert(covariance: FloatArray, patterns: Patterns) -> tuple[FloatArray, float]:
+def inverses_by_pattern(covariance: FloatArray, patterns: Patterns) -> tuple[FloatArray, float]:
     """Om by pattern, zero where no row is, and ``sum log|V|`` over all blocks."""
     there = patterns.is_there
     if not there.all():
@@ -327,9 +323,20 @@ def _times_by_pattern(matrices: FloatArray, patterns: Patterns) -> FloatArray:
     return found
 
 
-def _is_dear(n: int, patterns: Patterns) -> bool:
+def quadratic_forms(
+    directions: FloatArray, rotated: Rotated, patterns: Patterns, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """``sum tr(V_a Om V_b weights)``, and ``K_a = sum F'V_a F``."""
+    if directions.ndim != 3:
+        return _own_forms(directions, rotated, patterns, weights)
+    if _is_dear(len(directions), len(patterns.counts), rotated.rows.shape):
+        return _few_forms(directions, rotated, patterns, weights)
+    return _shared_forms(directions, rotated, patterns, weights)
+
+
+def _is_dear(n: int, n_patterns: int, shape: tuple[int, ...]) -> bool:
     """Whether the products of all pairs of places cost more than n directions by themselves."""
-    n_patterns, (n_pseudo, t, q) = len(patterns.counts), patterns.rows.shape
+    n_pseudo, t, q = shape
     by_pairs = n_patterns * t**4 + n_pseudo * (t * q) ** 2
     return by_pairs > n * (2 * n_patterns * t**3 + n_pseudo * t * q * (t + q))
 

@@ -19,6 +19,7 @@ from mixedlearn.engines.correlated.chain_rows import ChainRows, are_chains
 from mixedlearn.engines.correlated.covariance import Parameters, Point
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation
 from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.correlated.series_rows import SeriesRows, factors_above
 from mixedlearn.engines.problem import engine_structures, likelihood_of
 from mixedlearn.specification import Specification
 
@@ -85,13 +86,22 @@ class CorrelatedProblem:
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
         z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
         self.fixed, self.randoms = fixed, tuple(randoms)
-        self.layout: BlockRows | ChainRows
+        self.layout: BlockRows | ChainRows | SeriesRows
         if like is not None:
             self.layout = like.layout
         elif not in_blocks and are_chains(noise, self._codes, parts):
             self.layout = ChainRows(noise, self._codes, z)
+        elif not in_blocks and (above := factors_above(noise, self._codes)):
+            self.layout = SeriesRows(noise, self._codes, z, above)
         else:
             self.layout = BlockRows(noise, self._codes, z)
+            if self.layout.joins_parts:
+                names = ", ".join(map(repr, specification.factor_names))
+                raise ValueError(
+                    "A residual covariance of its own for each value of a column (by=) does not go "
+                    f"with these random effects: those of {names} join series of several values. "
+                    "Leave out by=, or keep one factor that joins series."
+                )
         columns = np.column_stack([fixed.columns, fixed.response])
         base = likelihood_of(sums, specification, fixed)
         self.likelihood: NoiseLikelihood = self.layout.likelihood(
