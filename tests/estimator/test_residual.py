@@ -220,13 +220,9 @@ def test_an_occasion_that_fit_did_not_see_has_no_variance():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda model: model.sample_y(ORTHODONT),
-        lambda model: model.update_random_effects(ORTHODONT, ORTHODONT["distance"]),
         lambda model: model.for_serving(),
         lambda model: model.log_likelihood(model.theta_),
-        lambda model: inference.parametric_bootstrap(model, ORTHODONT, n_resamples=2),
         lambda model: inference.conditional_aic(model),
-        lambda model: inference.prediction_intervals(model, ORTHODONT),
         lambda model: inference.exact_restricted_lrt(model),
     ],
 )

@@ -13,7 +13,7 @@ from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import FixedBasis, RandomBasis
+from mixedlearn.engines.bases import FixedBasis, RandomBasis, with_response
 from mixedlearn.engines.correlated.blocks import BlockRows
 from mixedlearn.engines.correlated.chain_rows import ChainRows, are_chains
 from mixedlearn.engines.correlated.covariance import Parameters, Point
@@ -62,6 +62,8 @@ class CorrelatedProblem:
         Of the sums.
     in_blocks : bool, default=False
         Whether to take dense covariances where chains would do.
+    like : CorrelatedProblem, optional
+        A problem of the same rows, maybe with another response, whose layout is taken.
     """
 
     def __init__(
@@ -75,22 +77,25 @@ class CorrelatedProblem:
         randoms: Sequence[RandomBasis],
         *,
         in_blocks: bool = False,
+        like: CorrelatedProblem | None = None,
     ):
-        self._sums = sums
+        self.sums, self._noise, self._specification = sums, noise, specification
         self.basis = sums.weighted_rows(rows, slice(None))
         self._codes = rows.known_codes
         structures = engine_structures(specification, randoms)
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
         z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
         self.fixed, self.randoms = fixed, tuple(randoms)
-        self._layout: BlockRows | ChainRows | SeriesRows
-        if not in_blocks and are_chains(noise, self._codes, parts):
-            self._layout = ChainRows(noise, self._codes, z)
+        self.layout: BlockRows | ChainRows | SeriesRows
+        if like is not None:
+            self.layout = like.layout
+        elif not in_blocks and are_chains(noise, self._codes, parts):
+            self.layout = ChainRows(noise, self._codes, z)
         elif not in_blocks and (above := factors_above(noise, self._codes)):
-            self._layout = SeriesRows(noise, self._codes, z, above)
+            self.layout = SeriesRows(noise, self._codes, z, above)
         else:
-            self._layout = BlockRows(noise, self._codes, z)
-            if self._layout.joins_parts:
+            self.layout = BlockRows(noise, self._codes, z)
+            if self.layout.joins_parts:
                 names = ", ".join(map(repr, specification.factor_names))
                 raise ValueError(
                     "A residual covariance of its own for each value of a column (by=) does not go "
@@ -99,9 +104,18 @@ class CorrelatedProblem:
                 )
         columns = np.column_stack([fixed.columns, fixed.response])
         base = likelihood_of(sums, specification, fixed)
-        self.likelihood: NoiseLikelihood = self._layout.likelihood(
+        self.likelihood: NoiseLikelihood = self.layout.likelihood(
             self.parameters, self.basis, columns, base
         )
+
+    def with_response(self, rows: CodedRows) -> CorrelatedProblem:
+        """The problem of the same rows with another response; the layout stays."""
+        own, noise = self._specification, self._noise
+        basis = self.sums.weighted_rows(rows, slice(None))
+        sums = replace(self.sums.in_metric(basis, self._codes, 0.0), sketch=None)
+        fixed = with_response(self.fixed, sums, own.fixed, own.fit_intercept)
+        parts = self.parameters.parts
+        return CorrelatedProblem(sums, rows, noise, parts, own, fixed, self.randoms, like=self)
 
     # What the search asks for.
 
@@ -145,7 +159,7 @@ class CorrelatedProblem:
         """
         scale = np.log(np.sqrt(np.mean(residuals**2))) if self.parameters.is_relative else 0.0
         by_part = [
-            part.starts(self._layout.moments(number, part, residuals))
+            part.starts(self.layout.moments(number, part, residuals))
             for number, part in enumerate(self.parameters.parts)
         ]
         n_starts = max(map(len, by_part))
@@ -157,11 +171,11 @@ class CorrelatedProblem:
     def sums_at(self, point: Point) -> tuple[Sums, FloatArray]:
         """The sums in the metric of the noise, and their rows: times a root of ``R^-1``."""
         parts = self.parameters.parts
-        basis, log_det = self._layout.whitened(parts, point, self.basis)
+        basis, log_det = self.layout.whitened(parts, point, self.basis)
         reference = reference_variance(parts, point)
         basis = np.sqrt(reference) * basis
         log_det -= len(basis) * float(np.log(reference))
-        return self._sums.in_metric(basis, self._codes, log_det), basis
+        return self.sums.in_metric(basis, self._codes, log_det), basis
 
 
 def reference_variance(parts: Sequence[ResidualCovariance], point: Point) -> float:

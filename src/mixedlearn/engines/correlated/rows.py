@@ -66,6 +66,17 @@ class NoiseRows:
             same,
         )
 
+    def of(self, chosen: IntArray) -> NoiseRows:
+        """Some of the rows."""
+        return replace(
+            self,
+            series=self.series[chosen],
+            times=self.times[chosen],
+            occasions=self.occasions[chosen],
+            deviations=self.deviations[chosen],
+            part=self.part[chosen],
+        )
+
     def joined(self, other: NoiseRows) -> NoiseRows:
         """These rows and others, with the same levels of the series."""
         return replace(
