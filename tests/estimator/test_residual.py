@@ -252,13 +252,9 @@ def test_the_table_of_terms_has_no_mean_squares():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda model: model.sample_y(ORTHODONT),
-        lambda model: model.update_random_effects(ORTHODONT, ORTHODONT["distance"]),
         lambda model: model.for_serving(),
         lambda model: model.log_likelihood(model.theta_),
-        lambda model: inference.parametric_bootstrap(model, ORTHODONT, n_resamples=2),
         lambda model: inference.conditional_aic(model),
-        lambda model: inference.prediction_intervals(model, ORTHODONT),
         lambda model: inference.exact_restricted_lrt(model),
     ],
 )

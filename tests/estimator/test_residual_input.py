@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
@@ -275,11 +277,6 @@ def test_within_an_interaction(data):
     assert models[0].log_likelihood_ == models[1].log_likelihood_
 
 
-def test_updating_says_that_the_structure_is_in_the_way(data):
-    with pytest.raises(ValueError, match="residual structure, here Unstructured"):
-        fit(data, Unstructured(time="t")).update_random_effects(data.head(4), data["y"].head(4))
-
-
 EVEN = "rows of fit of a level of 'id' are even numbers of 't' apart, .* and row 1 is an odd"
 
 
@@ -388,3 +385,42 @@ def test_a_likelihood_that_is_refused_has_no_maximum(data, by_id):
 
     falls = -np.diff([deviance(own) for own in (-16.0, -20.0, -24.0)]) / 4.0
     np.testing.assert_allclose(falls, 1.0 if by_id else 2.0, atol=1e-3)
+
+
+ORDER = ["v0", "v2", "v1", "v3"]
+
+
+def in_polars(data):
+    return pl.from_pandas(data.astype({"visit": str})).with_columns(
+        pl.col("visit").cast(pl.Enum(ORDER))
+    )
+
+
+@pytest.mark.parametrize("frame", [in_polars, pa.Table.from_pandas], ids=["polars", "arrow"])
+@pytest.mark.parametrize("by_formula", [True, False])
+def test_frames_of_other_libraries(data, frame, by_formula):
+    """Times are numbers and categories keep their order, in the fit and in all rows after it."""
+    own = data[["id", "x"]].assign(
+        t=data["t"].map({0: 0, 1: 1, 2: 4, 3: 6}),
+        visit=pd.Categorical(data["visit"], categories=ORDER),
+    )
+    for structure in (AR1(time="t"), Antedependence(time="visit")):
+        parameters = {"residual": structure, "groups": "id"}
+        parameters |= {"formula": "x"} if by_formula else {"fixed_effects": ["x"]}
+        parameters |= {} if by_formula else {"random_intercept": False}
+        expected = MixedLinearRegressor(**parameters).fit(own, data["y"])
+        found = MixedLinearRegressor(**parameters).fit(frame(own), data["y"])
+        assert found.residual_parameters_ == expected.residual_parameters_
+        later = own.assign(t=own["t"] + 2).iloc[3::4] if structure.time == "t" else own.iloc[:3]
+        seen = frame(later.reset_index(drop=True))
+        np.testing.assert_array_equal(found.predict(seen), expected.predict(later))
+        draws = [
+            model.sample_y(rows, random_state=0)
+            for model, rows in ((found, seen), (expected, later))
+        ]
+        np.testing.assert_array_equal(*draws)
+        if structure.time == "t":
+            found.update_random_effects(seen, data["y"].iloc[3::4])
+            expected.update_random_effects(later, data["y"].iloc[3::4])
+            after = later.assign(t=11)
+            np.testing.assert_array_equal(found.predict(after), expected.predict(after))

@@ -563,7 +563,7 @@ def test_unknown_methods_and_levels_are_refused(fitted):
         coefficient_table(fitted, "kr")
     with pytest.raises(ValueError, match="level must be a probability between 0 and 1, got 95"):
         coefficient_table(fitted, level=95)
-    with pytest.raises(ValueError, match="method='robust'"):
+    with pytest.raises(ValueError, match="kind='robust'"):
         coefficient_covariance(fitted, "robust")
 
 

@@ -8,8 +8,16 @@ import pytest
 from scipy.stats import norm
 
 from mixedlearn import MixedLinearRegressor, lmer
-from mixedlearn.datasets import load_cake, load_dyestuff, load_pastes, load_sleepstudy
+from mixedlearn.datasets import (
+    load_cake,
+    load_dyestuff,
+    load_pastes,
+    load_sitka,
+    load_sleepstudy,
+)
+from mixedlearn.inference import prediction_intervals
 from mixedlearn.plot import SimulatedPredictionsDisplay
+from mixedlearn.residual import AR1, Stratified
 
 draw = SimulatedPredictionsDisplay.from_estimator
 Z95 = norm.ppf(0.975)
@@ -355,3 +363,42 @@ class TestErrors:
     def test_the_level(self, sleepstudy, days):
         with pytest.raises(ValueError, match="level must be a probability between 0 and 1, got 95"):
             draw(sleepstudy, days, level=95)
+
+
+def from_columns(trees):
+    """The same model without a formula: the time is a column like others."""
+    X = trees.assign(ozone=1.0 * (trees["treat"] == "ozone"))[["Time", "tree", "ozone"]]
+    model = MixedLinearRegressor(groups="tree", residual=AR1(time="Time"))
+    return model.fit(X, trees["size"])
+
+
+@pytest.mark.parametrize("is_formula", [True, False])
+@pytest.mark.parametrize("include_noise", [True, False])
+def test_beside_a_residual_structure(include_noise, is_formula):
+    """An observation is what predict forecasts; a mean has no noise."""
+    trees = load_sitka().frame
+    structure = AR1(time="Time", variance=Stratified(by="treat"))
+    if is_formula:
+        model = lmer("size ~ treat + (1 | tree)", trees, residual=structure)
+        cases = pd.DataFrame({"treat": ["ozone", "control"], "Time": [260, 300]})
+    else:
+        model = from_columns(trees)
+        cases = pd.DataFrame({"ozone": [1.0, 0.0], "Time": [260, 300]})
+    found = draw(model, cases, include_noise=include_noise).predictions
+    levels = model.random_effects_["tree"].index
+    rows = cases.loc[np.repeat([0, 1], len(levels))].assign(tree=np.tile(levels, 2))
+    rows = rows if is_formula else rows[list(model.feature_names_in_)]
+    kind = "observation" if include_noise else "mean"
+    expected = prediction_intervals(model, rows, kind=kind, ddf="normal")
+    for column in ("prediction", "lower", "upper"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-10)
+    np.testing.assert_allclose(found["population"], model.predict(rows, random_effects="none"))
+
+
+def test_an_observation_needs_what_its_noise_depends_on():
+    trees = load_sitka().frame
+    model = lmer("size ~ treat + (1 | tree)", trees, residual=AR1(time="Time"))
+    cases = pd.DataFrame({"treat": ["ozone"]})
+    assert len(draw(model, cases).predictions) == 79
+    with pytest.raises(ValueError, match="no column 'Time', which has an effect in the model or"):
+        draw(model, cases, include_noise=True)

@@ -23,6 +23,16 @@ def as_frame(X: Any) -> Any:
     return X.collect() if hasattr(X, "collect_schema") and hasattr(X, "collect") else X
 
 
+def pandas_column(values: Any) -> Any:
+    """A column of polars as one of pandas, with the order of its categories; any other as it is."""
+    if isinstance(values, (np.ndarray, pd.Series)) or not hasattr(values, "to_pandas"):
+        return values
+    try:
+        return values.to_pandas()
+    except ImportError:  # without pyarrow
+        return pd.Series(values.to_list())
+
+
 def dense(column: pd.Series) -> pd.Series:
     """A sparse column as an ordinary one; any other as it is."""
     return pd.Series(np.asarray(column)) if isinstance(column.dtype, pd.SparseDtype) else column

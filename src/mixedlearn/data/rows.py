@@ -107,12 +107,25 @@ class CodedRows:
         """The rows of positive weight."""
         if self.weights is None or self.weights.all():
             return self
-        chosen = self.weights > 0.0
+        return self.of(np.flatnonzero(self.weights))
+
+    def of(self, chosen: NDArray[np.integer]) -> CodedRows:
+        """Some of the rows."""
         return CodedRows(
             self.X[chosen],
             tuple(None if own is None else own[chosen] for own in self.codes),
             None if self.response is None else self.response[chosen],
-            self.weights[chosen],
+            None if self.weights is None else self.weights[chosen],
+        )
+
+    def joined(self, other: CodedRows) -> CodedRows:
+        """These rows and others with the same levels."""
+        has_weights = self.weights is not None or other.weights is not None
+        return CodedRows(
+            np.vstack([self.X, other.X]),
+            tuple(map(np.append, self.known_codes, other.known_codes)),
+            np.append(self.given_response, other.given_response),
+            np.append(self.given_weights, other.given_weights) if has_weights else None,
         )
 
     def of_population(self) -> CodedRows:

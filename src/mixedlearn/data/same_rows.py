@@ -15,9 +15,14 @@ SAME = 1e-8
 
 
 def is_of(sums: Sums, basis: NDArray[np.float64]) -> bool:
-    """Whether the products of basis columns of shape (n, k + 2), in any metric, are the sums."""
-    size = np.sqrt(np.diag(sums.gram))
-    apart = np.abs(basis.T @ basis - sums.gram)
+    """Whether the products of basis columns of shape (n, k + 2), in any metric, are the sums.
+
+    Without the last, the response, those of the others.
+    """
+    n = basis.shape[1]
+    known = sums.gram[:n, :n]
+    size = np.sqrt(np.diag(known))
+    apart = np.abs(basis.T @ basis - known)
     return bool((apart <= SAME * np.outer(size, size)).all())
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 
+from mixedlearn.data.frames import pandas_column
 from mixedlearn.data.labels import Labels, as_labels, missing_labels, shown
 from mixedlearn.engines.correlated.binding import ColumnNames, NoiseColumns, variances_of
 from mixedlearn.estimator.validation import column_names, find_labels
@@ -46,6 +47,12 @@ class NoiseSource:
     names: ColumnNames
     series: str | None
     series_columns: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of X that the noise of a row depends on, but for its series."""
+        names = self.names
+        return tuple(own for own in (names.time, *names.strata, *names.powers, names.by) if own)
 
     def labels(self, X: Any, groups: Any) -> list[Labels]:
         """The labels of the series; none where they are not given."""
@@ -171,7 +178,7 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
                 f"X has no column {name!r}, which the residual structure uses: its columns are "
                 f"{', '.join(map(repr, columns)) or 'none'}."
             )
-        return _safe_indexing(X, columns.index(name), axis=1)
+        return pandas_column(_safe_indexing(X, columns.index(name), axis=1))
 
     def own_labels(name: str) -> Labels:
         found = as_labels(values(name), n, [name], may_miss=True)[0]

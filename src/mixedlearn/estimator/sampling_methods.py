@@ -16,7 +16,6 @@ from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.view import FittedView
 from mixedlearn.inference._models import check_count
-from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.simulation import make_generator, sample_effects, sample_responses
 
 FloatArray = NDArray[np.float64]
@@ -53,7 +52,7 @@ class SamplingMethods(FittedState):
         random_effects : {"new", "fitted"}, default="new"
             Whether every level gets new random effects from their normal distribution in every
             sample (lme4's ``simulate``), or known levels keep their BLUPs and only unknown ones get
-            new effects (lme4's ``use.u=TRUE``).
+            new effects (lme4's ``use.u=TRUE``). See the notes for residual structures.
         sample_weight : array-like of shape (n_rows,), default=None
             Precision weights: the noise variance of row i is ``noise_variance_ / w_i``.
         offset : float or array-like of shape (n_rows,), default=None
@@ -70,14 +69,28 @@ class SamplingMethods(FittedState):
         NotFittedError
             Before `fit`.
         ValueError
-            As `predict`, if groups are missing although the random effects have a variance, if a
-            weight is not positive, or if a parameter is not allowed.
+            As `predict`, if groups are missing although the random effects have a variance or the
+            noise is correlated, if a weight is not positive, or if a parameter is not allowed.
+            With a residual structure, if a level has two rows at a time, or if the covariance of
+            its rows is not positive definite.
 
         Warns
         -----
         PopulationPredictionWarning
             If levels are to keep their BLUPs, but none of a factor is known and its labels are of
             another kind than in `fit`.
+
+        Notes
+        -----
+        With a residual structure the noise of the rows of a level is drawn together, with the
+        covariance that the structure says. Without a time column the rows are in the order in which
+        they come. With ``random_effects="new"`` the noise is that of new levels. With "fitted" the
+        noise of known levels at times that they do not have continues from their residuals: it is
+        normal around the forecast of `predict`, with the covariance that the residuals leave. Rows
+        at times that a level has are repetitions of the measurement, with new noise that is
+        independent of the old. Under compound symmetry all rows continue from the residuals;
+        without a time column other structures have new noise. So the mean of the samples of rows of
+        weight one is what `predict` says.
 
         Examples
         --------
@@ -93,7 +106,6 @@ class SamplingMethods(FittedState):
         """
         view = FittedView(self)
         model = view.model
-        refuse_noise(model)
         if random_effects not in ("new", "fitted"):
             raise ValueError(f"random_effects must be 'new' or 'fitted', got {random_effects!r}.")
         check_count(n_samples, "n_samples")
@@ -111,16 +123,23 @@ class SamplingMethods(FittedState):
                 "draw needs to know which rows share them. Pass groups=..."
             )
         generator = make_generator(random_state)
-        known, new = _codes_to_sample(rows, model.levels, keep=random_effects == "fitted")
+        keeps = random_effects == "fitted"
+        known, new = _codes_to_sample(rows, model.levels, keep=keeps)
         view.warn_of_kinds(
             rows.labels,
             known,
             stacklevel=3,
             consequence="rows get new random effects of {}",
         )
+        draw = None
+        if view.noise is not None:
+            columns = view.noise_columns(X, groups, rows.weights, "sample_y")
+            if keeps:
+                view.warn_of_series(columns, 3, "rows are of new levels of {}")
+            draw = view.noise_draw(columns, is_continued=keeps)
         coded = CodedRows(rows.X, known, weights=rows.weights)
         shift = view.offset(X, offset)
-        sampled = sample_responses(model, coded, new, n_samples, generator)
+        sampled = sample_responses(model, coded, new, n_samples, generator, draw)
         return sampled if shift is None else sampled + shift[:, None]
 
     def sample_random_effects(
@@ -185,6 +204,11 @@ class SamplingMethods(FittedState):
         Other threads may predict meanwhile; of updates at the same time only the last counts.
         With one factor the time depends on the new rows and not on the number of known levels.
 
+        With a residual structure the noise of the new rows continues that of their levels, and
+        forecasts use both. Levels in which rows are correlated take rows whether or not they have
+        random effects. Without a time column new rows come after those that the level has. The time
+        that an update takes depends on all rows.
+
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
@@ -210,7 +234,8 @@ class SamplingMethods(FittedState):
             Before `fit`.
         ValueError
             If the model has no grouping factor, if groups are missing, or as in `fit` for columns,
-            labels, responses and weights.
+            labels, responses and weights. With a residual structure, if a level has a row at a time
+            already (but under compound symmetry), or if an occasion or stratum was not in `fit`.
 
         Warns
         -----
@@ -235,19 +260,25 @@ class SamplingMethods(FittedState):
         356.7 {'Subject': 18}
         """
         view = FittedView(self)
-        refuse_noise(view.known.fit)
-        if not view.specification.factors:
+        if not view.specification.factors and (view.noise is None or view.noise.series is None):
             raise ValueError(
                 "The model was fitted without groups, so it has no random effects to update."
             )
-        rows = view.rows(X, groups, y, sample_weight, offset, needs_groups=True).present()
+        rows = view.rows(X, groups, y, sample_weight, offset, needs_groups=True)
+        columns = None
+        if view.noise is not None:
+            columns = view.noise_columns(X, groups, rows.weights, "update_random_effects")
+        rows = rows.present()
+        consequence = "rows go to new levels of {} and tell nothing of the known ones"
         view.warn_of_kinds(
             rows.labels,
             tuple(view.known.find(k, own) for k, own in enumerate(rows.labels)),
             stacklevel=3,
-            consequence="rows go to new levels of {} and tell nothing of the known ones",
+            consequence=consequence,
         )
-        self._fitted = view.with_rows(rows)
+        if columns is not None:
+            view.warn_of_series(columns, 3, consequence)
+        self._fitted = view.with_rows(rows, columns)
         return self
 
     def for_serving(self) -> Self:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mixedlearn.data.frames import as_frame
-from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import OtherKind
+from mixedlearn.data.labels import Labels, missing_labels, shown
+from mixedlearn.data.levels import OtherKind, encode
 from mixedlearn.data.rows import CodedRows, Codes, Rows
+from mixedlearn.engines.correlated.binding import NoiseColumns, check_parts, check_times
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise
@@ -34,7 +35,14 @@ from mixedlearn.estimator.validation import (
 )
 from mixedlearn.exceptions import DegenerateModelWarning, PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
-from mixedlearn.model.correlated import Condition, condition, refuse_noise
+from mixedlearn.model.continuation import (
+    Condition,
+    NoiseDraw,
+    condition,
+    noise_draw,
+    with_correlated_rows,
+)
+from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.known import Known
 from mixedlearn.model.prediction import known_mean, predict_std
@@ -153,7 +161,12 @@ class FittedView:
         return known_mean(self.specification, coef, self.known, rows)
 
     def condition(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> Condition:
-        """What the residuals of their levels say of the noise of rows.
+        """What the residuals of their levels say of the noise of rows; see `forecast_rows`."""
+        rows = self.forecast_rows(X, groups, stacklevel + 1, is_wanted=is_wanted)
+        return condition(self.known, rows)
+
+    def forecast_rows(self, X: Any, groups: Any, stacklevel: int, *, is_wanted: bool) -> NoiseRows:
+        """What the noise of rows that are predicted depends on.
 
         ``is_wanted``: whether levels count; if not, rows are as if of new levels.
 
@@ -163,14 +176,14 @@ class FittedView:
             If a level is unknown and ``handle_unknown="error"``.
         """
         X = as_frame(X)
-        model, source = self.model_of_fit, self.noise
+        source = self.noise
         assert source is not None
-        binding = model.noise.binding
+        binding = self.known.noise.binding
         series = np.full(len(X), -1, dtype=np.intp)
         labels = [] if source.series is None or not is_wanted else source.labels(X, groups)
         is_alone = source.series not in (None, *self.specification.factor_names)
         if labels:
-            own, table = labels[0], model.noise.table
+            own, table = labels[0], self.known.noise.table
             found = table.find(own)
             self._check_known(own, found, partial(table.other_kind, own))
             series = found.astype(np.intp)
@@ -185,11 +198,18 @@ class FittedView:
                 PopulationPredictionWarning,
                 stacklevel=stacklevel,
             )
-        rows = binding.rows(read_noise(source, X, labels), series)
-        note = binding.unsigned_note(model.noise.noise_rows, rows) if binding.unsigned else None
+        noise = self.known.noise
+        rows: NoiseRows = binding.rows(read_noise(source, X, labels), series)
+        note = binding.unsigned_note(noise.noise_rows, rows) if binding.unsigned else None
         if note is not None:
             warnings.warn(note, DegenerateModelWarning, stacklevel=stacklevel)
-        return condition(model, rows)
+        return rows
+
+    def condition_in(self, X: Any, series: NDArray[np.integer]) -> Condition:
+        """What the residuals of their levels say of the noise of rows, by numbers of the levels."""
+        assert self.noise is not None
+        columns = read_noise(self.noise, as_frame(X), [])
+        return condition(self.known, self.known.noise.binding.rows(columns, series))
 
     def noise_rows(self, X: Any, groups: Any, present: NDArray[np.bool_]) -> NoiseRows:
         """What the noise of some rows depends on, if there is a residual structure.
@@ -232,9 +252,73 @@ class FittedView:
         """
         return predict_std(self.model_of_fit, rows, known=self.known, condition=found)
 
-    def with_rows(self, rows: Rows) -> Fitted:
-        """What there is to hold given further rows as well."""
-        refuse_noise(self.known.fit)
+    def noise_columns(
+        self, X: Any, groups: Any, weights: FloatArray | None, function: str
+    ) -> NoiseColumns:
+        """The columns that the noise depends on, of rows of positive weight with known series.
+
+        Raises
+        ------
+        ValueError
+            If a column or a label is not there; the message names who asks.
+        """
+        X, source = as_frame(X), self.noise
+        assert source is not None
+        labels = [] if source.series is None else source.labels(X, groups)
+        if source.series is not None and not labels:
+            raise ValueError(
+                f"{function} received no groups, but the noise of the rows of a level of "
+                f"{source.series!r} is correlated: pass groups=..."
+            )
+        for own in labels:
+            for part in own.parts:
+                missing = missing_labels(part)
+                if missing is not None:
+                    raise ValueError(
+                        f"The label of {own.name!r} is missing (NaN or None) in row "
+                        f"{int(np.argmax(missing))}, so that nobody knows with which rows its "
+                        "noise is correlated: fill it in, or leave the row out."
+                    )
+        found = read_noise(source, X, labels)
+        return found if weights is None else found.rows(weights > 0.0)
+
+    def noise_draw(self, columns: NoiseColumns, *, is_continued: bool) -> NoiseDraw:
+        """What the noise of rows is drawn from; see `continuation.noise_draw`.
+
+        Raises
+        ------
+        ValueError
+            If rows of a level cannot be told apart, or cannot be drawn together.
+        """
+        noise = self.known.noise
+        series: NDArray[np.intp] = np.arange(columns.n_rows)
+        if columns.series is not None:
+            series = encode(columns.series)[0].astype(np.intp)
+            if is_continued:
+                found = noise.table.find(columns.series)
+                series = np.where(found < 0, noise.n_levels + series, found)
+        rows = noise.binding.rows(columns, series)
+        check_times(noise.binding, columns, rows)
+        check_parts(noise.binding, columns, rows)
+        return noise_draw(self.known, rows, is_continued=is_continued)
+
+    def warn_of_series(self, columns: NoiseColumns, stacklevel: int, consequence: str) -> None:
+        """The same as `warn_of_kinds` for a series that no random effect belongs to."""
+        own = columns.series
+        if own is None or own.name in self.specification.factor_names:
+            return
+        table = self.known.noise.table
+        if (table.find(own) < 0).all():
+            _warn_of_kind(own, table.other_kind(own), consequence, stacklevel + 1)
+
+    def with_rows(self, rows: Rows, columns: NoiseColumns | None) -> Fitted:
+        """What there is to hold given further rows as well.
+
+        ``columns`` are those of their noise, if there is a residual structure.
+        """
+        if columns is not None:
+            known = with_correlated_rows(self.known, rows, columns)
+            return replace(self._fitted, known=known)
         part = self._fitted.fixed_part
         own = rows if part is None else part.residual_rows(rows)
         return replace(self._fitted, known=self.known.with_rows(own))

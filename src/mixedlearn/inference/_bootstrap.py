@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.inference._bootstrap_result import BootstrapResult
 from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
 from mixedlearn.inference._resampling import Draws, draw_in_batches, rows_of_fit
+from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.refits import Refits, Refitter, make_refitter
+from mixedlearn.model.refits import Refits, Refitter
 
 FloatArray = NDArray[np.float64]
 Statistic = Callable[[Any], Any]
@@ -41,6 +41,9 @@ def parametric_bootstrap(
 
     Every resample draws a response for the rows of the fit from the fitted model, with new random
     effects of all levels and new noise, and refits the model to it, as carefully as `fit` does.
+    With a residual structure the noise has its covariance, and a refit starts from the estimates.
+    A resample whose residual covariance is not identified has NaN in all its parts, and counts
+    among those without a certified optimum.
 
     Parameters
     ----------
@@ -48,14 +51,16 @@ def parametric_bootstrap(
         Fitted. If it has callbacks (``set_callbacks(ProgressBar())``), they see a task for every
         resample.
     X : array-like or DataFrame of shape (n_samples, n_features)
-        The rows that the model was fitted to, in any order.
+        The rows that the model was fitted to, in any order; with a residual structure without a
+        time column in that of the fit.
     groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
         Labels, if they came beside X in `fit`.
     statistic : callable, default=None
         Takes a fitted estimator and returns a number, a 1-d array, a Series or a dict of numbers:
         ``lambda model: model.predict(new_rows)``. None: all parameters, in the order of lme4's
         ``confint``: standard deviations and correlations of the random effects, the noise's
-        standard deviation, the coefficients.
+        standard deviation, ``residual_parameters_`` if there is a residual structure, the
+        coefficients.
     n_resamples : int, default=1000
         Number of resamples.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -111,7 +116,7 @@ def parametric_bootstrap(
     statistic    14.0
     dtype: float64
     """
-    model = model_of(estimator)
+    model = model_of(estimator, takes_noise=True)
     check_count(n_resamples, "n_resamples")
     if statistic is not None and not callable(statistic):
         raise ValueError(
@@ -119,7 +124,7 @@ def parametric_bootstrap(
             f"parameters, got {statistic!r}."
         )
     rows = rows_of_fit(estimator, model, X, groups, sample_weight)
-    refitter = make_refitter(model, ResponseColumns(model.sums, rows))
+    refitter = rows.refitter(model)
     worker = _Worker(estimator, model, refitter, Draws.of(model, rows), statistic)
     names, values = _named(worker.estimate())
     done = draw_in_batches(
@@ -127,7 +132,7 @@ def parametric_bootstrap(
         "parametric_bootstrap",
         partial(worker.batch, names),
         n_resamples,
-        refitter.batch_size(len(rows.X)),
+        refitter.batch_size(len(rows.coded.X)),
         random_state,
         n_jobs,
     )
@@ -157,14 +162,14 @@ class _Worker:
     ----------
     estimator : MixedLinearRegressor
     model : FittedModel
-    refitter : Refitter
+    refitter : Refitter or CorrelatedRefitter
     draws : Draws
     statistic : callable or None
     """
 
     estimator: Any
     model: FittedModel
-    refitter: Refitter
+    refitter: Refitter | CorrelatedRefitter
     draws: Draws
     statistic: Statistic | None
 
@@ -172,8 +177,11 @@ class _Worker:
         """The statistic at the fit."""
         model = self.model
         if self.statistic is not None:
-            return self.statistic(view_of(self.estimator).with_model(model))
+            return self.statistic(self._with_model(model))
         return dict(zip(parameter_names(model), estimates(model), strict=True))
+
+    def _with_model(self, model: FittedModel) -> Any:
+        return view_of(self.estimator, takes_noise=True).with_model(model)
 
     def batch(self, names: list[str], seeds: list[np.random.SeedSequence]) -> _Batch:
         """Draw a response for each seed, and refit to all of them."""
@@ -188,15 +196,11 @@ class _Worker:
         if self.statistic is None:
             coef = np.where(self.model.fixed_basis.undetermined, np.nan, refits.coef)
             return parameter_values(
-                self.model,
-                refits.covariances,
-                refits.noise_variance,
-                coef,
-                np.empty((n, 0)),
+                self.model, refits.covariances, refits.noise_variance, coef, refits.residual
             )
-        samples = np.empty((n, len(names)))
-        for number in range(n):
-            refitted = view_of(self.estimator).with_model(refits.model(number))
+        samples = np.full((n, len(names)), np.nan)
+        for number in np.flatnonzero(~np.isnan(refits.objective)):
+            refitted = self._with_model(refits.model(int(number)))
             own_names, samples_of_one = _named(self.statistic(refitted))
             if own_names != names:
                 raise ValueError(

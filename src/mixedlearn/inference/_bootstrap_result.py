@@ -22,9 +22,11 @@ class BootstrapResult:
         The statistic at the fit.
     samples : DataFrame of shape (n_resamples, k)
         The statistic of every resample. A correlation with a random effect whose variance is zero
-        is NaN: summaries leave it out. Aliased fixed effects are NaN in all.
+        is NaN, as is a resample whose residual covariance is not identified: summaries leave them
+        out. Aliased fixed effects are NaN in all.
     n_not_converged : int
-        Number of resamples whose refit carries no certificate.
+        Number of resamples whose refit carries no certificate, those that are not identified among
+        them.
     n_singular : int
         Number of resamples whose refit has a singular covariance of random effects.
 

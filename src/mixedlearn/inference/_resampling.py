@@ -17,14 +17,43 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 
 from mixedlearn.data.labels import shown
+from mixedlearn.data.responses import ResponseColumns
 from mixedlearn.data.rows import CodedRows
-from mixedlearn.data.same_rows import difference
+from mixedlearn.data.same_rows import difference, is_of
+from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.inference._models import view_of
+from mixedlearn.model.continuation import noise_draw
+from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.given_noise import Given
+from mixedlearn.model.known import Known
+from mixedlearn.model.refits import Refitter, make_refitter
+from mixedlearn.model.row_noise import row_noise
 from mixedlearn.model.simulation import make_generator, random_design
 
 FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class FitRows:
+    """The rows of a fit, which were passed again.
+
+    Attributes
+    ----------
+    coded : CodedRows
+    noise : NoiseRows or None
+        What their noise depends on, if there is a residual structure.
+    """
+
+    coded: CodedRows
+    noise: NoiseRows | None
+
+    def refitter(self, model: FittedModel) -> Refitter | CorrelatedRefitter:
+        """What refits the model to other responses of these rows."""
+        if self.noise is None:
+            return make_refitter(model, ResponseColumns(model.sums, self.coded))
+        return CorrelatedRefitter(model, self.coded, self.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +66,27 @@ class Draws:
         Random columns of all factors times their Lambda.
     weights : ndarray of shape (n_rows,) or None
     noise_variance : float
+    given : Given or None
+        What the noise of a residual structure is drawn from.
     """
 
     design: csr_array
     weights: FloatArray | None
     noise_variance: float
+    given: Given | None = None
 
     @classmethod
-    def of(cls, model: FittedModel, rows: CodedRows) -> Draws:
+    def of(cls, model: FittedModel, rows: FitRows) -> Draws:
         """What generates responses of a model for the rows of its fit."""
+        coded, given = rows.coded, None
         parts = [
-            random_design(model, rows.X, codes, k, m)
-            for k, (codes, m) in enumerate(zip(rows.known_codes, model.sums.n_levels, strict=True))
+            random_design(model, coded.X, codes, k, m)
+            for k, (codes, m) in enumerate(zip(coded.known_codes, model.sums.n_levels, strict=True))
         ]
-        design = csr_array(hstack(parts)) if parts else csr_array((len(rows.X), 0))
-        return cls(design, rows.weights, model.noise_variance)
+        design = csr_array(hstack(parts)) if parts else csr_array((len(coded.X), 0))
+        if rows.noise is not None:
+            given = noise_draw(Known(model), rows.noise, is_continued=False).given
+        return cls(design, coded.weights, model.noise_variance, given)
 
     @property
     def n_rows(self) -> int:
@@ -65,6 +100,8 @@ class Draws:
         for column, seed in enumerate(seeds):
             normal[:, column] = np.random.default_rng(seed).standard_normal(len(normal))
         noises = normal[n_effects:]
+        if self.given is not None:
+            noises = self.given.drawn(noises)
         if self.weights is not None:
             noises /= np.sqrt(self.weights)[:, None]
         deviations = self.design @ normal[:n_effects] + noises
@@ -73,7 +110,7 @@ class Draws:
 
 def rows_of_fit(
     estimator: Any, model: FittedModel, X: Any, groups: Any, sample_weight: Any
-) -> CodedRows:
+) -> FitRows:
     """Read rows, and check that they are those of the fit.
 
     Raises
@@ -81,7 +118,9 @@ def rows_of_fit(
     ValueError
         If they are not.
     """
-    rows = view_of(estimator).rows(X, groups, sample_weight=sample_weight, needs_groups=True)
+    view = view_of(estimator, takes_noise=True)
+    rows = view.rows(X, groups, sample_weight=sample_weight, needs_groups=True)
+    present = np.ones(len(rows.X), dtype=bool) if rows.weights is None else rows.weights > 0.0
     rows, specification = rows.present(), model.specification
     coded = rows.coded(model.sums.levels)
     for own, codes, name in zip(
@@ -99,12 +138,21 @@ def rows_of_fit(
             f"{model.sums.n_rows}: pass the rows of the fit."
         )
     names = specification.column_names, specification.factor_names
-    if difference(model.sums, coded, *names) is not None:
+    if difference(model.sums_of_rows, coded, *names) is not None:
         raise ValueError(
             "X, groups and sample_weight are not those of the fit: their cross-products differ. "
             "Pass the rows that the model was fitted to, in any order."
         )
-    return coded
+    if model.noise is None:
+        return FitRows(coded, None)
+    found = row_noise(model, coded, view.noise_rows(X, groups, present))
+    if not is_of(model.sums, found.whitened(found.basis)[:, :-1]):
+        raise ValueError(
+            f"X, groups and sample_weight are not those of the fit: what {model.noise.description} "
+            "takes from them differs. Pass the rows that the model was fitted to; without a time "
+            "column in the same order."
+        )
+    return FitRows(coded, found.rows)
 
 
 def draw_in_batches(
@@ -143,4 +191,5 @@ def draw_in_batches(
             done.append(result)
         return done
 
-    return list(view_of(estimator).with_progress(name, n_resamples, run))
+    view = view_of(estimator, takes_noise=True)
+    return list(view.with_progress(name, n_resamples, run))

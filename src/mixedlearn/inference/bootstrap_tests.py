@@ -17,15 +17,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2, gamma
 
-from mixedlearn.data.responses import ResponseColumns
-from mixedlearn.data.rows import CodedRows
 from mixedlearn.inference._criteria import likelihood_ratio, n_parameters, without_tolerance
-from mixedlearn.inference._models import check_count, model_of, warn_of_untestable
+from mixedlearn.inference._models import check_count, model_of, view_of, warn_of_untestable
 from mixedlearn.inference._pairs import compare_models
-from mixedlearn.inference._resampling import Draws, draw_in_batches, rows_of_fit
+from mixedlearn.inference._resampling import Draws, FitRows, draw_in_batches, rows_of_fit
 from mixedlearn.inference._text import ResultTable, lines_html, table_html, table_text
+from mixedlearn.model.correlated_refits import CorrelatedRefitter
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.refits import Refitter, make_refitter
+from mixedlearn.model.refits import Refitter
 
 FloatArray = NDArray[np.float64]
 
@@ -42,9 +41,9 @@ class BootstrapTest:
         How many parameters more the larger model has.
     p_value : float
         Share of simulated statistics at or above the observed one, which counts as one of them:
-        (k + 1) / (n_resamples + 1).
+        (k + 1) / (n + 1) for n statistics.
     simulated : ndarray of shape (n_resamples,)
-        The simulated statistics.
+        The simulated statistics; fewer where the residual covariance of a refit is not identified.
     table : DataFrame of shape (4, 3)
         Columns statistic, df, p_value; rows "chi-squared", the likelihood-ratio test; "bootstrap",
         ``p_value``; "Bartlett", the statistic divided by the mean of the simulated ones over df,
@@ -181,7 +180,7 @@ def bootstrap_lrt(
     """
     check_count(n_resamples, "n_resamples")
     estimators = est0, est1
-    comparison = compare_models([model_of(est0), model_of(est1)], refit=True)
+    comparison = compare_models([model_of(own, takes_noise=True) for own in estimators], refit=True)
     smaller, larger, _ = comparison.pair(0)
     rows = [
         _own_rows(estimators[place], model, X, groups, sample_weight)
@@ -194,10 +193,7 @@ def bootstrap_lrt(
             added = [name for name in larger.specification.coef_names if name not in known]
             warn_of_untestable("bootstrap_lrt", added)
         return _result(statistic, df, np.empty(0), 0)
-    refitters = [
-        make_refitter(model, ResponseColumns(model.sums, own))
-        for model, own in zip(comparison.models, rows, strict=True)
-    ]
+    refitters = [own.refitter(model) for model, own in zip(comparison.models, rows, strict=True)]
     draws = Draws.of(smaller, rows[0])
     done = draw_in_batches(
         est1,
@@ -213,24 +209,33 @@ def bootstrap_lrt(
 
 
 def _batch(
-    draws: Draws, refitters: list[Refitter], seeds: list[np.random.SeedSequence]
+    draws: Draws,
+    refitters: list[Refitter | CorrelatedRefitter],
+    seeds: list[np.random.SeedSequence],
 ) -> tuple[FloatArray, int]:
-    """The statistics of responses with these seeds, and how many optima are certified."""
+    """The statistics of responses with these seeds, and how many optima are certified.
+
+    Where a model is not identified there is no statistic.
+    """
     deviations = draws.deviations(seeds)
     smaller, larger = (refitter.refit(deviations) for refitter in refitters)
     is_certified = smaller.is_certified & larger.is_certified
     statistics = without_tolerance(smaller.objective - larger.objective)
-    return statistics, int(np.count_nonzero(is_certified))
+    is_identified = ~np.isnan(smaller.objective + larger.objective)
+    return statistics[is_identified], int(np.count_nonzero(is_certified))
 
 
 def _own_rows(
     estimator: Any, model: FittedModel, X: Any, groups: Any, sample_weight: Any
-) -> CodedRows:
+) -> FitRows:
     """The rows of the fit of a model among the columns that both models use."""
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         X = _chosen(X, list(names))
     factors = list(model.specification.factor_names)
+    source = view_of(estimator, takes_noise=True).noise
+    if source is not None and source.series is not None:
+        factors = list(dict.fromkeys([*factors, source.series]))
     groups = _chosen(groups, factors) if factors else None
     return rows_of_fit(estimator, model, X, groups, sample_weight)
 

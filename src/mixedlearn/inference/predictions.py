@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.engines.protocol import Engine
 from mixedlearn.inference._models import check_level, view_of
+from mixedlearn.inference._noise_predictions import of_correlated_rows
 from mixedlearn.inference._text import ResultTable
 from mixedlearn.inference._uncertainty import (
     check_method,
@@ -31,6 +32,7 @@ from mixedlearn.inference._uncertainty import (
     t_quantile,
 )
 from mixedlearn.inference._variance_parameters import variance_parameters
+from mixedlearn.model.continuation import condition
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.prediction import predict_mean, predict_std
 
@@ -67,7 +69,8 @@ def prediction_intervals(
         Whether the interval is to hold a new observation of weight one, with its noise and the
         whole variance of the random effects of levels that are not known (R's
         ``interval = "prediction"``), or the expected value: the fixed effects and the random
-        effects of known levels (``interval = "confidence"``).
+        effects of known levels (``interval = "confidence"``). With a residual structure an
+        observation has the forecast of `predict`, and a mean is without any noise.
     random_effects : {"all", "none"}, default="all"
         Whether the levels of the rows are taken into account; with "none" the mean is that of the
         population, and an observation is one of new levels.
@@ -115,7 +118,7 @@ def prediction_intervals(
     """
     _check_choices(kind, random_effects, ddf)
     check_level(level)
-    view = view_of(estimator)
+    view = view_of(estimator, takes_noise=True)
     model: FittedModel = view.model
     names = model.specification.factor_names if random_effects == "all" else ()
     rows = view.rows_to_predict(X, groups, names, return_std=True, stacklevel=2)
@@ -124,12 +127,18 @@ def prediction_intervals(
         view.codes(rows.labels, names)
     codes = rows.coded(model.levels).codes if rows.labels else (None,) * len(model.levels)
     coded = CodedRows(rows.X, codes)
-    if kind == "mean" and not any((own >= 0).any() for own in coded.known_codes):
-        errors, df = _of_population(model, coded, ddf)
-    else:
-        errors, df = _of_rows(model, coded, ddf, of_mean=kind == "mean")
     prediction, known = predict_mean(model, coded), view.offset(X, offset)
     prediction = prediction if known is None else prediction + known
+    if kind == "mean" and not any((own >= 0).any() for own in coded.known_codes):
+        errors, df = _of_population(model, coded, ddf)
+    elif model.noise is None:
+        errors, df = _of_rows(model, coded, ddf, of_mean=kind == "mean")
+    else:
+        noise_rows = None
+        if kind == "observation":
+            noise_rows = view.forecast_rows(X, groups, 3, is_wanted=random_effects == "all")
+            prediction = prediction + condition(view.known, noise_rows).mean
+        errors, df = of_correlated_rows(view.known, coded, noise_rows, ddf)
     margin = t_quantile((1.0 + level) / 2.0, df) * errors
     return ResultTable(
         {

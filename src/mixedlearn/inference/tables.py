@@ -162,7 +162,7 @@ def estimate_table(
 
 def coefficient_covariance(
     estimator: Any,
-    method: str = "model",
+    kind: str = "model",
     X: Any = None,
     y: Any = None,
     *,
@@ -178,12 +178,12 @@ def coefficient_covariance(
     ----------
     estimator : MixedLinearRegressor
         Fitted.
-    method : {"model", "kenward-roger", "sandwich"}, default="model"
+    kind : {"model", "kenward-roger", "sandwich"}, default="model"
         That of the model, the variances taken as known (``coef_covariance_``); the one that
         Kenward & Roger adjust for their estimation, which is larger [1]_; or a cluster-robust one,
         which needs the rows.
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
-        The rows that `fit` had; this and all that follows is for ``method="sandwich"`` alone.
+        The rows that `fit` had; this and all that follows is for ``kind="sandwich"`` alone.
     y : array-like of shape (n_samples,), default=None
         Their responses.
     groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
@@ -206,9 +206,9 @@ def coefficient_covariance(
     Raises
     ------
     ValueError
-        If the method is unknown, or cannot be used for this model (see `coefficient_table`); if
-        the method is "sandwich" and X or y is missing, or as for `robust_covariance`; or if X or y
-        is given to another method.
+        If the kind is unknown, or cannot be had for this model (see `coefficient_table`); if
+        the kind is "sandwich" and X or y is missing, or as for `robust_covariance`; or if X or y
+        is given to another kind.
     TypeError
         If the estimator is no `MixedLinearRegressor`.
     NotFittedError
@@ -245,26 +245,22 @@ def coefficient_covariance(
     Days          -1.451  2.389
     """
     model = model_of(estimator, takes_noise=True)
-    if method not in ("model", "kenward-roger", "sandwich"):
-        raise ValueError(
-            f"method={method!r} is unknown: use 'model', 'kenward-roger' or 'sandwich'."
-        )
+    if kind not in ("model", "kenward-roger", "sandwich"):
+        raise ValueError(f"kind={kind!r} is unknown: use 'model', 'kenward-roger' or 'sandwich'.")
     has_rows = [rows is not None for rows in (X, y)]
-    if method == "sandwich":
+    if kind == "sandwich":
         if not all(has_rows):
             raise ValueError(
-                "method='sandwich' needs the rows of the fit, which the model does not keep: pass "
+                "kind='sandwich' needs the rows of the fit, which the model does not keep: pass "
                 "X and y, with groups, sample_weight and offset if fit had them."
             )
         return estimate_robustly(
             estimator, X, y, groups, cluster, correction, sample_weight, offset, stacklevel=3
         ).covariance
     if any(has_rows):
-        raise ValueError(f"method={method!r} takes no rows: leave X and y out, or use 'sandwich'.")
-    is_adjusted = method == "kenward-roger"
-    covariance = (
-        coef_uncertainty(model, method).covariance if is_adjusted else model.coef_covariance
-    )
+        raise ValueError(f"kind={kind!r} takes no rows: leave X and y out, or use 'sandwich'.")
+    is_adjusted = kind == "kenward-roger"
+    covariance = coef_uncertainty(model, kind).covariance if is_adjusted else model.coef_covariance
     names = list(model.specification.coef_names)
     return ResultTable(covariance, index=names, columns=names)
 

@@ -29,13 +29,13 @@ from mixedlearn.engines.correlated.problem import (
     reference_variance,
 )
 from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.correlated.starts import SMALLEST
 from mixedlearn.engines.problem import fixed_basis_of, random_bases_of, with_triangles
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.digits import keeps_digits
 from mixedlearn.model.exact_strata import refuse_exact_strata
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
-from mixedlearn.model.prediction import predict_mean
 from mixedlearn.search.moving import Arrival, descend_from
 
 FloatArray = NDArray[np.float64]
@@ -52,11 +52,13 @@ MUCH_BETTER = 1e-4
 # Standard deviations of the noise of rows differ by no more than this factor; the same of a search
 # without a certified optimum.
 MOST_LOG_RATIO, RUNNING_LOG_RATIO = float(np.log(1e7)), float(np.log(1e5))
-# New rows of a level that are conditioned on its own at once.
-MOST_NEW = 64
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
+
+
+class NotIdentifiedError(ValueError):
+    """The likelihood has no maximum in the parameters of the noise."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class FittedNoise:
         return reference_variance(self.binding.parts, self.point)
 
     @cached_property
+    def basis(self) -> FloatArray:
+        """Basis columns of the rows, times the roots of their weights."""
+        return self.sums.weighted_rows(self.rows, slice(None))
+
+    @cached_property
     def variances(self) -> FloatArray:
         """Variances of the noise of the rows, were their weights one, relative to `reference`."""
         return self.variances_of(self.noise_rows)
@@ -126,6 +133,16 @@ class FittedNoise:
         """The levels of the series, prepared for look-ups."""
         assert self.binding.series is not None
         return LevelTable(self.binding.series)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels of the series."""
+        return len(self.rows_by_level[1]) - 1
+
+    def rows_of_level(self, level: int) -> NDArray[np.intp]:
+        """The rows of a level of the series."""
+        order, bounds = self.rows_by_level
+        return order[bounds[level] : bounds[level + 1]]
 
     @cached_property
     def rows_by_level(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -217,7 +234,38 @@ def fit_correlated(
     problem = make_correlated(sums, rows, noise, binding, recipe)
     refuse_exact_strata(problem, binding, noise, recipe.specification.reml)
     best = _search(problem, independent, recipe)
-    _check_identified(problem, best, binding, noise, recipe.max_iter)
+    fitted = FittedNoise(recipe, binding, sums, rows, noise, best.point)
+    return _model_at(problem, best, fitted)
+
+
+def refit_response(noise: FittedNoise, problem: CorrelatedProblem) -> FittedModel:
+    """Fit a model again to another response of its rows.
+
+    Parameters
+    ----------
+    noise : FittedNoise
+        That of the model, with the rows of the new response; its point is where the search starts.
+    problem : CorrelatedProblem
+        That of the new response.
+
+    Raises
+    ------
+    NotIdentifiedError
+        If the rows do not identify the noise covariance.
+    """
+    recipe = noise.recipe
+    best = descend_from(problem, noise.point, max_iter=recipe.max_iter, tol=recipe.tol)
+    if not best.is_certified:
+        others = _descents(problem, noise.point.theta, noise.point.log_scale, recipe)
+        best = _best([best, *others])
+    own = replace(noise, sums=problem.sums, point=best.point)
+    return _model_at(problem, best, own)
+
+
+def _model_at(problem: CorrelatedProblem, best: Arrival, noise: FittedNoise) -> FittedModel:
+    """The model where a search has ended."""
+    recipe, rows = noise.recipe, noise.rows
+    _check_identified(problem, best, noise.binding, noise.noise_rows, recipe.max_iter)
     try:
         own_sums, basis = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
@@ -228,14 +276,13 @@ def fit_correlated(
         specification = recipe.specification
         own_sums = with_triangles(own_sums, chunks, specification, model.problem())
         model = fit_sums(own_sums, recipe, start=model.user_theta)
-    fitted = FittedNoise(recipe, binding, sums, rows, noise, best.point)
     # What the search stood on is at hand for what follows, until the model is pickled.
-    vars(fitted)["problem"] = problem
+    vars(noise)["problem"] = problem
     return replace(
         model,
         n_iterations=best.n_iterations,
         is_certified=bool(model.is_certified and best.is_certified),
-        noise=fitted,
+        noise=noise,
     )
 
 
@@ -296,13 +343,26 @@ def _search(problem: CorrelatedProblem, independent: FittedModel, recipe: Recipe
     for root, structure in zip(independent.roots, components.structures, strict=True):
         lifted = root @ root.T + LEAST_VARIANCE * np.eye(len(root))
         covariances.append(structure.project(lifted, floor=LEAST_VARIANCE))
+    log_scale = 0.5 * np.log(max(independent.noise_variance, SMALLEST) / problem.fixed.scale**2)
     theta = components.theta_of(covariances)
-    starts = problem.starts(problem.residuals(), theta, independent.noise_variance)
-    arrivals = [
-        descend_from(problem, start, max_iter=recipe.max_iter, tol=recipe.tol) for start in starts
+    return _best(_descents(problem, theta, float(log_scale), recipe))
+
+
+def _descents(
+    problem: CorrelatedProblem, theta: FloatArray, log_scale: float, recipe: Recipe
+) -> list[Arrival]:
+    """Searches from all starts."""
+    return [
+        descend_from(problem, start, max_iter=recipe.max_iter, tol=recipe.tol)
+        for start in problem.starts(problem.residuals(), theta, log_scale)
     ]
-    # Without a certificate a search counts if no certified optimum is as good: then it follows a
-    # likelihood that rises to a singular covariance, or for ever.
+
+
+def _best(arrivals: Sequence[Arrival]) -> Arrival:
+    """The lowest; without a certificate, only if no certified optimum is as good.
+
+    Then a search follows a likelihood that rises to a singular covariance, or for ever.
+    """
     return min(
         arrivals,
         key=lambda own: own.evaluation.objective + MUCH_BETTER * (not own.is_certified),
@@ -380,93 +440,13 @@ def _limit(
     return None
 
 
-def _not_identified(where: str = "", limit: str = "") -> ValueError:
-    return ValueError(
+def _not_identified(where: str = "", limit: str = "") -> NotIdentifiedError:
+    return NotIdentifiedError(
         f"The residual covariance{where} is not identified by these rows: the likelihood rises "
         f"until it is singular{limit}. Too few levels have all occasions, the effects reproduce "
         "the response of some rows exactly, or the structure cannot be told from the random "
         "effects. Use a structure with fewer parameters, or fewer effects."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What the observed rows of a level say of the noise of other rows of it.
-
-    The noise of a row is ``k'e`` of the observed ones, and rest that is independent of them.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (n,)
-        ``k'e`` at the residuals.
-    basis : ndarray of shape (n, k + 1)
-        ``k'`` times the basis columns of the observed rows.
-    rest : ndarray of shape (n,)
-        Variance of the rest, relative to the noise variance.
-    """
-
-    mean: FloatArray
-    basis: FloatArray
-    rest: FloatArray
-
-
-def condition(model: FittedModel, noise_rows: NoiseRows) -> Condition:
-    """Condition the noise of rows on that of the observed rows of their levels.
-
-    A row at a time that its level has is the observed row: nothing is said of it but what the
-    effects say. Rows without times are conditioned on under compound symmetry alone, where their
-    order does not count.
-
-    Parameters
-    ----------
-    model : FittedModel
-    noise_rows : NoiseRows
-        Their series are numbers of the levels of the fit, -1 for others.
-    """
-    noise: FittedNoise = model.noise
-    n, k = len(noise_rows.series), noise.rows.X.shape[1]
-    found = Condition(np.zeros(n), np.zeros((n, k + 1)), np.ones(n))
-    joined = noise.noise_rows.joined(noise_rows)
-    n_old = len(noise.noise_rows.series)
-    found.rest[:] = noise.variances_of(noise_rows)
-    correlation = noise.binding.correlation
-    is_free_of_order = isinstance(correlation, Equal)
-    if correlation is None or (noise.binding.names.time is None and not is_free_of_order):
-        return found
-    residuals, basis = _residuals(model), noise.problem.basis
-    order, bounds = noise.rows_by_level
-    for level in np.unique(noise_rows.series[noise_rows.series >= 0]):
-        old = order[bounds[level] : bounds[level + 1]]
-        new = np.flatnonzero(noise_rows.series == level)
-        if not is_free_of_order:
-            new = new[~np.isin(noise_rows.times[new], noise.noise_rows.times[old])]
-        for own in np.split(new, range(MOST_NEW, len(new), MOST_NEW)) if len(new) else ():
-            known = old
-            if noise_rows.is_markov:
-                known = _neighbours(noise.noise_rows.times, old, noise_rows.times[own])
-            whole = noise.covariance(joined, np.append(known, n_old + own))
-            m = len(known)
-            weights = np.linalg.solve(whole[:m, :m], whole[:m, m:])
-            found.mean[own] = weights.T @ residuals[known]
-            found.basis[own] = weights.T @ basis[known, :-1]
-            found.rest[own] -= np.einsum("on,on->n", weights, whole[:m, m:])
-    return found
-
-
-def _neighbours(times: FloatArray, rows: np.ndarray, at: FloatArray) -> np.ndarray:
-    """The rows just before and after some times, which say all that there is to say of them."""
-    order = rows[np.argsort(times[rows], kind="stable")]
-    place = np.searchsorted(times[order], at)
-    beside = np.append(place - 1, place)
-    return order[np.unique(beside[(beside >= 0) & (beside < len(order))])]
-
-
-@once_per_fit
-def _residuals(model: FittedModel) -> FloatArray:
-    """What fixed and random effects leave of the rows, times the roots of their weights."""
-    rows = model.noise.rows
-    left = rows.given_response - predict_mean(model, rows)
-    return np.asarray(left * np.sqrt(rows.given_weights))
 
 
 @dataclass(frozen=True, slots=True)

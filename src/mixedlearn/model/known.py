@@ -8,8 +8,9 @@ the fit, level by level. The columns are those of the fit: at known estimates BL
 With one factor the BLUPs of a level depend on its own rows alone. Later rows are kept in *layers*,
 each with the BLUPs of its levels given all rows until then, so that an update passes over the
 levels of its rows and no others. Layers of similar sizes are merged: there are few, and a row is
-merged a few times, however many have come. With several factors all BLUPs change jointly; there is
-one layer, and the whole is computed at every update.
+merged a few times, however many have come. With several factors all BLUPs change jointly, and with
+a residual structure (`continuation`) all rows of a level are looked at; there is one layer, and the
+whole is computed at every update.
 
 The codes of `Known` are places among the levels of the fit, then among those of the layers, oldest
 first; a level has the code of the newest layer that it is in.
@@ -18,10 +19,11 @@ first; a level has the code of the newest layer that it is in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from itertools import accumulate, pairwise
 from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +93,26 @@ class Known:
         Later rows, the newest last.
     n_new : int
         With one factor the number of levels that the fit does not have.
+    observed_noise : FittedNoise, optional
+        With a residual structure the noise of all rows, if these are more than those of the fit.
+        The numbers of its rows' levels are places in those of ``whole``.
     """
 
     fit: FittedModel
     layers: tuple[Layer, ...] = field(default=())
     n_new: int = 0
+    observed_noise: Any = None
+
+    @property
+    def noise(self) -> Any:
+        """The noise of all rows; None without a residual structure."""
+        return self.fit.noise if self.observed_noise is None else self.observed_noise
+
+    def with_noise(self, noise: Any) -> Known:
+        """The same with the noise of all rows."""
+        other = replace(self, observed_noise=noise)
+        vars(other)["whole"] = self.whole
+        return other
 
     @cached_property
     def whole(self) -> FittedModel:
@@ -112,18 +129,19 @@ class Known:
     @property
     def n_levels(self) -> tuple[int, ...]:
         """Number of levels of every factor."""
-        if self._has_one_factor:
+        if self._is_layered:
             return (len(self.fit.blups[0]) + self.n_new,)
         return tuple(map(len, self.whole.levels))
 
     @property
-    def _has_one_factor(self) -> bool:
-        return len(self.fit.random_bases) == 1
+    def _is_layered(self) -> bool:
+        """Whether the rows of one level say nothing of others, and none of the noise of others."""
+        return len(self.fit.random_bases) == 1 and self.fit.noise is None
 
     @property
     def _has_layers(self) -> bool:
         """Whether levels are to be looked for in layers."""
-        return self._has_one_factor and bool(self.layers)
+        return self._is_layered and bool(self.layers)
 
     @property
     def _starts(self) -> list[int]:
@@ -193,8 +211,11 @@ class Known:
             Of positive weight, with labels of every factor.
         """
         # With the shift of the fit, the fitted bases hold for the sums of both.
-        further = Sums.of(rows, self.fit.specification.slopes, like=self.fit.sums)
-        if not self._has_one_factor:
+        return self.with_sums(Sums.of(rows, self.fit.specification.slopes, like=self.fit.sums))
+
+    def with_sums(self, further: Sums) -> Known:
+        """The same with the sums of further rows, which have the shift of the fit."""
+        if not self._is_layered:
             sums = reduce(add, (layer.sums for layer in self.layers), further)
             known = Known(self.fit, (Layer(sums, np.empty((0, 0))),))
             # Computed here and now, and not in the midst of a prediction.

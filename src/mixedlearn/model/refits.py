@@ -9,8 +9,9 @@ models are refitted one by one from their sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from mixedlearn.engines.problem import NOISE_FLOOR, likelihood_of
 from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import SINGULAR, FittedModel, user_effects
+from mixedlearn.model.residual_parameters import residual_parameters
 from mixedlearn.search.batch import Ends, minimise
 
 FloatArray = NDArray[np.float64]
@@ -54,7 +56,10 @@ class Refits:
     noise_variance : ndarray of shape (n,)
     coef : ndarray of shape (n, p)
         Coefficients, the intercept first if there is one.
+    residual : ndarray of shape (n, n_residual)
+        The parameters of the residual structure, in the order of `residual_parameters`.
     objective : ndarray of shape (n,)
+        NaN, as all estimates, where the residual covariance is not identified.
     is_certified, is_singular : ndarray of shape (n,), bool
         As in `FittedModel`.
     model : callable
@@ -64,10 +69,48 @@ class Refits:
     covariances: tuple[FloatArray, ...]
     noise_variance: FloatArray
     coef: FloatArray
+    residual: FloatArray
     objective: FloatArray
     is_certified: NDArray[np.bool_]
     is_singular: NDArray[np.bool_]
     model: Callable[[int], FittedModel]
+
+
+def refits_of(model: FittedModel, models: Sequence[FittedModel | None]) -> Refits:
+    """The estimates of refits of a model; None stands for one that is not identified."""
+
+    def column(estimate: Callable[[FittedModel], Any]) -> FloatArray:
+        nothing = np.full(np.shape(estimate(model)), np.nan)
+        found = [nothing if own is None else estimate(own) for own in models]
+        return np.array(found, dtype=float).reshape(len(models), *nothing.shape)
+
+    def fitted(number: int) -> FittedModel:
+        own = models[number]
+        assert own is not None
+        return own
+
+    return Refits(
+        covariances=tuple(
+            column(lambda own, k=k: own.covariances[k])  # type: ignore[misc]
+            for k in range(len(model.roots))
+        ),
+        noise_variance=column(lambda own: own.noise_variance),
+        coef=column(lambda own: own.coef),
+        residual=column(_residual_values),
+        objective=column(lambda own: own.objective),
+        is_certified=np.array([own is not None and own.is_certified for own in models]),
+        is_singular=np.array([own is not None and own.is_singular for own in models]),
+        model=fitted,
+    )
+
+
+def _residual_values(model: FittedModel) -> list[float]:
+    return [] if model.noise is None else list(residual_parameters(model).values())
+
+
+def batch_size(n_rows: int) -> int:
+    """How many responses of so many rows are to come at a time."""
+    return int(np.clip(BATCH_ENTRIES // n_rows, 1, MOST_IN_BATCH))
 
 
 class Refitter:
@@ -90,7 +133,7 @@ class Refitter:
 
     def batch_size(self, n_rows: int) -> int:
         """How many responses are to come at a time."""
-        return int(np.clip(BATCH_ENTRIES // n_rows, 1, MOST_IN_BATCH))
+        return batch_size(n_rows)
 
     def refit(self, deviations: FloatArray) -> Refits:
         """Refit to responses whose deviations from ``X beta`` are the columns of a matrix."""
@@ -103,18 +146,7 @@ class Refitter:
             )
             for number in range(deviations.shape[1])
         ]
-        return Refits(
-            covariances=tuple(
-                np.array([model.covariances[k] for model in models])
-                for k in range(len(self._model.roots))
-            ),
-            noise_variance=np.array([model.noise_variance for model in models]),
-            coef=np.array([model.coef for model in models]),
-            objective=np.array([model.objective for model in models]),
-            is_certified=np.array([model.is_certified for model in models]),
-            is_singular=np.array([model.is_singular for model in models]),
-            model=models.__getitem__,
-        )
+        return refits_of(self._model, models)
 
 
 def make_refitter(model: FittedModel, rows: ResponseColumns) -> Refitter:
@@ -190,6 +222,7 @@ class OneFactorRefitter(Refitter):
             covariances=(noise_variance[:, None, None] * (roots @ roots.transpose(0, 2, 1)),),
             noise_variance=noise_variance,
             coef=self._model.coef + coef @ basis.to_user.T,
+            residual=np.empty((len(coef), 0)),
             objective=ends.evaluation.objective,
             is_certified=ends.is_certified,
             is_singular=(smallest_deviation(own_roots) < SINGULAR)

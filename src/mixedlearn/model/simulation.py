@@ -1,9 +1,10 @@
 """Simulation from a fitted model: responses, and random effects given the data.
 
 A new response is ``X beta + sum_k Z_k b_k + e`` with ``b_k ~ N(0, s2 D_k)`` for every level and
-``e ~ N(0, s2 / w)``. Given the data and the fixed effects, the random effects of a level are normal
-around their BLUPs, with the conditional covariance of `FittedModel.conditional_covariances`; the
-BLUPs move with the fixed effects, which are normal around their estimates.
+``e ~ N(0, s2 / w)``; `continuation` has the e of a residual structure. Given the data and the fixed
+effects, the random effects of a level are normal around their BLUPs, with the conditional
+covariance of `FittedModel.conditional_covariances`; the BLUPs move with the fixed effects, which
+are normal around their estimates.
 Random effects are drawn in the engine's columns, where no digit is lost to the covariates' origins.
 """
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mixedlearn.data.rows import CodedRows
+from mixedlearn.model.continuation import NoiseDraw
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.prediction import predict_mean
 
@@ -63,6 +65,7 @@ def sample_responses(
     new_codes: Sequence[NDArray[np.integer]],
     n_samples: int,
     generator: np.random.Generator,
+    noise_draw: NoiseDraw | None = None,
 ) -> FloatArray:
     """New responses, shape (n, n_samples).
 
@@ -76,6 +79,8 @@ def sample_responses(
         elsewhere. Empty for a model without random effects.
     n_samples : int
     generator : numpy.random.Generator
+    noise_draw : NoiseDraw, optional
+        Of a model with a residual structure.
     """
     noise = np.sqrt(model.noise_variance)
     sampled = np.repeat(predict_mean(model, rows)[:, None], n_samples, axis=1)
@@ -84,6 +89,9 @@ def sample_responses(
         columns = random_design(model, rows.X, codes, k, n_levels)
         sampled += noise * (columns @ generator.standard_normal((columns.shape[1], n_samples)))
     noises = generator.standard_normal(sampled.shape)
+    if noise_draw is not None:
+        noises = noise_draw.given.drawn(noises)
+        noises += noise_draw.mean[:, None] / noise
     if rows.weights is not None:
         noises /= np.sqrt(rows.weights)[:, None]
     sampled += noise * noises

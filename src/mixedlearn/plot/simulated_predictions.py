@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from mixedlearn.data.frames import is_frame
+from mixedlearn.data.levels import labels_of
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.formula import as_pandas
 from mixedlearn.inference._models import normal_quantile, view_of
+from mixedlearn.model.continuation import Condition
 from mixedlearn.model.prediction import predict_mean, predict_std
 from mixedlearn.plot._choices import only_factor
 from mixedlearn.plot._inputs import (
@@ -154,7 +157,8 @@ class SimulatedPredictionsDisplay:
             Probability of the intervals.
         include_noise : bool, default=False
             Whether the intervals are for a new observation of weight one, or for its mean in that
-            level.
+            level. With a residual structure an observation has the forecast of `predict`, for which
+            ``cases`` has the columns that the structure uses; a mean is without noise.
         sort : bool, default=True
             Whether the levels are in the order of their predictions for the first case, or in that
             of ``random_effects_``.
@@ -182,12 +186,13 @@ class SimulatedPredictionsDisplay:
             Before `fit`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        view = view_of(estimator)
+        view = view_of(estimator, takes_noise=True)
         model = view.model
         k = only_factor(model.specification, factor)
         quantile = normal_quantile(level)
         levels = model.levels[k]
-        frame, given = _case_frame(estimator, cases, k)
+        has_noise = include_noise and view.noise is not None
+        frame, given = _case_frame(estimator, cases, k, view.noise.columns if has_noise else ())
         columns = group_columns(view)
         n_cases, n_levels = len(frame), len(levels)
         rows = frame.iloc[np.repeat(np.arange(n_cases), n_levels)].reset_index(drop=True)
@@ -197,9 +202,13 @@ class SimulatedPredictionsDisplay:
         coded = _coded(estimator, rows, k, own, {*given, *columns[k]})
         known = view.offset(cases, offset)
         shift = 0.0 if known is None else known.repeat(n_levels)
+        condition = _condition(view, rows, k, own, {*given, *columns[k]}) if has_noise else None
         mean = predict_mean(model, coded) + shift
+        mean = mean if condition is None else mean + condition.mean
         population = predict_mean(model, coded.of_population()) + shift
-        margin = quantile * predict_std(model, coded, of_mean=not include_noise)
+        margin = quantile * predict_std(
+            model, coded, of_mean=not include_noise, condition=condition
+        )
         names = np.array(_case_names(cases, frame[given]), dtype=object)
         display = cls(
             predictions=pd.DataFrame(
@@ -330,7 +339,9 @@ def _draw_population(axes: Any, values: FloatArray, line_style: dict[str, Any]) 
     return axes.plot(steps, values[edged], drawstyle="steps-mid", **line_style)[0]
 
 
-def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[str]]:
+def _case_frame(
+    estimator: Any, cases: Any, k: int, of_noise: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
     """The cases with all columns that `predict` wants, and the names of those that tell something.
 
     These came with the cases, take part in the model, and are not overwritten by the levels of
@@ -341,10 +352,11 @@ def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[
     ValueError
         If a column with an effect is missing, or there is no case.
     """
-    view = view_of(estimator)
+    view = view_of(estimator, takes_noise=True)
     by_factor = group_columns(view)
     group_names = [name for columns in by_factor for name in columns]
-    needed = [column.name for column in covariates(view) if column.name not in by_factor[k]]
+    used = [*(column.name for column in covariates(view)), *of_noise]
+    needed = [name for name in dict.fromkeys(used) if name not in by_factor[k]]
     all_names = list(view.model.specification.names)
     if view.formula is not None:
         all_names = list(dict.fromkeys([*needed, *group_names]))
@@ -363,7 +375,8 @@ def _case_frame(estimator: Any, cases: Any, k: int) -> tuple[pd.DataFrame, list[
     for name in needed:
         if name not in given:
             raise ValueError(
-                f"cases has no column {name!r}, which has an effect in the model: it needs "
+                f"cases has no column {name!r}, which has an effect in the model"
+                f"{' or on its noise' if of_noise else ''}: it needs "
                 f"{', '.join(map(repr, needed))}."
             )
     filled = frame[given].infer_objects()
@@ -417,7 +430,7 @@ def _coded(
     estimator: Any, rows: pd.DataFrame, k: int, own: NDArray[np.int32], given: set[str]
 ) -> CodedRows:
     """The rows, with the levels of the other factors as far as they are known."""
-    view = view_of(estimator)
+    view = view_of(estimator, takes_noise=True)
     model = view.model
     if not hasattr(estimator, "feature_names_in_"):
         rows = rows.set_axis(range(rows.shape[1]), axis=1)
@@ -437,3 +450,17 @@ def _coded(
         parents = parent_codes(model, k, j)
         codes.append(found if parents is None else parents[own])
     return CodedRows(found_rows.X, tuple(codes))
+
+
+def _condition(
+    view: Any, rows: pd.DataFrame, k: int, own: NDArray[np.int32], given: set[str]
+) -> Condition:
+    """What the residuals of their levels say of the noise of the rows; see `_coded`."""
+    source, table = view.noise, view.known.noise.table
+    series = np.full(len(rows), -1)
+    if source.series == view.model.specification.factor_names[k]:
+        series = table.find(labels_of(view.model.levels[k]))[own]
+    elif source.series_columns and given.issuperset(source.series_columns):
+        series = table.find(source.labels(rows, None)[0])
+    found: Condition = view.condition_in(rows, series)
+    return found

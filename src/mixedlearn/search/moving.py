@@ -134,4 +134,5 @@ def descend_from(objective: MovingObjective, start: Any, *, max_iter: int, tol: 
             end_model = _model(objective, end, end_free, end_found)
             if end_model.promised < model.promised:
                 point, found, model = end, end_found, end_model
-    return Arrival(point, found, model.promised <= tol + rounding, max(n_iterations, 1))
+    is_certified = bool(model.promised <= tol + rounding)
+    return Arrival(point, found, is_certified, max(n_iterations, 1))

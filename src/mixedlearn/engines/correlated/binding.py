@@ -433,31 +433,54 @@ def _check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> Non
     _check_variances(binding, rows)
     if correlation is None or columns.series is None:
         return
+    check_times(binding, columns, rows)
+    check_parts(binding, columns, rows)
+    if isinstance(correlation, Free):
+        _check_pairs(binding, rows)
+    elif correlation.has_occasions:
+        _check_correlations(binding, rows)
+
+
+def check_times(binding: Binding, columns: NoiseColumns, rows: NoiseRows, n_known: int = 0) -> None:
+    """Refuse rows of a level that share a time, where the structure has no place for them.
+
+    ``columns`` are those of the rows after the first ``n_known``, which have none that do.
+    """
+    if binding.correlation is None or isinstance(binding.correlation, Equal):
+        return
     order = np.lexsort((rows.times, rows.series))
     series, times = rows.series[order], rows.times[order]
     same = (series[1:] == series[:-1]) & (times[1:] == times[:-1])
-    if same.any() and not isinstance(correlation, Equal):
-        row = int(order[int(np.argmax(same)) + 1])
+    if same.any():
+        place = int(np.argmax(same))
+        row = int(order[place + 1]) - n_known
         assert columns.time is not None
+        assert columns.series is not None
+        has, way_on = "two rows", "Average them, or name the column that tells them apart."
+        if order[place] < n_known:
+            has, way_on = "a row that the model knows", "Leave the row out."
         raise ValueError(
-            f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has two rows at "
-            f"{binding.names.time} {shown(columns.time.at(row))} (row {row}): "
-            f"{binding.kind} needs one row for each time. Average them, or "
-            "name the column that tells them apart."
+            f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has {has} at "
+            f"{binding.names.time} {shown(columns.time.at(row))} (row {row}): {binding.kind} needs "
+            f"one row for each time. {way_on}"
         )
-    part = rows.part[order]
+
+
+def check_parts(binding: Binding, columns: NoiseColumns, rows: NoiseRows, n_known: int = 0) -> None:
+    """Refuse levels with several values of ``by``; see `check_times`."""
+    if binding.correlation is None:
+        return
+    order = np.argsort(rows.series, kind="stable")
+    series, part = rows.series[order], rows.part[order]
     differs = (series[1:] == series[:-1]) & (part[1:] != part[:-1])
     if differs.any():
-        row = int(order[int(np.argmax(differs)) + 1])
+        row = int(order[int(np.argmax(differs)) + 1]) - n_known
+        assert columns.series is not None
         raise ValueError(
             f"The level {shown(columns.series.at(row))} of {columns.series.name!r} has several "
             f"values of {binding.names.by!r}, by which the covariance differs: all rows of a level "
             "must share one."
         )
-    if isinstance(correlation, Free):
-        _check_pairs(binding, rows)
-    elif correlation.has_occasions:
-        _check_correlations(binding, rows)
 
 
 def _check_variances(binding: Binding, rows: NoiseRows) -> None:

@@ -82,6 +82,13 @@ class ChainRows:
         own = base.n_rows, base.reml, base.constant
         return EffectsLikelihood(side, parameters, factors, *own)
 
+    def precision(
+        self, parts: Sequence[ResidualCovariance], point: Point
+    ) -> tuple[IntArray, FloatArray, FloatArray]:
+        """The order of rows in which ``R^-1`` is tridiagonal, its diagonal and the one above."""
+        weights = self._weights(parts, point)
+        return self._order, weights.diagonal, weights.lagged[1:]
+
     def whitened(
         self, parts: Sequence[ResidualCovariance], point: Point, basis: FloatArray
     ) -> tuple[FloatArray, float]:

@@ -123,6 +123,14 @@ class Parameters:
             point.theta + step[self.of_theta],
         )
 
+    def scaled(self, point: Point, ratio: float) -> Point:
+        """The point of ``ratio^2 V``."""
+        if self.is_relative:
+            return replace(point, log_scale=point.log_scale + float(np.log(ratio)))
+        roots = [ratio * root for root in self.components.roots(point.theta)]
+        theta = self.components.theta_of_roots(roots) if roots else point.theta
+        return replace(point, parts=tuple(ratio * own for own in point.parts), theta=theta)
+
     def charted(self, point: Point) -> tuple[Point, NDArray[np.intp]]:
         """The point in the charts of the D_k, and the parameters that are free there."""
         theta, free = self.components.charted(point.theta)

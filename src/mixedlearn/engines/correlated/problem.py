@@ -14,14 +14,13 @@ from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.bases import FixedBasis, RandomBasis
+from mixedlearn.engines.bases import FixedBasis, RandomBasis, with_response
 from mixedlearn.engines.correlated.blocks import BlockRows
 from mixedlearn.engines.correlated.chain_rows import ChainRows, are_chains
 from mixedlearn.engines.correlated.covariance import Parameters, Point
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.correlated.series_rows import SeriesRows, factors_above
-from mixedlearn.engines.correlated.starts import SMALLEST
 from mixedlearn.engines.problem import engine_structures, likelihood_of
 from mixedlearn.specification import Specification
 
@@ -68,6 +67,8 @@ class CorrelatedProblem:
         Of the sums.
     in_blocks : bool, default=False
         Whether to take dense covariances where chains would do.
+    like : CorrelatedProblem, optional
+        A problem of the same rows, maybe with another response, whose layout is taken.
     """
 
     def __init__(
@@ -81,22 +82,25 @@ class CorrelatedProblem:
         randoms: Sequence[RandomBasis],
         *,
         in_blocks: bool = False,
+        like: CorrelatedProblem | None = None,
     ):
-        self._sums, self.noise = sums, noise
+        self.sums, self.noise, self._specification = sums, noise, specification
         self.basis = sums.weighted_rows(rows, slice(None))
         self._codes = rows.known_codes
         structures = engine_structures(specification, randoms)
         self.parameters = Parameters(tuple(parts), VarianceComponents(structures))
         z = [sums.z_rows(k, self.basis) @ random.columns for k, random in enumerate(randoms)]
         self.fixed, self.randoms = fixed, tuple(randoms)
-        self._layout: BlockRows | ChainRows | SeriesRows
-        if not in_blocks and are_chains(noise, self._codes, parts):
-            self._layout = ChainRows(noise, self._codes, z)
+        self.layout: BlockRows | ChainRows | SeriesRows
+        if like is not None:
+            self.layout = like.layout
+        elif not in_blocks and are_chains(noise, self._codes, parts):
+            self.layout = ChainRows(noise, self._codes, z)
         elif not in_blocks and (above := factors_above(noise, self._codes)):
-            self._layout = SeriesRows(noise, self._codes, z, above)
+            self.layout = SeriesRows(noise, self._codes, z, above)
         else:
-            self._layout = BlockRows(noise, self._codes, z)
-            if self._layout.joins_parts:
+            self.layout = BlockRows(noise, self._codes, z)
+            if self.layout.joins_parts:
                 names = ", ".join(map(repr, specification.factor_names))
                 raise ValueError(
                     "A residual covariance of its own for each value of a column (by=) does not go "
@@ -105,9 +109,18 @@ class CorrelatedProblem:
                 )
         columns = np.column_stack([fixed.columns, fixed.response])
         base = likelihood_of(sums, specification, fixed)
-        self.likelihood: NoiseLikelihood = self._layout.likelihood(
+        self.likelihood: NoiseLikelihood = self.layout.likelihood(
             self.parameters, self.basis, columns, base
         )
+
+    def with_response(self, rows: CodedRows) -> CorrelatedProblem:
+        """The problem of the same rows with another response; the layout stays."""
+        own, noise = self._specification, self.noise
+        basis = self.sums.weighted_rows(rows, slice(None))
+        sums = replace(self.sums.in_metric(basis, self._codes, 0.0), sketch=None)
+        fixed = with_response(self.fixed, sums, own.fixed, own.fit_intercept)
+        parts = self.parameters.parts
+        return CorrelatedProblem(sums, rows, noise, parts, own, fixed, self.randoms, like=self)
 
     # What the search asks for.
 
@@ -158,7 +171,7 @@ class CorrelatedProblem:
         blocks = [np.zeros((len(rows), 0))]
         basis = self.basis[rows]
         for k, (random, codes) in enumerate(zip(self.randoms, self._codes, strict=True)):
-            z = self._sums.z_rows(k, basis) @ random.columns
+            z = self.sums.z_rows(k, basis) @ random.columns
             levels, place = np.unique(codes[rows], return_inverse=True)
             block = np.zeros((len(rows), len(levels), z.shape[1]))
             block[np.arange(len(rows)), place] = z
@@ -169,9 +182,7 @@ class CorrelatedProblem:
         """Residuals of ordinary least squares in the engine's units, times roots of weights."""
         return np.asarray(self.basis @ self.fixed.response)
 
-    def starts(
-        self, residuals: FloatArray, theta: FloatArray, noise_variance: float
-    ) -> list[Point]:
+    def starts(self, residuals: FloatArray, theta: FloatArray, log_scale: float) -> list[Point]:
         """Points to search from.
 
         Parameters
@@ -180,8 +191,8 @@ class CorrelatedProblem:
             Of least squares, times the roots of the weights.
         theta : ndarray of shape (n_theta,)
             Of a fit with independent noise.
-        noise_variance : float
-            Of the same fit, in the units of the response.
+        log_scale : float
+            Of the same fit: see `Point`.
         """
         scale = np.log(np.sqrt(np.mean(residuals**2))) if self.parameters.is_relative else 0.0
         by_part: list[list[FloatArray]] = []
@@ -190,7 +201,7 @@ class CorrelatedProblem:
         gaps, _ = self.noise.gaps
         distance = max(float(np.median(gaps)), 1.0) if self.noise.is_markov and len(gaps) else 1.0
         for number, part in enumerate(self.parameters.parts):
-            own = part.starts(self._layout.moments(number, part, residuals))
+            own = part.starts(self.layout.moments(number, part, residuals))
             by_part.append(own)
             if not isinstance(part, Monomial):
                 continue
@@ -208,18 +219,17 @@ class CorrelatedProblem:
         if self.has_effects and len(strong) == len(by_part):
             found.append(Point(scale, tuple(strong), WEAK * theta))
         if self.has_effects and len(levelled) == len(by_part):
-            own_scale = np.sqrt(max(noise_variance, SMALLEST)) / self.fixed.scale
-            found.append(Point(float(np.log(own_scale)), tuple(levelled), theta))
+            found.append(Point(log_scale, tuple(levelled), theta))
         return found
 
     def sums_at(self, point: Point) -> tuple[Sums, FloatArray]:
         """The sums in the metric of the noise, and their rows: times a root of ``R^-1``."""
         parts = self.parameters.parts
-        basis, log_det = self._layout.whitened(parts, point, self.basis)
+        basis, log_det = self.layout.whitened(parts, point, self.basis)
         reference = reference_variance(parts, point)
         basis = np.sqrt(reference) * basis
         log_det -= len(basis) * float(np.log(reference))
-        return self._sums.in_metric(basis, self._codes, log_det), basis
+        return self.sums.in_metric(basis, self._codes, log_det), basis
 
 
 def reference_variance(parts: Sequence[ResidualCovariance], point: Point) -> float:

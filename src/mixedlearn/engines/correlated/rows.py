@@ -79,6 +79,17 @@ class NoiseRows:
         gaps, _ = self.gaps
         return bool(np.mean(gaps % 2.0 == 0.0) > 0.5) if len(gaps) else False
 
+    def of(self, chosen: IntArray) -> NoiseRows:
+        """Some of the rows."""
+        return replace(
+            self,
+            series=self.series[chosen],
+            times=self.times[chosen],
+            occasions=self.occasions[chosen],
+            deviations=self.deviations[chosen],
+            part=self.part[chosen],
+        )
+
     def joined(self, other: NoiseRows) -> NoiseRows:
         """These rows and others, with the same levels of the series."""
         return replace(
