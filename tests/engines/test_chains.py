@@ -5,12 +5,10 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from tests.helpers.same_likelihood import assert_same, assert_same_rows, both
 
 from mixedlearn import lmer
-from mixedlearn.engines.correlated.effects_likelihood import EffectsLikelihood
-from mixedlearn.engines.correlated.likelihood import BlockLikelihood
 from mixedlearn.inference import coefficient_table
-from mixedlearn.model.correlated import make_correlated
 from mixedlearn.residual import AR1, ContinuousAR1, Power, Stratified
 
 
@@ -67,17 +65,6 @@ def fitted(name: str, data: pd.DataFrame, **parameters):
         return lmer(formula, data, groups=groups, residual=residual, **parameters)
 
 
-def both(model):
-    """The problem of a model in chains and in blocks, and the point of the fit."""
-    noise = model._fitted.known.fit.noise
-    blocks = make_correlated(
-        noise.sums, noise.rows, noise.noise_rows, noise.binding, noise.recipe, in_blocks=True
-    )
-    assert isinstance(noise.problem.likelihood, EffectsLikelihood)
-    assert isinstance(blocks.likelihood, BlockLikelihood)
-    return noise.problem, blocks, noise.point
-
-
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("n_series", [8, 60])
 @pytest.mark.parametrize("name", MODELS)
@@ -86,27 +73,14 @@ def test_as_dense_blocks(name, n_series, reml):
     chains, blocks, point = both(fitted(name, data, reml=reml))
     rng = np.random.default_rng(1)
     point = chains.moved(point, 0.3 * rng.standard_normal(chains.parameters.n_parameters))
-    own, other = chains.evaluate(point, 2), blocks.evaluate(point, 2)
-    assert own.objective == pytest.approx(other.objective, rel=1e-12)
-    np.testing.assert_allclose(own.gradient, other.gradient, atol=1e-9)
-    np.testing.assert_allclose(own.hessian, other.hessian, rtol=1e-9, atol=1e-8)
-    np.testing.assert_allclose(own.coef, other.coef, atol=1e-12)
-    for mine, its in zip(
-        chains.for_inference().kenward_roger(point),
-        blocks.for_inference().kenward_roger(point),
-        strict=True,
-    ):
-        np.testing.assert_allclose(mine, its, rtol=1e-7, atol=1e-9 * np.abs(its).max())
+    assert_same(chains, blocks, point)
 
 
 @pytest.mark.parametrize("name", ["an intercept", "a power", "by arm"])
 def test_rows_in_the_metric_of_the_noise(name):
     data = make_data(8, 6, irregular=MODELS[name][3])
     chains, blocks, point = both(fitted(name, data))
-    own, other = chains.sums_at(point)[0], blocks.sums_at(point)[0]
-    identity = np.eye(own.n_basis)
-    np.testing.assert_allclose(own.products(identity), other.products(identity), rtol=1e-10)
-    assert own.sum_log_weights == pytest.approx(other.sum_log_weights, abs=1e-10)
+    assert_same_rows(chains, blocks, point)
 
 
 def test_series_of_any_length():
@@ -168,7 +142,4 @@ def test_levels_that_look_alike_are_pooled(formula):
     chains, blocks, point = both(model)
     assert len(chains.likelihood.side.pooled().multiplicity) < data["id"].nunique() / 2
     point = chains.moved(point, np.full(chains.parameters.n_parameters, 0.1))
-    own, other = chains.evaluate(point, 2), blocks.evaluate(point, 2)
-    assert own.objective == pytest.approx(other.objective, rel=1e-12)
-    np.testing.assert_allclose(own.gradient, other.gradient, atol=1e-8)
-    np.testing.assert_allclose(own.hessian, other.hessian, rtol=1e-9, atol=1e-7)
+    assert_same(chains, blocks, point)

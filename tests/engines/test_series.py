@@ -5,13 +5,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from tests.helpers.same_likelihood import assert_same, assert_same_rows, both
 
 from mixedlearn import lmer
-from mixedlearn.engines.correlated.effects_likelihood import EffectsLikelihood
-from mixedlearn.engines.correlated.likelihood import BlockLikelihood
 from mixedlearn.engines.correlated.series import SeriesSide
 from mixedlearn.inference import coefficient_table
-from mixedlearn.model.correlated import make_correlated
 from mixedlearn.residual import (
     AR1,
     Antedependence,
@@ -70,42 +68,20 @@ def fitted(name: str, **parameters):
         return lmer(formula, data, groups="patient", residual=residual, **parameters)
 
 
-def both(model):
-    noise = model._fitted.known.fit.noise
-    blocks = make_correlated(
-        noise.sums, noise.rows, noise.noise_rows, noise.binding, noise.recipe, in_blocks=True
-    )
-    assert isinstance(noise.problem.likelihood, EffectsLikelihood)
-    assert isinstance(noise.problem.likelihood.side, SeriesSide)
-    assert isinstance(blocks.likelihood, BlockLikelihood)
-    return noise.problem, blocks, noise.point
-
-
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", MODELS)
 def test_as_dense_blocks(name, reml):
     series, blocks, point = both(fitted(name, reml=reml))
+    assert isinstance(series.likelihood.side, SeriesSide)
     rng = np.random.default_rng(1)
     point = series.moved(point, 0.2 * rng.standard_normal(series.parameters.n_parameters))
-    own, other = series.evaluate(point, 2), blocks.evaluate(point, 2)
-    assert own.objective == pytest.approx(other.objective, rel=1e-12)
-    np.testing.assert_allclose(own.gradient, other.gradient, atol=1e-9)
-    np.testing.assert_allclose(own.hessian, other.hessian, rtol=1e-9, atol=1e-8)
-    np.testing.assert_allclose(own.coef, other.coef, atol=1e-12)
-    for mine, its in zip(
-        series.for_inference().kenward_roger(point),
-        blocks.for_inference().kenward_roger(point),
-        strict=True,
-    ):
-        np.testing.assert_allclose(mine, its, rtol=1e-7, atol=1e-8 * np.abs(its).max())
+    assert_same(series, blocks, point)
 
 
 @pytest.mark.parametrize("name", ["unstructured", "three levels"])
 def test_rows_in_the_metric_of_the_noise(name):
     series, blocks, point = both(fitted(name))
-    own, other = series.sums_at(point)[0], blocks.sums_at(point)[0]
-    identity = np.eye(own.n_basis)
-    np.testing.assert_allclose(own.products(identity), other.products(identity), rtol=1e-9)
+    assert_same_rows(series, blocks, point)
 
 
 def test_a_covariance_for_every_arm_within_sites():

@@ -320,7 +320,7 @@ def test_a_toeplitz_matrix_is_a_covariance_of_all_occasions():
     ]
     data = pd.DataFrame(rows)
     model = MixedLinearRegressor(formula="1", groups="id", residual=Toeplitz(time="visit"))
-    with pytest.raises(ValueError, match="the partial correlation at distance . tends to -1"):
+    with pytest.raises(ValueError, match=r"the partial correlation at distance . tends to -1"):
         model.fit(data, data["y"])
 
 

@@ -166,6 +166,9 @@ def pooled(blocks: FloatArray) -> FloatArray:
     pooled : ndarray of shape (n_pooled, m, b)
     """
     n, m, b = blocks.shape
+    if n <= m:
+        # Every place has columns of its own.
+        return blocks
     flat = blocks.reshape(n, m * b)
     marks = np.random.default_rng(0).standard_normal((2, n)) @ flat
     _, first, found = np.unique(marks[0], return_index=True, return_inverse=True)

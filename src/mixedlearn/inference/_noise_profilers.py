@@ -70,18 +70,30 @@ def make_noise_profiler(model: FittedModel, parameter: Parameter) -> Profiler | 
     return _DrawnProfiler(model, parameter, coordinates)
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
+class _OnProblem:
+    """Another objective in the coordinates of a problem."""
+
+    problem: CorrelatedProblem
+
+    def moved(self, point: Point, step: FloatArray) -> Point:
+        return self.problem.moved(point, step)
+
+    def charted(self, point: Point) -> tuple[Point, NDArray[np.intp]]:
+        return self.problem.charted(point)
+
+    def lengths(self, point: Point) -> FloatArray:
+        return self.problem.lengths(point)
+
+
+@dataclass(frozen=True)
+class _Drawn(_OnProblem):
     """The likelihood with a penalty that draws a parameter to a target on its scale."""
 
+    problem: CorrelatedProblem
     coordinates: NoiseCoordinates
     parameter: Parameter
     target: float
     weight: float
-
-    @property
-    def problem(self) -> CorrelatedProblem:
-        return self.coordinates.problem
 
     def on_scale(self, point: Point) -> Jet:
         return self.coordinates.on_scale(self.parameter, point)
@@ -105,15 +117,6 @@ class _Drawn:
             gradient=found.gradient + penalty.gradient,
             hessian=found.hessian + penalty.hessian,
         )
-
-    def moved(self, point: Point, step: FloatArray) -> Point:
-        return self.problem.moved(point, step)
-
-    def charted(self, point: Point) -> tuple[Point, NDArray[np.intp]]:
-        return self.problem.charted(point)
-
-    def lengths(self, point: Point) -> FloatArray:
-        return self.problem.lengths(point)
 
 
 class _DrawnProfiler:
@@ -195,7 +198,8 @@ class _DrawnProfiler:
         return []
 
     def _drawn_to(self, target: float, near: ProfilePoint) -> ProfilePoint:
-        drawn = _Drawn(self._coordinates, self._parameter, target, self._weight)
+        own = self._coordinates
+        drawn = _Drawn(own.problem, own, self._parameter, target, self._weight)
         end = descend_from(drawn, near.theta, max_iter=MAX_ITER, tol=TOL)
         off = drawn.on_scale(end.point).value - target
         value = self._scale.value(target + off)
@@ -206,8 +210,8 @@ class _DrawnProfiler:
         return ProfilePoint(value, objective, slope, end.point)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+@dataclass(frozen=True)
+class _Held(_OnProblem):
     """The likelihood with a fixed effect held."""
 
     problem: CorrelatedProblem
@@ -215,15 +219,6 @@ class _Held:
 
     def evaluate(self, point: Point, order: int) -> BlockEvaluation:
         return self.likelihood.evaluate(point, order)
-
-    def moved(self, point: Point, step: FloatArray) -> Point:
-        return self.problem.moved(point, step)
-
-    def charted(self, point: Point) -> tuple[Point, NDArray[np.intp]]:
-        return self.problem.charted(point)
-
-    def lengths(self, point: Point) -> FloatArray:
-        return self.problem.lengths(point)
 
 
 class _CoefProfiler:

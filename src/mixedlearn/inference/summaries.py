@@ -129,6 +129,8 @@ def summarise(
     }
     if model.noise is not None:
         facts["Residual"] = model.noise.description
+        if model.noise.binding.series is not None:
+            facts["Residual"] += f", {len(model.noise.binding.series):,} levels"
     if view_of(estimator, takes_noise=True).needs_offset:
         facts["Offset"] = "passed to fit beside X"
     return Summary(

@@ -51,6 +51,8 @@ class BlockRows:
     @property
     def joins_parts(self) -> bool:
         """Whether a block has rows of several parts of the noise covariance, which it must not."""
+        if not self._noise.part.any():
+            return False
         pairs = np.unique(np.column_stack([self._blocks, self._noise.part]), axis=0)
         return len(pairs) > len(np.unique(self._blocks))
 
