@@ -13,7 +13,7 @@ from sklearn.utils import _safe_indexing
 
 from mixedlearn.data.frames import pandas_column
 from mixedlearn.data.labels import Labels, as_labels, missing_labels, shown
-from mixedlearn.engines.correlated.binding import ColumnNames, NoiseColumns, variances_of
+from mixedlearn.engines.correlated.noise_columns import ColumnNames, NoiseColumns, variances_of
 from mixedlearn.estimator.validation import column_names, find_labels
 from mixedlearn.residual import (
     HETEROGENEOUS,

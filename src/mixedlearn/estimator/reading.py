@@ -17,7 +17,7 @@ from sklearn.base import clone
 from mixedlearn.data.frames import is_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.rows import Rows
-from mixedlearn.engines.correlated.binding import NoiseColumns
+from mixedlearn.engines.correlated.noise_columns import NoiseColumns
 from mixedlearn.estimator.noise import NoiseSource, find_noise, has_noise, read_noise
 from mixedlearn.estimator.positions import check_positions
 from mixedlearn.estimator.validation import (

@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import CodedRows, Codes
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.correlated.binding import bind
+from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
 from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe

@@ -17,7 +17,8 @@ from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, missing_labels, shown
 from mixedlearn.data.levels import OtherKind, encode
 from mixedlearn.data.rows import CodedRows, Codes, Rows
-from mixedlearn.engines.correlated.binding import NoiseColumns, check_parts, check_times
+from mixedlearn.engines.correlated.noise_columns import NoiseColumns
+from mixedlearn.engines.correlated.row_checks import check_parts, check_times
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise

@@ -18,7 +18,8 @@ from mixedlearn.covariance.residual.correlations import Equal
 from mixedlearn.data.levels import LevelTable, encode, labels_of, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.sums import Sums
-from mixedlearn.engines.correlated.binding import NoiseColumns, check_parts, check_times
+from mixedlearn.engines.correlated.noise_columns import NoiseColumns
+from mixedlearn.engines.correlated.row_checks import check_parts, check_times
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.model.correlated import FittedNoise
 from mixedlearn.model.given_noise import Given, Pair, alike, given_noise

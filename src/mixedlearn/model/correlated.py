@@ -10,15 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.residual.correlations import ByDistance, Equal, Free
-from mixedlearn.covariance.residual.monomial import Monomial
-from mixedlearn.covariance.residual.partial import PartialCorrelations
-from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.levels import LevelTable
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.data.sums import Sums
@@ -36,29 +31,16 @@ from mixedlearn.model.digits import keeps_digits
 from mixedlearn.model.exact_strata import refuse_exact_strata
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel, once_per_fit
+from mixedlearn.model.identified import check_effects, check_identified, not_identified
 from mixedlearn.search.moving import Arrival, descend_from
 
 FloatArray = NDArray[np.float64]
 
-# A correlation matrix whose smallest eigenvalue is below this is singular.
-SINGULAR_CORRELATION = 1e-7
-# How close to an end a correlation is that a search without a certified optimum was following.
-RUNNING_AWAY = 1e-5
-# A curvature of the objective by a logarithm or the coordinate of a correlation that is less than
-# this is none: it is about the number of rows that tell the parameter.
-FLAT = 1e-4
 # By how much less an objective without a certificate has to be.
 MUCH_BETTER = 1e-4
-# Standard deviations of the noise of rows differ by no more than this factor; the same of a search
-# without a certified optimum.
-MOST_LOG_RATIO, RUNNING_LOG_RATIO = float(np.log(1e7)), float(np.log(1e5))
 # The covariance of the random effects that a search starts from is at least this, relative to the
 # noise: from zero no derivative shows the way.
 LEAST_VARIANCE = 0.1
-
-
-class NotIdentifiedError(ValueError):
-    """The likelihood has no maximum in the parameters of the noise."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +212,7 @@ def fit_correlated(
             "could be estimated. Leave residual=None."
         )
     sums, recipe = independent.sums, replace(independent.recipe, is_bounded=False)
-    _check_effects(independent, rows, noise, binding)
+    check_effects(independent.specification, rows, noise, binding)
     problem = make_correlated(sums, rows, noise, binding, recipe)
     refuse_exact_strata(problem, binding, noise, recipe.specification.reml)
     best = _search(problem, independent, recipe)
@@ -265,11 +247,11 @@ def refit_response(noise: FittedNoise, problem: CorrelatedProblem) -> FittedMode
 def _model_at(problem: CorrelatedProblem, best: Arrival, noise: FittedNoise) -> FittedModel:
     """The model where a search has ended."""
     recipe, rows = noise.recipe, noise.rows
-    _check_identified(problem, best, noise.binding, noise.noise_rows, recipe.max_iter)
+    check_identified(problem, best, noise.binding, noise.noise_rows, recipe.max_iter)
     try:
         own_sums, basis = problem.sums_at(best.point)
     except np.linalg.LinAlgError:
-        raise _not_identified() from None
+        raise not_identified() from None
     model = fit_sums(own_sums, recipe)
     if model.roots and not keeps_digits(model):
         chunks = [(basis, rows.known_codes)]
@@ -284,41 +266,6 @@ def _model_at(problem: CorrelatedProblem, best: Arrival, noise: FittedNoise) -> 
         is_certified=bool(model.is_certified and best.is_certified),
         noise=noise,
     )
-
-
-def _check_effects(model: FittedModel, rows: CodedRows, noise: NoiseRows, binding: Binding) -> None:
-    """Refuse random effects that differ within a series, or that its noise holds already.
-
-    Raises
-    ------
-    ValueError
-    """
-    correlation = binding.correlation
-    if correlation is None:
-        return
-    kind, series, name = binding.kind, binding.series, binding.series_name
-    assert series is not None
-    for factor, codes in zip(model.specification.factors, rows.known_codes, strict=True):
-        level = np.full(len(series), -1)
-        level[noise.series] = codes
-        if (level[noise.series] != codes).any():
-            raise ValueError(
-                f"Rows of one level of {name!r} are of several levels of {factor.name!r}: a "
-                f"residual structure within {name!r} goes with random effects of factors "
-                f"that are constant there. Leave out the random effects of {factor.name!r}."
-            )
-        is_same = len(np.unique(codes)) == len(series)
-        holds = isinstance(correlation, Free) or (
-            isinstance(correlation, (Equal, ByDistance))
-            and not noise.deviations.shape[1]
-            and factor.random_intercept
-        )
-        if is_same and holds:
-            raise ValueError(
-                f"{kind} within {name!r} and the random effects of {factor.name!r} cannot "
-                "be told apart: the residual covariance holds what the effects would add. Leave "
-                "out one of them (random_intercept=False, or no term with a bar)."
-            )
 
 
 def refuse_noise(model: FittedModel) -> None:
@@ -366,86 +313,6 @@ def _best(arrivals: Sequence[Arrival]) -> Arrival:
     return min(
         arrivals,
         key=lambda own: own.evaluation.objective + MUCH_BETTER * (not own.is_certified),
-    )
-
-
-def _check_identified(
-    problem: CorrelatedProblem,
-    arrival: Arrival,
-    binding: Binding,
-    noise_rows: NoiseRows,
-    max_iter: int,
-) -> None:
-    """Refuse a noise covariance that has run away.
-
-    Raises
-    ------
-    ValueError
-        If it is singular, so that the likelihood has no maximum.
-    """
-    if not np.isfinite(arrival.evaluation.objective):
-        raise _not_identified()
-    margin, most = SINGULAR_CORRELATION, MOST_LOG_RATIO
-    if not arrival.is_certified:
-        margin, most = RUNNING_AWAY, RUNNING_LOG_RATIO
-    n_ratios = len(binding.deviation_names)
-    for number, (part, point) in enumerate(
-        zip(problem.parameters.parts, arrival.point.parts, strict=True)
-    ):
-        if isinstance(part, Unrestricted):
-            covariance = point @ point.T
-            sizes = np.sqrt(np.diag(covariance))
-            smallest = np.linalg.eigvalsh(covariance / np.outer(sizes, sizes))[0]
-            limit = None
-            if smallest < SINGULAR_CORRELATION or (
-                not arrival.is_certified and arrival.n_iterations < max_iter
-            ):
-                limit = ""
-        else:
-            assert isinstance(part, Monomial)
-            own = noise_rows.part == number
-            place = problem.parameters.slices[number]
-            is_flat = np.abs(arrival.evaluation.hessian.diagonal()[place]) < FLAT
-            logs = noise_rows.deviations[own, :n_ratios] @ point[:n_ratios]
-            if np.ptp(logs) > most:
-                is_flat[np.argmax(np.abs(point[:n_ratios]))] = True
-            limit = _limit(part, point, binding, margin, is_flat)
-        if limit is not None:
-            raise _not_identified(binding.of_part(number), limit)
-
-
-def _limit(
-    part: Monomial,
-    point: FloatArray,
-    binding: Binding,
-    margin: float,
-    is_flat: NDArray[np.bool_],
-) -> str | None:
-    """What has run away to where the covariance is singular, in words; None if nothing has."""
-    names = [*binding.deviation_names, "variance ratio"][: part.n_deviations]
-    for name in compress(names, is_flat):
-        return f": the {name} runs away"
-    for k, (rho, own) in enumerate(zip(part.bounded(point)[0], part.ranges, strict=True)):
-        is_upper = own.upper - rho < rho - own.lower
-        distance = min(own.upper - rho, rho - own.lower)
-        # A correlation of zero is an end of its range, and as good as any.
-        is_end = is_upper or own.lower < 0.0
-        if is_end and (distance < margin or is_flat[part.n_deviations + k]):
-            assert binding.correlation is not None
-            occasions = [] if binding.occasions is None else list(map(str, binding.occasions))
-            name = binding.correlation.names(occasions)[k]
-            kind = "partial " if isinstance(part, PartialCorrelations) else ""
-            end = own.upper if is_upper else own.lower
-            return f": the {kind}{name} tends to {end:.3g}"
-    return None
-
-
-def _not_identified(where: str = "", limit: str = "") -> NotIdentifiedError:
-    return NotIdentifiedError(
-        f"The residual covariance{where} is not identified by these rows: the likelihood rises "
-        f"until it is singular{limit}. Too few levels have all occasions, the effects reproduce "
-        "the response of some rows exactly, or the structure cannot be told from the random "
-        "effects. Use a structure with fewer parameters, or fewer effects."
     )
 
 

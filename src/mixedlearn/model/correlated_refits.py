@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.recipe import Recipe
-from mixedlearn.model.correlated import FittedNoise, NotIdentifiedError, refit_response
+from mixedlearn.model.correlated import FittedNoise, refit_response
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.identified import NotIdentifiedError
 from mixedlearn.model.prediction import fixed_mean
 from mixedlearn.model.refits import Refits, batch_size, refits_of
 
