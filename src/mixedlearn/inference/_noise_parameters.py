@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import theta_gradient, theta_hessian
+from mixedlearn.covariance.jets import Jet
 from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.problem import CorrelatedProblem
-from mixedlearn.inference._jets import Jet
 from mixedlearn.inference._parameters import (
     Parameter,
     correlation_of,
@@ -122,9 +122,9 @@ class NoiseCoordinates:
     def error(self, jet: Jet) -> float:
         """Standard error of a function of the coordinates; NaN where the likelihood is flat."""
         covariance, flat = self.information
-        if (np.abs(jet.gradient @ flat) > FLAT_SHARE * np.abs(jet.gradient).max()).any():
+        if (np.abs(jet.first @ flat) > FLAT_SHARE * np.abs(jet.first).max()).any():
             return np.nan
-        return float(np.sqrt(jet.gradient @ covariance @ jet.gradient))
+        return float(np.sqrt(jet.first @ covariance @ jet.first))
 
     def scale(self, parameter: Parameter) -> Scale:
         """The scale of a parameter that is no fixed effect."""

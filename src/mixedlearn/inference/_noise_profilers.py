@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.jets import Jet
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation, holding
 from mixedlearn.engines.correlated.problem import CorrelatedProblem, NoiseLikelihood
 from mixedlearn.engines.recipe import MAX_ITER, TOL
-from mixedlearn.inference._jets import Jet
 from mixedlearn.inference._noise_parameters import NoiseCoordinates, noise_coordinates
 from mixedlearn.inference._parameters import (
     Parameter,
@@ -105,17 +105,17 @@ class _Drawn(_OnProblem):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             own = self.on_scale(point)
             penalty = own.through(
-                0.5 * self.weight * (own.value - self.target) ** 2,
-                self.weight * (own.value - self.target),
+                0.5 * self.weight * (own.values - self.target) ** 2,
+                self.weight * (own.values - self.target),
                 self.weight,
             )
-        if not np.isfinite(penalty.hessian).all():
+        if not np.isfinite(penalty.second).all():
             return replace(found, objective=np.inf)
         return replace(
             found,
-            objective=found.objective + penalty.value,
-            gradient=found.gradient + penalty.gradient,
-            hessian=found.hessian + penalty.hessian,
+            objective=found.objective + penalty.values,
+            gradient=found.gradient + penalty.first,
+            hessian=found.hessian + penalty.second,
         )
 
 
@@ -201,7 +201,7 @@ class _DrawnProfiler:
         own = self._coordinates
         drawn = _Drawn(own.problem, own, self._parameter, target, self._weight)
         end = descend_from(drawn, near.theta, max_iter=MAX_ITER, tol=TOL)
-        off = drawn.on_scale(end.point).value - target
+        off = drawn.on_scale(end.point).values - target
         value = self._scale.value(target + off)
         objective = end.evaluation.objective - 0.5 * self._weight * off**2
         slope = -self._weight * off / self._scale.slope(value)

@@ -251,7 +251,7 @@ def _wald_of_noise(
     coordinates = noise_coordinates(model)
     own, scale = coordinates.on_scale(parameter, coordinates.point), coordinates.scale(parameter)
     margin = quantile * coordinates.error(own)
-    lower, upper = scale.value(own.value - margin), scale.value(own.value + margin)
+    lower, upper = scale.value(own.values - margin), scale.value(own.values + margin)
     if parameter.kind == "correlation":
         ends = correlation_of(parameter)
         lower, upper = np.clip([lower, upper], ends.lower, ends.upper).tolist()

@@ -14,67 +14,14 @@ levels have all distances and whatever random effects are beside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.covariance.jets import Jet
 from mixedlearn.covariance.residual.monomial import Monomial, Range
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Curves:
-    """Some numbers with their first and second derivatives by n coordinates.
-
-    Attributes
-    ----------
-    values : ndarray of shape (m,)
-    first : ndarray of shape (m, n)
-    second : ndarray of shape (m, n, n)
-    """
-
-    values: FloatArray
-    first: FloatArray
-    second: FloatArray
-
-    def __add__(self, other: _Curves) -> _Curves:
-        return _Curves(
-            self.values + other.values, self.first + other.first, self.second + other.second
-        )
-
-    def __neg__(self) -> _Curves:
-        return _Curves(-self.values, -self.first, -self.second)
-
-    def __mul__(self, other: _Curves) -> _Curves:
-        a, b = self.values[:, None], other.values[:, None]
-        mixed = self.first[:, :, None] * other.first[:, None, :]
-        second = mixed + mixed.swapaxes(1, 2) + a[..., None] * other.second
-        return _Curves(
-            self.values * other.values,
-            a * other.first + b * self.first,
-            second + b[..., None] * self.second,
-        )
-
-    def __getitem__(self, chosen: slice) -> _Curves:
-        return _Curves(self.values[chosen], self.first[chosen], self.second[chosen])
-
-    def sum(self) -> _Curves:
-        """Their sum, as one number."""
-        return _Curves(
-            self.values.sum(keepdims=True),
-            self.first.sum(axis=0, keepdims=True),
-            self.second.sum(axis=0, keepdims=True),
-        )
-
-    def followed_by(self, other: _Curves) -> _Curves:
-        """These and others."""
-        return _Curves(
-            np.append(self.values, other.values),
-            np.concatenate([self.first, other.first]),
-            np.concatenate([self.second, other.second]),
-        )
 
 
 class PartialCorrelations(Monomial):
@@ -104,9 +51,9 @@ class PartialCorrelations(Monomial):
         return latest[1]
 
     def _curves(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        partials = _Curves(*super().curves(point))
+        partials = Jet(*super().curves(point))
         n = len(self.ranges)
-        one = _Curves(np.ones(1), np.zeros((1, n)), np.zeros((1, n, n)))
+        one = Jet(np.ones(1), np.zeros((1, n)), np.zeros((1, n, n)))
         rho = phi = one[:0]
         rest = one
         for k in range(n):
