@@ -7,15 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.algebra import pseudo_inverse
 from mixedlearn.data.rows import CodedRows
 from mixedlearn.engines.correlated.covariance import Point
 from mixedlearn.engines.correlated.problem import CorrelatedProblem, reference_variance
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.problem import make_problem
+from mixedlearn.inference._noise_parameters import noise_coordinates
 from mixedlearn.inference._uncertainty import known_df
 from mixedlearn.model.continuation import condition, sums_in_metric
-from mixedlearn.model.correlated import FittedNoise
 from mixedlearn.model.known import Known
 from mixedlearn.model.prediction import predict_std
 
@@ -45,21 +44,19 @@ def of_correlated_rows(
     errors = _errors(here, rows, noise_rows)
     if ddf != "satterthwaite":
         return errors, np.full(len(errors), known_df(fit, ddf))
-    noise: FittedNoise = fit.noise
-    problem = noise.problem
-    point, free = problem.charted(noise.point)
+    coordinates = noise_coordinates(fit)
+    problem, point = coordinates.problem, coordinates.point
     lengths = problem.lengths(point)
-    hessian = problem.evaluate(point, 2).hessian[np.ix_(free, free)]
-    covariance = 2.0 * pseudo_inverse(hessian, np.sqrt(np.abs(hessian.diagonal())))
-    gradient = np.empty((len(errors), len(free)))
-    for a, entry in enumerate(free):
+    covariance, _ = coordinates.information
+    gradient = np.zeros((len(errors), len(lengths)))
+    for entry in coordinates.free:
         sides = []
         for size in (-STEP * lengths[entry], STEP * lengths[entry]):
             step = np.zeros(len(lengths))
             step[entry] = size
             there = _known_at(known, problem, problem.moved(point, step))
             sides.append(np.square(_errors(there, rows, noise_rows)))
-        gradient[:, a] = (sides[1] - sides[0]) / (2.0 * STEP * lengths[entry])
+        gradient[:, entry] = (sides[1] - sides[0]) / (2.0 * STEP * lengths[entry])
     spread = np.einsum("ra,ab,rb->r", gradient, covariance, gradient)
     with np.errstate(divide="ignore", invalid="ignore"):
         return errors, np.asarray(2.0 * errors**4 / spread)
