@@ -139,7 +139,7 @@ CASES = [
     ("anova", (), {"type": 4}, "type=4 is not a type of hypotheses: use 1, 2 or 3"),
     ("anova", (), {"type": "iii"}, "type='iii' is not a type"),
     ("anova", (MODELS["intercepts"],), {}, "anova takes one model: likelihood_ratio_test compares"),
-    ("coefficient_covariance", ("kr",), {}, "method='kr' is unknown: use 'model', "),
+    ("coefficient_covariance", ("kr",), {}, "kind='kr' is unknown: use 'model', "),
     # profiles
     ("profile_likelihood", ("days",), {}, r"no parameter 'days'. Did you mean 'Days'\? Its"),
     ("profile_likelihood", (".sig01",), {}, r"no parameter '.sig01'. Its .*'sd\(intercept\|Sub"),

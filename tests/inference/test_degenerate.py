@@ -145,7 +145,7 @@ FUNCTIONS = {
         est, {est._fitted.model.specification.coef_names[0]: 1.0}, rhs=1.0
     ),
     "coefficient_covariance": named("coefficient_covariance"),
-    "coefficient_covariance kenward-roger": named("coefficient_covariance", method="kenward-roger"),
+    "coefficient_covariance kenward-roger": named("coefficient_covariance", kind="kenward-roger"),
     "variance_table": named("variance_table"),
     "wald": named("confidence_intervals"),
     "profile": named("confidence_intervals", method="profile"),
