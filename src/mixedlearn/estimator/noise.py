@@ -68,18 +68,28 @@ class NoiseSource:
         return own[:1] if len(found) == 1 or own is not found else []
 
 
-def columns_named(residual: Any, time: Any, groups: Any) -> list[Any]:
-    """All columns that the parameters ``residual``, ``time`` and ``groups`` name."""
-    found = [time]
+def columns_named(residual: Any, time: Any, groups: Any, columns: Sequence[str]) -> list[Any]:
+    """All columns that the parameters ``residual``, ``time`` and ``groups`` name.
+
+    Raises
+    ------
+    ValueError
+        If one is not among those of the data.
+    """
+    found = [(time, "time")]
     for entry in groups if isinstance(groups, list) else [groups]:
-        found += entry if isinstance(entry, tuple) else [entry]
+        found += [(own, "groups") for own in (entry if isinstance(entry, tuple) else [entry])]
     if residual is not None:
         own = resolve(residual, time)
         for variance in variances_of(own):
-            found += [getattr(variance, "by", None), getattr(variance, "of", None)]
+            found.append((getattr(variance, "by", None), "Stratified(by=...)"))
+            found.append((getattr(variance, "of", None), "Power(of=...)"))
         if isinstance(own, Correlated):
-            found += [own.time, own.by]
-    return [name for name in found if name is not None]
+            found += [(own.time, "time"), (own.by, f"{type(own).__name__}(by=...)")]
+    for name, parameter in found:
+        if isinstance(name, str):
+            find_column(name, columns, parameter)
+    return [name for name, _ in found if name is not None]
 
 
 def has_noise(estimator: Any) -> bool:
