@@ -141,15 +141,15 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         none are correlated. By name, with ``time``:
 
         - "ar1": correlations r^d of rows that are d time units apart; "continuous_ar1" for times
-          that are no whole numbers;
+          that are not whole numbers;
         - "compound_symmetry": one correlation for all rows of a level;
         - "toeplitz": a correlation for every distance in the order of the occasions;
         - "antedependence": one for every two occasions that follow each other;
         - "heterogeneous_ar1" and the like: the same with a variance for each occasion;
         - "unstructured": a variance for each occasion and a correlation for every two of them.
 
-        Objects say more: `mixedlearn.residual.AR1` and the others, `Stratified` and `Power` for
-        variances. The levels are those of ``groups``; with ``random_intercept=False``, or a formula
+        The objects of `mixedlearn.residual`, such as `AR1`, `Stratified` and `Power`, have further
+        parameters. The levels are those of ``groups``; with ``random_intercept=False``, or a formula
         without a bar beside ``groups``, they have no random effects.
     time : str or int, default=None
         Column of X that holds the times or the occasions of the rows of a level, for ``residual``:
@@ -176,7 +176,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         powers.
     residual_covariance_ : DataFrame of shape (n_occasions, n_occasions)
         Covariance of the noise of the rows of a level, by occasion, in the first stratum and for
-        covariates of one. A dict by its values if the covariance is another ``by`` a column.
+        covariates of one. With ``by`` a dict, with a covariance for each value of the column.
     covariances_ : dict of str to DataFrame of shape (q, q)
         For every factor, variances and covariances (no standard deviations) of its random effects.
     random_effects_ : dict of str to DataFrame of shape (n_levels, q)

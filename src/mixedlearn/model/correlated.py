@@ -279,7 +279,7 @@ def refuse_noise(model: FittedModel) -> None:
         kind = model.noise.binding.kind
         raise ValueError(
             f"This is not available for a model with a residual structure, here {kind}: it assumes "
-            "independent noise. The user guide, Correlated measurements, lists what is supported. "
+            "independent noise. The user guide, Correlated measurements, says what is not supported. "
             "residual=None fits the model without the structure."
         )
 
