@@ -113,8 +113,8 @@ def lmer(
     response, predictors = split_response(formula)
     used = columns_used(predictors, frame, response)
     # Those that the residual structure names besides.
-    of_noise = (parameters.get(name) for name in ("residual", "time", "groups"))
-    used += columns_named(*of_noise, list(frame.columns))
+    residual, time, groups = (parameters.get(name) for name in ("residual", "time", "groups"))
+    used += columns_named(residual, time, groups, list(frame.columns))
     if missing == "drop":
         needed = [*used, *response_columns(response, frame.columns)]
         frame, sample_weight, offset = _complete_rows(frame, needed, sample_weight, offset)

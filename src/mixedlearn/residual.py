@@ -161,7 +161,8 @@ class CompoundSymmetry(Correlated):
     ----------
     time : str or int, default=None
         Column of X, by name or position, that holds the occasions, which matter for the
-        variances only. None: that of the estimator, and without one the order of the rows of a level.
+        variances only. None: that of the estimator, and without one the order of the rows of a
+        level.
     within : str or tuple, default=None
         Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
         columns; needed where there are several.

@@ -149,8 +149,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         - "unstructured": a variance for each occasion and a correlation for every two of them.
 
         The objects of `mixedlearn.residual`, such as `AR1`, `Stratified` and `Power`, have further
-        parameters. The levels are those of ``groups``; with ``random_intercept=False``, or a formula
-        without a bar beside ``groups``, they have no random effects.
+        parameters. The levels are those of ``groups``; with ``random_intercept=False``, or a
+        formula without a bar beside ``groups``, they have no random effects.
     time : str or int, default=None
         Column of X that holds the times or the occasions of the rows of a level, for ``residual``:
         numbers or a category. It has a fixed effect like any other unless ``fixed_effects`` leaves
