@@ -191,7 +191,7 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
         ({"residual": "ar1", "time": "age", "data": ONE_ROW}, "No level of 'Subject' has two rows"),
         (
             {"residual": "unstructured", "time": "age", "data": FEW},
-            "not identified by these rows: one level has both occasions",
+            "not identified by these rows: only one level has both occasions",
         ),
         ({"residual": AR1(time="age", by="age")}, "several values of 'age', by which"),
         ({"residual": Power(of="Sex")}, "needs a column of numbers"),

@@ -230,7 +230,7 @@ def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
     uses_times = correlation is not None and correlation.uses_times
     if uses_times and kind.startswith(("date", "time", "period", "interval")):
         raise ValueError(
-            f"The times of {type(residual).__name__}, the column {name!r}, are no numbers but "
+            f"The times of {type(residual).__name__}, the column {name!r}, are not numbers but "
             f"{kind}: count them in a unit, as in (day - day.min()).dt.days."
         )
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
