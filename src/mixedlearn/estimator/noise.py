@@ -201,10 +201,10 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
         return found
 
     series = next((own for own in labels if own.name == source.series), None)
-    time = None if names.time is None else own_labels(names.time)
     numbers = None
     if names.time is not None and not _is_category(values(names.time)):
         numbers = _times(values(names.time), names.time, source.residual)
+    time = None if names.time is None else own_labels(names.time)
     return NoiseColumns(
         n,
         series,
@@ -233,9 +233,13 @@ def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
             f"The times of {type(residual).__name__}, the column {name!r}, are not numbers but "
             f"{kind}: count them in a unit, as in (day - day.min()).dt.days."
         )
-    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
-        return np.asarray(values, dtype=np.float64)
-    return None
+    if kind not in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return None
+    times = np.asarray(values, dtype=np.float64)
+    if np.isinf(times).any():
+        row = int(np.argmax(np.isinf(times)))
+        raise ValueError(f"The time in the column {name!r} is infinite in row {row}.")
+    return times
 
 
 def _numbers(values: Any, name: str) -> FloatArray:
