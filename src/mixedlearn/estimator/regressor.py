@@ -150,7 +150,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
 
         The objects of `mixedlearn.residual`, such as `AR1`, `Stratified` and `Power`, have further
         parameters. The levels are those of ``groups``; with ``random_intercept=False``, or a
-        formula without a bar beside ``groups``, they have no random effects.
+        formula without a bar beside ``groups``, they have no random effects. The fitted model then
+        keeps the rows, from which forecasts continue.
     time : str or int, default=None
         Column of X that holds the times or the occasions of the rows of a level, for ``residual``:
         numbers or a category. It has a fixed effect like any other unless ``fixed_effects`` leaves
