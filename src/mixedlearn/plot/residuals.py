@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gamma
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from mixedlearn.inference._models import check_count, view_of
+from mixedlearn.inference._models import check_count, model_of, view_of
 from mixedlearn.inference.residuals import residuals as residuals_of_the_fit
 from mixedlearn.inference.residuals import standard_residuals
 from mixedlearn.plot._style import BLUE, GREY, INK, legend_above, points_style, single_axes, style
@@ -194,7 +194,7 @@ class ResidualsDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         _check(kind, against, max_points)
-        is_normalized = view_of(estimator, takes_noise=True).noise is not None
+        is_normalized = model_of(estimator, takes_noise=True).noise is not None
         own = {"groups": groups, "offset": offset, "sample_weight": sample_weight}
         fitted_values, values, keep = _values(estimator, X, y, own, kind, against)
         display = cls(
