@@ -580,7 +580,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             formula was not seen in `fit`, unless ``handle_unknown="average"``; if a label is
             missing or unknown and ``handle_unknown="error"``; if lengths differ; if `fit` had an
             offset and there is none, or the other way around; or if ``random_effects`` names a
-            factor that the model does not have.
+            factor that the model does not have. With a residual structure, if a column that it uses
+            is missing or has a value that it cannot take, or if a row of a known level has another
+            value of ``by`` than the level.
 
         Warns
         -----
