@@ -223,8 +223,8 @@ structures = inference.likelihood_ratio_test(
 print(structures)
 
 # %%
-# At the 5 % level the test does not reject the simpler structure. The table above shows that it would give the same
-# answer.
+# At the 5 % level the test does not reject the simpler structure. The table above shows that it
+# would give the same answer.
 #
 # May both arms have the same covariance? ``by`` gives each arm its own:
 

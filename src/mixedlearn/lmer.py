@@ -113,7 +113,8 @@ def lmer(
     response, predictors = split_response(formula)
     used = columns_used(predictors, frame, response)
     # Those that the residual structure names besides.
-    used += columns_named(*(parameters.get(name) for name in ("residual", "time", "groups")))
+    residual, time, groups = (parameters.get(name) for name in ("residual", "time", "groups"))
+    used += columns_named(residual, time, groups, list(frame.columns))
     if missing == "drop":
         needed = [*used, *response_columns(response, frame.columns)]
         frame, sample_weight, offset = _complete_rows(frame, needed, sample_weight, offset)

@@ -115,8 +115,8 @@ class AR1(Correlated):
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
     by : str or int, default=None
-        Column of X: the parameters are others for each of its values, which all rows of a level
-        share.
+        Column of X, each value of which has parameters of its own. All rows of a level have the
+        same value.
 
     Examples
     --------
@@ -143,8 +143,8 @@ class ContinuousAR1(Correlated):
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
     by : str or int, default=None
-        Column of X: the parameters are others for each of its values, which all rows of a level
-        share.
+        Column of X, each value of which has parameters of its own. All rows of a level have the
+        same value.
 
     Examples
     --------
@@ -160,8 +160,9 @@ class CompoundSymmetry(Correlated):
     Parameters
     ----------
     time : str or int, default=None
-        Column of X, by name or position, that holds the occasions; it counts for the variances
-        alone. None: that of the estimator, and without one the order of the rows of a level.
+        Column of X, by name or position, that holds the occasions, which matter for the
+        variances only. None: that of the estimator, and without one the order of the rows of a
+        level.
     within : str or tuple, default=None
         Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
         columns; needed where there are several.
@@ -169,8 +170,8 @@ class CompoundSymmetry(Correlated):
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
     by : str or int, default=None
-        Column of X: the parameters are others for each of its values, which all rows of a level
-        share.
+        Column of X, each value of which has parameters of its own. All rows of a level have the
+        same value.
 
     Examples
     --------
@@ -199,8 +200,8 @@ class Toeplitz(Correlated):
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
     by : str or int, default=None
-        Column of X: the parameters are others for each of its values, which all rows of a level
-        share.
+        Column of X, each value of which has parameters of its own. All rows of a level have the
+        same value.
 
     Examples
     --------
@@ -227,8 +228,8 @@ class Antedependence(Correlated):
         None: all rows have one variance. "heterogeneous": one for each occasion. Those of a list
         are multiplied.
     by : str or int, default=None
-        Column of X: the parameters are others for each of its values, which all rows of a level
-        share.
+        Column of X, each value of which has parameters of its own. All rows of a level have the
+        same value.
 
     Examples
     --------
@@ -252,8 +253,8 @@ class Unstructured(Correlated):
         Grouping factor in whose levels rows are correlated, an interaction also as the tuple of its
         columns; needed where there are several.
     by : str or int, default=None
-        Column of X: the covariance is another for each of its values, which all rows of a level
-        share.
+        Column of X, each value of which has a covariance of its own. All rows of a level have the
+        same value.
 
     Examples
     --------

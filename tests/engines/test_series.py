@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from tests.helpers.same_likelihood import assert_same, assert_same_rows, both
 
+from helpers.same_likelihood import assert_same, assert_same_rows, both
 from mixedlearn import lmer
 from mixedlearn.engines.correlated.series import SeriesSide
 from mixedlearn.inference import coefficient_table

@@ -165,7 +165,8 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
         ({"residual": "unstructred", "time": "age"}, "Did you mean 'unstructured'"),
         ({"residual": "unstructured"}, "needs the occasions of the rows: name their column"),
         ({"residual": "heterogeneous_ar1"}, "needs the occasions of the rows"),
-        ({"residual": "ar1", "time": "Age"}, "time names the column 'Age'"),
+        ({"residual": "ar1", "time": "Age"}, "time names the column 'Age'.* Did you mean 'age'"),
+        ({"residual": "ar1", "time": "Age", "missing": "drop"}, "time names the column 'Age'"),
         ({"residual": AR1(within="School")}, "names no grouping factor: the factors are 'Subject'"),
         ({"residual": AR1(variance="equal")}, "variance='equal' of AR1 is no variance"),
         ({"residual": Stratified(by="sex")}, r"Stratified\(by=...\) names the column 'sex'"),
@@ -190,7 +191,11 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
         ({"residual": "ar1", "time": "age", "data": ONE_ROW}, "No level of 'Subject' has two rows"),
         (
             {"residual": "unstructured", "time": "age", "data": FEW},
-            "not identified by these rows: one level has both occasions",
+            "not identified by these rows: only one level has both occasions",
+        ),
+        (
+            {"residual": "ar1", "time": "age", "data": ORTHODONT.assign(age=np.inf)},
+            "time in the column 'age' is infinite in row 0",
         ),
         ({"residual": AR1(time="age", by="age")}, "several values of 'age', by which"),
         ({"residual": Power(of="Sex")}, "needs a column of numbers"),
@@ -209,6 +214,17 @@ def test_series_whose_covariance_does_not_fit_into_memory_are_refused(monkeypatc
     data = pd.DataFrame({"y": np.sin(np.arange(n)), "t": np.arange(n), "g": np.arange(n) % 2})
     with pytest.raises(MemoryError, match="of up to 4,000 rows, and all of them need 3 GB"):
         lmer("y ~ 1", data, groups="g", residual="compound_symmetry")
+
+
+def test_a_covariance_of_many_occasions_is_refused_but_not_the_fit(monkeypatch):
+    monkeypatch.setattr("mixedlearn.engines.plan._memory", lambda: 1_000_000_000)
+    n = 8_000
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": rng.standard_normal(n), "t": np.arange(n), "g": 0})
+    model = lmer("y ~ 1", data, groups="g", residual="ar1", time="t")
+    assert set(model.residual_parameters_) == {"correlation"}
+    with pytest.raises(MemoryError, match="of up to 8,000 rows"):
+        _ = model.residual_covariance_
 
 
 def test_an_occasion_that_fit_did_not_see_has_no_variance():

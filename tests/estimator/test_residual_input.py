@@ -154,7 +154,7 @@ DAY = datetime.date(2020, 1, 1)
 @pytest.mark.parametrize("kind", [AR1, ContinuousAR1])
 def test_dates_are_occasions_but_no_times(data, convert, kind):
     dated = data.assign(t=convert(data["t"]))
-    with pytest.raises(ValueError, match=r"'t', are no numbers but .*: count them"):
+    with pytest.raises(ValueError, match=r"'t', are not numbers but .*: count them"):
         fit(dated, kind(time="t"))
     found, expected = (fit(own, Unstructured(time="t")) for own in (dated, data))
     assert found.log_likelihood_ == expected.log_likelihood_

@@ -19,6 +19,7 @@ import mixedlearn
 from mixedlearn import MixedLinearRegressor, inference, lmer, plot
 from mixedlearn.datasets import load_sleepstudy
 from mixedlearn.exceptions import InconsistentVersionWarning
+from mixedlearn.residual import AR1, Stratified
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 RNG = np.random.default_rng(0)
@@ -281,3 +282,27 @@ def test_skops(name, serving):
     for own in (loaded, model):
         own.update_random_effects(at, LATER["y"])
     np.testing.assert_allclose(loaded.predict(at), model.predict(at), **CLOSE)
+
+
+@pytest.mark.parametrize("occasion", [np.float64, lambda day: pd.Categorical(day.astype(str))])
+def test_skops_of_a_residual_structure(occasion):
+    skops = pytest.importorskip("skops.io")
+    study = load_sleepstudy().frame
+    study = study.assign(
+        occasion=occasion(study["Days"]), half=study["Subject"].isin([308, 309, 310])
+    )
+    residual = AR1(time="occasion", variance=Stratified(by="half"), within="Subject")
+    model = MixedLinearRegressor(fixed_effects=["Days"], groups="Subject", residual=residual)
+    X = study[["Days", "Subject", "occasion", "half"]]
+    model.fit(X.head(175), study["Reaction"].head(175))
+    data = skops.dumps(model)
+    found = skops.get_untrusted_types(data=data)
+    assert {own for own in found if not own.startswith("mixedlearn.")} <= {"builtins.frozenset"}
+    loaded = skops.loads(data, trusted=found)
+    later = X.tail(5)
+    np.testing.assert_allclose(loaded.predict(later), model.predict(later), **CLOSE)
+    assert not np.allclose(loaded.predict(later), model.predict(later, random_effects="none"))
+    assert str(loaded.summary(std_error=True)) == str(model.summary(std_error=True))
+    for own in (loaded, model):
+        own.update_random_effects(later.head(2), study["Reaction"].iloc[175:177])
+    np.testing.assert_allclose(loaded.predict(later), model.predict(later), **CLOSE)

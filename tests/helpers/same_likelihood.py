@@ -10,7 +10,7 @@ from mixedlearn.model.correlated import make_correlated
 
 def both(model):
     """The problem of a model as it is and in dense blocks, and the point of the fit."""
-    noise = model._fitted.known.fit.noise
+    noise = model.__mixedlearn_fitted__().model_of_fit.noise
     blocks = make_correlated(
         noise.sums, noise.rows, noise.noise_rows, noise.binding, noise.recipe, in_blocks=True
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.model.test_correlated import CASES, fit, make_data, noise_covariance
 
 from helpers.chance import RATE, assert_moments, normal_bound, within_chi_squared
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, inference
 from mixedlearn.residual import AR1, CompoundSymmetry, Toeplitz
 
 N_SAMPLES = 20_000
@@ -77,6 +77,23 @@ def fit_to(case, data, **parameters):
 
 # Each arm keeps too few rows for an unstructured covariance; variances alone have no levels.
 UPDATED = [name for name in CASES if name not in ("power", "strata", "unstructured by arm")]
+
+
+def test_rows_with_another_value_of_by_than_their_level_are_refused():
+    model, data = fit(CASES["ar1 by arm"])
+    rows = data.loc[[0, 0]].assign(t=[17, 18], arm=[data["arm"][0], "ba"[data["arm"][0] == "b"]])
+    message = r"Row 1 has '.' in the column 'arm', .* its level .* of 'id' have '.'"
+    for ask in (
+        lambda: model.predict(rows),
+        lambda: model.predict(rows, return_std=True),
+        lambda: inference.prediction_intervals(model, rows),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+    with pytest.raises(ValueError, match="Row 0 has"):
+        model.sample_y(rows.tail(1), random_effects="fitted")
+    population = model.predict(rows, random_effects="none", return_std=True)[1]
+    assert population[0] != population[1]
 
 
 @pytest.mark.parametrize("name", UPDATED)

@@ -68,18 +68,28 @@ class NoiseSource:
         return own[:1] if len(found) == 1 or own is not found else []
 
 
-def columns_named(residual: Any, time: Any, groups: Any) -> list[Any]:
-    """All columns that the parameters ``residual``, ``time`` and ``groups`` name."""
-    found = [time]
+def columns_named(residual: Any, time: Any, groups: Any, columns: Sequence[str]) -> list[Any]:
+    """All columns that the parameters ``residual``, ``time`` and ``groups`` name.
+
+    Raises
+    ------
+    ValueError
+        If one is not among those of the data.
+    """
+    found = [(time, "time")]
     for entry in groups if isinstance(groups, list) else [groups]:
-        found += entry if isinstance(entry, tuple) else [entry]
+        found += [(own, "groups") for own in (entry if isinstance(entry, tuple) else [entry])]
     if residual is not None:
         own = resolve(residual, time)
         for variance in variances_of(own):
-            found += [getattr(variance, "by", None), getattr(variance, "of", None)]
+            found.append((getattr(variance, "by", None), "Stratified(by=...)"))
+            found.append((getattr(variance, "of", None), "Power(of=...)"))
         if isinstance(own, Correlated):
-            found += [own.time, own.by]
-    return [name for name in found if name is not None]
+            found += [(own.time, "time"), (own.by, f"{type(own).__name__}(by=...)")]
+    for name, parameter in found:
+        if isinstance(name, str):
+            find_column(name, columns, parameter)
+    return [name for name, _ in found if name is not None]
 
 
 def has_noise(estimator: Any) -> bool:
@@ -191,10 +201,10 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
         return found
 
     series = next((own for own in labels if own.name == source.series), None)
-    time = None if names.time is None else own_labels(names.time)
     numbers = None
     if names.time is not None and not _is_category(values(names.time)):
         numbers = _times(values(names.time), names.time, source.residual)
+    time = None if names.time is None else own_labels(names.time)
     return NoiseColumns(
         n,
         series,
@@ -220,12 +230,16 @@ def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
     uses_times = correlation is not None and correlation.uses_times
     if uses_times and kind.startswith(("date", "time", "period", "interval")):
         raise ValueError(
-            f"The times of {type(residual).__name__}, the column {name!r}, are no numbers but "
+            f"The times of {type(residual).__name__}, the column {name!r}, are not numbers but "
             f"{kind}: count them in a unit, as in (day - day.min()).dt.days."
         )
-    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
-        return np.asarray(values, dtype=np.float64)
-    return None
+    if kind not in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return None
+    times = np.asarray(values, dtype=np.float64)
+    if np.isinf(times).any():
+        row = int(np.argmax(np.isinf(times)))
+        raise ValueError(f"The time in the column {name!r} is infinite in row {row}.")
+    return times
 
 
 def _numbers(values: Any, name: str) -> FloatArray:

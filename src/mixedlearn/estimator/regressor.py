@@ -141,16 +141,17 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         none are correlated. By name, with ``time``:
 
         - "ar1": correlations r^d of rows that are d time units apart; "continuous_ar1" for times
-          that are no whole numbers;
+          that are not whole numbers;
         - "compound_symmetry": one correlation for all rows of a level;
         - "toeplitz": a correlation for every distance in the order of the occasions;
         - "antedependence": one for every two occasions that follow each other;
         - "heterogeneous_ar1" and the like: the same with a variance for each occasion;
         - "unstructured": a variance for each occasion and a correlation for every two of them.
 
-        Objects say more: `mixedlearn.residual.AR1` and the others, `Stratified` and `Power` for
-        variances. The levels are those of ``groups``; with ``random_intercept=False``, or a formula
-        without a bar beside ``groups``, they have no random effects.
+        The objects of `mixedlearn.residual`, such as `AR1`, `Stratified` and `Power`, have further
+        parameters. The levels are those of ``groups``; with ``random_intercept=False``, or a
+        formula without a bar beside ``groups``, they have no random effects. The fitted model then
+        keeps the rows, from which forecasts continue.
     time : str or int, default=None
         Column of X that holds the times or the occasions of the rows of a level, for ``residual``:
         numbers or a category. It has a fixed effect like any other unless ``fixed_effects`` leaves
@@ -176,7 +177,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         powers.
     residual_covariance_ : DataFrame of shape (n_occasions, n_occasions)
         Covariance of the noise of the rows of a level, by occasion, in the first stratum and for
-        covariates of one. A dict by its values if the covariance is another ``by`` a column.
+        covariates of one. With ``by`` a dict, with a covariance for each value of the column.
     covariances_ : dict of str to DataFrame of shape (q, q)
         For every factor, variances and covariances (no standard deviations) of its random effects.
     random_effects_ : dict of str to DataFrame of shape (n_levels, q)
@@ -579,7 +580,9 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             formula was not seen in `fit`, unless ``handle_unknown="average"``; if a label is
             missing or unknown and ``handle_unknown="error"``; if lengths differ; if `fit` had an
             offset and there is none, or the other way around; or if ``random_effects`` names a
-            factor that the model does not have.
+            factor that the model does not have. With a residual structure, if a column that it uses
+            is missing or has a value that it cannot take, or if a row of a known level has another
+            value of ``by`` than the level.
 
         Warns
         -----

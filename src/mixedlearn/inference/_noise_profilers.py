@@ -9,7 +9,6 @@ columns of the rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,7 +227,7 @@ class _CoefProfiler:
     highest = np.inf
 
     def __init__(self, model: FittedModel, coef: int, coordinates: NoiseCoordinates):
-        self._problem: Any = coordinates.problem
+        self._problem = coordinates.problem
         fixed = self._problem.fixed
         self._row, self._offset = fixed.scale * fixed.to_user[coef], fixed.offset[coef]
         objective = self._problem.evaluate(coordinates.point, 0).objective

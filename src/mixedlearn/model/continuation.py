@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.residual.correlations import Equal
+from mixedlearn.data.labels import shown
 from mixedlearn.data.levels import LevelTable, encode, labels_of, merge_levels
 from mixedlearn.data.rows import CodedRows, Rows
 from mixedlearn.data.sums import Sums
@@ -113,10 +114,38 @@ def _continued(noise: FittedNoise, noise_rows: NoiseRows) -> list[Pair]:
     series = noise_rows.series
     levels = _by_level(series, np.flatnonzero((series >= 0) & (series < noise.n_levels)))
     pairs = [(noise.rows_of_level(int(series[new[0]])), new) for new in levels]
+    _check_parts(noise, noise_rows, pairs)
     if not is_free_of_order:
         is_seen = _is_seen(noise, noise_rows, pairs)
         pairs = [(old, new[~is_seen[new]]) for old, new in pairs]
     return [(old, new) for old, new in pairs if len(new)]
+
+
+def _check_parts(noise: FittedNoise, noise_rows: NoiseRows, pairs: Sequence[Pair]) -> None:
+    """Refuse rows with another value of ``by`` than the observed rows of their level.
+
+    Raises
+    ------
+    ValueError
+    """
+    binding = noise.binding
+    if binding.by is None:
+        return
+    for old, new in pairs:
+        differs = noise_rows.part[new] != noise.noise_rows.part[old[0]]
+        if differs.any():
+            assert binding.series is not None
+            row = int(new[np.argmax(differs)])
+            value, other = (
+                shown(binding.by[own.part[at]])
+                for own, at in ((noise_rows, row), (noise.noise_rows, old[0]))
+            )
+            level = shown(binding.series[noise_rows.series[row]])
+            raise ValueError(
+                f"Row {row} has {value} in the column {binding.names.by!r}, by which the "
+                f"covariance differs, and the observed rows of its level {level} of "
+                f"{binding.series_name!r} have {other}: all rows of a level must share one value."
+            )
 
 
 def _is_seen(noise: FittedNoise, noise_rows: NoiseRows, pairs: Sequence[Pair]) -> NDArray[np.bool_]:

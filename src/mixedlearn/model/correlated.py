@@ -279,8 +279,8 @@ def refuse_noise(model: FittedModel) -> None:
         kind = model.noise.binding.kind
         raise ValueError(
             f"This is not available for a model with a residual structure, here {kind}: it assumes "
-            "independent noise. The user guide, Correlated measurements, lists what is supported. "
-            "residual=None fits the model without the structure."
+            "independent noise. The user guide, Correlated measurements, says what is not "
+            "supported. residual=None fits the model without the structure."
         )
 
 

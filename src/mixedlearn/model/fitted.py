@@ -32,7 +32,7 @@ ROUNDING = 1e-14
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A model with its estimates. Holds sums, no rows.
+    """A model with its estimates. Holds sums, and rows only for the noise of a residual structure.
 
     Attributes
     ----------

@@ -14,6 +14,7 @@ from mixedlearn.covariance.residual.base import Layout
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.covariance.residual.unrestricted import Unrestricted
 from mixedlearn.data.labels import shown
+from mixedlearn.engines.plan import check_block_memory
 from mixedlearn.model.correlated import FittedNoise
 from mixedlearn.model.fitted import FittedModel
 
@@ -100,9 +101,15 @@ def residual_covariances(model: FittedModel) -> list[pd.DataFrame]:
     """Covariance of the noise of the occasions of a level, for every part.
 
     Of rows of the first strata, and with covariates of one where the variance is a power.
+
+    Raises
+    ------
+    MemoryError
+        If the table does not fit into memory.
     """
     noise: FittedNoise = model.noise
     times, occasions = noise.occasion_times
+    check_block_memory([(len(noise.binding.parts), len(times))], 1)
     names = noise.occasion_names
     found = []
     for number, part in enumerate(noise.binding.parts):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from mixedlearn.covariance.residual.base import ResidualCovariance
 from mixedlearn.covariance.residual.correlations import Correlation
 from mixedlearn.covariance.residual.monomial import Monomial
 from mixedlearn.data.labels import Labels, shown
-from mixedlearn.data.levels import look_up
+from mixedlearn.data.levels import look_up, pack_levels, unpack_levels
 from mixedlearn.engines.correlated.noise_columns import (
     ColumnNames,
     NoiseColumns,
@@ -28,6 +28,33 @@ IntArray = NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
+class Exponents:
+    """From times of shape (..., T) and occasions to `Layout.exponents`.
+
+    A class of its own, because formats other than pickle name the types that they load.
+
+    Attributes
+    ----------
+    correlation : Correlation or None
+    n : int
+        Number of correlation parameters.
+    """
+
+    correlation: Correlation | None
+    n: int
+
+    def __call__(self, times: FloatArray, occasions: IntArray) -> FloatArray:
+        """The exponents of all pairs of rows, shape (n, ..., T, T)."""
+        if self.correlation is None or self.n == 0:
+            return np.zeros((0, *times.shape, times.shape[-1]))
+        return self.correlation.exponents(times, occasions, self.n)
+
+
+# Attributes that are levels or None.
+LEVELS = ("occasions", "by", "series")
+
+
+@dataclass(frozen=True)
 class Binding:
     """A structure with what it has learnt.
 
@@ -64,6 +91,21 @@ class Binding:
     unit: float = 1.0
     series_name: str | None = None
     unsigned: tuple[int, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to save: levels in types that other formats than pickle can hold."""
+        state = {own.name: getattr(self, own.name) for own in fields(self)}
+        for name in LEVELS:
+            state[name] = None if state[name] is None else pack_levels(state[name])
+        return {**state, "strata": [pack_levels(own) for own in self.strata]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+        restored = {**state, "strata": tuple(unpack_levels(own) for own in state["strata"])}
+        for name in LEVELS:
+            restored[name] = None if state[name] is None else unpack_levels(state[name])
+        for name, value in restored.items():
+            object.__setattr__(self, name, value)
 
     @property
     def correlation(self) -> Correlation | None:
@@ -158,20 +200,12 @@ class Binding:
             part = _places(columns.by, self.by, "value")
         own_scale = [np.ones((n, 1))] if len(self.parts) > 1 else []
         deviations = np.hstack([np.zeros((n, 0)), *dummies, *logs, *own_scale])
-        exponents = partial(_exponents, self.correlation, self.n_correlations)
+        exponents = Exponents(self.correlation, self.n_correlations)
         is_stationary = self.correlation is not None and self.correlation.is_stationary
         is_markov = self.correlation is None or self.correlation.is_markov
         return NoiseRows(
             series, times, occasions, deviations, part, exponents, is_stationary, is_markov
         )
-
-
-def _exponents(
-    correlation: Correlation | None, n: int, times: FloatArray, occasions: IntArray
-) -> FloatArray:
-    if correlation is None or n == 0:
-        return np.zeros((0, *times.shape, times.shape[-1]))
-    return correlation.exponents(times, occasions, n)
 
 
 def _indicators(codes: IntArray, n: int) -> FloatArray:

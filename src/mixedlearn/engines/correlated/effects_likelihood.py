@@ -9,8 +9,8 @@ row of one level: ``V = s2 (R + Z D Z')`` and for every level
     S = s2 W'V^-1 W = W'P W - sum E'H E
     log|V| = n log s2 + log|R| + sum log|I + Lambda'F Lambda|
 
-Derivatives by a parameter a of the noise, whose P_a is tridiagonal too, with F_a and E_a those of F
-and E and ``R_a = E_a - F_a H E``,
+Derivatives by a parameter a of the noise, with P_a that of P, F_a and E_a those of F and E, and
+``R_a = E_a - F_a H E``,
 
     S_a = J'[Z W]'P_a [Z W] J,            S_ab = J'[Z W]'P_ab [Z W] J - 2 R_a'H R_b
     log|M|_a = tr H F_a,                  log|M|_ab = tr H F_ab - tr H F_a H F_b
@@ -27,8 +27,8 @@ on the columns of every level, which any B leaves as exact: with E of these,
 
     S = W'P W - sum E'H E + sum [B'G'E + E'G B + B'F G B],    J = [G B - H E; I]
 
-The columns of W are turned so that those of
-X are orthonormal in the metric of V and the last is the residual: as in `likelihood`.
+The columns of W are turned so that those of X are orthonormal in the metric of V and the last is
+the residual: as in `likelihood`.
 """
 
 from __future__ import annotations

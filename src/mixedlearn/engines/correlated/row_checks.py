@@ -144,7 +144,7 @@ def _check_pairs(binding: Binding, rows: NoiseRows) -> None:
             continue
         first, second = np.argwhere(both <= 1.0)[0]
         labels = [shown(binding.occasions[k]) for k in (first, second)]
-        has = "one level has" if both[first, second] else "no level has"
+        has = "only one level has" if both[first, second] else "no level has"
         what = (
             f"the occasion {labels[0]}"
             if first == second

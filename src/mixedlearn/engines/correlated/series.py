@@ -13,6 +13,7 @@ as in `likelihood`, and ``Z'P_a U = -F_z'R_a F``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +64,10 @@ class SeriesSet:
         """Rows in their places, shape (n_series, T, c), zero where there are none."""
         return np.where(self.rows[..., None] >= 0, rows[self.rows], 0.0)
 
+    def of_series(self, direction: FloatArray) -> FloatArray:
+        """A direction of every series, from one of all (T, T) or of every pattern."""
+        return direction if direction.ndim == 2 else direction[self.patterns.pattern]
+
     def put(self, found: FloatArray, padded: FloatArray) -> None:
         """Rows from their places."""
         is_there = self.rows >= 0
@@ -98,8 +103,7 @@ class SeriesSide:
 
     def turned(self, turn: FloatArray) -> SeriesSide:
         """The same with other columns of W."""
-        other = object.__new__(SeriesSide)
-        vars(other).update(vars(self))
+        other = copy(self)
         other.rows = self.rows.turned(turn)
         other.projection = np.matmul(turn.T, self.projection)
         return other
@@ -198,8 +202,7 @@ class SeriesState:
         by_level = csr_array((np.ones(n), (own.level, np.arange(n))), (m, n))
         both = np.concatenate([z, rows], axis=2)
         for place, direction in zip(places.tolist(), directions, strict=True):
-            moved = direction if direction.ndim == 2 else direction[own.patterns.pattern]
-            products = z.swapaxes(-1, -2) @ (moved @ both)
+            products = z.swapaxes(-1, -2) @ (own.of_series(direction) @ both)
             sums = -(by_level @ products.reshape(n, -1)).reshape(m, q, -1).transpose(1, 2, 0)
             within, left = sums[:, :q], sums[:, q:]
             if place in slopes:
@@ -213,8 +216,8 @@ class SeriesState:
         for own, places, directions in self._directions():
             padded = own.padded(rows)
             for place, direction in zip(places.tolist(), directions, strict=True):
-                moved = direction if direction.ndim == 2 else direction[own.patterns.pattern]
-                own.put(found.setdefault(place, np.zeros_like(rows)), moved @ padded)
+                moved = own.of_series(direction) @ padded
+                own.put(found.setdefault(place, np.zeros_like(rows)), moved)
         return found
 
 
