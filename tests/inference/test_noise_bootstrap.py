@@ -14,6 +14,7 @@ from tests.model.test_correlated import CASES, Case, fit
 
 from helpers.chance import assert_moments
 from mixedlearn import MixedLinearRegressor
+from mixedlearn.exceptions import DegenerateModelWarning
 from mixedlearn.inference import (
     bootstrap_lrt,
     confidence_intervals,
@@ -137,19 +138,21 @@ def test_resamples_that_are_not_identified_are_counted():
     data = pd.DataFrame(rows, columns=["id", "visit", "y"])
     model = MixedLinearRegressor(formula="visit", groups="id", residual=Unstructured(time="visit"))
     model.fit(data, data["y"])
-    result = parametric_bootstrap(model, data, n_resamples=20, random_state=0)
+    with pytest.warns(DegenerateModelWarning, match="leaves out .* of 20 resamples"):
+        result = parametric_bootstrap(model, data, n_resamples=20, random_state=0)
     is_lost = result.samples.isna().any(axis=1)
     assert 0 < is_lost.sum() < 20
     assert result.n_not_converged >= is_lost.sum()
     assert result.samples[is_lost].isna().all(axis=None)
     assert result.confidence_interval().notna().all(axis=None)
     assert f"20 resamples, {result.n_not_converged} without a certified optimum" in repr(result)
-    own = parametric_bootstrap(
-        model, data, statistic=lambda own: own.coef_, n_resamples=20, random_state=0
-    )
+    arguments = {"n_resamples": 20, "random_state": 0}
+    with pytest.warns(DegenerateModelWarning, match="leaves out"):
+        own = parametric_bootstrap(model, data, statistic=lambda own: own.coef_, **arguments)
     np.testing.assert_array_equal(own.samples.isna().all(axis=1), is_lost)
     smaller = clone(model).set_params(residual=AR1(time="visit")).fit(data, data["y"])
-    test = bootstrap_lrt(smaller, model, data, n_resamples=20, random_state=0)
+    with pytest.warns(DegenerateModelWarning, match="leaves out"):
+        test = bootstrap_lrt(smaller, model, data, **arguments)
     n_left = len(test.simulated)
     assert 0 < n_left < 20
     assert test.n_not_converged >= 20 - n_left

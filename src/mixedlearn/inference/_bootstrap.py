@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.inference._bootstrap_result import BootstrapResult
-from mixedlearn.inference._models import check_count, model_of, view_of
+from mixedlearn.inference._models import check_count, model_of, view_of, warn_of_lost_refits
 from mixedlearn.inference._parameters import estimates, parameter_names, parameter_values
 from mixedlearn.inference._resampling import Draws, draw_in_batches, rows_of_fit
 from mixedlearn.model.correlated_refits import CorrelatedRefitter
@@ -86,6 +86,11 @@ def parametric_bootstrap(
     NotFittedError
         Before `fit`.
 
+    Warns
+    -----
+    DegenerateModelWarning
+        If resamples do not identify a residual structure, which are left out.
+
     Notes
     -----
     A response of one's own is refitted by ``clone(estimator).fit(X, y)``.
@@ -137,6 +142,9 @@ def parametric_bootstrap(
         n_jobs,
     )
     samples = np.concatenate([batch.samples for batch in done])
+    if model.noise is not None:
+        n_lost = int(np.isnan(samples).all(axis=1).sum())
+        warn_of_lost_refits("parametric_bootstrap", n_lost, n_resamples)
     return BootstrapResult(
         estimate=pd.Series(values, index=names),
         samples=pd.DataFrame(samples, columns=names),

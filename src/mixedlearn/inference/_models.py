@@ -111,6 +111,18 @@ def warn_of_few_clusters(function: str, names: Sequence[str]) -> None:
         )
 
 
+def warn_of_lost_refits(function: str, n_lost: int, n: int) -> None:
+    """Tell the caller of a public function how many refits were not identified."""
+    if n_lost:
+        warnings.warn(
+            f"{function} leaves out {n_lost:,} of {n:,} resamples, whose rows do not identify the "
+            "residual covariance: the results hold for data that do. A structure with fewer "
+            "parameters loses fewer.",
+            DegenerateModelWarning,
+            stacklevel=3,
+        )
+
+
 def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:
     """The model itself if it was fitted by that criterion, else the same model refitted by it."""
     if model.specification.reml == reml:

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from scipy.stats import chi2, gamma
 
 from mixedlearn.inference._criteria import likelihood_ratio, n_parameters, without_tolerance
-from mixedlearn.inference._models import check_count, model_of, view_of, warn_of_untestable
+from mixedlearn.inference._models import (
+    check_count,
+    model_of,
+    view_of,
+    warn_of_lost_refits,
+    warn_of_untestable,
+)
 from mixedlearn.inference._pairs import compare_models
 from mixedlearn.inference._resampling import Draws, FitRows, draw_in_batches, rows_of_fit
 from mixedlearn.inference._text import ResultTable, lines_html, table_html, table_text
@@ -150,6 +156,11 @@ def bootstrap_lrt(
     likelihood_ratio_test : By the chi-squared distribution.
     exact_restricted_lrt : Of one variance, by its exact distribution.
 
+    Warns
+    -----
+    DegenerateModelWarning
+        If resamples do not identify a residual structure, which are left out.
+
     Notes
     -----
     It is the "PBtest" of pbkrtest's ``PBmodcomp`` [1]_, but for statistics of zero: they count
@@ -205,6 +216,7 @@ def bootstrap_lrt(
         n_jobs,
     )
     simulated = np.concatenate([statistics for statistics, _ in done])
+    warn_of_lost_refits("bootstrap_lrt", n_resamples - len(simulated), n_resamples)
     return _result(statistic, df, simulated, n_resamples - sum(count for _, count in done))
 
 

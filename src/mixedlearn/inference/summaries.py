@@ -125,8 +125,9 @@ def summarise(
         "Criterion": f"-2 log {likelihood} {model.objective:.4f}",
         "AIC, BIC": f"{estimator.aic():.4f}, {estimator.bic():.4f}",
         "Rows": f"{model.sums.n_rows:,}",
-        "Levels": levels or "no grouping factor",
     }
+    if levels or model.noise is None:
+        facts["Levels"] = levels or "no grouping factor"
     if model.noise is not None:
         facts["Residual"] = model.noise.description
         if model.noise.binding.series is not None:

@@ -141,7 +141,7 @@ def alike(rows: NoiseRows, pairs: Sequence[Pair]) -> Iterator[Pair]:
         key = int(rows.part[new[0]]), len(old), len(new)
         found.setdefault(key, []).append((old, new))
     for (_, m, n), own in found.items():
-        step = max(MOST_ENTRIES // (m + n) ** 2, 1)
+        step = max(MOST_ENTRIES // ((m + n) ** 2 * max(rows.exponents.n, 1)), 1)
         for start in range(0, len(own), step):
             olds, news = zip(*own[start : start + step], strict=True)
             yield np.stack(olds), np.stack(news)

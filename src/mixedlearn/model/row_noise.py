@@ -20,11 +20,9 @@ from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.plan import check_block_memory
 from mixedlearn.model.correlated import FittedNoise
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.given_noise import alike
 
 FloatArray = NDArray[np.float64]
-
-# Entries of the matrices that are made at a time.
-MOST_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -140,30 +138,12 @@ class RowNoise:
         MemoryError
             If they do not fit into memory.
         """
-        rows, series = self.rows, self.rows.series
-        order = np.lexsort((rows.times, series))
-        counts = np.bincount(series)
-        starts = np.cumsum(counts) - counts
-        part = np.full(len(counts), -1)
-        part[series] = rows.part
-        kinds, sizes = np.unique(
-            np.column_stack([part, counts])[counts > 0], axis=0, return_counts=True
-        )
-        n_correlations = max(self.noise.binding.n_correlations, 1)
-        check_block_memory([(int(g), int(m)) for g, (_, m) in zip(sizes, kinds, strict=True)], 1)
-        found = []
-        for number, m in kinds:
-            levels = np.flatnonzero((part == number) & (counts == m))
-            places = order[starts[levels][:, None] + np.arange(m)]
-            step = max(MOST_ENTRIES // (int(m) ** 2 * n_correlations), 1)
-            covariance = np.concatenate(
-                [
-                    self.noise.covariance(rows, places[first : first + step])
-                    for first in range(0, len(places), step)
-                ]
-            )
-            found.append((self.present[places], covariance))
-        return found
+        rows = self.rows
+        order = np.lexsort((rows.times, rows.series))
+        levels = np.split(order, np.flatnonzero(np.diff(rows.series[order])) + 1)
+        sets = [places for _, places in alike(rows, [(order[:0], own) for own in levels])]
+        check_block_memory([(len(own), own.shape[1]) for own in sets], 1)
+        return [(self.present[own], self.noise.covariance(rows, own)) for own in sets]
 
 
 def row_noise(model: FittedModel, rows: CodedRows, noise_rows: NoiseRows) -> RowNoise:

@@ -20,34 +20,11 @@ from mixedlearn.engines.correlated.noise_columns import (
     check_numbers,
     check_powers,
 )
-from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.correlated.rows import Exponents, NoiseRows
 from mixedlearn.residual import Residual, correlation_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
-
-
-@dataclass(frozen=True, slots=True)
-class Exponents:
-    """From times of shape (..., T) and occasions to `Layout.exponents`.
-
-    A class of its own, because formats other than pickle name the types that they load.
-
-    Attributes
-    ----------
-    correlation : Correlation or None
-    n : int
-        Number of correlation parameters.
-    """
-
-    correlation: Correlation | None
-    n: int
-
-    def __call__(self, times: FloatArray, occasions: IntArray) -> FloatArray:
-        """The exponents of all pairs of rows, shape (n, ..., T, T)."""
-        if self.correlation is None or self.n == 0:
-            return np.zeros((0, *times.shape, times.shape[-1]))
-        return self.correlation.exponents(times, occasions, self.n)
 
 
 # Attributes that are levels or None.

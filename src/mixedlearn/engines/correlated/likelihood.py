@@ -204,7 +204,8 @@ class BlockLikelihood:
         hessian = np.zeros((self.n_parameters, self.n_parameters))
         forms = np.zeros((self.n_parameters, p + 1, p + 1))
         for (patterns, model), own in zip(self.sets, rotated, strict=True):
-            outer = _outer_by_pattern(own.rows if self.reml else own.rows[..., p:], patterns)
+            rows = own.rows if self.reml else own.rows[..., p:]
+            outer = outer_by_pattern(rows, rows, patterns)
             counted = patterns.counts[:, None, None] * own.inverses
             excess = counted - outer
             directions = model.directions(point)
@@ -293,18 +294,18 @@ def inverses_by_pattern(covariance: FloatArray, patterns: Patterns) -> tuple[Flo
     return inverse, log_det
 
 
-def _outer_by_pattern(rows: FloatArray, patterns: Patterns) -> FloatArray:
-    """``sum F F'`` by pattern, from F of shape (n_pseudo, T, c)."""
-    n_patterns = len(patterns.counts)
-    if len(rows) == n_patterns:
-        return np.asarray(rows @ rows.swapaxes(-1, -2))
+def outer_by_pattern(left: FloatArray, right: FloatArray, patterns: Patterns) -> FloatArray:
+    """``sum left right'`` by pattern, from rows of shape (n_pseudo, T, c)."""
+    n_patterns, t = len(patterns.counts), left.shape[1]
+    if len(left) == n_patterns:
+        return np.asarray(left @ right.swapaxes(-1, -2))
     bounds = np.searchsorted(patterns.pattern, np.arange(n_patterns + 1))
-    if len(rows) < FEW_BLOCKS * n_patterns:
-        return np.add.reduceat(rows @ rows.swapaxes(-1, -2), bounds[:-1], axis=0)
-    found = np.empty((n_patterns, rows.shape[1], rows.shape[1]))
+    if len(left) < FEW_BLOCKS * n_patterns:
+        return np.add.reduceat(left @ right.swapaxes(-1, -2), bounds[:-1], axis=0)
+    found = np.empty((n_patterns, t, t))
     for k, (start, stop) in enumerate(pairwise(bounds)):
-        own = rows[start:stop].transpose(1, 0, 2).reshape(rows.shape[1], -1)
-        found[k] = own @ own.T
+        own, other = (rows[start:stop].transpose(1, 0, 2).reshape(t, -1) for rows in (left, right))
+        found[k] = own @ other.T
     return found
 
 

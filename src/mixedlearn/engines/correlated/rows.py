@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.residual.base import Layout
+from mixedlearn.covariance.residual.correlations import Correlation
 from mixedlearn.data.blocks import BlockSet
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Exponents:
+    """From times of shape (..., T) and occasions to `Layout.exponents`.
+
+    A class of its own, because formats other than pickle name the types that they load.
+
+    Attributes
+    ----------
+    correlation : Correlation or None
+    n : int
+        Number of correlation parameters.
+    """
+
+    correlation: Correlation | None
+    n: int
+
+    def __call__(self, times: FloatArray, occasions: IntArray) -> FloatArray:
+        """The exponents of all pairs of rows, shape (n, ..., T, T)."""
+        if self.correlation is None or self.n == 0:
+            return np.zeros((0, *times.shape, times.shape[-1]))
+        return self.correlation.exponents(times, occasions, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +54,7 @@ class NoiseRows:
         See `Layout`.
     part : ndarray of shape (n,), int
         Which part of the noise covariance holds for the row.
-    exponents : callable
-        From times of shape (..., T) and occasions to `Layout.exponents`.
+    exponents : Exponents
     is_stationary : bool
         Whether only differences of times count.
     is_markov : bool
@@ -44,7 +66,7 @@ class NoiseRows:
     occasions: IntArray
     deviations: FloatArray
     part: IntArray
-    exponents: Callable[[FloatArray, IntArray], FloatArray]
+    exponents: Exponents
     is_stationary: bool
     is_markov: bool
 

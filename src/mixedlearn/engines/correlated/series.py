@@ -31,6 +31,7 @@ from mixedlearn.engines.correlated.likelihood import (
     Patterns,
     Rotated,
     inverses_by_pattern,
+    outer_by_pattern,
     quadratic_forms,
 )
 from mixedlearn.engines.levels import sum_over_rows
@@ -160,9 +161,9 @@ class SeriesState:
         for model, inverse, (own, places, directions) in models:
             rows, z = own.padded(whole), own.padded(self._z)
             turned = z @ np.moveaxis(solved.h[:, :, own.level], -1, 0)
-            of_effects = _outer_by_pattern(turned, z, own.patterns)
+            of_effects = outer_by_pattern(turned, z, own.patterns)
             counted = rows[..., found.counted]
-            outer = of_effects + _outer_by_pattern(counted, counted, own.patterns) / s2
+            outer = of_effects + outer_by_pattern(counted, counted, own.patterns) / s2
             expected = own.patterns.counts[:, None, None] * inverse
             is_shared = directions.ndim == 3
             excess = (expected - of_effects).sum(axis=0) if is_shared else expected - of_effects
@@ -219,9 +220,3 @@ class SeriesState:
                 moved = own.of_series(direction) @ padded
                 own.put(found.setdefault(place, np.zeros_like(rows)), moved)
         return found
-
-
-def _outer_by_pattern(left: FloatArray, right: FloatArray, patterns: Patterns) -> FloatArray:
-    """``sum left right'`` by pattern, shape (n_patterns, T, T)."""
-    starts = np.searchsorted(patterns.pattern, np.arange(len(patterns.counts)))
-    return np.asarray(np.add.reduceat(left @ right.swapaxes(-1, -2), starts, axis=0))
