@@ -156,6 +156,7 @@ def fit_with(data=ORTHODONT, formula="distance ~ age", groups="Subject", **param
 
 TWICE = pd.concat([ORTHODONT, ORTHODONT.head(1)], ignore_index=True)
 ONE_ROW = ORTHODONT[ORTHODONT["age"] == 8]
+ONE_ROW_OF_GIRLS = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Sex"] == "Male")]
 FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
 
 
@@ -188,6 +189,14 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
             "the column 'Sex', have to be numbers",
         ),
         ({"residual": "ar1", "time": "age", "data": ONE_ROW}, "No level of 'Subject' has two rows"),
+        (
+            {"residual": AR1(time="age", by="Sex"), "data": ONE_ROW_OF_GIRLS},
+            "No level of 'Subject' of Sex 'Female' has two rows",
+        ),
+        (
+            {"residual": CompoundSymmetry(by="Sex"), "data": ONE_ROW_OF_GIRLS},
+            "No level of 'Subject' of Sex 'Female' has two rows",
+        ),
         (
             {"residual": "unstructured", "time": "age", "data": FEW},
             "not identified by these rows: one level has both occasions",
