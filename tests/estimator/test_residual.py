@@ -188,6 +188,10 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
             {"residual": "continuous_ar1", "time": "Sex", "data": ORTHODONT},
             "the column 'Sex', have to be numbers",
         ),
+        (
+            {"residual": "ar1", "time": "age", "data": ORTHODONT.replace({"age": {10: np.inf}})},
+            "The column 'age', .* is infinite in row 1",
+        ),
         ({"residual": "ar1", "time": "age", "data": ONE_ROW}, "No level of 'Subject' has two rows"),
         (
             {"residual": AR1(time="age", by="Sex"), "data": ONE_ROW_OF_GIRLS},
