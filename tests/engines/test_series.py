@@ -126,3 +126,16 @@ def test_many_patients_of_few_sites():
     np.testing.assert_allclose(between, np.ones((4, 4)) + np.eye(4), atol=0.15)
     table = coefficient_table(model, ddf="kenward-roger")
     assert table.loc["intercept", "df"] == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("variance", [None, Stratified(by="arm")])
+def test_patients_of_one_visit(variance):
+    # Their rows do not depend on the correlation, and without strata on no parameter at all.
+    data = make_data()
+    alone = data["patient"].isin(data["patient"].unique()[:5])
+    data = data[~alone | ~data["patient"].duplicated()]
+    residual = CompoundSymmetry(time="visit", within="patient", variance=variance)
+    model = lmer("y ~ x + (1 | site)", data, groups="patient", residual=residual)
+    series, blocks, point = both(model)
+    assert isinstance(series.likelihood.side, SeriesSide)
+    assert_same(series, blocks, point)

@@ -156,6 +156,7 @@ def fit_with(data=ORTHODONT, formula="distance ~ age", groups="Subject", **param
 
 TWICE = pd.concat([ORTHODONT, ORTHODONT.head(1)], ignore_index=True)
 ONE_ROW = ORTHODONT[ORTHODONT["age"] == 8]
+ONE_ROW_OF_GIRLS = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Sex"] == "Male")]
 FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
 
 
@@ -188,7 +189,19 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
             {"residual": "continuous_ar1", "time": "Sex", "data": ORTHODONT},
             "the column 'Sex', have to be numbers",
         ),
+        (
+            {"residual": "ar1", "time": "age", "data": ORTHODONT.replace({"age": {10: np.inf}})},
+            "The column 'age', .* is infinite in row 1",
+        ),
         ({"residual": "ar1", "time": "age", "data": ONE_ROW}, "No level of 'Subject' has two rows"),
+        (
+            {"residual": AR1(time="age", by="Sex"), "data": ONE_ROW_OF_GIRLS},
+            "No level of 'Subject' of Sex 'Female' has two rows",
+        ),
+        (
+            {"residual": CompoundSymmetry(by="Sex"), "data": ONE_ROW_OF_GIRLS},
+            "No level of 'Subject' of Sex 'Female' has two rows",
+        ),
         (
             {"residual": "unstructured", "time": "age", "data": FEW},
             "not identified by these rows: only one level has both occasions",

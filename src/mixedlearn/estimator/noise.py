@@ -191,6 +191,7 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
         return pandas_column(_safe_indexing(X, columns.index(name), axis=1))
 
     def own_labels(name: str) -> Labels:
+        _refuse_infinite(values(name), name)
         found = as_labels(values(name), n, [name], may_miss=True)[0]
         missing = missing_labels(found.parts[0])
         if missing is not None:
@@ -214,6 +215,16 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
         tuple(_numbers(values(name), name) for name in names.powers),
         None if names.by is None else own_labels(names.by),
     )
+
+
+def _refuse_infinite(values: Any, name: str) -> None:
+    found = np.asarray(values)
+    is_infinite = np.isinf(found) if found.dtype.kind == "f" else np.zeros(0, dtype=bool)
+    if is_infinite.any():
+        raise ValueError(
+            f"The column {name!r}, which the residual structure uses, is infinite in row "
+            f"{int(np.argmax(is_infinite))}: correct it, or leave the row out."
+        )
 
 
 def _is_category(values: Any) -> bool:

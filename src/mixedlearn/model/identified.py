@@ -27,6 +27,11 @@ RUNNING_AWAY = 1e-5
 # A curvature of the objective by a logarithm or the coordinate of a correlation that is less than
 # this is none: it is about the number of rows that tell the parameter.
 FLAT = 1e-4
+# An eigenvalue of the Hessian, scaled to a diagonal of ones, that is less than this is zero: those
+# of parameters that rows tell, even of a few, are above 1e-3, and rounding error is about 1e-7. Its
+# direction is one of the noise if that much of its length is in a parameter of it: it may be a
+# rotation of a singular covariance of random effects.
+NO_CURVATURE, OF_NOISE = 1e-5, 0.01
 # Standard deviations of the noise of rows differ by no more than this factor; the same of a search
 # without a certified optimum.
 MOST_LOG_RATIO, RUNNING_LOG_RATIO = float(np.log(1e7)), float(np.log(1e5))
@@ -116,6 +121,48 @@ def check_identified(
             limit = _limit(part, point, binding, margin, is_flat)
         if limit is not None:
             raise not_identified(binding.of_part(number), limit)
+    if arrival.is_certified:
+        _check_ridge(problem, arrival.evaluation.hessian, binding)
+
+
+def _check_ridge(problem: CorrelatedProblem, hessian: FloatArray, binding: Binding) -> None:
+    """Refuse optima from which a direction of noise parameters leads to others as good."""
+    diagonal = hessian.diagonal()
+    # A correlation at the end of its range that is zero is flat by itself.
+    kept = np.flatnonzero(diagonal >= FLAT)
+    sizes = np.sqrt(diagonal[kept])
+    values, vectors = np.linalg.eigh(hessian[np.ix_(kept, kept)] / np.outer(sizes, sizes))
+    share = np.zeros(len(diagonal))
+    share[kept] = np.abs(vectors[:, values < NO_CURVATURE]).max(axis=1, initial=0.0)
+    found: list[str] = []
+    for number, (part, place) in enumerate(
+        zip(binding.parts, problem.parameters.slices, strict=True)
+    ):
+        is_flat = share[place] > OF_NOISE
+        names = ["residual covariance"] * len(is_flat)
+        if isinstance(part, Monomial):
+            names = _parameter_names(part, binding)
+        found += [f"{name}{binding.of_part(number)}" for name in compress(names, is_flat)]
+    if not found:
+        return
+    # Ratios of variances follow from a correlation.
+    name = next((own for own in found if own.startswith(("correlation", "partial"))), found[0])
+    raise NotIdentifiedError(
+        f"The {name} is not identified by these rows: other values of it, with other variances of "
+        "the noise or of random effects, have the same likelihood. Use a structure with fewer "
+        "parameters, or leave out effects that are constant within "
+        f"{binding.series_name or 'the rows of a stratum'}."
+    )
+
+
+def _parameter_names(part: Monomial, binding: Binding) -> list[str]:
+    """What the parameters of a part are called."""
+    occasions = [] if binding.occasions is None else list(map(str, binding.occasions))
+    names = [*binding.deviation_names, "variance ratio"][: part.n_deviations]
+    if binding.correlation is None:
+        return names
+    kind = "partial " if isinstance(part, PartialCorrelations) else ""
+    return names + [kind + own for own in binding.correlation.names(occasions)]
 
 
 def _limit(
@@ -126,8 +173,8 @@ def _limit(
     is_flat: NDArray[np.bool_],
 ) -> str | None:
     """What has run away to where the covariance is singular, in words; None if nothing has."""
-    names = [*binding.deviation_names, "variance ratio"][: part.n_deviations]
-    for name in compress(names, is_flat):
+    names = _parameter_names(part, binding)
+    for name in compress(names[: part.n_deviations], is_flat):
         return f": the {name} runs away"
     for k, (rho, own) in enumerate(zip(part.bounded(point)[0], part.ranges, strict=True)):
         is_upper = own.upper - rho < rho - own.lower
@@ -135,12 +182,8 @@ def _limit(
         # A correlation of zero is an end of its range, and as good as any.
         is_end = is_upper or own.lower < 0.0
         if is_end and (distance < margin or is_flat[part.n_deviations + k]):
-            assert binding.correlation is not None
-            occasions = [] if binding.occasions is None else list(map(str, binding.occasions))
-            name = binding.correlation.names(occasions)[k]
-            kind = "partial " if isinstance(part, PartialCorrelations) else ""
             end = own.upper if is_upper else own.lower
-            return f": the {kind}{name} tends to {end:.3g}"
+            return f": the {names[part.n_deviations + k]} tends to {end:.3g}"
     return None
 
 

@@ -146,9 +146,3 @@ def _check(
             f"The times of {kind}, the column {names.time!r}, have to be numbers: convert them, or "
             "use AR1 for occasions that are one unit apart."
         )
-    if np.bincount(series).max() < 2:
-        assert columns.series is not None
-        raise ValueError(
-            f"No level of {columns.series.name!r} has two rows: the correlations of {kind} cannot "
-            "be estimated."
-        )

@@ -26,6 +26,7 @@ def check_rows(binding: Binding, columns: NoiseColumns, rows: NoiseRows) -> None
         return
     check_times(binding, columns, rows)
     check_parts(binding, columns, rows)
+    _check_sizes(binding, rows)
     if isinstance(correlation, Free):
         _check_pairs(binding, rows)
     elif correlation.has_occasions:
@@ -72,6 +73,18 @@ def check_parts(binding: Binding, columns: NoiseColumns, rows: NoiseRows, n_know
             f"values of {binding.names.by!r}, by which the covariance differs: all rows of a level "
             "must share one."
         )
+
+
+def _check_sizes(binding: Binding, rows: NoiseRows) -> None:
+    """Every correlation needs a level with two rows."""
+    counts = np.bincount(rows.series)[rows.series]
+    for part in range(len(binding.parts)):
+        if not (counts[rows.part == part] > 1).any():
+            raise ValueError(
+                f"No level of {binding.series_name!r}{binding.of_part(part)} has two rows: the "
+                f"correlations of {binding.kind} cannot be estimated there. Leave out these rows, "
+                "or choose a structure without correlations, such as Stratified."
+            )
 
 
 def _check_variances(binding: Binding, rows: NoiseRows) -> None:

@@ -97,9 +97,12 @@ class NoiseRows:
 
     @property
     def hides_sign(self) -> bool:
-        """Whether most gaps are even: a power of a correlation is the same for both signs there."""
+        """Whether a search does not find the sign of a correlation from one side.
+
+        Even powers are the same for both signs, and those of a distance above two are flat at zero.
+        """
         gaps, _ = self.gaps
-        return bool(np.mean(gaps % 2.0 == 0.0) > 0.5) if len(gaps) else False
+        return len(gaps) > 0 and bool(np.mean(gaps % 2.0 == 0.0) > 0.5 or gaps.min() > 2.0)
 
     def of(self, chosen: IntArray) -> NoiseRows:
         """Some of the rows."""

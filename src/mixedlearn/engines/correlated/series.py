@@ -159,6 +159,9 @@ class SeriesState:
         slopes: dict[int, NoiseSlope] = {}
         models = zip(self._models, self._inverses, self._directions(), strict=True)
         for model, inverse, (own, places, directions) in models:
+            if not len(places):
+                # Series of one row each have no correlation.
+                continue
             rows, z = own.padded(whole), own.padded(self._z)
             turned = z @ np.moveaxis(solved.h[:, :, own.level], -1, 0)
             of_effects = outer_by_pattern(turned, z, own.patterns)
