@@ -102,6 +102,7 @@ def criterion(sums, specification, seed):
     return problem.engine.evaluate(theta, 0).objective
 
 
+@pytest.mark.slow
 @given(made_up())
 @settings(max_examples=150, deadline=None)
 def test_sums_of_parts_are_those_of_the_whole(drawn):

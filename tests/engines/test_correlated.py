@@ -50,6 +50,7 @@ def by_differences(function, n, step=1e-3):
     return gradient, hessian
 
 
+@pytest.mark.slow_cases(every=4)
 @pytest.mark.parametrize("path", ["pairs of places", "directions", "chunks", "chains"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradient_and_hessian_are_those_by_differences(seed, path, monkeypatch):

@@ -208,10 +208,17 @@ FEW = ORTHODONT[(ORTHODONT["age"] == 8) | (ORTHODONT["Subject"] == "M01")]
         ),
         (
             {"residual": "ar1", "time": "age", "data": ORTHODONT.assign(age=np.inf)},
-            "time in the column 'age' is infinite in row 0",
+            "The column 'age', .* is infinite in row 0",
         ),
         ({"residual": AR1(time="age", by="age")}, "several values of 'age', by which"),
         ({"residual": Power(of="Sex")}, "needs a column of numbers"),
+        (
+            {
+                "residual": Power(of="age"),
+                "data": ORTHODONT.assign(age=ORTHODONT["age"].astype(str)),
+            },
+            "needs a column of numbers, and this one holds '8'",
+        ),
     ],
 )
 def test_what_is_refused(parameters, message):

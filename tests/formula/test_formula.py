@@ -479,6 +479,7 @@ def test_bars_in_quotes_are_no_bars(quoted_text):
     assert parsed.fixed.strip() == f"C(a, levels=[{quoted_text}])"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(min_size=1, max_size=5).filter(lambda name: "`" not in name))
 def test_a_name_in_backticks_is_a_name(name):

@@ -145,6 +145,7 @@ def test_what_is_compiled_is_what_formulaic_makes(formula, own, odd, copied):
     assert found == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     formula=st.sampled_from(["a + b", "0 + b + (1 + a | g)", "a + (a + b || g)", "b + I(a + 1)"]),

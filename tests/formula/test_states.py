@@ -106,6 +106,7 @@ def test_a_row_depends_on_no_other_row(term, chosen):
         assert_allclose(compiled.rows(DATA.iloc[[row]]), rows[[row]], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(terms(), names)
 def test_names_change_nothing(term, drawn):

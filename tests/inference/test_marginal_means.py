@@ -334,6 +334,7 @@ def test_dummies_of_all_categories_without_a_formula():
         assert marginal_means(est, at={"p": 1.0, "q": 1.0, "r": 0.0}).table.isna().all(axis=None)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=6, max_size=6),

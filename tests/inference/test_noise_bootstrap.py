@@ -128,6 +128,7 @@ def test_bootstrap_intervals_have_all_parameters():
     np.testing.assert_array_equal(one.iloc[0], found.loc["arm 'a': correlation"])
 
 
+@pytest.mark.slow
 def test_resamples_that_are_not_identified_are_counted():
     """Eight levels, four of which miss one of four occasions, hardly identify the covariance."""
     rng = np.random.default_rng(3)

@@ -299,6 +299,7 @@ def test_a_correlation_of_one_has_a_one_sided_interval():
         assert lower < profile_likelihood(model, name, values=[0.5]).estimate <= upper
 
 
+@pytest.mark.slow
 def test_at_an_end_a_correlation_has_the_profile_of_the_least_angle():
     # Three effects of which two would do: next to the end the profile falls with the angle.
     random = np.random.default_rng(0)

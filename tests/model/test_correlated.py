@@ -196,6 +196,7 @@ def dense(case: Case, model: Any, data: pd.DataFrame) -> tuple[DenseModel, np.nd
     return DenseModel(X, data["y"].to_numpy(), covariance, model.reml), np.array(values)
 
 
+@pytest.mark.slow_cases(every=8)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("reml", [True, False])
 def test_the_fit_is_an_optimum_of_the_dense_likelihood(name, reml):
@@ -211,6 +212,7 @@ def test_the_fit_is_an_optimum_of_the_dense_likelihood(name, reml):
     np.testing.assert_allclose(gradient * parameters, 0.0, atol=2e-4)
 
 
+@pytest.mark.slow_cases(every=6)
 @pytest.mark.parametrize("name", [name for name in CASES if name != "unstructured by arm"])
 def test_kenward_roger_and_satterthwaite_are_those_of_dense_algebra(name):
     case = CASES[name]

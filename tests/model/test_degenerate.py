@@ -265,6 +265,7 @@ def test_response_constant_within_levels(parameters):
     np.testing.assert_allclose(variance, np.var([0, 1, 2, 3], ddof=ddof), rtol=1e-3)
 
 
+@pytest.mark.slow_cases("random_slopes")
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -228,7 +228,7 @@ def variances_without_noise(reml):
     return np.exp(minimize(objective, start, method="Nelder-Mead", tol=1e-10).x)
 
 
-@pytest.mark.slow_cases("elimination-False")
+@pytest.mark.slow_cases("elimination-True", "elimination-False")
 @pytest.mark.parametrize("reml", [True, False])
 def test_response_that_two_factors_reproduce_exactly(reml, engine):
     y = 3.0 + EFFECTS_A[A] + EFFECTS_B[B]

@@ -337,6 +337,7 @@ class TestPicture:
         display.figure_.draw_without_rendering()  # fails where it finds a formula that is none
         assert [axes.get_title() for axes in display.axes_] == ["$1_$", "$2_$"]
 
+    @pytest.mark.slow
     def test_a_hundred_thousand_levels_are_one_artist(self, many_levels):
         display = draw(many_levels[0], [[0.5]])
         assert len(display.axes_[0].collections) == 1

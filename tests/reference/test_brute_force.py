@@ -235,6 +235,7 @@ def test_solve_is_generalised_least_squares_and_henderson(weighted, shift):
     assert variance == pytest.approx(s2 * (x @ H_inv @ x + x[:2] @ D @ x[:2] + 1), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_structures_are_nested():
     problem = hard_problem(FAMILIES.index("mask"))
     X, Z, codes = problem.matrices()

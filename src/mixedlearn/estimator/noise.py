@@ -28,6 +28,9 @@ from mixedlearn.specification import find_column, plain_name
 
 FloatArray = NDArray[np.float64]
 
+# What pandas calls numbers.
+NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseSource:
@@ -202,10 +205,10 @@ def read_noise(source: NoiseSource, X: Any, labels: Sequence[Labels]) -> NoiseCo
         return found
 
     series = next((own for own in labels if own.name == source.series), None)
+    time = None if names.time is None else own_labels(names.time)
     numbers = None
     if names.time is not None and not _is_category(values(names.time)):
         numbers = _times(values(names.time), names.time, source.residual)
-    time = None if names.time is None else own_labels(names.time)
     return NoiseColumns(
         n,
         series,
@@ -233,10 +236,7 @@ def _is_category(values: Any) -> bool:
 
 def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
     """Times that are numbers of any type; None of others."""
-    if not isinstance(values, pd.Series):
-        # pandas tells no types of a column of polars.
-        values = np.asarray(values)
-    kind = pd.api.types.infer_dtype(values, skipna=False)
+    kind = _kind(values)
     correlation = correlation_of(residual)
     uses_times = correlation is not None and correlation.uses_times
     if uses_times and kind.startswith(("date", "time", "period", "interval")):
@@ -244,20 +244,23 @@ def _times(values: Any, name: str, residual: Residual) -> FloatArray | None:
             f"The times of {type(residual).__name__}, the column {name!r}, are not numbers but "
             f"{kind}: count them in a unit, as in (day - day.min()).dt.days."
         )
-    if kind not in ("integer", "floating", "mixed-integer-float", "decimal"):
+    if kind not in NUMBERS:
         return None
-    times = np.asarray(values, dtype=np.float64)
-    if np.isinf(times).any():
-        row = int(np.argmax(np.isinf(times)))
-        raise ValueError(f"The time in the column {name!r} is infinite in row {row}.")
-    return times
+    return np.asarray(values, dtype=np.float64)
 
 
 def _numbers(values: Any, name: str) -> FloatArray:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    if _kind(values) not in NUMBERS:
         found = next((own for own in values if not isinstance(own, (int, float))), None)
         raise ValueError(
-            f"Power(of={name!r}) needs a column of numbers, and this one holds {shown(found)}."
-        ) from None
+            f"Power(of={name!r}) needs a column of numbers, and this one holds {shown(found)}: "
+            "convert the column, or name another."
+        )
+    return np.asarray(values, dtype=np.float64)
+
+
+def _kind(values: Any) -> str:
+    """What pandas says that values are."""
+    # pandas tells no types of a column of polars.
+    own = values if isinstance(values, pd.Series) else np.asarray(values)
+    return str(pd.api.types.infer_dtype(own, skipna=False))

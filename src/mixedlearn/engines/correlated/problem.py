@@ -29,6 +29,8 @@ IntArray = NDArray[np.integer]
 
 # A search that starts from a correlation that strong starts from random effects that weak.
 STRONG, WEAK = 0.8, 0.1
+# A correlation that cannot be negative may be best at zero, where no start leads from above.
+NEARLY_NONE = 1e-4
 
 
 class NoiseLikelihood(Protocol):
@@ -198,6 +200,7 @@ class CorrelatedProblem:
         by_part: list[list[FloatArray]] = []
         strong: list[FloatArray] = []
         levelled: list[FloatArray] = []
+        uncorrelated: list[FloatArray] = []
         gaps, _ = self.noise.gaps
         distance = max(float(np.median(gaps)), 1.0) if self.noise.is_markov and len(gaps) else 1.0
         for number, part in enumerate(self.parameters.parts):
@@ -209,6 +212,9 @@ class CorrelatedProblem:
                 own += part.mirrored(own[0])
             if len(part.ranges) == 1:
                 strong.append(part.with_correlation(own[0], STRONG ** (1.0 / distance)))
+                if part.ranges[0].lower == 0.0:
+                    nearly = NEARLY_NONE ** (1.0 / distance)
+                    uncorrelated.append(part.with_correlation(own[0], nearly))
             if part.n_deviations:
                 levelled.append(part.levelled(own[0]))
         found = [
@@ -220,6 +226,8 @@ class CorrelatedProblem:
             found.append(Point(scale, tuple(strong), WEAK * theta))
         if self.has_effects and len(levelled) == len(by_part):
             found.append(Point(log_scale, tuple(levelled), theta))
+        if self.has_effects and len(uncorrelated) == len(by_part):
+            found.append(Point(log_scale, tuple(uncorrelated), theta))
         return found
 
     def sums_at(self, point: Point) -> tuple[Sums, FloatArray]:

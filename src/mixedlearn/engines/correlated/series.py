@@ -159,9 +159,6 @@ class SeriesState:
         slopes: dict[int, NoiseSlope] = {}
         models = zip(self._models, self._inverses, self._directions(), strict=True)
         for model, inverse, (own, places, directions) in models:
-            if not len(places):
-                # Series of one row each have no correlation.
-                continue
             rows, z = own.padded(whole), own.padded(self._z)
             turned = z @ np.moveaxis(solved.h[:, :, own.level], -1, 0)
             of_effects = outer_by_pattern(turned, z, own.patterns)
@@ -170,9 +167,12 @@ class SeriesState:
             expected = own.patterns.counts[:, None, None] * inverse
             is_shared = directions.ndim == 3
             excess = (expected - of_effects).sum(axis=0) if is_shared else expected - of_effects
-            found.first[places] += directions.reshape(len(places), -1) @ excess.ravel()
             weights = (expected - outer).sum(axis=0) if is_shared else expected - outer
             found.second += np.triu(self._second(model, weights))
+            if not len(places):
+                # Series of one row have no correlation.
+                continue
+            found.first[places] += directions.reshape(len(places), -1) @ excess.ravel()
             hessian, forms = quadratic_forms(
                 directions, Rotated(inverse, rows), own.patterns, 2.0 * outer - expected
             )
