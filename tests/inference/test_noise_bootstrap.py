@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
-from tests.model.test_continuation import whole_covariance
-from tests.model.test_correlated import CASES, Case, fit
+from tests.reference.noise_cases import CASES, Case, fit, whole_covariance
 
 from helpers.chance import assert_moments
 from mixedlearn import MixedLinearRegressor

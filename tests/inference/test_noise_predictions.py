@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tests.model.test_continuation import fit_to, split
-from tests.model.test_correlated import CASES, Case, dense, fit
+from tests.reference.noise_cases import CASES, Case, dense, fit, fit_to, split
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.inference import coefficient_table, prediction_intervals

@@ -4,77 +4,30 @@ The bounds of moments are those of `assert_moments`: a false alarm in one of 10,
 """
 
 import pickle
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.model.test_correlated import CASES, fit, make_data, noise_covariance
+from tests.reference.noise_cases import (
+    CASES,
+    covariance_of_new,
+    design,
+    fit,
+    fit_to,
+    make_data,
+    noise_covariance,
+    parameters_of,
+    split,
+    whole_covariance,
+)
 
 from helpers.chance import RATE, assert_moments, normal_bound, within_chi_squared
 from mixedlearn import MixedLinearRegressor, inference
 from mixedlearn.residual import AR1, CompoundSymmetry, Toeplitz
 
 N_SAMPLES = 20_000
-
-
-def parameters_of(case, model):
-    own = {**model.residual_parameters_, "noise": model.noise_variance_}
-    for factor in case.random:
-        own[factor] = float(model.covariances_[factor].iloc[0, 0])
-    return own
-
-
-def whole_covariance(case, model, data, *, of_noise=False):
-    """V of rows by the estimates, or R."""
-    own = parameters_of(case, model)
-    found = noise_covariance(case, model, data, own)
-    if of_noise:
-        return found
-    for factor in case.random:
-        levels = data[factor].to_numpy()
-        found = found + own[factor] * (levels[:, None] == levels)
-    return found
-
-
-def covariance_of_new(case, model, data, rows, *, of_noise=False):
-    """V of rows of other levels than those of the data, or R."""
-    others = rows.assign(**{own: "new " + rows[own] for own in ("id", "site", "rater")})
-    both = pd.concat([data, others], ignore_index=True)
-    n = len(data)
-    return whole_covariance(case, model, both, of_noise=of_noise)[n:, n:]
-
-
-def design(data):
-    return np.column_stack([np.ones(len(data)), data["x"], data["arm"] == "b"])
-
-
-def split(case, seed=3):
-    """Rows to fit, rows that come later, and rows that nobody sees.
-
-    Of known levels the last occasions come later, and levels 27 to 29 with all they have.
-    """
-    data = make_data(seed, case.irregular)
-    number = data["id"].str[1:].astype(int)
-    chosen = number % 4 < 2
-    unseen = (data["visit"] == "v3") & chosen
-    later = (number >= 27) | ((data["visit"] == "v2") & chosen)
-    return tuple(
-        data[own].reset_index(drop=True) for own in (~unseen & ~later, later & ~unseen, unseen)
-    )
-
-
-def fit_to(case, data, **parameters):
-    formula = " + ".join(["x + arm", *(f"(1 | {factor})" for factor in case.random)])
-    groups = None if "id" in case.random or case.correlation is None else "id"
-    model = MixedLinearRegressor(formula=formula, groups=groups, residual=case.residual)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return model.set_params(**parameters).fit(data, data["y"])
-
-
 # Each arm keeps too few rows for an unstructured covariance; variances alone have no levels.
 UPDATED = [name for name in CASES if name not in ("power", "strata", "unstructured by arm")]
 
