@@ -82,6 +82,7 @@ def neutral(part, scale):
     return np.array([*np.zeros(part.n_deviations), *away])
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("in_blocks", [True, False])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_neutral_values_give_the_criterion_of_the_independent_fit(seed, in_blocks):

@@ -235,6 +235,7 @@ def test_a_state_without_a_version_is_an_earlier_one():
         MixedLinearRegressor.__new__(MixedLinearRegressor).__setstate__(state)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("serving", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("package", ["pickle", "joblib", "cloudpickle", "deepcopy"])

@@ -122,6 +122,7 @@ numbers = st.integers(0, 2**32 - 1).map(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from(TERMS), numbers, st.sampled_from(TYPES), st.sampled_from(TYPES))
 def test_the_type_of_a_number_does_not_matter(formula, drawn, kind, other):

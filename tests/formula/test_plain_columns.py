@@ -129,6 +129,7 @@ kinds = st.sampled_from(list(COLUMNS))
 numeric = st.sampled_from(["float64", "float32", "float16", "int64", "int8", "uint16", "infinity"])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     formula=st.sampled_from(FORMULAS),

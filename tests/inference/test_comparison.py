@@ -41,6 +41,7 @@ def test_aliased_columns_are_no_parameters():
         MixedLinearRegressor().aic()
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(
     ("smaller", "larger", "df"),

@@ -60,6 +60,7 @@ def test_responses_have_the_covariance_of_the_model(name):
     assert_moments(found[few], np.zeros(len(few)), V)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", REFITTED)
 def test_refits_are_fits(name, reml):

@@ -45,6 +45,7 @@ def variance_of(both, n_fit, n_known, parameters):
     return np.diag(V[n:, n:] - V[n:, :n] @ weights + rest @ C @ rest.T)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("name", [*NAMES, "unstructured beside sites"])
 def test_observations_have_the_degrees_of_freedom_of_their_variances(name):
     case = CASES.get(name, BESIDE)

@@ -86,6 +86,7 @@ def rounding(Ds, data):
     return 8.0 * np.finfo(float).eps * float(change)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("seed", some(SEEDS))
 def test_the_best_optimum_is_found_and_certified(seed):
     entry = STORED[seed]

@@ -43,6 +43,7 @@ def fit(problem):
             return str(error)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("seed", some_of_every_family(SEEDS, len(FAMILIES)))
 def test_the_best_optimum_is_found_and_certified(seed):
     entry = STORED[seed]

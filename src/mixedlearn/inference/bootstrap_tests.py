@@ -151,15 +151,15 @@ def bootstrap_lrt(
     NotFittedError
         Before `fit`.
 
-    See Also
-    --------
-    likelihood_ratio_test : By the chi-squared distribution.
-    exact_restricted_lrt : Of one variance, by its exact distribution.
-
     Warns
     -----
     DegenerateModelWarning
         If resamples do not identify a residual structure, which are left out.
+
+    See Also
+    --------
+    likelihood_ratio_test : By the chi-squared distribution.
+    exact_restricted_lrt : Of one variance, by its exact distribution.
 
     Notes
     -----
