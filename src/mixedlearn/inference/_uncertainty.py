@@ -248,6 +248,16 @@ def _correlated_uncertainty(model: FittedModel, method: str) -> Uncertainty:
     )
 
 
+def basis_of(model: FittedModel, method: str, covariance: CovarianceEstimate | None = None) -> str:
+    """What tests rest on: the method, and what it is of a robust covariance or correlated noise."""
+    if covariance is not None:
+        return f"{method}, {covariance.correction}"
+    if model.noise is None or method not in ("satterthwaite", "kenward-roger"):
+        return method
+    form = ", linear" if method == "kenward-roger" else ""
+    return f"{method}{form}, observed information"
+
+
 def known_df(model: FittedModel, method: str) -> float:
     """Degrees of freedom that do not rest on variances: infinite if "normal", else residual."""
     n_fixed = len(model.fixed_effects.coef)

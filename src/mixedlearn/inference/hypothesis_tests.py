@@ -27,6 +27,7 @@ from mixedlearn.inference._text import (
 )
 from mixedlearn.inference._uncertainty import (
     CovarianceEstimate,
+    basis_of,
     coef_uncertainty,
     degrees_of_freedom,
     joint_test,
@@ -55,7 +56,8 @@ class ContrastTest:
     p_value : float
         Of that F test.
     ddf : str
-        The method for the degrees of freedom, with the correction of a robust covariance.
+        The method for the degrees of freedom, with the correction of a robust covariance, or the
+        information that it rests on beside a residual structure.
 
     See Also
     --------
@@ -215,7 +217,7 @@ def contrast_test(
         degrees_of_freedom(uncertainty, rows),
         level,
     )
-    by = ddf if covariance is None else f"{ddf}, {covariance.correction}"
+    by = basis_of(model, ddf, covariance)
     return ContrastTest(table, test.f_value, test.num_df, test.den_df, test.p_value, by)
 
 

@@ -23,7 +23,7 @@ from mixedlearn.inference._text import (
     table_html,
     table_text,
 )
-from mixedlearn.inference._uncertainty import CovarianceEstimate
+from mixedlearn.inference._uncertainty import CovarianceEstimate, basis_of
 
 MEAN_COLUMNS = ["estimate", "std_error", "df", "lower", "upper"]
 # What the offset is called among the columns that are held, as lme4 calls it.
@@ -59,7 +59,8 @@ class MarginalMeans:
     level : float
         Level of the intervals.
     ddf : str
-        The method for the degrees of freedom, with the correction of a robust covariance.
+        The method for the degrees of freedom, with the correction of a robust covariance, or the
+        information that it rests on beside a residual structure.
     linear_functions : DataFrame of shape (n_rows, p)
         Every row of the table as weights of the coefficients, such as `contrast_test` takes.
     coefs : object
@@ -360,7 +361,7 @@ def _result(
         weights=weights if isinstance(weights, str) else "given",
         held_at=held,
         level=level,
-        ddf=ddf if covariance is None else f"{ddf}, {covariance.correction}",
+        ddf=basis_of(view.model_of_fit, ddf, covariance),
         linear_functions=pd.DataFrame(functions, index=grid.index, columns=names),
         coefs=coefs,
     )

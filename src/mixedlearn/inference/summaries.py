@@ -31,6 +31,15 @@ DDF_NAMES = {
     "normal": "the normal distribution",
 }
 
+# The same beside a residual structure.
+DDF_NAMES_OF_NOISE = {
+    **DDF_NAMES,
+    "satterthwaite": "Satterthwaite's degrees of freedom (observed information)",
+    "kenward-roger": (
+        "Kenward and Roger's standard errors and degrees of freedom (linear, observed information)"
+    ),
+}
+
 SINGULAR = "Singular fit: a variance is zero, or random effects are perfectly correlated."
 LIBERAL = (
     "With few levels Satterthwaite's tests reject too often here, Kenward and Roger's do not: "
@@ -143,7 +152,7 @@ def summarise(
                 columns={side: f"{side} {100.0 * level:g}%" for side in ("lower", "upper")}
             )
         ),
-        DDF_NAMES[ddf],
+        (DDF_NAMES if model.noise is None else DDF_NAMES_OF_NOISE)[ddf],
         _notes(model, ddf),
         _residual(model, std_error=std_error),
     )
