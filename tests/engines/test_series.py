@@ -68,6 +68,7 @@ def fitted(name: str, **parameters):
         return lmer(formula, data, groups="patient", residual=residual, **parameters)
 
 
+@pytest.mark.slow_cases(every=4)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", MODELS)
 def test_as_dense_blocks(name, reml):

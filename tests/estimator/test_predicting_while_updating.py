@@ -20,6 +20,7 @@ def short_turns():
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_turns")
 def test_every_prediction_is_that_of_a_state_that_existed():
     rng = np.random.default_rng(0)

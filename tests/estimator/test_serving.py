@@ -63,6 +63,7 @@ def columns(name, frame):
     return frame if name in FORMULAS else frame.drop(columns="y")
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.filterwarnings("ignore:The factors")
@@ -261,6 +262,7 @@ def test_saved_and_loaded(package, name, serving):
     assert not any("version" in name for name in vars(loaded))
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("serving", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_skops(name, serving):

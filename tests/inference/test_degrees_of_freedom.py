@@ -180,6 +180,7 @@ def test_kenward_roger_by_dense_algebra(name, weighted):
     )
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("name", MODELS)
 def test_standard_errors_of_variances_by_dense_algebra(name, reml):

@@ -200,6 +200,7 @@ def test_ends_of_intervals_are_where_the_profile_reaches_the_quantile(make):
         assert len(inner) == (1 if name == "sd(intercept|batch)" else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [penicillin, pastes], ids=["penicillin", "pastes"])
 def test_elimination_gives_the_same_profiles(make, use_engine):
     joint = make()

@@ -107,6 +107,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize(("kind", "is_balanced", "fit_intercept", "signal", "noise"), CASES)
 def test_a_large_signal_and_little_noise_keep_their_digits(
     kind, is_balanced, fit_intercept, signal, noise

@@ -95,6 +95,7 @@ def test_scale_and_shift_of_the_columns(exponents, shifts, reml, weighted, seed)
     np.testing.assert_allclose(found, plain.covariances_["group"], atol=1e-4)
 
 
+@pytest.mark.slow_cases(every=3)
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("covariance", ["full", "diagonal", "scalar"])
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -192,6 +193,7 @@ def test_a_common_factor_of_the_weights_is_one_of_the_noise(factor, reml, seed):
     np.testing.assert_allclose(other.coef_covariance_, plain.coef_covariance_, rtol=ESTIMATES)
 
 
+@pytest.mark.slow
 # --- rows ----------------------------------------------------------------------------------------
 @few
 @given(order=st.randoms(use_true_random=False), weighted=st.booleans())

@@ -112,6 +112,7 @@ def test_all_panels_fit_in_the_place_of_one_axes(display_class, sleepstudy):
     assert display.figure_ is left
 
 
+@pytest.mark.slow_cases(every=3)
 @every_display
 def test_names_with_dollars_are_no_formulae(display_class, sleepstudy):
     _, X, y = sleepstudy
@@ -128,6 +129,7 @@ def test_names_with_dollars_are_no_formulae(display_class, sleepstudy):
         assert is_plain or not text.get_parse_math(), text.get_text()
 
 
+@pytest.mark.slow_cases(every=3)
 @every_display
 def test_long_names_leave_room_for_the_panels(display_class, sleepstudy):
     _, X, y = sleepstudy
