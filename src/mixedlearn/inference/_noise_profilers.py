@@ -27,6 +27,7 @@ from mixedlearn.inference._parameters import (
 )
 from mixedlearn.inference._profilers import (
     MAX_CORRECTIONS,
+    CoefScale,
     ProfilePoint,
     Profiler,
     refuse_restricted,
@@ -220,27 +221,15 @@ class _Held(_OnProblem):
         return self.likelihood.evaluate(point, order)
 
 
-class _CoefProfiler:
-    """A fixed effect; of the likelihood, not the restricted one."""
-
-    lower, upper = -np.inf, np.inf
-    highest = np.inf
+class _CoefProfiler(CoefScale):
+    """A fixed effect."""
 
     def __init__(self, model: FittedModel, coef: int, coordinates: NoiseCoordinates):
         self._problem = coordinates.problem
         fixed = self._problem.fixed
         self._row, self._offset = fixed.scale * fixed.to_user[coef], fixed.offset[coef]
         objective = self._problem.evaluate(coordinates.point, 0).objective
-        self.origin = ProfilePoint(float(model.coef[coef]), objective, 0.0, coordinates.point)
-        self.scale = float(np.sqrt(model.coef_covariance[coef, coef]))
-
-    def guess(self, root: float) -> float:
-        """About where the signed root is reached."""
-        return self.origin.value + root * self.scale
-
-    def moved(self, value: float, change: float) -> float:
-        """The value moved by a change."""
-        return value + change
+        super().__init__(model, coef, objective, coordinates.point)
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
@@ -255,10 +244,6 @@ class _CoefProfiler:
         return ProfilePoint(value, end.evaluation.objective, slope, end.point)
 
     exactly_at = at
-
-    def objective_at_bound(self, bound: float) -> float:
-        """A fixed effect has no bounds."""
-        return np.inf
 
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """None but the one near by."""

@@ -398,11 +398,37 @@ class CorrelationProfiler:
         return components.theta_of(covariances)
 
 
-class CoefProfiler:
-    """A fixed effect; of the likelihood, not the restricted one."""
+class CoefScale:
+    """Where the profile of a fixed effect lies; of the likelihood, not the restricted one.
+
+    Attributes
+    ----------
+    origin : ProfilePoint
+    scale : float
+    """
 
     lower, upper = -np.inf, np.inf
     highest = np.inf
+
+    def __init__(self, model: FittedModel, coef: int, objective: float, theta: Any):
+        self.origin = ProfilePoint(float(model.coef[coef]), objective, 0.0, theta)
+        self.scale = float(np.sqrt(model.coef_covariance[coef, coef]))
+
+    def guess(self, root: float) -> float:
+        """About where the signed root is reached."""
+        return self.origin.value + root * self.scale
+
+    def moved(self, value: float, change: float) -> float:
+        """The value moved by a change."""
+        return value + change
+
+    def objective_at_bound(self, bound: float) -> float:
+        """A fixed effect has no bounds."""
+        return np.inf
+
+
+class CoefProfiler(CoefScale):
+    """A fixed effect."""
 
     def __init__(self, model: FittedModel, coef: int, problem: Problem):
         aliased = model.fixed_basis.aliased
@@ -416,17 +442,7 @@ class CoefProfiler:
         self._engine: Engine = problem.engine
         self._fixed = problem.fixed
         self._row = coef
-        theta = _theta(model, self._engine)
-        self.origin = ProfilePoint(float(model.coef[coef]), model.objective, 0.0, theta)
-        self.scale = float(np.sqrt(model.coef_covariance[coef, coef]))
-
-    def guess(self, root: float) -> float:
-        """About where the signed root is reached."""
-        return self.origin.value + root * self.scale
-
-    def moved(self, value: float, change: float) -> float:
-        """The value moved by a change."""
-        return value + change
+        super().__init__(model, coef, model.objective, _theta(model, self._engine))
 
     def at(self, value: float, near: ProfilePoint) -> ProfilePoint:
         """The profile at a value."""
@@ -448,10 +464,6 @@ class CoefProfiler:
         return ProfilePoint(value, evaluation.objective, slope, evaluation.theta)
 
     exactly_at = at
-
-    def objective_at_bound(self, bound: float) -> float:
-        """A fixed effect has no bounds."""
-        return np.inf
 
     def other_starts(self, near: ProfilePoint) -> list[ProfilePoint]:
         """Points to start from, beside the one near by."""

@@ -61,8 +61,8 @@ def confidence_intervals(
         Parameters by their names; None: all of them.
     method : {"wald", "profile", "bootstrap"}, default="wald"
         Estimates and standard errors with normal quantiles, on the scale of the logarithm for a
-        standard deviation and of Fisher's z for a correlation (of a logit between its ends, where
-        these are others); where twice the decrease of the
+        standard deviation and of Fisher's z for a correlation (of a logit, if its ends are not -1
+        and 1); where twice the decrease of the
         profile log-likelihood reaches the quantile of chi-squared with one degree of freedom; or
         percentiles of a parametric bootstrap.
     level : float, default=0.95
@@ -82,9 +82,10 @@ def confidence_intervals(
     -------
     intervals : DataFrame of shape (n_parameters, 3)
         ``estimate``, ``lower`` and ``upper`` of every parameter: standard deviations and
-        correlations factor by factor, the noise, its residual structure, the fixed effects. With
-        a variance for each occasion that of the first is the noise's. The estimates are those of
-        the criterion that the intervals belong to.
+        correlations factor by factor, the noise, its residual structure, the fixed effects. If
+        each occasion has a variance of its own, there is no row for the noise: it has the variance
+        of the first occasion. The estimates are those of the criterion that the intervals belong
+        to.
 
     Raises
     ------

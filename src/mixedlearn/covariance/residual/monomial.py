@@ -147,7 +147,7 @@ class Monomial(ResidualCovariance):
         rho, slopes, bends = self.curves(point)
         weighted = self._sizes(point, layout) * weights
         powers = _powers(rho, layout.exponents)
-        first, second = (_derivatives(rho, layout.exponents, order) for order in (1, 2))
+        first, second = (power_derivatives(rho, layout.exponents, order) for order in (1, 2))
         by_rho = np.zeros((len(rho), len(rho)))
         for k in range(len(rho)):
             by_rho[k, k] = np.sum(weighted * second[k] * _without(powers, k))
@@ -210,8 +210,15 @@ def _powers(rho: FloatArray, exponents: FloatArray) -> FloatArray:
     return np.asarray(rho.reshape(-1, *(1,) * (exponents.ndim - 1)) ** exponents)
 
 
-def _derivatives(rho: FloatArray, exponents: FloatArray, order: int) -> FloatArray:
-    """First or second derivatives of powers, whose base may be zero."""
+def power_derivatives(rho: FloatArray, exponents: FloatArray, order: int) -> FloatArray:
+    """First or second derivatives of ``rho ** exponents``, whose base may be zero.
+
+    Parameters
+    ----------
+    rho : ndarray of shape (n,)
+    exponents : ndarray of shape (n, ...)
+    order : {1, 2}
+    """
     factor = exponents if order == 1 else exponents * (exponents - 1.0)
     base = rho.reshape(-1, *(1,) * (exponents.ndim - 1))
     power = base ** np.where(factor == 0.0, 0.0, exponents - order)
@@ -220,7 +227,7 @@ def _derivatives(rho: FloatArray, exponents: FloatArray, order: int) -> FloatArr
 
 def _by_correlation(rho: FloatArray, powers: FloatArray, layout: Layout) -> FloatArray:
     """Derivatives of the correlations of rows by the parameters, shape (n_rho, ..., T, T)."""
-    first = _derivatives(rho, layout.exponents, 1)
+    first = power_derivatives(rho, layout.exponents, 1)
     return np.array([first[k] * _without(powers, k) for k in range(len(rho))])
 
 

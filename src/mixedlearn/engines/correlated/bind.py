@@ -19,7 +19,7 @@ from mixedlearn.data.levels import encode
 from mixedlearn.engines.correlated.binding import Binding
 from mixedlearn.engines.correlated.noise_columns import ColumnNames, NoiseColumns
 from mixedlearn.engines.correlated.row_checks import check_rows
-from mixedlearn.engines.correlated.rows import NoiseRows
+from mixedlearn.engines.correlated.rows import NoiseRows, gaps_within
 from mixedlearn.residual import Residual, correlation_of
 
 FloatArray = NDArray[np.float64]
@@ -92,8 +92,7 @@ def _usual_gap(series: IntArray, times: FloatArray) -> float:
     In units that are much larger or smaller, the search for the correlation at a distance of one
     would have no digits.
     """
-    order = np.lexsort((times, series))
-    gaps = np.diff(times[order])[np.diff(series[order]) == 0]
+    gaps, _ = gaps_within(series, times)
     gaps = gaps[gaps > 0.0]
     return float(np.median(gaps)) if len(gaps) else 1.0
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 
 from mixedlearn.covariance.residual.base import ResidualCovariance
-from mixedlearn.covariance.residual.monomial import Monomial
+from mixedlearn.covariance.residual.monomial import Monomial, power_derivatives
 from mixedlearn.engines.correlated.covariance import Point
 
 FloatArray = NDArray[np.float64]
@@ -178,9 +178,7 @@ def _correlations(
     is_pair = np.isfinite(gap)
     g = np.where(is_pair, gap, 1.0)
     phi = rho**g
-    first = np.where(g == 1.0, 1.0, g * rho ** np.where(g == 1.0, 1.0, g - 1.0))
-    factor = g * (g - 1.0)
-    second = np.where(factor == 0.0, 0.0, factor * rho ** np.where(factor == 0.0, 0.0, g - 2.0))
+    first, second = (power_derivatives(np.atleast_1d(rho), g[None], order)[0] for order in (1, 2))
     return (
         np.where(is_pair, phi, 0.0),
         np.where(is_pair, slope * first, 0.0),

@@ -90,10 +90,7 @@ class LevelRows:
         q = self.z.shape[1]
         if not q:
             return np.zeros((0, self.w.shape[1], self.n_levels))
-        products = [
-            self.by_level(column[:, None] * np.hstack([self.z, self.w])) for column in self.z.T
-        ]
-        both = np.array(products).transpose(1, 0, 2)
+        both = np.moveaxis(self.by_effects(np.hstack([self.z, self.w])), -1, 0)
         gram, across = both[:, :, :q], both[:, :, q:]
         size = np.trace(gram, axis1=1, axis2=2)
         ridge = np.where(size > 0.0, LEAST_DIRECTION * size, 1.0)
@@ -131,6 +128,7 @@ class Solved:
     inverse_root: FloatArray
     turn: FloatArray
     h: FloatArray
+    g: FloatArray
     f: FloatArray
     e: FloatArray
     he: FloatArray

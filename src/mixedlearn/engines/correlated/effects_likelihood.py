@@ -38,6 +38,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from mixedlearn.covariance.algebra import cholesky, inverse_of_lower, pseudo_inverse
 from mixedlearn.covariance.components import theta_hessian
@@ -110,11 +111,6 @@ class EffectsLikelihood:
         own = self.factors, self.n_rows, self.reml, self.constant
         return EffectsLikelihood(side, parameters, *own)
 
-    def _root(self, point: Point) -> FloatArray:
-        """Lambda of all factors by level, (q, q)."""
-        roots = self.parameters.components.roots(point.theta)
-        return _joined([roots[k] for k in self.factors])
-
     def _moves(self, point: Point) -> dict[int, FloatArray]:
         """Directions of D among the effects of all factors by level, (q, q), by their places."""
         moves, places = self.parameters.moves(point.theta), self.parameters.of_factors
@@ -143,12 +139,15 @@ class EffectsLikelihood:
         """The likelihood at a point; None where V is singular."""
         p = self.n_fixed
         found = state.products
-        root = self._root(point)
+        roots = self.parameters.components.roots(point.theta)
+        # An empty block, for models without factors by level.
+        root = block_diag(np.empty((0, 0)), *(roots[k] for k in self.factors))
         variance = float(np.exp(2.0 * point.log_scale))
         log_det = self.n_rows * 2.0 * point.log_scale + state.log_det
         try:
             h, log_det_m = _middle(found.within, root, side.multiplicity)
-            he, square = _take_out_effects(found, side.projection, h, root)
+            g = _shrunk(found.within, root)
+            he, square = _take_out_effects(found, side.projection, h, g)
             square = square / variance
             lower = cholesky(square[:p, :p])
         except np.linalg.LinAlgError:
@@ -170,6 +169,7 @@ class EffectsLikelihood:
             inverse_root,
             turn,
             h,
+            g,
             found.within,
             np.matmul(turn.T, found.across),
             np.matmul(turn.T, he),
@@ -208,7 +208,7 @@ class EffectsLikelihood:
         r = solved.e - sum_over_rows(f, solved.he)
         # H F, whose rows are to be contracted: F H is its transpose.
         hf = sum_over_rows(solved.h, f)
-        phi = sum_over_rows(f, _shrunk(f, self._root(point)))
+        phi = sum_over_rows(f, solved.g)
         across = [own.left - sum_over_rows(hf, own.left) for own in noise]
         within = []
         for own in noise:
@@ -284,7 +284,7 @@ class EffectsLikelihood:
 
 
 def _take_out_effects(
-    found: Products, projection: FloatArray, h: FloatArray, root: FloatArray
+    found: Products, projection: FloatArray, h: FloatArray, g: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """``H E - G B`` and S.
 
@@ -295,20 +295,9 @@ def _take_out_effects(
     square = found.total - contracted(e, he)
     if not len(f):
         return he, square
-    gb = sum_over_rows(_shrunk(f, root).swapaxes(0, 1), projection)
+    gb = sum_over_rows(g.swapaxes(0, 1), projection)
     crossed = contracted(gb, e)
     return he - gb, square + crossed + crossed.T + contracted(projection, sum_over_rows(f, gb))
-
-
-def _joined(roots: Sequence[FloatArray]) -> FloatArray:
-    """The roots of all factors as one, (q, q)."""
-    q = sum(len(root) for root in roots)
-    found, start = np.zeros((q, q)), 0
-    for root in roots:
-        stop = start + len(root)
-        found[start:stop, start:stop] = root
-        start = stop
-    return found
 
 
 def _placed(moves: Sequence[FloatArray]) -> list[FloatArray]:

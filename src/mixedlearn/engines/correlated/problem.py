@@ -21,6 +21,7 @@ from mixedlearn.engines.correlated.covariance import Parameters, Point
 from mixedlearn.engines.correlated.likelihood import BlockEvaluation
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.engines.correlated.series_rows import SeriesRows, factors_above
+from mixedlearn.engines.correlated.starts import hides_sign
 from mixedlearn.engines.problem import engine_structures, likelihood_of
 from mixedlearn.specification import Specification
 
@@ -202,13 +203,14 @@ class CorrelatedProblem:
         levelled: list[FloatArray] = []
         uncorrelated: list[FloatArray] = []
         gaps, _ = self.noise.gaps
+        is_hidden = hides_sign(gaps)
         distance = max(float(np.median(gaps)), 1.0) if self.noise.is_markov and len(gaps) else 1.0
         for number, part in enumerate(self.parameters.parts):
             own = part.starts(self.layout.moments(number, part, residuals))
             by_part.append(own)
             if not isinstance(part, Monomial):
                 continue
-            if self.noise.hides_sign:
+            if is_hidden:
                 own += part.mirrored(own[0])
             if len(part.ranges) == 1:
                 strong.append(part.with_correlation(own[0], STRONG ** (1.0 / distance)))
@@ -221,14 +223,15 @@ class CorrelatedProblem:
             Point(scale, tuple(own[number % len(own)] for own in by_part), theta)
             for number in range(max(map(len, by_part)))
         ]
+        if not self.has_effects:
+            return found
         # What the residuals say of the noise may be what the effects do, and the other way round.
-        if self.has_effects and len(strong) == len(by_part):
-            found.append(Point(scale, tuple(strong), WEAK * theta))
-        if self.has_effects and len(levelled) == len(by_part):
-            found.append(Point(log_scale, tuple(levelled), theta))
-        if self.has_effects and len(uncorrelated) == len(by_part):
-            found.append(Point(log_scale, tuple(uncorrelated), theta))
-        return found
+        beside = (
+            Point(scale, tuple(strong), WEAK * theta),
+            Point(log_scale, tuple(levelled), theta),
+            Point(log_scale, tuple(uncorrelated), theta),
+        )
+        return found + [own for own in beside if len(own.parts) == len(by_part)]
 
     def sums_at(self, point: Point) -> tuple[Sums, FloatArray]:
         """The sums in the metric of the noise, and their rows: times a root of ``R^-1``."""

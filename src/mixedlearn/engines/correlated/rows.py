@@ -38,6 +38,13 @@ class Exponents:
         return self.correlation.exponents(times, occasions, self.n)
 
 
+def gaps_within(series: IntArray, times: FloatArray) -> tuple[FloatArray, IntArray]:
+    """The times between rows that follow each other in a level, and the later of the two rows."""
+    order = np.lexsort((times, series))
+    follows = np.diff(series[order]) == 0
+    return np.diff(times[order])[follows], order[1:][follows]
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseRows:
     """What the noise of rows depends on.
@@ -91,18 +98,8 @@ class NoiseRows:
     @property
     def gaps(self) -> tuple[FloatArray, IntArray]:
         """The times between rows that follow each other in a level, and the parts of these."""
-        order = np.lexsort((self.times, self.series))
-        follows = np.diff(self.series[order]) == 0
-        return np.diff(self.times[order])[follows], self.part[order][1:][follows]
-
-    @property
-    def hides_sign(self) -> bool:
-        """Whether a search does not find the sign of a correlation from one side.
-
-        Even powers are the same for both signs, and those of a distance above two are flat at zero.
-        """
-        gaps, _ = self.gaps
-        return len(gaps) > 0 and bool(np.mean(gaps % 2.0 == 0.0) > 0.5 or gaps.min() > 2.0)
+        gaps, rows = gaps_within(self.series, self.times)
+        return gaps, self.part[rows]
 
     def of(self, chosen: IntArray) -> NoiseRows:
         """Some of the rows."""

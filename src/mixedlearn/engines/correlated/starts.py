@@ -13,6 +13,14 @@ FloatArray = NDArray[np.float64]
 SMALLEST = float(np.finfo(float).tiny)
 
 
+def hides_sign(gaps: FloatArray) -> bool:
+    """Whether a search does not find the sign of a correlation from one side.
+
+    Even powers are the same for both signs, and those of a distance above two are flat at zero.
+    """
+    return len(gaps) > 0 and bool(np.mean(gaps % 2.0 == 0.0) > 0.5 or gaps.min() > 2.0)
+
+
 def start_deviations(
     number: int, part: Monomial, noise: NoiseRows, residuals: FloatArray
 ) -> tuple[FloatArray, FloatArray, float]:
