@@ -7,6 +7,7 @@ to the likelihood. The engine is made for the other factors; what it says is put
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,9 +50,16 @@ class PaddedEngine:
         self.n_rows = engine.n_rows
         self.within_variance = engine.within_variance
         self.has_exact_hessian = engine.has_exact_hessian
+        self.n_probes = engine.n_probes
         self._engine = engine
         self._active = active
         self._n_fixed = n_fixed
+
+    def with_probes(self, n_probes: int) -> PaddedEngine:
+        """The same with another number of probes of the engine inside."""
+        other = copy(self)
+        other._engine, other.n_probes = self._engine.with_probes(n_probes), n_probes
+        return other
 
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k."""

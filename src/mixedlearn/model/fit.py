@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import RandomBasis
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
-from mixedlearn.engines.protocol import Evaluation, FixedEffects
+from mixedlearn.engines.protocol import Evaluation, FixedEffects, SampledEngine
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.confounding import (
     ExplainedEffects,
@@ -29,7 +30,7 @@ from mixedlearn.model.confounding import (
     noise_direction,
     without_explained,
 )
-from mixedlearn.model.fitted import FittedModel, user_blups
+from mixedlearn.model.fitted import FittedModel, Sampling, user_blups
 from mixedlearn.model.notes import (
     EXACT_FIT,
     UNBOUNDED,
@@ -44,6 +45,7 @@ from mixedlearn.model.notes import (
 )
 from mixedlearn.search.local_model import evaluate_with_model
 from mixedlearn.search.newton import ZERO_LOSS, Optimum
+from mixedlearn.search.sampled import minimise_sampled, probes_needed, sampling_errors
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -103,6 +105,11 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         # A search may lose itself where the likelihood is flat; at zero it has no need to.
         _, local = evaluate_with_model(engine, evaluation.theta)
         is_certified = bool(local.is_minimum(_tolerance(recipe, problem)))
+    sampling = None
+    if optimum.errors is not None:
+        evaluation = engine.evaluate(evaluation.theta, 0)
+        assert evaluation.sampled_objectives is not None
+        sampling = Sampling(optimum.errors, evaluation.sampled_objectives)
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
         if direction is None:
@@ -111,7 +118,11 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             engine.components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
-        recipe=replace(recipe, is_bounded=problem.is_bounded),
+        recipe=replace(
+            recipe,
+            is_bounded=problem.is_bounded,
+            n_probes=engine.n_probes or recipe.n_probes,
+        ),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
@@ -133,6 +144,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             *equal_factor_notes(specification, sums),
         ),
         unknown_variances={k: own.effects for k, own in explained.items()},
+        sampling=sampling,
     )
 
 
@@ -143,6 +155,8 @@ def _search(
     engine = problem.engine
     if start is not None:
         start = engine_theta(recipe.specification, problem.randoms, engine.components, start)
+    if engine.n_probes:
+        return _search_sampled(problem, recipe, start)
     optimum = minimise(engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem))
     noise = optimum.evaluation.fixed.noise_variance
     is_lost = not optimum.is_certified and noise < NOISE_FLOOR
@@ -151,6 +165,24 @@ def _search(
         tol = _tolerance(recipe, problem)
         optimum = minimise(problem.engine, None, max_iter=recipe.max_iter, tol=tol)
     return problem, optimum
+
+
+def _search_sampled(
+    problem: Problem, recipe: Recipe, start: FloatArray | None
+) -> tuple[Problem, Optimum]:
+    """The same where derivatives are estimated: with as many probes as their error asks for."""
+    while True:
+        engine = cast(SampledEngine, problem.engine)
+        optimum = minimise_sampled(
+            engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem)
+        )
+        n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
+        errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
+        needed = probes_needed(errors, engine.n_probes)
+        if needed == engine.n_probes:
+            return problem, replace(optimum, errors=errors)
+        problem = replace(problem, engine=engine.with_probes(needed))
+        start = optimum.evaluation.theta
 
 
 def _tolerance(recipe: Recipe, problem: Problem) -> float:
@@ -180,7 +212,7 @@ def refit(
     start : ndarray of shape (n_parameters,), optional
         As for `fit_sums`.
     """
-    recipe = Recipe(model.specification if specification is None else specification)
+    recipe = model.recipe.afresh(model.specification if specification is None else specification)
     if model.noise is not None:
         kept = [
             k

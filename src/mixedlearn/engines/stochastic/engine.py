@@ -1,0 +1,271 @@
+"""Crossed factors of any size: iterative solutions, and random probes for the traces.
+
+The largest chain of nested factors is eliminated level by level (`chain`). The rest, the tail, is
+never made dense: conjugate gradients solve its equations (`system`). Of the likelihood and its
+derivatives only ``log|V|`` and the traces ``tr V^-1 Z_k Z_k'`` are no forms of such solutions: they
+are estimated with random signs (`traces`, `quadrature`). Fixed effects, BLUPs and the residual sum
+of squares have no such error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.engines.likelihood import ProfiledLikelihood
+from mixedlearn.engines.moments import start_from_moments
+from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.stochastic.products import Products, Side
+from mixedlearn.engines.stochastic.quadrature import log_det_samples
+from mixedlearn.engines.stochastic.system import System, form
+from mixedlearn.engines.stochastic.traces import draw_probes, information_samples
+from mixedlearn.threads import one_thread
+
+FloatArray = NDArray[np.float64]
+
+# Residuals of the equations for X and y while searching and at the end, and of those for average
+# information, relative to their right-hand sides.
+SEARCH_TOLERANCE, FINAL_TOLERANCE, INFORMATION_TOLERANCE = 1e-9, 1e-13, 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedData:
+    """X and y, with all random effects taken out.
+
+    Attributes
+    ----------
+    solutions : ndarray of shape (T, p + 1)
+        Of the tail's equations.
+    cross : ndarray of shape (p + 1, p + 1)
+        ``[X y]'V^-1[X y]``.
+    chain_blups, tail_blups : ndarray of shape (n, p + 1)
+        BLUPs for each of the columns.
+    """
+
+    solutions: FloatArray
+    cross: FloatArray
+    chain_blups: FloatArray
+    tail_blups: FloatArray
+
+
+class StochasticEngine:
+    """The likelihood with crossed factors, its traces estimated.
+
+    Parameters
+    ----------
+    products : Products
+    components : VarianceComponents
+        Structures of the D_k in the engine's columns.
+    likelihood : ProfiledLikelihood
+    within_variance : float
+        Residual variance within the levels that are eliminated first.
+    n_probes, seed : int
+        Number of vectors of random signs, and what they are drawn from.
+    """
+
+    has_exact_hessian = False
+
+    def __init__(
+        self,
+        products: Products,
+        components: VarianceComponents,
+        likelihood: ProfiledLikelihood,
+        within_variance: float,
+        n_probes: int,
+        seed: int,
+    ):
+        self.components = components
+        self.likelihood = likelihood
+        self.n_levels = tuple(m for _, m in products.plan.shapes)
+        self.n_rows = likelihood.n_rows
+        self.within_variance = within_variance
+        self.n_probes = n_probes
+        self._products, self._seed = products, seed
+        self.size = products.chain_data.size + products.tail_data.size
+        self._probes = draw_probes(products, n_probes, seed)
+        self._solutions: FloatArray | None = None
+        self._turned: FloatArray | None = None
+
+    def with_probes(self, n_probes: int) -> StochasticEngine:
+        """The same engine with another number of probes."""
+        parts = self._products, self.components, self.likelihood, self.within_variance
+        return StochasticEngine(*parts, n_probes, self._seed)
+
+    def start(self) -> tuple[FloatArray, ...]:
+        """The D_k by the method of moments."""
+        products, plan = self._products, self._products.plan
+        data = dict(zip(plan.chain, products.chain.parts(products.chain_data), strict=True))
+        data |= dict(zip(plan.tail, products.tail.parts(products.tail_data), strict=True))
+        sizes = [np.einsum("aam->am", own) for own in products.squares]
+        inverse = [np.where(own > 0.0, 1.0 / np.where(own > 0.0, own, 1.0), 0.0) for own in sizes]
+        n_factors = len(sizes)
+        overlaps: list[list[FloatArray]] = [[np.empty(0)] * n_factors for _ in sizes]
+        for k in range(n_factors):
+            overlaps[k][k] = np.einsum("am,abm->ab", inverse[k], np.square(products.squares[k]))
+            for other in range(k + 1, n_factors):
+                own, theirs, values = products.entries(k, other)
+                squares = np.square(values)
+                overlaps[k][other] = np.einsum("am,abm->ab", inverse[k][:, own], squares)
+                overlaps[other][k] = np.einsum("bm,abm->ba", inverse[other][:, theirs], squares)
+        moments = [np.square(data[k][:, :, -1]) for k in range(n_factors)]
+        ratios = [(own * inv).sum(axis=1) for own, inv in zip(moments, inverse, strict=True)]
+        return start_from_moments(
+            squares=np.concatenate(ratios),
+            counts=np.concatenate([(own > 0.0).sum(axis=1) for own in sizes]).astype(float),
+            sizes=np.concatenate([own.sum(axis=1) for own in sizes]),
+            overlaps=np.block(overlaps),
+            total=float(products.gram[-1, -1]),
+            df=self.likelihood.total,
+            n_effects=[structure.n_effects for structure in self.components.structures],
+        )
+
+    def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
+        """Objective, gradient and average information at theta."""
+        with one_thread:
+            return self._evaluate(theta, order)
+
+    def _evaluate(self, theta: FloatArray, order: int) -> Evaluation:
+        roots = self.components.roots(theta)
+        likelihood = self.likelihood
+        system = System(self._products, roots)
+        data = self._solve_data(system, SEARCH_TOLERANCE)
+        fixed = likelihood.least_squares(data.cross)
+        if np.isinf(fixed.noise_variance):
+            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+        log_det, deviations = system.chain.log_det + system.log_det_blocks, None
+        if order == 0:
+            signs = [self._probes.signs[k] for k in self._products.tail.factors]
+            shapes = self._products.tail.shapes
+            repeated = [np.tile(own, (q, 1)) for own, (q, _) in zip(signs, shapes, strict=True)]
+            samples = log_det_samples(system, np.concatenate(repeated))
+            log_det = system.chain.log_det + float(samples.mean())
+            deviations = samples - samples.mean()
+        objective = likelihood.objective(log_det, fixed)
+        rounding = likelihood.rounding(objective, fixed, 0.0)
+        nothing = np.empty(0)
+        if order == 0:
+            return Evaluation(
+                theta, objective, nothing, nothing, (), fixed, rounding, sampled_objectives=deviations
+            )
+        scores = self._scores(system, data)
+        u = [own[:, :, -1] - own[:, :, :-1] @ fixed.coef for own in scores]
+        samples = information_samples(system, self._probes)
+        gradients, squares = [], []
+        for own, effect, information in zip(scores, u, samples, strict=True):
+            square = effect @ effect.T / fixed.noise_variance
+            gradient = information.mean(axis=0) - square
+            if likelihood.reml:
+                mixed = own[:, :, :-1] @ fixed.inverse_root
+                gradient -= np.einsum("amr,bmr->ab", mixed, mixed)
+            gradients.append(gradient)
+            squares.append(square)
+        directions = self.components.directions(theta)
+        gradient = theta_gradient(directions, roots, gradients)
+        deviations = [own - own.mean(axis=0) for own in samples]
+        sampled = np.array(
+            [
+                theta_gradient(directions, roots, [own[probe] for own in deviations])
+                for probe in range(self._probes.n_probes)
+            ]
+        )
+        curvature, hessian = None, nothing
+        if order == 2:
+            g = np.concatenate([square.ravel() for square in squares])
+            average = self._average_information(system, data, u, fixed)
+            second = average - np.outer(g, g) / likelihood.df
+            curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
+            bends = self.components.curvatures(theta)
+            hessian = theta_hessian(directions, roots, gradients, second, bends)
+        return Evaluation(
+            theta,
+            objective,
+            gradient,
+            hessian,
+            tuple(gradients),
+            fixed,
+            rounding,
+            curvature,
+            sampled_gradients=sampled,
+        )
+
+    def random_effects(
+        self, roots: Sequence[FloatArray], fixed: FixedEffects
+    ) -> tuple[FloatArray, ...]:
+        """BLUPs of the engine's random effects, ``D_k u_k``."""
+        data = self._solve_data(System(self._products, roots), FINAL_TOLERANCE)
+        contrast = np.append(-fixed.coef, 1.0)[:, None]
+        return tuple(
+            part[:, :, 0]
+            for part in self._by_factor(data.chain_blups @ contrast, data.tail_blups @ contrast)
+        )
+
+    def _by_factor(self, chain: FloatArray, tail: FloatArray) -> list[FloatArray]:
+        """Vectors over the chain and over the tail by factor of the model, (q, m, c)."""
+        products = self._products
+        found = dict(zip(products.chain.factors, products.chain.parts(chain), strict=True))
+        found |= dict(zip(products.tail.factors, products.tail.parts(tail), strict=True))
+        return [found[k] for k in range(len(found))]
+
+    def _solve_data(self, system: System, tol: float) -> SolvedData:
+        products, chain = self._products, system.chain
+        pushed = chain.times(products.chain_data)
+        right = system.turn(products.tail_data - products.to_tail(pushed), transposed=True)
+        solutions, residuals = system.solve(right, tol, self._solutions)
+        self._solutions = solutions
+        cross = products.gram - products.chain_data.T @ pushed
+        cross = (cross + cross.T) / 2.0 - form(solutions, right, residuals)
+        tail_blups = system.turn(solutions)
+        chain_blups = pushed - chain.times(products.to_chain(tail_blups))
+        return SolvedData(solutions, cross, chain_blups, tail_blups)
+
+    def _scores(self, system: System, data: SolvedData) -> list[FloatArray]:
+        """``Z_k'V^-1[X y]`` of every factor, shapes (q, m, p + 1)."""
+        products = self._products
+        chain = products.chain_data - products.chain_times(data.chain_blups)
+        chain -= products.to_chain(data.tail_blups)
+        tail = products.tail_data - products.tail_times(data.tail_blups)
+        tail -= products.to_tail(data.chain_blups)
+        scores = self._by_factor(chain, tail)
+        blups = self._by_factor(data.chain_blups, data.tail_blups)
+        for k, (root, blup) in enumerate(zip(system.roots, blups, strict=True)):
+            if np.linalg.svd(root, compute_uv=False)[-1] > 1.0:
+                # The difference would cancel.
+                scores[k] = np.tensordot(np.linalg.inv(root @ root.T), blup, 1)
+        return scores
+
+    def _average_information(
+        self, system: System, data: SolvedData, u: Sequence[FloatArray], fixed: FixedEffects
+    ) -> FloatArray:
+        """``w'P w / s2`` for the columns ``w = Z_k e_a e_b'u_k``, shape (sum q_k^2, sum q_k^2)."""
+        products, chain = self._products, system.chain
+        in_chain, in_tail = self._turned_columns(products.chain, u), self._turned_columns(products.tail, u)
+        chain_data = products.chain_times(in_chain) + products.to_chain(in_tail)
+        tail_data = products.tail_times(in_tail) + products.to_tail(in_chain)
+        squares = in_chain.T @ chain_data + in_tail.T @ tail_data
+        beside = in_chain.T @ products.chain_data + in_tail.T @ products.tail_data
+        pushed = chain.times(chain_data)
+        right = system.turn(tail_data - products.to_tail(pushed), transposed=True)
+        solutions, residuals = system.solve(right, INFORMATION_TOLERANCE, self._turned)
+        self._turned = solutions
+        squares -= chain_data.T @ pushed
+        squares = (squares + squares.T) / 2.0 - form(solutions, right, residuals)
+        beside -= pushed.T @ products.chain_data + right.T @ data.solutions
+        projection = beside[:, :-1] @ fixed.inverse_root
+        return (squares - projection @ projection.T) / fixed.noise_variance
+
+    def _turned_columns(self, side: Side, u: Sequence[FloatArray]) -> FloatArray:
+        """The coordinates of ``Z_k e_a e_b'u_k`` of all factors in one side, (n, sum q_k^2)."""
+        columns = np.zeros((side.size, sum(len(own) ** 2 for own in u)))
+        parts = dict(zip(side.factors, side.parts(columns), strict=True))
+        start = 0
+        for k, effect in enumerate(u):
+            q = len(effect)
+            if k in parts:
+                for a in range(q):
+                    parts[k][a, :, start + a * q : start + (a + 1) * q] = effect.T
+            start += q * q
+        return columns
