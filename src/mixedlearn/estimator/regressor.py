@@ -15,6 +15,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.labels import Labels
@@ -136,6 +137,16 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         effects reproduce the response and the noise has to be kept from zero.
     warm_start : bool, default=False
         Whether a further call of `fit` starts from the variance components of the last one.
+    solver : {"auto", "exact", "stochastic"}, default="auto"
+        How crossed factors are fitted. "exact": the random effects of all factors but the largest
+        share a dense block. "stochastic": no dense block; equations are solved by iteration, and
+        the variances have a Monte Carlo error of about a hundredth of their standard errors, while
+        coefficients and BLUPs follow from them without such an error. "auto": "exact" where the
+        dense block fits into memory and takes seconds, else "stochastic". One factor, and factors
+        that are nested in each other, are always exact.
+    random_state : int, RandomState instance or None, default=None
+        What the random signs of the stochastic solver are drawn from. Pass an int for the same
+        estimates in every call.
     residual : str or object of mixedlearn.residual, default=None
         Covariance of the noise of the rows of a level. None: all rows have the same variance, and
         none are correlated. By name, with ``time``:
@@ -204,6 +215,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
     is_singular_ : bool
         Whether the covariance of some factor's random effects is singular: a variance is zero or
         effects are perfectly correlated.
+    solver_ : {"exact", "stochastic"}
+        The solver that was used.
+    monte_carlo_errors_ : dict
+        With the stochastic solver, the standard errors over draws of its random signs: of the
+        entries of ``covariances_`` ("covariances", a dict by factor), of ``noise_variance_``
+        ("noise_variance") and of ``log_likelihood_`` ("log_likelihood").
     n_groups_ : dict of str to int
         Number of levels of every factor.
     n_features_in_ : int
@@ -323,6 +340,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "warm_start": ["boolean"],
+        "solver": [StrOptions({"auto", "exact", "stochastic"})],
+        "random_state": ["random_state"],
         "residual": [str, BaseEstimator, None],
         "time": [str, Integral, None],
     }
@@ -342,6 +361,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         max_iter: int = MAX_ITER,
         tol: float = TOL,
         warm_start: bool = False,
+        solver: str = "auto",
+        random_state: Any = None,
         residual: Any = None,
         time: Any = None,
     ):
@@ -357,6 +378,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
+        self.solver = solver
+        self.random_state = random_state
         self.residual = residual
         self.time = time
 
@@ -462,7 +485,13 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             with config_context(assume_finite=False):
                 numeric_columns(self, read.source, specification)
             raise
-        recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
+        recipe = Recipe(
+            specification,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            solver=self.solver,
+            seed=self._seed(specification),
+        )
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
         if read.noise is not None:
@@ -476,6 +505,12 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         self._warn_of_fit()
         end_fit()
         return self
+
+    def _seed(self, specification: Specification) -> int:
+        """What random signs are drawn from; without crossed factors there are none."""
+        if self.solver == "exact" or len(specification.factors) < 2:
+            return 0
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _warm_theta(self, specification: Specification) -> FloatArray | None:
         """Theta of the last fit, if it belongs to a model with the same random effects."""
@@ -802,7 +837,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         """
         self._validate_params()
         specification, rows = read_factors(self, X, groups)
-        return describe_model(Sums.of(rows, [()] * len(rows.labels)), specification)
+        sums = Sums.of(rows, [()] * len(rows.labels))
+        return describe_model(sums, specification, self.solver)
 
     def _validate_params(self) -> None:
         """Check the parameters; scikit-learn's message would show labels and not say what to do."""

@@ -59,6 +59,8 @@ class _Differences:
 
 # Abramowitz & Stegun (1964, 25.3.6).
 CENTRAL = _Differences(1e-3, ((-2, 1.0 / 12.0), (-1, -2.0 / 3.0), (1, 2.0 / 3.0), (2, -1.0 / 12.0)))
+# Where derivatives are estimated, the tolerance of iterative solutions asks for longer steps.
+SAMPLED = _Differences(1e-2, ((-1, -0.5), (1, 0.5)))
 ONE_SIDED = _Differences(1e-6, ((0, -1.0), (1, 1.0)))
 
 
@@ -106,6 +108,8 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
     optimum, local = evaluate_with_model(engine, components.theta_of_roots(model.roots))
     is_dear = problem.plan.multiplications > DEAR and optimum.rounding < ROUNDING
     differences = ONE_SIDED if is_dear else CENTRAL
+    if engine.n_probes:
+        differences = SAMPLED
     entries = local.free
     n_free, n_fixed = len(entries), len(optimum.fixed.coef)
     hessian = np.zeros((n_free, n_free))

@@ -19,6 +19,7 @@ from mixedlearn.covariance.components import VarianceComponents, theta_gradient,
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
 from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
+from mixedlearn.engines.stochastic.posterior import StochasticPosterior
 from mixedlearn.engines.stochastic.products import Products, Side
 from mixedlearn.engines.stochastic.quadrature import log_det_samples
 from mixedlearn.engines.stochastic.system import System, form
@@ -138,10 +139,7 @@ class StochasticEngine:
             return worthless_evaluation(theta, likelihood.n_fixed, self.components)
         log_det, deviations = system.chain.log_det + system.log_det_blocks, None
         if order == 0:
-            signs = [self._probes.signs[k] for k in self._products.tail.factors]
-            shapes = self._products.tail.shapes
-            repeated = [np.tile(own, (q, 1)) for own, (q, _) in zip(signs, shapes, strict=True)]
-            samples = log_det_samples(system, np.concatenate(repeated))
+            samples = log_det_samples(system, self._probes.tail_signs)
             log_det = system.chain.log_det + float(samples.mean())
             deviations = samples - samples.mean()
         objective = likelihood.objective(log_det, fixed)
@@ -202,6 +200,14 @@ class StochasticEngine:
             part[:, :, 0]
             for part in self._by_factor(data.chain_blups @ contrast, data.tail_blups @ contrast)
         )
+
+    def posterior(self, roots: Sequence[FloatArray]) -> StochasticPosterior:
+        """Distribution of the random effects given the response."""
+        system = System(self._products, roots)
+        data = self._solve_data(system, FINAL_TOLERANCE)
+        blups = self._by_factor(data.chain_blups[:, :-1], data.tail_blups[:, :-1])
+        response = tuple(own.transpose(0, 2, 1) for own in blups)
+        return StochasticPosterior(system, response)
 
     def _by_factor(self, chain: FloatArray, tail: FloatArray) -> list[FloatArray]:
         """Vectors over the chain and over the tail by factor of the model, (q, m, c)."""

@@ -48,11 +48,14 @@ class Probes:
     ----------
     signs : list of ndarray of shape (m, n_probes)
         For every factor of the model.
+    tail_signs : ndarray of shape (T, n_probes)
+        For every effect of the tail, for its log-determinant.
     solutions : dict of (int, bool) to ndarray of shape (T, q n_probes)
         For a factor, and for either way to probe it, what to start from.
     """
 
     signs: list[FloatArray]
+    tail_signs: FloatArray
     solutions: dict[tuple[int, bool], FloatArray] = field(default_factory=dict)
 
     @property
@@ -63,14 +66,17 @@ class Probes:
 
 def draw_probes(products: Products, n_probes: int, seed: int) -> Probes:
     """Random signs; those of more probes begin with those of fewer."""
-    signs = []
-    for k, (_, m) in enumerate(products.plan.shapes):
-        draws = [
-            np.random.default_rng([seed, k, probe]).integers(0, 2, m, dtype=np.int8)
+
+    def draw(stream: int, size: int) -> FloatArray:
+        signs = [
+            np.random.default_rng([seed, stream, probe]).integers(0, 2, size, dtype=np.int8)
             for probe in range(n_probes)
         ]
-        signs.append(2.0 * np.array(draws).T.reshape(m, n_probes) - 1.0)
-    return Probes(signs)
+        return np.ascontiguousarray(2.0 * np.array(signs).T - 1.0)
+
+    sizes = [m for _, m in products.plan.shapes]
+    signs = [draw(k, m) for k, m in enumerate(sizes)]
+    return Probes(signs, draw(len(sizes), products.tail.size))
 
 
 def information_samples(system: System, probes: Probes) -> list[FloatArray]:
