@@ -106,7 +106,7 @@ class SolvedChain:
         side = self._products.chain
         if len(self.own) == 1:
             (part,) = side.parts(vectors)
-            return side.join([times_blocks(self.own[0], part)])
+            return side.join([times_blocks(self.own[0], part)], vectors.shape[1])
         parts = side.parts(vectors.copy())
         for s, links in enumerate(self._links):
             for (outer, _, _), matrices in zip(self._offsets(s), links, strict=True):
@@ -119,7 +119,7 @@ class SolvedChain:
                 for row, own in zip(matrices, parts[s], strict=True):
                     for matrix, theirs in zip(row, parts[outer], strict=True):
                         own -= matrix @ theirs
-        return side.join(parts)
+        return side.join(parts, vectors.shape[1])
 
     def information(self) -> list[FloatArray]:
         """``sum_i Z_i'V_c^-1 Z_i`` of every stage, shapes (q, q)."""

@@ -20,8 +20,9 @@ from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
 from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
 from mixedlearn.engines.stochastic.posterior import StochasticPosterior
-from mixedlearn.engines.stochastic.products import Products, Side
+from mixedlearn.engines.stochastic.products import Products, Side, replace_large
 from mixedlearn.engines.stochastic.quadrature import log_det_samples
+from mixedlearn.engines.stochastic.small import SmallFactors
 from mixedlearn.engines.stochastic.system import System, form
 from mixedlearn.engines.stochastic.traces import draw_probes, information_samples
 from mixedlearn.threads import one_thread
@@ -35,22 +36,21 @@ SEARCH_TOLERANCE, FINAL_TOLERANCE, INFORMATION_TOLERANCE = 1e-9, 1e-13, 1e-4
 
 @dataclass(frozen=True, slots=True)
 class SolvedData:
-    """X and y, with all random effects taken out.
+    """The columns ``[S X y]``, those of small factors first, with all other effects taken out.
 
     Attributes
     ----------
-    solutions : ndarray of shape (T, p + 1)
+    solutions : ndarray of shape (T, s + p + 1)
         Of the tail's equations.
-    cross : ndarray of shape (p + 1, p + 1)
-        ``[X y]'V^-1[X y]``.
-    chain_blups, tail_blups : ndarray of shape (n, p + 1)
+    chain_blups, tail_blups : ndarray of shape (n, s + p + 1)
         BLUPs for each of the columns.
+    small : SmallFactors
     """
 
     solutions: FloatArray
-    cross: FloatArray
     chain_blups: FloatArray
     tail_blups: FloatArray
+    small: SmallFactors
 
 
 class StochasticEngine:
@@ -98,9 +98,9 @@ class StochasticEngine:
 
     def start(self) -> tuple[FloatArray, ...]:
         """The D_k by the method of moments."""
-        products, plan = self._products, self._products.plan
-        data = dict(zip(plan.chain, products.chain.parts(products.chain_data), strict=True))
-        data |= dict(zip(plan.tail, products.tail.parts(products.tail_data), strict=True))
+        products = self._products
+        in_small = products.gram[: products.small.size]
+        response = self._by_factor(products.chain_data, products.tail_data, in_small)
         sizes = [np.einsum("aam->am", own) for own in products.squares]
         inverse = [np.where(own > 0.0, 1.0 / np.where(own > 0.0, own, 1.0), 0.0) for own in sizes]
         n_factors = len(sizes)
@@ -112,7 +112,7 @@ class StochasticEngine:
                 squares = np.square(values)
                 overlaps[k][other] = np.einsum("am,abm->ab", inverse[k][:, own], squares)
                 overlaps[other][k] = np.einsum("bm,abm->ba", inverse[other][:, theirs], squares)
-        moments = [np.square(data[k][:, :, -1]) for k in range(n_factors)]
+        moments = [np.square(own[:, :, -1]) for own in response]
         ratios = [(own * inv).sum(axis=1) for own, inv in zip(moments, inverse, strict=True)]
         return start_from_moments(
             squares=np.concatenate(ratios),
@@ -134,13 +134,14 @@ class StochasticEngine:
         likelihood = self.likelihood
         system = System(self._products, roots)
         data = self._solve_data(system, SEARCH_TOLERANCE)
-        fixed = likelihood.least_squares(data.cross)
+        fixed = likelihood.least_squares(data.small.cross)
         if np.isinf(fixed.noise_variance):
             return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-        log_det, deviations = system.chain.log_det + system.log_det_blocks, None
+        known = system.chain.log_det + data.small.log_det
+        log_det, deviations = known + system.log_det_blocks, None
         if order == 0:
             samples = log_det_samples(system, self._probes.tail_signs)
-            log_det = system.chain.log_det + float(samples.mean())
+            log_det = known + float(samples.mean())
             deviations = samples - samples.mean()
         objective = likelihood.objective(log_det, fixed)
         rounding = likelihood.rounding(objective, fixed, 0.0)
@@ -149,9 +150,10 @@ class StochasticEngine:
             return Evaluation(
                 theta, objective, nothing, nothing, (), fixed, rounding, sampled_objectives=deviations
             )
-        scores = self._scores(system, data)
+        chain_scores, tail_scores = self._scores(system, data)
+        scores = self._data_scores(system, data, chain_scores, tail_scores)
         u = [own[:, :, -1] - own[:, :, :-1] @ fixed.coef for own in scores]
-        samples = information_samples(system, self._probes)
+        samples = self._information_samples(system, data, chain_scores, tail_scores)
         gradients, squares = [], []
         for own, effect, information in zip(scores, u, samples, strict=True):
             square = effect @ effect.T / fixed.noise_variance
@@ -196,24 +198,39 @@ class StochasticEngine:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
         data = self._solve_data(System(self._products, roots), FINAL_TOLERANCE)
         contrast = np.append(-fixed.coef, 1.0)[:, None]
-        return tuple(
-            part[:, :, 0]
-            for part in self._by_factor(data.chain_blups @ contrast, data.tail_blups @ contrast)
-        )
+        return tuple(part[:, :, 0] for part in self._blups(data, contrast))
 
     def posterior(self, roots: Sequence[FloatArray]) -> StochasticPosterior:
         """Distribution of the random effects given the response."""
         system = System(self._products, roots)
         data = self._solve_data(system, FINAL_TOLERANCE)
-        blups = self._by_factor(data.chain_blups[:, :-1], data.tail_blups[:, :-1])
+        blups = self._blups(data, np.eye(self.likelihood.n_fixed + 1)[:, :-1])
         response = tuple(own.transpose(0, 2, 1) for own in blups)
-        return StochasticPosterior(system, response)
+        s = self._products.small.size
+        of_small = data.chain_blups[:, :s], data.tail_blups[:, :s]
+        return StochasticPosterior(system, data.small.covariance, *of_small, response)
 
-    def _by_factor(self, chain: FloatArray, tail: FloatArray) -> list[FloatArray]:
-        """Vectors over the chain and over the tail by factor of the model, (q, m, c)."""
+    def _blups(self, data: SolvedData, contrasts: FloatArray) -> list[FloatArray]:
+        """BLUPs of every factor for combinations of X and y: (p + 1, c) gives (q, m, c)."""
+        small = data.small
+        return self._by_factor(
+            small.spread(data.chain_blups) @ contrasts,
+            small.spread(data.tail_blups) @ contrasts,
+            small.blups @ contrasts,
+        )
+
+    def _by_factor(
+        self, chain: FloatArray, tail: FloatArray, small: FloatArray
+    ) -> list[FloatArray]:
+        """Vectors over chain, tail and small factors by factor of the model, (q, m, c)."""
         products = self._products
-        found = dict(zip(products.chain.factors, products.chain.parts(chain), strict=True))
-        found |= dict(zip(products.tail.factors, products.tail.parts(tail), strict=True))
+        found: dict[int, FloatArray] = {}
+        for side, vectors in (
+            (products.chain, chain),
+            (products.tail, tail),
+            (products.small, small),
+        ):
+            found |= zip(side.factors, side.parts(vectors), strict=True)
         return [found[k] for k in range(len(found))]
 
     def _solve_data(self, system: System, tol: float) -> SolvedData:
@@ -226,33 +243,60 @@ class StochasticEngine:
         cross = (cross + cross.T) / 2.0 - form(solutions, right, residuals)
         tail_blups = system.turn(solutions)
         chain_blups = pushed - chain.times(products.to_chain(tail_blups))
-        return SolvedData(solutions, cross, chain_blups, tail_blups)
+        small = SmallFactors(products.small, system.roots, cross)
+        return SolvedData(solutions, chain_blups, tail_blups, small)
 
-    def _scores(self, system: System, data: SolvedData) -> list[FloatArray]:
-        """``Z_k'V^-1[X y]`` of every factor, shapes (q, m, p + 1)."""
+    def _scores(self, system: System, data: SolvedData) -> tuple[FloatArray, FloatArray]:
+        """``Z'V_o^-1[S X y]`` over the chain and over the tail."""
         products = self._products
-        chain = products.chain_data - products.chain_times(data.chain_blups)
-        chain -= products.to_chain(data.tail_blups)
-        tail = products.tail_data - products.tail_times(data.tail_blups)
-        tail -= products.to_tail(data.chain_blups)
-        scores = self._by_factor(chain, tail)
-        blups = self._by_factor(data.chain_blups, data.tail_blups)
-        for k, (root, blup) in enumerate(zip(system.roots, blups, strict=True)):
-            if np.linalg.svd(root, compute_uv=False)[-1] > 1.0:
-                # The difference would cancel.
-                scores[k] = np.tensordot(np.linalg.inv(root @ root.T), blup, 1)
-        return scores
+        found = []
+        for side, right, blups in (
+            (products.chain, products.chain_data, data.chain_blups),
+            (products.tail, products.tail_data, data.tail_blups),
+        ):
+            scores = right - products.times(side, data.chain_blups, data.tail_blups)
+            replace_large(side, system.roots, scores, blups)
+            found.append(scores)
+        return found[0], found[1]
+
+    def _data_scores(
+        self, system: System, data: SolvedData, chain: FloatArray, tail: FloatArray
+    ) -> list[FloatArray]:
+        """``Z_k'V^-1[X y]`` of every factor, shapes (q, m, p + 1)."""
+        small = data.small
+        return self._by_factor(small.spread(chain), small.spread(tail), small.scores())
+
+    def _information_samples(
+        self, system: System, data: SolvedData, chain: FloatArray, tail: FloatArray
+    ) -> list[FloatArray]:
+        """N_k of every factor as each probe has it; of small factors they are all the same."""
+        products, small = self._products, data.small
+        found = information_samples(system, self._probes)
+        s = products.small.size
+        for side, scores in ((products.chain, chain), (products.tail, tail)):
+            for k, part in zip(side.factors, side.parts(scores[:, :s].copy()), strict=True):
+                found[k] = found[k] - small.taken(part)
+        for k, own in zip(products.small.factors, small.information(), strict=True):
+            found[k] = np.tile(own, (self.n_probes, 1, 1))
+        return found
 
     def _average_information(
         self, system: System, data: SolvedData, u: Sequence[FloatArray], fixed: FixedEffects
     ) -> FloatArray:
         """``w'P w / s2`` for the columns ``w = Z_k e_a e_b'u_k``, shape (sum q_k^2, sum q_k^2)."""
-        products, chain = self._products, system.chain
-        in_chain, in_tail = self._turned_columns(products.chain, u), self._turned_columns(products.tail, u)
-        chain_data = products.chain_times(in_chain) + products.to_chain(in_tail)
-        tail_data = products.tail_times(in_tail) + products.to_tail(in_chain)
-        squares = in_chain.T @ chain_data + in_tail.T @ tail_data
+        products, chain, small = self._products, system.chain, data.small
+        s = products.small.size
+        in_chain, in_tail, in_small = (
+            self._turned_columns(side, u)
+            for side in (products.chain, products.tail, products.small)
+        )
+        chain_data = products.times(products.chain, in_chain, in_tail)
+        chain_data += products.chain_data[:, :s] @ in_small
+        tail_data = products.times(products.tail, in_chain, in_tail)
+        tail_data += products.tail_data[:, :s] @ in_small
         beside = in_chain.T @ products.chain_data + in_tail.T @ products.tail_data
+        beside += in_small.T @ products.gram[:s]
+        squares = in_chain.T @ chain_data + in_tail.T @ tail_data + beside[:, :s] @ in_small
         pushed = chain.times(chain_data)
         right = system.turn(tail_data - products.to_tail(pushed), transposed=True)
         solutions, residuals = system.solve(right, INFORMATION_TOLERANCE, self._turned)
@@ -260,7 +304,8 @@ class StochasticEngine:
         squares -= chain_data.T @ pushed
         squares = (squares + squares.T) / 2.0 - form(solutions, right, residuals)
         beside -= pushed.T @ products.chain_data + right.T @ data.solutions
-        projection = beside[:, :-1] @ fixed.inverse_root
+        squares -= beside[:, :s] @ small.covariance @ beside[:, :s].T
+        projection = small.spread(beside)[:, :-1] @ fixed.inverse_root
         return (squares - projection @ projection.T) / fixed.noise_variance
 
     def _turned_columns(self, side: Side, u: Sequence[FloatArray]) -> FloatArray:

@@ -4,6 +4,9 @@ For a row with coordinates ``z_c`` over the chain and ``z_t`` over the tail, wit
 `chain` and `system`,
 
     var(z'b) = z_c'B z_c + h'C^-1 h,      h = Lambda'(z_t - A'B z_c)
+
+Small factors (`small`) add ``g'B_s g`` with their covariance B_s and ``g = z_s - F'z``, where F are
+the BLUPs of the other effects for their columns.
 """
 
 from __future__ import annotations
@@ -34,11 +37,18 @@ class StochasticPosterior:
     Attributes
     ----------
     system : System
+    small_covariance : ndarray of shape (s, s)
+        B_s.
+    chain_response, tail_response : ndarray of shape (n, s)
+        F.
     coef_response : tuple of ndarray of shape (q, p, m)
         For every factor, minus the change of the BLUPs with beta.
     """
 
     system: System
+    small_covariance: FloatArray
+    chain_response: FloatArray
+    tail_response: FloatArray
     coef_response: tuple[FloatArray, ...]
 
     def covariance(self, k: int) -> FloatArray:
@@ -106,6 +116,9 @@ class StochasticPosterior:
         right = system.turn(in_tail - products.to_tail(pushed), transposed=True)
         solutions, residuals = system.solve(right, TOLERANCE)
         own = np.einsum("nc,nc->c", in_chain, pushed)
+        in_small = _coordinates(products.small, columns, codes)
+        in_small -= self.chain_response.T @ in_chain + self.tail_response.T @ in_tail
+        own += np.einsum("nc,nc->c", in_small, self.small_covariance @ in_small)
         return np.asarray(own + np.diag(form(solutions, right, residuals)))
 
 

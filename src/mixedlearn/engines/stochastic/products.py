@@ -2,8 +2,9 @@
 
 Notation
 --------
-The factors of the *chain* (see `elimination.chain`) are eliminated level by level, all others are
-the *tail*. With Z_c and Z_t their random columns,
+The factors of the *chain* (see `elimination.chain`) are eliminated level by level; of all others
+those with few random effects stand beside X (`small`), and the rest are the *tail*. With Z_c and
+Z_t the random columns of chain and tail,
 
     G_cc = Z_c'Z_c,     G_tt = Z_t'Z_t,     A = Z_c'Z_t
 
@@ -29,6 +30,8 @@ FloatArray = NDArray[np.float64]
 
 # Pairs of levels in a chunk of what is summed over them.
 CHUNK_PAIRS = 1 << 20
+# Random effects of small factors, which are columns beside X, and their products with the chain.
+MOST_SMALL_EFFECTS, MOST_SMALL_PRODUCTS = 64, 30_000_000
 
 
 class Side:
@@ -55,10 +58,11 @@ class Side:
             for own, (q, m) in zip(self.slices, self.shapes, strict=True)
         ]
 
-    def join(self, parts: Sequence[FloatArray]) -> FloatArray:
-        """The inverse of `parts`."""
-        n_columns = parts[0].shape[2] if parts else 0
-        return np.concatenate([np.empty((0, n_columns)), *(p.reshape(-1, n_columns) for p in parts)])
+    def join(self, parts: Sequence[FloatArray], n_columns: int) -> FloatArray:
+        """The inverse of `parts`, of which there may be none."""
+        return np.concatenate(
+            [np.empty((0, n_columns)), *(part.reshape(-1, n_columns) for part in parts)]
+        )
 
 
 class Products:
@@ -73,13 +77,14 @@ class Products:
 
     Attributes
     ----------
-    chain, tail : Side
+    chain, tail, small : Side
+        Small factors are not among the tail.
     squares : list of ndarray of shape (q, q, m)
         Products of every factor's columns with each other, by level.
-    chain_data, tail_data : ndarray of shape (n, p + 1)
-        Products with X and y.
-    gram : ndarray of shape (p + 1, p + 1)
-        Products of X and y with each other.
+    chain_data, tail_data : ndarray of shape (n, s + p + 1)
+        Products with the columns of the small factors, with X and with y.
+    gram : ndarray of shape (s + p + 1, s + p + 1)
+        Products of these columns with each other.
     """
 
     def __init__(
@@ -90,16 +95,16 @@ class Products:
         randoms: Sequence[RandomBasis],
     ):
         self.plan = plan
-        self.chain, self.tail = Side(plan.chain, plan.shapes), Side(plan.tail, plan.shapes)
+        small = _small_factors(plan)
+        self.chain = Side(plan.chain, plan.shapes)
+        self.tail = Side(tuple(k for k in plan.tail if k not in small), plan.shapes)
+        self.small = Side(small, plan.shapes)
         basis = np.column_stack([fixed.columns, fixed.response])
         columns = [random.columns for random in randoms]
         self.squares = [sums.level_squares(k, own) for k, own in enumerate(columns)]
         data = [
             sums.level_products(k, own, basis).transpose(0, 2, 1) for k, own in enumerate(columns)
         ]
-        self.chain_data = self.chain.join([data[k] for k in plan.chain])
-        self.tail_data = self.tail.join([data[k] for k in plan.tail])
-        self.gram = sums.products(basis)
         self._pairs = {
             (k, other): Pair(
                 *sums.pairs(k, other),
@@ -108,6 +113,13 @@ class Products:
             )
             for k, other in sums.crossings
         }
+        with_small = [np.concatenate([self._beside(k), own], 2) for k, own in enumerate(data)]
+        self.chain_data, self.tail_data, rows = (
+            side.join([with_small[k] for k in side.factors], with_small[0].shape[2])
+            for side in (self.chain, self.tail, self.small)
+        )
+        beside = rows[:, self.small.size :]
+        self.gram = np.block([[rows], [beside.T, sums.products(basis)]])
         # What every level of the chain has in common with the levels that contain it.
         self.above = [self._above(s) for s in range(len(plan.chain))]
 
@@ -153,6 +165,22 @@ class Products:
                         result[b, a] += total
         return result
 
+    def _beside(self, k: int) -> FloatArray:
+        """Products of a factor with the columns of the small ones, shape (q, m, s)."""
+        q, m = self.plan.shapes[k]
+        result = np.zeros((q, m, self.small.size))
+        for other, own, (q_other, m_other) in zip(
+            self.small.factors, self.small.slices, self.small.shapes, strict=True
+        ):
+            part = result[:, :, own].reshape(q, m, q_other, m_other)
+            if k == other:
+                level = np.arange(m)
+                part[:, level, :, level] = self.squares[k].transpose(2, 0, 1)
+                continue
+            levels, theirs, values = self.entries(k, other)
+            part[:, levels, :, theirs] = values.transpose(2, 0, 1)
+        return result
+
     def _above(self, s: int) -> FloatArray:
         """Products of stage s with all later stages, by level of s: shape (q, n_above, m)."""
         k = self.plan.chain[s]
@@ -179,6 +207,12 @@ class Products:
                 own += self._times(k, other, part)
         return result
 
+    def times(self, side: Side, chain: FloatArray, tail: FloatArray) -> FloatArray:
+        """Products of one side with vectors over both."""
+        result = self._product(side, self.chain, chain)
+        result += self._product(side, self.tail, tail)
+        return result
+
     def chain_times(self, vectors: FloatArray) -> FloatArray:
         """``G_cc v``."""
         return self._product(self.chain, self.chain, vectors)
@@ -194,6 +228,33 @@ class Products:
     def to_tail(self, vectors: FloatArray) -> FloatArray:
         """``A'v`` for vectors over the chain."""
         return self._product(self.tail, self.chain, vectors)
+
+
+def replace_large(
+    side: Side, roots: Sequence[FloatArray], scores: FloatArray, blups: FloatArray
+) -> None:
+    """Scores ``Z_k'V^-1 c`` of factors with a large D from their BLUPs, in place.
+
+    As differences they would cancel.
+    """
+    parts = zip(side.factors, side.parts(scores), side.parts(blups), strict=True)
+    for k, score, blup in parts:
+        root = roots[k]
+        if np.linalg.svd(root, compute_uv=False)[-1] > 1.0:
+            score[:] = np.tensordot(np.linalg.inv(root @ root.T), blup, 1)
+
+
+def _small_factors(plan: EliminationPlan) -> tuple[int, ...]:
+    """The factors of the tail, from the smallest one on, that are few columns together."""
+    n_chain = sum(plan.shapes[k][0] * plan.shapes[k][1] for k in plan.chain)
+    most = min(MOST_SMALL_EFFECTS, MOST_SMALL_PRODUCTS // max(n_chain, 1))
+    found: list[int] = []
+    for k in sorted(plan.tail, key=lambda k: plan.shapes[k][0] * plan.shapes[k][1]):
+        most -= plan.shapes[k][0] * plan.shapes[k][1]
+        if most < 0:
+            break
+        found.append(k)
+    return tuple(sorted(found))
 
 
 def times_blocks(blocks: FloatArray, vectors: FloatArray) -> FloatArray:

@@ -33,6 +33,8 @@ def log_det_samples(system: System, signs: FloatArray) -> FloatArray:
     signs : ndarray of shape (T, n_probes)
     """
     n, n_probes = signs.shape
+    if not n:
+        return np.zeros(n_probes)
     basis, before = signs / np.sqrt(n), np.zeros_like(signs)
     diagonals: list[FloatArray] = []
     borders: list[FloatArray] = []

@@ -94,7 +94,7 @@ class System:
         for k, part in zip(tail.factors, tail.parts(vectors), strict=True):
             root = self.roots[k].T if transposed else self.roots[k]
             turned.append(root[0, 0] * part if len(root) == 1 else np.tensordot(root, part, 1))
-        return tail.join(turned)
+        return tail.join(turned, vectors.shape[1])
 
     def times_products(self, vectors: FloatArray) -> FloatArray:
         """``M v``."""
@@ -119,12 +119,8 @@ class System:
 
     def _times_blocks(self, blocks: Sequence[FloatArray], vectors: FloatArray) -> FloatArray:
         tail = self.products.tail
-        return tail.join(
-            [
-                times_blocks(own, part)
-                for own, part in zip(blocks, tail.parts(vectors), strict=True)
-            ]
-        )
+        parts = zip(blocks, tail.parts(vectors), strict=True)
+        return tail.join([times_blocks(own, part) for own, part in parts], vectors.shape[1])
 
     def solve(
         self, right: FloatArray, tol: float, start: FloatArray | None = None

@@ -147,13 +147,11 @@ def _forms(
     start = probes.solutions.get((k, is_singular))
     solution, residual = system.solve(right, TOLERANCE, start)
     probes.solutions[k, is_singular] = solution
-    forms = _pairs(solution, right + residual, system.products.plan.shapes[k][0])
+    forms = _pairs(solution, right + residual, len(system.roots[k]))
     return (forms + forms.transpose(0, 2, 1)) / 2.0
 
 
 def _pairs(left: FloatArray, right: FloatArray, q: int) -> FloatArray:
     """Products of columns for every two effects, of every probe: shape (n_probes, q, q)."""
-    n = len(left)
-    return np.einsum(
-        "naj,nbj->jab", left.reshape(n, q, -1), right.reshape(n, q, -1), optimize=True
-    )
+    shape = (len(left), q, left.shape[1] // q)
+    return np.einsum("naj,nbj->jab", left.reshape(shape), right.reshape(shape), optimize=True)
