@@ -33,7 +33,13 @@ from mixedlearn.estimator.validation import (
     numeric_columns,
     response_frame,
 )
-from mixedlearn.formula import CompiledFormula, compile_formula, learn_response, parse
+from mixedlearn.formula import (
+    CompiledFormula,
+    compile_formula,
+    learn_response,
+    parse,
+    refuse_learning,
+)
 from mixedlearn.specification import (
     Specification,
     factor_name,
@@ -80,14 +86,23 @@ class FitInput:
 
 
 def read_fit(
-    estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+    estimator: Any,
+    X: Any,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+    offset: Any,
+    *,
+    is_batch: bool = False,
 ) -> FitInput:
     """Read the arguments of `fit`; the estimator gets the names of its columns.
+
+    ``is_batch``: whether further rows will come, which a `RowReader` reads.
 
     Raises
     ------
     ValueError, TypeError
-        As `MixedLinearRegressor.fit`.
+        As `MixedLinearRegressor.fit`, or `partial_fit`.
     """
     frame = _check_columns(estimator, estimator, X, groups)
     formula: CompiledFormula | None = None
@@ -99,18 +114,22 @@ def read_fit(
         # Nothing is learnt from rows of weight zero.
         weights = check_weights(sample_weight, frame)
         present_frame = frame if weights is None else frame[weights > 0.0]
-        formula, source = compile_formula(estimator.formula, present_frame)
+        formula, source = compile_formula(
+            estimator.formula, present_frame, keeps_categories=is_batch
+        )
         specification, labels = formula.specification(reml=estimator.reml), formula.labels(frame)
         all_labels = [*labels, *_series_beside_formula(estimator, frame)]
     columns = numeric_columns(
         estimator, source, specification, check_finite=sample_weight is not None
     )
-    weights = check_weights(sample_weight, frame)
+    weights = check_weights(sample_weight, frame, may_vanish=is_batch)
     left = "" if formula is None else parse(estimator.formula).response
     if formula is not None and left:
         formula, response = _learn_response(estimator, formula, left, frame, y, weights)
     else:
         response = check_response(estimator, frame, y)
+    if is_batch and formula is not None:
+        refuse_learning(formula)
     known = find_offset(offset, formula, frame, weights)
     response = response if known is None else response - known
     if len(columns) == len(response):
@@ -176,6 +195,12 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
     """Check X for `fit`; the target gets the names of its columns."""
     if estimator.formula is None:
         return check_frame(target, X, has_groups=groups is not None, reset=True)
+    check_beside_formula(estimator)
+    return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
+
+
+def check_beside_formula(estimator: Any) -> None:
+    """Refuse parameters that a formula stands for."""
     for name, default in _BESIDE_A_FORMULA.items():
         if name == "groups" and has_noise(estimator):
             # They may be those in which rows are correlated.
@@ -186,7 +211,6 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
                 f"formula and {name} are both given: the formula says all that {name} would. "
                 f"Leave {name}={default!r}."
             )
-    return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
 
 
 def _check_names(estimator: Any, X: Any) -> None:

@@ -213,11 +213,17 @@ def numeric_columns(
         return np.empty((len(X), 0))
     if columns != list(range(len(specification.names))):
         X = _safe_indexing(X, columns, axis=1)
-    if not check_finite and type(X) is np.ndarray and X.dtype in FLOATS:
+    if type(X) is np.ndarray and X.dtype in FLOATS and not (check_finite and _may_be_infinite(X)):
         # Its shape is checked where it comes from, and scikit-learn's check would find nothing.
         return X
     names = [specification.names[column] for column in columns]
     return _as_numeric(estimator, X, names, check_finite=check_finite)
+
+
+def _may_be_infinite(X: NDArray[np.floating]) -> bool:
+    """Whether there may be NaN or infinity among numbers, which a sum shows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return not np.isfinite(X.sum())
 
 
 def _as_numeric(
@@ -328,13 +334,15 @@ def among_all(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArra
     """The values of rows that are present among zeros for all others."""
     if present.all():
         return values
-    found = np.zeros(len(present))
+    found = np.zeros((len(present), *values.shape[1:]))
     found[present] = values
     return found
 
 
-def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
-    """Precision weights: finite, not negative, not all zero."""
+def check_weights(
+    sample_weight: Any, X: Any, *, may_vanish: bool = False
+) -> NDArray[np.float64] | None:
+    """Precision weights: finite, not negative, and not all zero unless they may be."""
     if sample_weight is None:
         return None
     _check_entries(sample_weight, "sample_weight")
@@ -361,7 +369,7 @@ def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
             f"Negative values in data passed to `sample_weight`, the first at row {row}: a weight "
             "is the inverse of a variance."
         )
-    if not weights.any():
+    if not (may_vanish or weights.any()):
         raise ValueError(
             "Sample weights must contain at least one non-zero number: with all of them zero, no "
             "row counts."

@@ -184,6 +184,7 @@ class CompiledFormula:
         needed: Sequence[str] | None = None,
         factors: Sequence[str] | None = None,
         *,
+        is_batch: bool = False,
         unknown: dict[str, Any] | None = None,
     ) -> FloatArray:
         """The numeric columns of these rows, shape (n, len(names)).
@@ -196,6 +197,8 @@ class CompiledFormula:
             may be missing.
         factors : sequence of str, optional
             The grouping factors that are used. By default everything is.
+        is_batch : bool, default=False
+            Whether the rows are further ones of the fit.
         unknown : dict, optional
             For categories that `fit` did not see; see `Coding.columns`.
 
@@ -222,7 +225,7 @@ class CompiledFormula:
         columns: dict[str, FloatArray] = {}
         for coding in codings:
             is_random = not set(coding.names).intersection(self.fixed)
-            own = coding.columns(X, is_random=is_random, unknown=unknown)
+            own = coding.columns(X, is_random=is_random, is_batch=is_batch, unknown=unknown)
             columns.update(zip(coding.names, own, strict=True))
         if set(self.names) <= columns.keys():
             is_plain = all(coding.is_plain for coding in codings)
@@ -300,7 +303,9 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
     return [name for name in names if name in used]
 
 
-def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatArray]:
+def compile_formula(
+    text: str, X: pd.DataFrame, *, keeps_categories: bool = False
+) -> tuple[CompiledFormula, FloatArray]:
     """Compile the right-hand side of a formula for the rows of `fit`.
 
     Parameters
@@ -309,6 +314,8 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
         With the left-hand side or without.
     X : DataFrame
         All columns; the formula's `names` are not those of X.
+    keeps_categories : bool, default=False
+        Whether those count that a column declares and no row has.
 
     Returns
     -------
@@ -324,7 +331,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
     """
     parsed, names = parse(text), list(X.columns)
     fixed_part, random_parts = _read(parsed, _predictors(parsed.response, names), names)
-    columns = _Columns(text)
+    columns = _Columns(text, keeps_categories)
     fixed = columns.add(fixed_part, X)
     codings = [fixed]
     grouped: dict[frozenset[str], _Grouped] = {}
@@ -401,13 +408,16 @@ class _Grouped:
 class _Columns:
     """The numeric columns, each once; the same name is the same column."""
 
-    def __init__(self, formula: str):
+    def __init__(self, formula: str, keeps_categories: bool):
         self.formula = formula
+        self.keeps_categories = keeps_categories
         self.found: dict[str, FloatArray] = {}
         self.plain: set[str] = set()
 
     def add(self, terms: SimpleFormula, X: pd.DataFrame) -> Coding:
-        coding, columns = learn_coding(terms, X, self.formula)
+        coding, columns = learn_coding(
+            terms, X, self.formula, keeps_categories=self.keeps_categories
+        )
         for name, values in zip(coding.names, columns, strict=True):
             if coding.is_plain and name in self.plain:
                 continue

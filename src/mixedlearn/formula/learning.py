@@ -1,0 +1,96 @@
+"""What a formula learns from rows: the same from some of them as from all, or not.
+
+A model that gets its rows batch by batch makes the columns of all of them by what its formula has
+learnt from the first. So nothing may be learnt that further rows would change, but for categories,
+which are refused where they come too late.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from formulaic.parser.types import Factor
+
+from mixedlearn.formula.coding import Coding
+from mixedlearn.formula.expressions import compiled, in_formula, in_python
+from mixedlearn.formula.model import CompiledFormula
+from mixedlearn.formula.transforms import is_stateful
+
+_SPLINE = "give its knots and its bounds, {}(x, knots=..., lower_bound=..., upper_bound=...{})"
+_ADVICE = {
+    "bs": _SPLINE.format("bs", ""),
+    **{name: _SPLINE.format(name, ", constraints=None") for name in ("cr", "cs", "cc")},
+    "ns": "give the knots and the bounds of another spline, bs(x, knots=..., lower_bound=..., "
+    "upper_bound=...)",
+    "poly": "write poly(x, 2, raw=True), or I(x**2)",
+    **dict.fromkeys(
+        ("center", "scale", "standardize"),
+        "take a number that you know, {(x - 3.5) / 1.7} for example",
+    ),
+}
+# The arguments with which a function learns nothing; those without a value have any.
+_GIVEN: dict[str, dict[str, Any]] = {
+    "bs": {"knots": ..., "lower_bound": ..., "upper_bound": ...},
+    **{
+        name: {"knots": ..., "lower_bound": ..., "upper_bound": ..., "constraints": None}
+        for name in ("cr", "cs", "cc")
+    },
+    "poly": {"raw": True},
+}
+
+
+def refuse_learning(formula: CompiledFormula) -> None:
+    """Refuse a formula that would learn something else from more rows.
+
+    Raises
+    ------
+    ValueError
+        The message names the term.
+    """
+    for coding in _codings(formula):
+        for factor in dict.fromkeys(own for term in coding.formula for own in term.factors):
+            if factor.eval_method is not Factor.EvalMethod.PYTHON:
+                continue
+            text = factor.expr
+            for name in _learning_functions(text):
+                raise ValueError(
+                    f"{text!r} of the formula learns from the rows, and all rows are not there: "
+                    f"partial_fit would learn it from the first of them. Please {_ADVICE[name]}, "
+                    "or put the values into a column of X."
+                )
+            if not compiled(text, coding.variables).is_row_wise:
+                raise ValueError(
+                    f"{text!r} of the formula may depend on other rows, which come in other "
+                    "batches: put the values into a column of X."
+                )
+
+
+def _codings(formula: CompiledFormula) -> Iterator[Coding]:
+    yield from formula.codings
+    yield from (own.coding for own in formula.offsets)
+    if formula.response is not None:
+        yield formula.response.coding
+
+
+def _learning_functions(text: str) -> Iterator[str]:
+    """The functions of an expression that learn from rows, with these arguments."""
+    source, names = in_python(text)
+    for node in ast.walk(ast.parse(source, mode="eval")):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = in_formula(node.func.id, names)
+            if name in _ADVICE and is_stateful(name) and not _is_given(name, node):
+                yield name
+
+
+def _is_given(name: str, call: ast.Call) -> bool:
+    """Whether a call says all that its function would learn."""
+    needed = _GIVEN.get(name)
+    given = {own.arg: own.value for own in call.keywords}
+    if needed is None or "df" in given or not needed.keys() <= given.keys():
+        return False
+    return all(
+        value is ... or (isinstance(own := given[key], ast.Constant) and own.value is value)
+        for key, value in needed.items()
+    )
