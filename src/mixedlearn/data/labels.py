@@ -54,7 +54,7 @@ class Labels:
 
     def copied(self) -> Labels:
         """The same labels, of which no array is the user's."""
-        return replace(self, parts=tuple(part.copy(deep=True) for part in self.parts))
+        return Labels(self.name, tuple(map(_copied, self.parts)), self.part_names)
 
     def has_types_of(self, other: Labels) -> bool:
         """Whether these labels and others are kept in the same types."""
@@ -138,6 +138,12 @@ def join_labels(labels: Sequence[Labels]) -> Labels:
         for k, part in enumerate(first.parts)
     )
     return replace(first, parts=parts)
+
+
+def _copied(labels: pd.Index) -> pd.Index:
+    if isinstance(labels.dtype, np.dtype):
+        return pd.Index(labels.to_numpy().copy(), tupleize_cols=False)
+    return labels.copy(deep=True)
 
 
 def interaction(name: str, parts: Sequence[Labels]) -> Labels:

@@ -1,56 +1,59 @@
 """Sums of rows that come batch by batch.
 
-Small batches wait, and are summed up together: a pass over few rows costs more than the rows do.
-What was summed up is kept in parts, which are joined as their numbers of levels grow, so that a
-batch does not pass over all levels that there are.
+A pass over few rows costs more than the rows do, and sums of few rows are not added to those of
+many levels in less than a pass over these. So batches wait until they take as much memory as the
+sums do, and are summed up together: the time is in proportion to the rows, however many levels
+there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
 
 import numpy as np
 
 from mixedlearn.data.accumulation import check_squares
 from mixedlearn.data.labels import Labels
-from mixedlearn.data.layers import with_newest
 from mixedlearn.data.levels import encode
 from mixedlearn.data.rows import Rows, join_rows
 from mixedlearn.data.sums import Sums
+from mixedlearn.threads import one_thread
 
-# Numbers in the rows that wait: 8 megabytes of them.
-WAITING_ENTRIES = 1 << 20
+# Numbers in rows that may wait whatever the sums are: 16 megabytes of them.
+WAITING_ENTRIES = 1 << 21
 
 
 @dataclass(frozen=True)
 class RunningSums:
     """Sums of all rows so far.
 
-    Further rows make another object, so that whoever holds this one sees no change.
+    Further rows make another object, so that whoever holds this one sees no change. It can be
+    pickled.
 
     Attributes
     ----------
     slopes : tuple of tuple of int
         For every factor, the columns with a random slope.
-    parts : tuple of Sums
-        Of rows that were summed up, the oldest first.
-    waiting : tuple of Rows
-        Those that were not, with labels of the same types.
+    sums : Sums or None
+        Of the rows that were summed up.
     weights : tuple of float
-        The least and the largest weight; infinity and zero before the first row.
+        The least and the largest weight of all rows; infinity and zero before the first.
+    waiting : tuple of Rows
+        The rows that were not, with labels of the same types.
+    n_waiting : int
+        Their number.
     """
 
     slopes: tuple[tuple[int, ...], ...]
-    parts: tuple[Sums, ...] = field(default=())
-    waiting: tuple[Rows, ...] = field(default=())
+    sums: Sums | None = None
     weights: tuple[float, float] = (np.inf, 0.0)
+    waiting: tuple[Rows, ...] = field(default=())
+    n_waiting: int = 0
 
     @property
     def rows(self) -> Rows | None:
         """All rows, if there are some and none was summed up."""
-        return join_rows(self.waiting) if self.waiting and not self.parts else None
+        return join_rows(self.waiting) if self.waiting and self.sums is None else None
 
     def with_rows(self, rows: Rows) -> RunningSums:
         """The same with further rows, of which copies are kept.
@@ -71,26 +74,32 @@ class RunningSums:
         if not len(rows.X):
             return self
         self._check(rows)
-        least, most = rows.weight_range
-        weights = min(self.weights[0], least), max(self.weights[1], most)
-        running = replace(self, weights=weights)
+        before = self
         if self.waiting and not _have_same_types(self.waiting[-1].labels, rows.labels):
-            running = running.summed_up()
-        n_waiting = sum(len(own.X) for own in running.waiting) + len(rows.X)
-        if n_waiting * (rows.X.shape[1] + 2) < WAITING_ENTRIES:
-            return replace(running, waiting=(*running.waiting, rows.copied()))
-        return replace(running, waiting=(*running.waiting, rows)).summed_up()
-
-    def with_sums(self, sums: Sums) -> RunningSums:
-        """The same with the sums of further rows."""
-        return replace(self, parts=with_newest(self.parts, sums, _size, add))
+            before = self.summed_up()
+        n_waiting = before.n_waiting + len(rows.X)
+        may_wait = max(WAITING_ENTRIES, 0 if before.sums is None else before.sums.n_numbers)
+        waits = n_waiting * (rows.X.shape[1] + 2) < may_wait
+        least, most = rows.weight_range
+        running = RunningSums(
+            self.slopes,
+            before.sums,
+            (min(self.weights[0], least), max(self.weights[1], most)),
+            (*before.waiting, rows.copied() if waits else rows),
+            n_waiting,
+        )
+        return running if waits else running.summed_up()
 
     def summed_up(self) -> RunningSums:
         """The same without rows that wait."""
         if not self.waiting:
             return self
-        sums = Sums.of(join_rows(self.waiting), self.slopes)
-        return replace(self, waiting=()).with_sums(sums)
+        with one_thread:
+            sums = Sums.of(join_rows(self.waiting), self.slopes)
+            if self.sums is not None:
+                sums = self.sums + sums
+                check_squares(sums.gram)
+        return replace(self, sums=sums, waiting=(), n_waiting=0)
 
     def total(self) -> Sums:
         """The sums of all rows.
@@ -100,17 +109,10 @@ class RunningSums:
         ValueError
             If there are no rows, or a sum of squares overflows.
         """
-        parts = self.summed_up().parts
-        if not parts:
+        total = self.summed_up().sums
+        if total is None:
             raise ValueError("There are no rows of positive weight yet.")
-        # The newest are the smallest.
-        total = reduce(add, reversed(parts))
-        check_squares(total.gram)
         return total
-
-    def of_total(self, total: Sums) -> RunningSums:
-        """The same with all rows in one part, which is the total."""
-        return replace(self, parts=(total,), waiting=())
 
     def _check(self, rows: Rows) -> None:
         """Refuse now what no sum could have later."""
@@ -122,10 +124,6 @@ class RunningSums:
         for own in rows.labels:
             if any(part.dtype == object and part.inferred_type != "string" for part in own.parts):
                 encode(own)
-
-
-def _size(sums: Sums) -> int:
-    return max(sums.n_levels, default=1)
 
 
 def _have_same_types(some: tuple[Labels, ...], others: tuple[Labels, ...]) -> bool:

@@ -266,6 +266,12 @@ class Sums:
         return len(self.gram)
 
     @property
+    def n_numbers(self) -> int:
+        """How many numbers there are by level and by pair of levels."""
+        pairs = (own.products.size for own in self.crossings.values())
+        return sum(own.size for own in self.grouped) + sum(pairs)
+
+    @property
     def total_weight(self) -> float:
         """Sum of the weights."""
         return float(self.gram[0, 0])

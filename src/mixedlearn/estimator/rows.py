@@ -20,6 +20,7 @@ from mixedlearn.estimator.validation import (
     find_labels,
     find_offset,
     formula_frame,
+    is_table,
     lacks_only_others,
     numeric_columns,
     some_numeric_columns,
@@ -225,6 +226,9 @@ class RowReader:
     def _checked(self, X: Any, groups: Any) -> Any:
         """X, with the columns that `fit` had."""
         estimator = self._estimator
+        is_like_fit = is_table(X) and X.shape[1] == estimator.n_features_in_
+        if is_like_fit and not hasattr(estimator, "feature_names_in_"):
+            return X
         has_groups = groups is not None or estimator.n_features_in_ == 0
         return check_frame(estimator, X, has_groups=has_groups, reset=False)
 

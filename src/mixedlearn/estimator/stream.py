@@ -113,7 +113,8 @@ class Stream:
         )
         if self.running.rows is not None:
             return fitted, self
-        return fitted, replace(self, running=self.running.of_total(model.sums))
+        summed = RunningSums(self.running.slopes, model.sums, self.running.weights)
+        return fitted, replace(self, running=summed)
 
 
 def begin(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any) -> Stream:
@@ -147,7 +148,7 @@ def after_fit(estimator: Any, fitted: Fitted) -> Stream:
             setattr(first, name, getattr(estimator, name))
     specification = model.specification
     reader = RowReader(first, specification, fitted.formula, needs_offset=fitted.needs_offset)
-    running = RunningSums(specification.slopes, (model.sums,), weights=fitted.weights)
+    running = RunningSums(specification.slopes, model.sums, fitted.weights)
     return Stream(first, reader, running, (), 0)
 
 
@@ -187,11 +188,10 @@ def specification_of(estimator: Any, stream: Stream) -> Specification:
     return found
 
 
-def has_parameters_of(estimator: Any, other: Any) -> bool:
-    """Whether two estimators have the very same parameters."""
-    return all(
-        getattr(other, name) is own for name, own in estimator.get_params(deep=False).items()
-    )
+def has_parameters_of(estimator: Any, first: Any) -> bool:
+    """Whether an estimator has the very same parameters as another that was not fitted."""
+    own, known = vars(estimator), vars(first)
+    return all(own.get(name) is known[name] for name in known if name not in COLUMN_ATTRIBUTES)
 
 
 def in_batch(number: int, error: Exception) -> Exception:

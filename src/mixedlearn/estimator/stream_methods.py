@@ -140,10 +140,9 @@ class StreamMethods(FittedState):
             specification_of(self, before)
         number = 1 if before is None else before.n_batches + 1
         try:
-            with one_thread:
-                if before is None:
-                    return begin(self, X, y, groups, sample_weight, offset)
-                return before.with_batch(X, y, groups, sample_weight, offset)
+            if before is None:
+                return begin(self, X, y, groups, sample_weight, offset)
+            return before.with_batch(X, y, groups, sample_weight, offset)
         except FormulaError:
             # Says where the formula is wrong, whatever the rows are.
             raise

@@ -64,7 +64,7 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     -------
     DataFrame or ndarray
     """
-    if type(X) is np.ndarray and X.ndim == 2 and X.size and X.dtype.kind in "biuf":
+    if is_table(X):
         # A table of numbers: scikit-learn's check would find nothing, and takes a while.
         pass
     elif not is_frame(X := as_frame(X)):
@@ -84,6 +84,11 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     elif X.shape[0] == 0 or (X.shape[1] == 0 and not has_groups):
         check_array(np.empty(X.shape), estimator=estimator)
     return validate_data(estimator, X, skip_check_array=True, reset=reset)
+
+
+def is_table(X: Any) -> bool:
+    """Whether X is an array of numbers, in which scikit-learn's slow checks find nothing."""
+    return type(X) is np.ndarray and X.ndim == 2 and X.size > 0 and X.dtype.kind in "biuf"
 
 
 def lacks_only_others(estimator: BaseEstimator, X: Any, needed: Sequence[str]) -> bool:

@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.data.labels import Labels
-from mixedlearn.data.layers import with_newest
 from mixedlearn.data.levels import LevelTable, OtherKind, labels_of
 from mixedlearn.data.rows import Codes, Rows
 from mixedlearn.data.sums import Sums
@@ -44,6 +43,9 @@ from mixedlearn.engines.protocol import Posterior
 from mixedlearn.model.fitted import FittedModel, user_blups, user_effects
 
 FloatArray = NDArray[np.float64]
+
+# A layer takes in the one after it as soon as that has a share of its levels.
+MERGED_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,10 @@ class Known:
         moments = self._moments(further, len(self.layers))
         means = conditional_means(moments, model.roots[0], model.fixed_effects)
         layer = Layer(further, user_effects(model.fixed_basis, model.random_bases[0], means))
-        layers = with_newest(self.layers, layer, lambda own: len(own.blups), Layer.with_newer)
-        return Known(self.fit, layers, self.n_new + n_new)
+        older = list(self.layers)
+        while older and MERGED_SHARE * len(layer.blups) >= len(older[-1].blups):
+            layer = older.pop().with_newer(layer)
+        return Known(self.fit, (*older, layer), self.n_new + n_new)
 
     def _moments(self, own: Sums, n_older: int) -> LevelMoments:
         """The data of some levels: their sums with those of the fit and of older layers."""
