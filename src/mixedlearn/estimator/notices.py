@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -29,7 +29,7 @@ _OURS = frozenset({"mixedlearn", "sklearn", "contextlib"})
 
 
 def warn_of_rows(
-    formula: CompiledFormula | None, notes: Sequence[str], stacklevel: int, *, has_groups: bool
+    formula: CompiledFormula | None, notes: Iterable[str], stacklevel: int, *, has_groups: bool
 ) -> None:
     """Warn of how rows were read, and if they have no groups.
 

@@ -39,6 +39,7 @@ from mixedlearn.formula import (
     learn_response,
     parse,
     refuse_learning,
+    terms_of,
 )
 from mixedlearn.specification import (
     Specification,
@@ -71,8 +72,8 @@ class FitInput:
     rows : Rows
         Of positive weight, their response less its offset. NaN and infinity in their columns are
         not looked for, unless a weight of zero hides them: they show in the sums.
-    notes : tuple of str
-        What users should know of how the rows were read.
+    notes : dict of str to str
+        What users should know of how the rows were read, of a column by its name.
     noise : tuple of (NoiseSource, NoiseColumns), or None
         What the residual structure says of the rows, if there is one.
     """
@@ -81,7 +82,7 @@ class FitInput:
     formula: CompiledFormula | None
     source: Any
     rows: Rows
-    notes: tuple[str, ...]
+    notes: dict[str, str]
     noise: tuple[NoiseSource, NoiseColumns] | None
 
 
@@ -114,13 +115,16 @@ def read_fit(
         # Nothing is learnt from rows of weight zero.
         weights = check_weights(sample_weight, frame)
         present_frame = frame if weights is None else frame[weights > 0.0]
+        if is_batch:
+            names = list(frame.columns)
+            refuse_learning(terms_of(estimator.formula, names), names)
         formula, source = compile_formula(
             estimator.formula, present_frame, keeps_categories=is_batch
         )
         specification, labels = formula.specification(reml=estimator.reml), formula.labels(frame)
         all_labels = [*labels, *_series_beside_formula(estimator, frame)]
     columns = numeric_columns(
-        estimator, source, specification, check_finite=sample_weight is not None
+        estimator, source, specification, check_finite=is_batch or sample_weight is not None
     )
     weights = check_weights(sample_weight, frame, may_vanish=is_batch)
     left = "" if formula is None else parse(estimator.formula).response
@@ -128,8 +132,6 @@ def read_fit(
         formula, response = _learn_response(estimator, formula, left, frame, y, weights)
     else:
         response = check_response(estimator, frame, y)
-    if is_batch and formula is not None:
-        refuse_learning(formula)
     known = find_offset(offset, formula, frame, weights)
     response = response if known is None else response - known
     if len(columns) == len(response):
@@ -138,7 +140,10 @@ def read_fit(
         # The columns of the formula are those of rows that are present.
         nothing = np.empty((len(response), 0))
         rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
-    notes = notes_of_columns(frame, specification) if formula is None else formula.notes
+    if formula is None:
+        notes = notes_of_columns(frame, specification)
+    else:
+        notes = {note: note for note in formula.notes}
     noise = None
     if estimator.residual is not None:
         factors = _columns_of_factors(estimator, frame, formula, all_labels)

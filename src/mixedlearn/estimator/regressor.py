@@ -435,7 +435,7 @@ class MixedLinearRegressor(
         specification, formula = read.specification, read.formula
         check_search_memory(specification)
         has_groups = bool(read.rows.labels) or has_noise(self)
-        warn_of_rows(formula, read.notes, FIT_STACKLEVEL, has_groups=has_groups)
+        warn_of_rows(formula, read.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
         end_fit = begin_fit(self, X, y, metadata)
         try:

@@ -97,11 +97,11 @@ class RowReader:
         """
         names = self.specification.factor_names
         X = as_frame(X)
-        present = None
+        present: Any = None
         if is_batch and self.formula is not None:
             # Nothing is read of rows of weight zero, as in `fit`.
             weights = check_weights(sample_weight, formula_frame(X, groups))
-            present = np.ones(len(X), dtype=bool) if weights is None else weights > 0.0
+            present = slice(None) if weights is None or weights.all() else weights > 0.0
         columns, labels = self._read(
             X, groups, names, all_columns=True, may_miss=False, present=present
         )
@@ -186,7 +186,7 @@ class RowReader:
         *,
         all_columns: bool,
         may_miss: bool,
-        present: NDArray[np.bool_] | None = None,
+        present: NDArray[np.bool_] | slice | None = None,
         unknown: dict[str, Any] | None = None,
     ) -> tuple[NDArray[np.floating], list[Labels]]:
         """The numeric columns and the labels; see `rows_to_predict`.
@@ -207,8 +207,8 @@ class RowReader:
             if present is None:
                 made = self.formula.rows(frame, names, wanted, unknown=unknown)
             else:
-                own = self.formula.rows(frame[present], names, wanted, is_batch=True)
-                made = among_all(own, present)
+                made = self.formula.rows(frame[present], names, wanted, is_batch=True)
+                made = made if isinstance(present, slice) else among_all(made, present)
             labels = self.formula.labels(frame, wanted, may_miss=may_miss)
             return numeric_columns(estimator, made, specification), labels
         used = [specification.columns[place] for place in places]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mixedlearn.data.frames import as_frame
 from mixedlearn.data.running import RunningSums
 from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import Recipe
@@ -50,8 +51,8 @@ class Stream:
         Not fitted: the parameters of the first call, and the names of the columns.
     reader : RowReader
     running : RunningSums
-    notes : tuple of str
-        What users should know of how the rows were read.
+    notes : dict of str to str
+        What users should know of how the rows were read, of a column by its name.
     n_batches : int
         Calls so far.
     """
@@ -59,7 +60,7 @@ class Stream:
     first: Any
     reader: RowReader
     running: RunningSums
-    notes: tuple[str, ...]
+    notes: dict[str, str]
     n_batches: int
 
     @property
@@ -75,15 +76,13 @@ class Stream:
 
     def with_batch(self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any) -> Stream:
         """The same with further rows; raises as `partial_fit`."""
+        X = as_frame(X)
         rows = self.reader.batch(X, y, groups, sample_weight, offset)
-        notes = self.notes
-        if self.formula is None:
-            found = notes_of_columns(X, self.reader.specification)
-            notes = tuple(dict.fromkeys((*notes, *found))) if found else notes
+        found = {} if self.formula else notes_of_columns(X, self.reader.specification)
         return replace(
             self,
             running=self.running.with_rows(rows),
-            notes=notes,
+            notes={**found, **self.notes},
             n_batches=self.n_batches + 1,
         )
 
@@ -140,16 +139,20 @@ def after_fit(estimator: Any, fitted: Fitted) -> Stream:
     model = fitted.whole().fit
     if estimator.residual is not None or model.noise is not None:
         raise ValueError(_NO_RESIDUAL)
-    if fitted.formula is not None:
-        refuse_learning(fitted.formula)
+    formula = fitted.formula
+    if formula is not None:
+        names = getattr(estimator, "feature_names_in_", ())
+        refuse_learning(formula.terms_of_fit(), names)
     first = _unfitted(estimator)
     for name in COLUMN_ATTRIBUTES:
         if hasattr(estimator, name):
             setattr(first, name, getattr(estimator, name))
     specification = model.specification
-    reader = RowReader(first, specification, fitted.formula, needs_offset=fitted.needs_offset)
+    reader = RowReader(first, specification, formula, needs_offset=fitted.needs_offset)
     running = RunningSums(specification.slopes, model.sums, fitted.weights)
-    return Stream(first, reader, running, (), 0)
+    stream = Stream(first, reader, running, {}, 0)
+    specification_of(estimator, stream)
+    return stream
 
 
 def specification_of(estimator: Any, stream: Stream) -> Specification:
@@ -162,8 +165,8 @@ def specification_of(estimator: Any, stream: Stream) -> Specification:
     """
     if estimator.residual is not None:
         raise ValueError(_NO_RESIDUAL)
-    known, first, formula = stream.reader.specification, stream.first, stream.formula
-    if estimator.formula != first.formula:
+    known, formula = stream.reader.specification, stream.formula
+    if estimator.formula != (None if formula is None else formula.given):
         raise _changed("formula")
     if formula is not None:
         check_beside_formula(estimator)

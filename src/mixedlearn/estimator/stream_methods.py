@@ -159,5 +159,5 @@ class StreamMethods(FittedState):
             self._set_fitted(*stream.solved(model))
             level = level_of_user()
             has_groups = bool(specification.factors)
-            warn_of_rows(stream.formula, stream.notes, level, has_groups=has_groups)
+            warn_of_rows(stream.formula, stream.notes.values(), level, has_groups=has_groups)
             warn_of_fit(model, self.max_iter, level)

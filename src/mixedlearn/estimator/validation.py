@@ -314,25 +314,25 @@ def transformed_response(
     return among_all(values, present)
 
 
-def notes_of_columns(X: Any, specification: Specification) -> tuple[str, ...]:
-    """What users should know of how the columns of X with an effect are taken as numbers."""
+def notes_of_columns(X: Any, specification: Specification) -> dict[str, str]:
+    """What users should know of how columns of X with an effect are taken as numbers, by name."""
     if not isinstance(X, pd.DataFrame):
-        return ()
-    notes = []
+        return {}
+    notes = {}
     dtypes = list(X.dtypes)
     for column in specification.columns:
         if dtypes[column].kind == "f":
             continue
         name, values = specification.names[column], X.iloc[:, column]
         if isinstance(values.dtype, pd.CategoricalDtype):
-            notes.append(
+            notes[name] = (
                 f"Column {name!r} of X is a pandas category of numbers, and is taken as one column "
                 "of numbers: convert it with astype(float) if that is meant. A formula codes it as "
                 "categories."
             )
         elif note := inexact_note(name, values):
-            notes.append(note)
-    return tuple(notes)
+            notes[name] = note
+    return notes
 
 
 def among_all(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -2,7 +2,13 @@
 
 from mixedlearn.formula.brackets import FormulaError
 from mixedlearn.formula.learning import refuse_learning
-from mixedlearn.formula.model import CompiledFormula, as_pandas, columns_used, compile_formula
+from mixedlearn.formula.model import (
+    CompiledFormula,
+    as_pandas,
+    columns_used,
+    compile_formula,
+    terms_of,
+)
 from mixedlearn.formula.parser import parse, split_response
 from mixedlearn.formula.response import (
     NumberOfRow,
@@ -31,4 +37,5 @@ __all__ = [
     "response_columns",
     "response_data",
     "split_response",
+    "terms_of",
 ]

@@ -8,14 +8,19 @@ which are refused where they come too late.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from formulaic import SimpleFormula
 from formulaic.parser.types import Factor
 
-from mixedlearn.formula.coding import Coding
-from mixedlearn.formula.expressions import compiled, in_formula, in_python
-from mixedlearn.formula.model import CompiledFormula
+from mixedlearn.formula.expressions import (
+    columns_in,
+    compiled,
+    in_formula,
+    in_python,
+    is_function,
+)
 from mixedlearn.formula.transforms import is_stateful
 
 _SPLINE = "give its knots and its bounds, {}(x, knots=..., lower_bound=..., upper_bound=...{})"
@@ -41,16 +46,23 @@ _GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
-def refuse_learning(formula: CompiledFormula) -> None:
-    """Refuse a formula that would learn something else from more rows.
+def refuse_learning(terms: Iterable[SimpleFormula], names: Sequence[str]) -> None:
+    """Refuse terms that would learn something else from more rows.
+
+    Parameters
+    ----------
+    terms : iterable of SimpleFormula
+        See `CompiledFormula.terms_of_fit` and `terms_of`.
+    names : sequence of str
+        The columns of X; that of the response need not be among them.
 
     Raises
     ------
     ValueError
         The message names the term.
     """
-    for coding in _codings(formula):
-        for factor in dict.fromkeys(own for term in coding.formula for own in term.factors):
+    for own in terms:
+        for factor in dict.fromkeys(factor for term in own for factor in term.factors):
             if factor.eval_method is not Factor.EvalMethod.PYTHON:
                 continue
             text = factor.expr
@@ -60,18 +72,18 @@ def refuse_learning(formula: CompiledFormula) -> None:
                     f"partial_fit would learn it from the first of them. Please {_ADVICE[name]}, "
                     "or put the values into a column of X."
                 )
-            if not compiled(text, coding.variables).is_row_wise:
+            columns = tuple(dict.fromkeys((*names, *_columns_in(text))))
+            if not compiled(text, columns).is_row_wise:
                 raise ValueError(
                     f"{text!r} of the formula may depend on other rows, which come in other "
                     "batches: put the values into a column of X."
                 )
 
 
-def _codings(formula: CompiledFormula) -> Iterator[Coding]:
-    yield from formula.codings
-    yield from (own.coding for own in formula.offsets)
-    if formula.response is not None:
-        yield formula.response.coding
+def _columns_in(text: str) -> Iterator[str]:
+    for name, is_called in columns_in(text):
+        if not (is_called or is_function(name)):
+            yield name
 
 
 def _learning_functions(text: str) -> Iterator[str]:

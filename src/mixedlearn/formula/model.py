@@ -116,6 +116,8 @@ class CompiledFormula:
     ----------
     text : str
         The formula as this package would write it.
+    given : str
+        The formula as the user wrote it.
     codings : tuple of Coding
         Of the fixed effects, then of the left sides of the bars.
     names : tuple of str
@@ -135,6 +137,7 @@ class CompiledFormula:
     """
 
     text: str
+    given: str
     codings: tuple[Coding, ...]
     names: tuple[str, ...]
     fixed: tuple[str, ...]
@@ -173,6 +176,11 @@ class CompiledFormula:
             reml=reml,
             terms=self.terms,
         )
+
+    def terms_of_fit(self) -> list[SimpleFormula]:
+        """All that was computed from the rows of `fit`; see `terms_of`."""
+        beside = [*self.offsets, *([] if self.response is None else [self.response])]
+        return [coding.formula for coding in (*self.codings, *(own.coding for own in beside))]
 
     def effect_terms(self) -> tuple[tuple[EffectTerm, ...], ...]:
         """For every factor, its random effects but for the intercept, by terms."""
@@ -303,6 +311,23 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
     return [name for name in names if name in used]
 
 
+def terms_of(text: str, names: Sequence[str]) -> list[SimpleFormula]:
+    """All that a formula computes from columns of these names: effects, offsets, the response.
+
+    Raises
+    ------
+    FormulaError
+        If the formula is not as it should be; the message shows where.
+    """
+    parsed = parse(text)
+    fixed, random = _read(parsed, _predictors(parsed.response, names), names)
+    found = [fixed, *random, *(offset_terms(own, names) for own in parsed.offsets)]
+    if parsed.response:
+        known = [*names, *response_columns(parsed.response, names)]
+        found.append(response_terms(parsed.response, known))
+    return found
+
+
 def compile_formula(
     text: str, X: pd.DataFrame, *, keeps_categories: bool = False
 ) -> tuple[CompiledFormula, FloatArray]:
@@ -360,6 +385,7 @@ def compile_formula(
             [*map(term_text, fixed.terms), *(f"offset({own.text})" for own in offsets)],
             [(":".join(map(quoted, own.grouping.columns)), own.blocks) for own in grouped.values()],
         ),
+        given=text,
         codings=tuple(coding for coding in codings if coding.names),
         names=tuple(columns.found),
         fixed=fixed.names,

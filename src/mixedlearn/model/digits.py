@@ -35,7 +35,7 @@ LITTLE_WEIGHT = 1e-8
 # Beyond this ratio of weights, no look at the rows brings back what those of little weight say.
 MOST_WEIGHT_RATIO = 1e13
 # Relative rounding error of sums of squares.
-ROUNDING = 1e-15
+ROUNDING = 2e-16
 # A fit to sums without digits of the noise is poor, and the next one better: so often at most, and
 # as long as each from the second has a tenth of the rounding error of the last.
 MOST_LOOKS = 5
@@ -76,8 +76,8 @@ def without_rows(model: FittedModel, weights: tuple[float, float]) -> FittedMode
         return _without_claims(model, lost_weights_note(most / least))
     if keeps_digits(model):
         return model
-    kept = _share_of_noise(model) * model.fixed_basis.independence
-    rounding = ROUNDING * model.sums.n_rows / kept if kept > 0.0 else np.inf
+    noise = _share_of_noise(model)
+    rounding = ROUNDING * model.sums.n_rows / noise if noise > 0.0 else np.inf
     if rounding > MUCH_ROUNDING or model.fixed_basis.is_exact or model.is_bounded:
         return _without_claims(model, LOST_DIGITS)
     rounding = max(model.rounding, rounding)
