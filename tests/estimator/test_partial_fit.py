@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.multioutput import MultiOutputRegressor
 
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.data import running
@@ -777,3 +778,24 @@ class TestInterruptions:
         assert vars(model) == before
         if begun != "not":
             assert_same_fit(model, MixedLinearRegressor(groups="Subject").fit(X[:90], y[:90]))
+
+
+class TestRouting:
+    def test_groups_go_wherever_metadata_are_routed(self, routing):
+        X, y, codes, _ = made_up(18)
+        Y = np.column_stack([y, -y])
+        several = MultiOutputRegressor(MixedLinearRegressor())
+        for rows in np.split(np.arange(90), 3):
+            several.partial_fit(X.iloc[rows], Y[rows], groups=codes[rows])
+        for own, response in zip(several.estimators_, Y.T, strict=True):
+            assert_same_fit(own, MixedLinearRegressor().fit(X, response, groups=codes))
+
+    def test_groups_for_a_splitter_are_not_for_a_model_with_a_group_column(self, routing):
+        requests = MixedLinearRegressor(groups="a").get_metadata_routing().partial_fit.requests
+        assert requests["groups"] is False
+        assert requests["offset"] is True
+
+    def test_groups_by_position_are_refused(self):
+        X, y, codes, _ = made_up(19)
+        with pytest.raises(TypeError, match=r"write partial_fit\(X, y, groups=...\)"):
+            MixedLinearRegressor().partial_fit(X, y, codes)
