@@ -23,6 +23,7 @@ from mixedlearn.data import running
 from mixedlearn.datasets import load_penicillin, load_sleepstudy
 from mixedlearn.exceptions import DataWarning, DegenerateModelWarning, NoGroupsWarning
 from mixedlearn.inference import coefficient_table, likelihood_ratio_test, variance_table
+from mixedlearn.model.fit import fit_sums
 from mixedlearn.residual import AR1
 
 CLOSE = 1e-6
@@ -444,14 +445,26 @@ class TestLaziness:
         assert {warning.filename for warning in caught} == {__file__}
         model.predict(X)
 
+    def test_a_batch_that_comes_during_the_solution_is_not_lost(self):
+        X, y = load_sleepstudy(return_X_y=True)
+        model = MixedLinearRegressor(groups="Subject").partial_fit(X[:90], y[:90])
+        later = iter([(X[90:], y[90:])])
+
+        def solve(*args, **kwargs):
+            for batch in later:
+                model.partial_fit(*batch)
+            return fit_sums(*args, **kwargs)
+
+        with mock.patch("mixedlearn.estimator.stream.fit_sums", side_effect=solve) as solved:
+            assert_same_fit(model, MixedLinearRegressor(groups="Subject").fit(X, y))
+        assert solved.call_count == 2
+
     def test_no_other_attribute_is_made_up(self):
         X, y = load_sleepstudy(return_X_y=True)
         model = MixedLinearRegressor(groups="Subject").partial_fit(X, y)
         assert not hasattr(model, "feature_importances_")
         with pytest.raises(AttributeError, match="belongs to a residual structure"):
             _ = model.residual_parameters_
-        with pytest.raises(AttributeError, match="no attribute 'coef_' "):
-            raise AttributeError("no attribute 'coef_' ")
         assert not hasattr(MixedLinearRegressor(), "theta_")
 
 
@@ -536,6 +549,18 @@ class TestDigits:
             else:
                 # While all rows are there they are looked at again, as in fit.
                 assert_same_fit(model, whole)
+
+    def test_after_a_fit_that_looked_at_the_rows_again(self):
+        X, y, codes, _ = made_up(13)
+        y = X.to_numpy() @ [1e5, -1e5] + 1e-2 * y
+        y[45:] += np.random.default_rng(0).normal(size=45)
+        model = MixedLinearRegressor()
+        streamed = clone(model).fit(X[:45], y[:45], groups=codes[:45])
+        streamed.partial_fit(X[45:], y[45:], groups=codes[45:])
+        model.fit(X, y, groups=codes)
+        # What was taken from the response of the first rows is taken from that of all.
+        assert_allclose(streamed.coef_, model.coef_, rtol=1e-12)
+        assert_same_fit(streamed, model)
 
     def test_columns_that_are_nearly_the_same(self):
         X, y, codes, _ = made_up(14)

@@ -95,10 +95,7 @@ class RunningSums:
         if not self.waiting:
             return self
         with one_thread:
-            sums = Sums.of(join_rows(self.waiting), self.slopes)
-            if self.sums is not None:
-                sums = self.sums + sums
-                check_squares(sums.gram)
+            sums = self._with_sums_of(join_rows(self.waiting))
         return replace(self, sums=sums, waiting=(), n_waiting=0)
 
     def total(self) -> Sums:
@@ -112,6 +109,19 @@ class RunningSums:
         total = self.summed_up().sums
         if total is None:
             raise ValueError("There are no rows of positive weight yet.")
+        return total
+
+    def _with_sums_of(self, rows: Rows) -> Sums:
+        known = self.sums
+        if known is None:
+            return Sums.of(rows, self.slopes)
+        if known.is_reduced:
+            # The fit that they are of took from the response what squares have no digits for.
+            further = Sums.of(rows, self.slopes, like=known)
+        else:
+            further = Sums.of(rows, self.slopes, shift=known.shift_for(rows))
+        total = known + further
+        check_squares(total.gram)
         return total
 
     def _check(self, rows: Rows) -> None:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ SOLUTION = frozenset(
         "is_singular_",
     }
 )
+# A thread that asks for a solution does not put back the rows that it saw before further ones came.
+_exchange = Lock()
 
 
 class FittedState(BaseEstimator):
@@ -81,9 +84,11 @@ class FittedState(BaseEstimator):
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of the fit whose rows came by `partial_fit`: solve for it."""
-        if name in SOLUTION and "_stream" in vars(self):
+        while name in SOLUTION and "_stream" in vars(self):
             self._solve()
-            return vars(self)[name]
+            state = vars(self)
+            if name in state:
+                return state[name]
         # Says what is wrong: that there is none, or what a property has against it.
         return object.__getattribute__(self, name)
 
@@ -93,8 +98,15 @@ class FittedState(BaseEstimator):
 
     def _set_stream(self, stream: Stream) -> None:
         """Hold the rows of `partial_fit`, of which nothing is solved; in one assignment."""
-        kept = {name: value for name, value in vars(self).items() if name not in SOLUTION}
-        self.__dict__ = {**kept, **stream.column_attributes, "_stream": stream}
+        with _exchange:
+            kept = {name: value for name, value in vars(self).items() if name not in SOLUTION}
+            self.__dict__ = {**kept, **stream.column_attributes, "_stream": stream}
+
+    def _set_solution(self, of: Stream, fitted: Fitted, stream: Stream) -> None:
+        """Hold the solution of a stream unless there are other rows by now; see `_set_fitted`."""
+        with _exchange:
+            if vars(self).get("_stream") is of:
+                self._set_fitted(fitted, stream)
 
     def _set_fitted(self, fitted: Fitted, stream: Stream | None = None) -> None:
         """Hold a solution, and the stream whose it is; without one, that of `fit`."""

@@ -6,7 +6,6 @@ import warnings
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context
 
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
@@ -36,7 +35,6 @@ class StreamMethods(FittedState):
     tol: float
 
     @groups_by_name
-    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: Any,
@@ -52,7 +50,8 @@ class StreamMethods(FittedState):
         in whatever order they come, with levels that come late. A call reads the rows and adds them
         to sums. The model is solved when an attribute or a method of the fit is asked for, with the
         parameters of that moment, and again after further calls; warnings of the fit come then. The
-        rows are not kept but for the last ones, 8 megabytes of them at most.
+        last rows wait until they take as much memory as the sums, or 16 megabytes, and no others
+        are kept.
 
         After `fit`, its rows are the first ones. `fit` begins anew. Rows of `update_random_effects`
         belong to no fit, and the next call of ``partial_fit`` drops them with a warning.
@@ -74,6 +73,7 @@ class StreamMethods(FittedState):
         Returns
         -------
         self : MixedLinearRegressor
+            With all rows so far.
 
         Raises
         ------
@@ -123,9 +123,8 @@ class StreamMethods(FittedState):
         >>> round(model.intercept_, 3), model.coef_.round(3)
         (251.405, array([10.467]))
         """
-        with self._as_it_was():
-            stream = self._with_batch(X, y, groups, sample_weight, offset)
-            self._set_stream(stream)
+        # Nothing changes before all is read.
+        self._set_stream(self._with_batch(X, y, groups, sample_weight, offset))
         return self
 
     def _with_batch(self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any) -> Stream:
@@ -134,10 +133,12 @@ class StreamMethods(FittedState):
         fitted = vars(self).get("_fitted")
         if fitted is not None and fitted.known.layers:
             warnings.warn(_DROPPED, DataWarning, stacklevel=level_of_user())
-        if before is None and fitted is not None:
-            before = after_fit(self, fitted)
-        if before is not None and not has_parameters_of(self, before.first):
-            specification_of(self, before)
+        if before is None or not has_parameters_of(self, before.first):
+            self._validate_params()
+            if before is not None:
+                specification_of(self, before)
+            elif fitted is not None:
+                before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
         try:
             if before is None:
@@ -150,14 +151,13 @@ class StreamMethods(FittedState):
             raise in_batch(number, error) from error
 
     def _solve(self) -> None:
-        with self._as_it_was():
-            self._validate_params()
-            stream = self._stream
-            specification = specification_of(self, stream)
-            with one_thread:
-                model = stream.solve(specification, self.max_iter, self.tol)
-            self._set_fitted(*stream.solved(model))
-            level = level_of_user()
-            has_groups = bool(specification.factors)
-            warn_of_rows(stream.formula, stream.notes.values(), level, has_groups=has_groups)
-            warn_of_fit(model, self.max_iter, level)
+        self._validate_params()
+        stream = self._stream
+        specification = specification_of(self, stream)
+        with one_thread:
+            model = stream.solve(specification, self.max_iter, self.tol)
+        level = level_of_user()
+        has_groups = bool(specification.factors)
+        warn_of_rows(stream.formula, stream.notes.values(), level, has_groups=has_groups)
+        warn_of_fit(model, self.max_iter, level)
+        self._set_solution(stream, *stream.solved(model))
