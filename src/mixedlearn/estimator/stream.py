@@ -110,7 +110,8 @@ class Stream:
             needs_offset=self.reader.needs_offset,
             weights=self.running.weights,
         )
-        if self.running.rows is not None:
+        if self.running.sums is None:
+            # All rows wait, and are looked at again after further ones.
             return fitted, self
         summed = RunningSums(self.running.slopes, model.sums, self.running.weights)
         return fitted, replace(self, running=summed)
