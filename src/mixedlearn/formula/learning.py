@@ -32,7 +32,7 @@ _ADVICE = {
     "poly": "write poly(x, 2, raw=True), or I(x**2)",
     **dict.fromkeys(
         ("center", "scale", "standardize"),
-        "take a number that you know, {(x - 3.5) / 1.7} for example",
+        "use numbers that you know, {(x - 3.5) / 1.7} for example",
     ),
 }
 # The arguments with which a function learns nothing; those without a value have any.
@@ -68,9 +68,9 @@ def refuse_learning(terms: Iterable[SimpleFormula], names: Sequence[str]) -> Non
             text = factor.expr
             for name in _learning_functions(text):
                 raise ValueError(
-                    f"{text!r} of the formula learns from the rows, and all rows are not there: "
-                    f"partial_fit would learn it from the first of them. Please {_ADVICE[name]}, "
-                    "or put the values into a column of X."
+                    f"{text!r} of the formula learns from all rows, and partial_fit would learn it "
+                    f"from the first batch alone: {_ADVICE[name]}, or put the values into a column "
+                    "of X."
                 )
             columns = tuple(dict.fromkeys((*names, *_columns_in(text))))
             if not compiled(text, columns).is_row_wise:
