@@ -52,6 +52,15 @@ class Labels:
         """The labels of some rows."""
         return replace(self, parts=tuple(part[chosen] for part in self.parts))
 
+    def copied(self) -> Labels:
+        """The same labels, of which no array is the user's."""
+        return Labels(self.name, tuple(map(_copied, self.parts)), self.part_names)
+
+    def has_types_of(self, other: Labels) -> bool:
+        """Whether these labels and others are kept in the same types."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        return all(own.dtype == theirs.dtype for own, theirs in pairs)
+
 
 def as_labels(
     groups: Any,
@@ -112,6 +121,29 @@ def as_labels(
         Labels(name, (_checked(values, name, may_miss=may_miss),), (name,))
         for name, values in zip(own_names, labels, strict=True)
     ]
+
+
+def join_labels(labels: Sequence[Labels]) -> Labels:
+    """The labels of several batches of rows, which have the same types."""
+    first, *others = labels
+    parts = tuple(
+        pd.Index(
+            # pandas takes tuples apart.
+            [label for own in labels for label in own.parts[k]],
+            dtype=object,
+            tupleize_cols=False,
+        )
+        if part.dtype == object
+        else part.append([own.parts[k] for own in others])
+        for k, part in enumerate(first.parts)
+    )
+    return replace(first, parts=parts)
+
+
+def _copied(labels: pd.Index) -> pd.Index:
+    if isinstance(labels.dtype, np.dtype):
+        return pd.Index(labels.to_numpy().copy(), tupleize_cols=False)
+    return labels.copy(deep=True)
 
 
 def interaction(name: str, parts: Sequence[Labels]) -> Labels:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixedlearn.data.labels import Labels
+from mixedlearn.data.labels import Labels, join_labels
 from mixedlearn.data.levels import look_up
 
 FloatArray = NDArray[np.float64]
@@ -60,10 +60,44 @@ class Rows:
             self.weights[chosen],
         )
 
+    @property
+    def given_weights(self) -> FloatArray:
+        """The weights; ones where there are none."""
+        return np.ones(len(self.X)) if self.weights is None else self.weights
+
+    @property
+    def weight_range(self) -> tuple[float, float]:
+        """The least and the largest weight."""
+        if self.weights is None:
+            return 1.0, 1.0
+        return float(self.weights.min()), float(self.weights.max())
+
+    def copied(self) -> Rows:
+        """The same rows, of which no array is the user's."""
+        return Rows(
+            self.X.copy(),
+            tuple(own.copied() for own in self.labels),
+            None if self.response is None else self.response.copy(),
+            None if self.weights is None else self.weights.copy(),
+        )
+
     def coded(self, levels: Sequence[pd.Index]) -> CodedRows:
         """The rows beside known levels, -1 for a level that is not among them."""
         codes = tuple(look_up(*own) for own in zip(self.labels, levels, strict=False))
         return CodedRows(self.X, codes, self.response, self.weights)
+
+
+def join_rows(batches: Sequence[Rows]) -> Rows:
+    """The rows of several batches with responses, whose labels have the same types."""
+    if len(batches) == 1:
+        return batches[0]
+    has_weights = any(own.weights is not None for own in batches)
+    return Rows(
+        np.concatenate([own.X for own in batches]),
+        tuple(map(join_labels, zip(*(own.labels for own in batches), strict=True))),
+        np.concatenate([own.given_response for own in batches]),
+        np.concatenate([own.given_weights for own in batches]) if has_weights else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

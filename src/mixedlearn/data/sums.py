@@ -134,6 +134,7 @@ class Sums:
         slopes: Sequence[tuple[int, ...]],
         *,
         like: Sums | None = None,
+        shift: FloatArray | None = None,
         taken: FloatArray | None = None,
     ) -> Sums:
         """Sum up rows in one pass.
@@ -145,7 +146,9 @@ class Sums:
         slopes : sequence of tuple of int
             For every factor, the columns with a random slope.
         like : Sums, optional
-            Take what these took from the columns and the response; by default pilot means.
+            Take what these took from the columns and the response.
+        shift : ndarray of shape (k + 1,), optional
+            The constants to take from the columns and the response; by default pilot means.
         taken : ndarray of shape (k + 1,), optional
             Constant and multiples of the columns to take from the response.
 
@@ -156,7 +159,7 @@ class Sums:
         """
         encoded = [encode(own) for own in rows.labels]
         if like is not None:
-            taken = np.append(like.shift[-1], like.taken)
+            shift, taken = like.shift, np.append(like.shift[-1], like.taken)
         codes = [own for own, _ in encoded]
         sums = sum_rows(
             rows.X,
@@ -165,7 +168,7 @@ class Sums:
             [levels for _, levels in encoded],
             slopes,
             rows.weights,
-            shift=None if like is None else like.shift,
+            shift=shift,
             taken=taken,
         )
         if like is not None:
@@ -264,6 +267,22 @@ class Sums:
     def n_basis(self) -> int:
         """Number of basis columns, k + 2."""
         return len(self.gram)
+
+    def shift_for(self, rows: Rows) -> FloatArray | None:
+        """The shift of these sums, if it is near the rows too; then both are added without a turn.
+
+        Near is what is not farther than a standard deviation, of which squares lose no digits.
+        """
+        apart = pilot_means(rows.X, rows.given_response, rows.weights) - self.shift
+        if (apart**2 * self.total_weight <= np.diag(self.gram)[1:]).all():
+            return self.shift
+        return None
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers there are by level and by pair of levels."""
+        pairs = (own.products.size for own in self.crossings.values())
+        return sum(own.size for own in self.grouped) + sum(pairs)
 
     @property
     def total_weight(self) -> float:
@@ -679,10 +698,11 @@ class Sums:
         for own, theirs, both, place in zip(
             first.grouped, second.grouped, levels, places, strict=True
         ):
-            total = np.zeros((*own.shape[:2], len(both)))
-            total[:, :, place[0]] = own
-            total[:, :, place[1]] += theirs
-            grouped.append(total)
+            # What belongs to a level lies side by side, as in `add_up`.
+            total = np.zeros((len(own), len(both), own.shape[1]))
+            total[:, place[0]] = own.transpose(0, 2, 1)
+            total[:, place[1]] += theirs.transpose(0, 2, 1)
+            grouped.append(total.transpose(0, 2, 1))
         return replace(
             first,
             n_rows=self.n_rows + other.n_rows,

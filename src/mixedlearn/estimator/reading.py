@@ -33,7 +33,14 @@ from mixedlearn.estimator.validation import (
     numeric_columns,
     response_frame,
 )
-from mixedlearn.formula import CompiledFormula, compile_formula, learn_response, parse
+from mixedlearn.formula import (
+    CompiledFormula,
+    compile_formula,
+    learn_response,
+    parse,
+    refuse_learning,
+    terms_of,
+)
 from mixedlearn.specification import (
     Specification,
     factor_name,
@@ -65,8 +72,8 @@ class FitInput:
     rows : Rows
         Of positive weight, their response less its offset. NaN and infinity in their columns are
         not looked for, unless a weight of zero hides them: they show in the sums.
-    notes : tuple of str
-        What users should know of how the rows were read.
+    notes : dict of str to str
+        What users should know of how the rows were read, of a column by its name.
     noise : tuple of (NoiseSource, NoiseColumns), or None
         What the residual structure says of the rows, if there is one.
     """
@@ -75,19 +82,28 @@ class FitInput:
     formula: CompiledFormula | None
     source: Any
     rows: Rows
-    notes: tuple[str, ...]
+    notes: dict[str, str]
     noise: tuple[NoiseSource, NoiseColumns] | None
 
 
 def read_fit(
-    estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+    estimator: Any,
+    X: Any,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+    offset: Any,
+    *,
+    is_batch: bool = False,
 ) -> FitInput:
     """Read the arguments of `fit`; the estimator gets the names of its columns.
+
+    ``is_batch``: whether further rows will come, which a `RowReader` reads.
 
     Raises
     ------
     ValueError, TypeError
-        As `MixedLinearRegressor.fit`.
+        As `MixedLinearRegressor.fit`, or `partial_fit`.
     """
     frame = _check_columns(estimator, estimator, X, groups)
     formula: CompiledFormula | None = None
@@ -99,13 +115,18 @@ def read_fit(
         # Nothing is learnt from rows of weight zero.
         weights = check_weights(sample_weight, frame)
         present_frame = frame if weights is None else frame[weights > 0.0]
-        formula, source = compile_formula(estimator.formula, present_frame)
+        if is_batch:
+            names = list(frame.columns)
+            refuse_learning(terms_of(estimator.formula, names), names)
+        formula, source = compile_formula(
+            estimator.formula, present_frame, keeps_categories=is_batch
+        )
         specification, labels = formula.specification(reml=estimator.reml), formula.labels(frame)
         all_labels = [*labels, *_series_beside_formula(estimator, frame)]
     columns = numeric_columns(
-        estimator, source, specification, check_finite=sample_weight is not None
+        estimator, source, specification, check_finite=is_batch or sample_weight is not None
     )
-    weights = check_weights(sample_weight, frame)
+    weights = check_weights(sample_weight, frame, may_vanish=is_batch)
     left = "" if formula is None else parse(estimator.formula).response
     if formula is not None and left:
         formula, response = _learn_response(estimator, formula, left, frame, y, weights)
@@ -119,7 +140,10 @@ def read_fit(
         # The columns of the formula are those of rows that are present.
         nothing = np.empty((len(response), 0))
         rows = replace(Rows(nothing, tuple(labels), response, weights).present(), X=columns)
-    notes = notes_of_columns(frame, specification) if formula is None else formula.notes
+    if formula is None:
+        notes = notes_of_columns(frame, specification)
+    else:
+        notes = {note: note for note in formula.notes}
     noise = None
     if estimator.residual is not None:
         factors = _columns_of_factors(estimator, frame, formula, all_labels)
@@ -176,6 +200,12 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
     """Check X for `fit`; the target gets the names of its columns."""
     if estimator.formula is None:
         return check_frame(target, X, has_groups=groups is not None, reset=True)
+    check_beside_formula(estimator)
+    return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
+
+
+def check_beside_formula(estimator: Any) -> None:
+    """Refuse parameters that a formula stands for."""
     for name, default in _BESIDE_A_FORMULA.items():
         if name == "groups" and has_noise(estimator):
             # They may be those in which rows are correlated.
@@ -186,7 +216,6 @@ def _check_columns(estimator: Any, target: Any, X: Any, groups: Any) -> Any:
                 f"formula and {name} are both given: the formula says all that {name} would. "
                 f"Leave {name}={default!r}."
             )
-    return check_frame(target, formula_frame(X, groups), has_groups=True, reset=True)
 
 
 def _check_names(estimator: Any, X: Any) -> None:

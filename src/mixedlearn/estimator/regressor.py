@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -33,9 +32,11 @@ from mixedlearn.estimator.callbacks import (
     with_callbacks,
 )
 from mixedlearn.estimator.noise import has_noise
+from mixedlearn.estimator.notices import warn_of_fit, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
+from mixedlearn.estimator.stream_methods import StreamMethods
 from mixedlearn.estimator.validation import (
     StructureName,
     check_weights,
@@ -43,34 +44,21 @@ from mixedlearn.estimator.validation import (
 )
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import (
-    DataWarning,
-    DegenerateModelWarning,
-    NoGroupsWarning,
     PopulationPredictionWarning,
 )
 from mixedlearn.model.correlated import fit_correlated
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
-from mixedlearn.model.notes import UNBOUNDED
 from mixedlearn.specification import Specification, plain_name
 from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
 
-_NO_GROUPS = (
-    "fit received no groups, so the model has no random effects: it is ordinary least squares. "
-    "Name the group column in the constructor (groups=...), or pass "
-    "fit(X, y, groups=...): as stepname__groups=... to a Pipeline, as params={'groups': ...} to a "
-    "cross-validation."
-)
-_NO_RANDOM_TERMS = (
-    "The formula has no random terms, so the model has no random effects: it is ordinary least "
-    "squares. Write a term such as (1 | column) for an intercept of every level of that column."
-)
 
-
-class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods, ReportMethods):
+class MixedLinearRegressor(
+    CallbackSupportMixin, RegressorMixin, StreamMethods, SamplingMethods, ReportMethods
+):
     r"""Linear mixed model for grouped data.
 
     Fits :math:`y = X\beta + \sum_k Z_k b_k + e` with fixed effects :math:`\beta`, random effects
@@ -324,6 +312,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
 
     # Groups and offsets go wherever scikit-learn routes metadata, so nobody has to request them.
     __metadata_request__fit: ClassVar = {"groups": True, "offset": True}
+    __metadata_request__partial_fit: ClassVar = {"groups": True, "offset": True}
     __metadata_request__predict: ClassVar = {"groups": True, "offset": True}
     __metadata_request__score: ClassVar = {"groups": True, "offset": True}
 
@@ -459,7 +448,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         >>> model.converged_, model.n_groups_
         (True, {'Subject': 18})
         """
-        with one_thread:
+        with one_thread, self._as_it_was():
             return self._fit(X, y, groups, sample_weight, offset)
 
     def _fit(
@@ -468,14 +457,8 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         read = read_fit(self, X, y, groups, sample_weight, offset)
         specification, formula = read.specification, read.formula
         check_search_memory(specification)
-        if not read.rows.labels and not has_noise(self):
-            warnings.warn(
-                _NO_GROUPS if formula is None else _NO_RANDOM_TERMS,
-                NoGroupsWarning,
-                stacklevel=FIT_STACKLEVEL,
-            )
-        for note in read.notes:
-            warnings.warn(note, DataWarning, stacklevel=FIT_STACKLEVEL)
+        has_groups = bool(read.rows.labels) or has_noise(self)
+        warn_of_rows(formula, read.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
         end_fit = begin_fit(self, X, y, metadata)
         try:
@@ -500,9 +483,16 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             coded = read.rows.coded(sums.levels)
             model = fit_correlated(model, coded, noise_rows, binding)
         source = None if read.noise is None else read.noise[0]
-        has_offset = offset is not None
-        self._set_fitted(Fitted(Known(model), formula, needs_offset=has_offset, noise=source))
-        self._warn_of_fit()
+        self._set_fitted(
+            Fitted(
+                Known(model),
+                formula,
+                noise=source,
+                needs_offset=offset is not None,
+                weights=read.rows.weight_range,
+            )
+        )
+        warn_of_fit(model, self.max_iter, FIT_STACKLEVEL)
         end_fit()
         return self
 
@@ -514,7 +504,7 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
 
     def _warm_theta(self, specification: Specification) -> FloatArray | None:
         """Theta of the last fit, if it belongs to a model with the same random effects."""
-        if not (self.warm_start and hasattr(self, "_fitted")):
+        if not (self.warm_start and "_fitted" in vars(self)):
             return None
         last = FittedView(self).specification.factors
         if len(last) != len(specification.factors):
@@ -525,43 +515,6 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
             if not new.structure.is_same(old.structure):
                 return None
         return self.theta_
-
-    def _set_fitted(self, fitted: Fitted) -> None:
-        self._fitted = fitted
-        model = fitted.model
-        coef = model.coef
-        has_intercept = model.specification.fit_intercept
-        self.intercept_ = float(coef[0]) if has_intercept else 0.0
-        self._coef = coef[1:] if has_intercept else coef
-        self.noise_variance_ = model.noise_variance
-        self.theta_ = model.user_theta
-        self.log_likelihood_ = -0.5 * model.objective
-        self.n_iter_ = model.n_iterations
-        self.converged_ = model.is_certified
-        self.is_singular_ = model.is_singular
-
-    def _warn_of_fit(self) -> None:
-        model = self._fitted.model
-        for message in model.warnings:
-            warnings.warn(message, DegenerateModelWarning, stacklevel=FIT_STACKLEVEL + 1)
-        if not model.is_certified:
-            if UNBOUNDED in model.warnings:
-                advice = "There is none, as the other warning says."
-            elif np.isinf(model.rounding):
-                advice = "No digit of it is certain, as the other warning says."
-            elif model.n_iterations >= self.max_iter:
-                advice = "Raise max_iter."
-            else:
-                advice = (
-                    "No further progress is possible: simplify the covariance structure, or look "
-                    "for columns that are nearly collinear."
-                )
-            warnings.warn(
-                f"The optimiser stopped after {self.n_iter_} iterations without a certified "
-                f"optimum. {advice}",
-                ConvergenceWarning,
-                stacklevel=FIT_STACKLEVEL + 1,
-            )
 
     @groups_by_name
     def predict(
@@ -858,11 +811,11 @@ class MixedLinearRegressor(CallbackSupportMixin, RegressorMixin, SamplingMethods
         Returns
         -------
         routing : MetadataRequest
-            What `fit`, `predict` and `score` ask for.
+            What `fit`, `partial_fit`, `predict` and `score` ask for.
         """
         routing = super().get_metadata_routing()
         if self.groups is not None or self.formula is not None:
-            for method in ("fit", "predict", "score"):
+            for method in ("fit", "partial_fit", "predict", "score"):
                 request = getattr(routing, method)
                 if request.requests.get("groups") is True:
                     request.add_request(param="groups", alias=False)

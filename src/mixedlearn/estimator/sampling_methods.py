@@ -323,6 +323,7 @@ class SamplingMethods(FittedState):
         """
         slim = copy(self)
         slim._fitted = FittedView(self).for_serving()
+        slim.__dict__.pop("_stream", None)
         return slim
 
 

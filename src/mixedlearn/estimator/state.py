@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 import mixedlearn
+from mixedlearn.estimator.stream import Stream
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import InconsistentVersionWarning
 from mixedlearn.formula import formula_of
@@ -25,6 +29,22 @@ FloatArray = NDArray[np.float64]
 VERSION_KEY = "_mixedlearn_version"
 # Where RFE, RFECV and SelectFromModel read the coefficients of an estimator.
 SELECTORS = "sklearn.feature_selection._base"
+# What a solution has. Where rows came by `partial_fit` and nobody has asked, it is not there yet.
+SOLUTION = frozenset(
+    {
+        "_fitted",
+        "_coef",
+        "intercept_",
+        "noise_variance_",
+        "theta_",
+        "log_likelihood_",
+        "n_iter_",
+        "converged_",
+        "is_singular_",
+    }
+)
+# A thread that asks for a solution does not put back the rows that it saw before further ones came.
+_exchange = Lock()
 
 
 class FittedState(BaseEstimator):
@@ -34,6 +54,8 @@ class FittedState(BaseEstimator):
     theta_: FloatArray
     _fitted: Fitted
     _coef: FloatArray
+    # The rows of `partial_fit`, if some came since the last `fit`.
+    _stream: Stream
 
     def __mixedlearn_fitted__(self) -> FittedView:
         """What `mixedlearn.inference` and `mixedlearn.plot` read."""
@@ -59,7 +81,64 @@ class FittedState(BaseEstimator):
         super().__setstate__(state)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_fitted")
+        return "_fitted" in vars(self) or "_stream" in vars(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of the fit whose rows came by `partial_fit`: solve for it."""
+        while name in SOLUTION and "_stream" in vars(self):
+            self._solve()
+            state = vars(self)
+            if name in state:
+                return state[name]
+        # Says what is wrong: that there is none, or what a property has against it.
+        return object.__getattribute__(self, name)
+
+    def _solve(self) -> None:
+        """Fit the model to the rows of `partial_fit`."""
+        raise NotImplementedError
+
+    def _set_stream(self, stream: Stream) -> None:
+        """Hold the rows of `partial_fit`, of which nothing is solved; in one assignment."""
+        with _exchange:
+            kept = {name: value for name, value in vars(self).items() if name not in SOLUTION}
+            self.__dict__ = {**kept, **stream.column_attributes, "_stream": stream}
+
+    def _set_solution(self, of: Stream, fitted: Fitted, stream: Stream) -> None:
+        """Hold the solution of a stream unless there are other rows by now; see `_set_fitted`."""
+        with _exchange:
+            if vars(self).get("_stream") is of:
+                self._set_fitted(fitted, stream)
+
+    def _set_fitted(self, fitted: Fitted, stream: Stream | None = None) -> None:
+        """Hold a solution, and the stream whose it is; without one, that of `fit`."""
+        model = fitted.model
+        coef = model.coef
+        has_intercept = model.specification.fit_intercept
+        state = {name: value for name, value in vars(self).items() if name != "_stream"}
+        if stream is not None:
+            state["_stream"] = stream
+        self.__dict__ = {
+            **state,
+            "_fitted": fitted,
+            "intercept_": float(coef[0]) if has_intercept else 0.0,
+            "_coef": coef[1:] if has_intercept else coef,
+            "noise_variance_": model.noise_variance,
+            "theta_": model.user_theta,
+            "log_likelihood_": -0.5 * model.objective,
+            "n_iter_": model.n_iterations,
+            "converged_": model.is_certified,
+            "is_singular_": model.is_singular,
+        }
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Give the estimator its state back where something fails or is interrupted."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     @property
     def formula_(self) -> str:

@@ -64,7 +64,7 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     -------
     DataFrame or ndarray
     """
-    if type(X) is np.ndarray and X.ndim == 2 and X.size and X.dtype.kind in "biuf":
+    if is_table(X):
         # A table of numbers: scikit-learn's check would find nothing, and takes a while.
         pass
     elif not is_frame(X := as_frame(X)):
@@ -84,6 +84,11 @@ def check_frame(estimator: BaseEstimator, X: Any, *, has_groups: bool, reset: bo
     elif X.shape[0] == 0 or (X.shape[1] == 0 and not has_groups):
         check_array(np.empty(X.shape), estimator=estimator)
     return validate_data(estimator, X, skip_check_array=True, reset=reset)
+
+
+def is_table(X: Any) -> bool:
+    """Whether X is an array of numbers, in which scikit-learn's slow checks find nothing."""
+    return type(X) is np.ndarray and X.ndim == 2 and X.size > 0 and X.dtype.kind in "biuf"
 
 
 def lacks_only_others(estimator: BaseEstimator, X: Any, needed: Sequence[str]) -> bool:
@@ -213,11 +218,17 @@ def numeric_columns(
         return np.empty((len(X), 0))
     if columns != list(range(len(specification.names))):
         X = _safe_indexing(X, columns, axis=1)
-    if not check_finite and type(X) is np.ndarray and X.dtype in FLOATS:
+    if type(X) is np.ndarray and X.dtype in FLOATS and not (check_finite and _may_be_infinite(X)):
         # Its shape is checked where it comes from, and scikit-learn's check would find nothing.
         return X
     names = [specification.names[column] for column in columns]
     return _as_numeric(estimator, X, names, check_finite=check_finite)
+
+
+def _may_be_infinite(X: NDArray[np.floating]) -> bool:
+    """Whether there may be NaN or infinity among numbers, which a sum shows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return not np.isfinite(X.sum())
 
 
 def _as_numeric(
@@ -303,38 +314,40 @@ def transformed_response(
     return among_all(values, present)
 
 
-def notes_of_columns(X: Any, specification: Specification) -> tuple[str, ...]:
-    """What users should know of how the columns of X with an effect are taken as numbers."""
+def notes_of_columns(X: Any, specification: Specification) -> dict[str, str]:
+    """What users should know of how columns of X with an effect are taken as numbers, by name."""
     if not isinstance(X, pd.DataFrame):
-        return ()
-    notes = []
+        return {}
+    notes = {}
     dtypes = list(X.dtypes)
     for column in specification.columns:
         if dtypes[column].kind == "f":
             continue
         name, values = specification.names[column], X.iloc[:, column]
         if isinstance(values.dtype, pd.CategoricalDtype):
-            notes.append(
+            notes[name] = (
                 f"Column {name!r} of X is a pandas category of numbers, and is taken as one column "
                 "of numbers: convert it with astype(float) if that is meant. A formula codes it as "
                 "categories."
             )
         elif note := inexact_note(name, values):
-            notes.append(note)
-    return tuple(notes)
+            notes[name] = note
+    return notes
 
 
 def among_all(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The values of rows that are present among zeros for all others."""
     if present.all():
         return values
-    found = np.zeros(len(present))
+    found = np.zeros((len(present), *values.shape[1:]))
     found[present] = values
     return found
 
 
-def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
-    """Precision weights: finite, not negative, not all zero."""
+def check_weights(
+    sample_weight: Any, X: Any, *, may_vanish: bool = False
+) -> NDArray[np.float64] | None:
+    """Precision weights: finite, not negative, and not all zero unless they may be."""
     if sample_weight is None:
         return None
     _check_entries(sample_weight, "sample_weight")
@@ -361,7 +374,7 @@ def check_weights(sample_weight: Any, X: Any) -> NDArray[np.float64] | None:
             f"Negative values in data passed to `sample_weight`, the first at row {row}: a weight "
             "is the inverse of a variance."
         )
-    if not weights.any():
+    if not (may_vanish or weights.any()):
         raise ValueError(
             "Sample weights must contain at least one non-zero number: with all of them zero, no "
             "row counts."

@@ -22,18 +22,7 @@ from mixedlearn.engines.correlated.row_checks import check_parts, check_times
 from mixedlearn.engines.correlated.rows import NoiseRows
 from mixedlearn.estimator.callbacks import run_with_progress
 from mixedlearn.estimator.noise import NoiseSource, read_noise
-from mixedlearn.estimator.validation import (
-    check_frame,
-    check_response,
-    check_weights,
-    find_labels,
-    find_offset,
-    formula_frame,
-    lacks_only_others,
-    numeric_columns,
-    some_numeric_columns,
-    transformed_response,
-)
+from mixedlearn.estimator.rows import RowReader
 from mixedlearn.exceptions import DegenerateModelWarning, PopulationPredictionWarning
 from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.continuation import (
@@ -48,22 +37,9 @@ from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.known import Known
 from mixedlearn.model.prediction import known_mean, predict_std
 from mixedlearn.model.serving import FixedPart, separate_fixed_part
-from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 Result = TypeVar("Result")
-
-NO_RESPONSE = object()
-
-_NO_OFFSET = (
-    "The model was fitted with an offset, which predictions and residuals need for these rows too: "
-    "pass offset=..., a number for each row. offset=0 leaves it out. scikit-learn's searches and "
-    "cross-validations pass it on with metadata routing; an offset in a formula needs no passing."
-)
-_NO_OFFSET_OF_FIT = (
-    "offset was passed, but the model was fitted without one: pass it to fit(..., offset=...) too. "
-    "The offset of a formula is computed from X."
-)
 
 _NO_CONDITION = "rows are predicted without the residuals of their level of {}"
 
@@ -91,6 +67,8 @@ class Fitted:
         Where the noise of rows is read from, if there is a residual structure.
     needs_offset : bool
         Whether `fit` got an offset beside X, so that predictions need one.
+    weights : tuple of float
+        The least and the largest weight of the rows of the fit.
     """
 
     known: Known
@@ -98,6 +76,7 @@ class Fitted:
     fixed_part: FixedPart | None = None
     noise: NoiseSource | None = None
     needs_offset: bool = False
+    weights: tuple[float, float] = (1.0, 1.0)
 
     def whole(self) -> Known:
         """What is known if the fixed effects belong to it.
@@ -117,7 +96,7 @@ class Fitted:
         return self.whole().whole
 
 
-class FittedView:
+class FittedView(RowReader):
     """A fitted estimator at one moment, for the methods of the estimator, inference and plot.
 
     Parameters
@@ -133,11 +112,12 @@ class FittedView:
 
     def __init__(self, estimator: Any):
         check_is_fitted(estimator)
-        self._estimator = estimator
-        self._fitted: Fitted = estimator._fitted
-        self.known = self._fitted.known
-        self.formula = self._fitted.formula
-        self.noise = self._fitted.noise
+        self._fitted = fitted = estimator._fitted
+        self.known: Known = fitted.known
+        self.noise: Any = fitted.noise
+        part = fitted.fixed_part
+        specification = self.known.fit.specification if part is None else part.specification
+        super().__init__(estimator, specification, fitted.formula, needs_offset=fitted.needs_offset)
 
     @property
     def model(self) -> FittedModel:
@@ -148,12 +128,6 @@ class FittedView:
     def model_of_fit(self) -> FittedModel:
         """The model with the random effects given the rows of the fit; raises as `model`."""
         return self._fitted.whole().fit
-
-    @property
-    def specification(self) -> Specification:
-        """The model in terms of the columns."""
-        part = self._fitted.fixed_part
-        return self.known.fit.specification if part is None else part.specification
 
     def mean(self, rows: CodedRows) -> FloatArray:
         """Predictions of rows with the codes of `codes`, shape (n,)."""
@@ -332,186 +306,6 @@ class FittedView:
         part, known = separate_fixed_part(self.known)
         formula = None if self.formula is None else replace(self.formula, terms=())
         return replace(self._fitted, known=known, formula=formula, fixed_part=part)
-
-    def rows(
-        self,
-        X: Any,
-        groups: Any = None,
-        y: Any = NO_RESPONSE,
-        sample_weight: Any = None,
-        offset: Any = None,
-        *,
-        needs_groups: bool = False,
-    ) -> Rows:
-        """Read rows, with their labels if any came; a response is less its offset.
-
-        Raises
-        ------
-        ValueError
-            As `MixedLinearRegressor.predict`; if groups are needed and missing; if responses or
-            weights are not finite numbers, one for each row.
-        """
-        names = self.specification.factor_names
-        X = as_frame(X)
-        columns, labels = self._read(X, groups, names, all_columns=True, may_miss=False)
-        if needs_groups and names and not labels:
-            raise ValueError(
-                f"No groups were passed, but the model has the grouping factors "
-                f"{', '.join(map(repr, names))}: pass groups=... as to fit."
-            )
-        weights = check_weights(sample_weight, columns)
-        if y is NO_RESPONSE:
-            return Rows(columns, tuple(labels), None, weights)
-        response, known = self.response(X, y, weights), self.offset(X, offset, weights)
-        response = response if known is None else response - known
-        return Rows(columns, tuple(labels), response, weights)
-
-    def rows_to_predict(
-        self,
-        X: Any,
-        groups: Any,
-        wanted: Sequence[str],
-        *,
-        return_std: bool,
-        stacklevel: int = 1,
-    ) -> Rows:
-        """Read rows for `predict`: what the prediction does not use may be missing.
-
-        These are the labels of factors that are not wanted, and the columns that only their random
-        effects have, which are zero then. A standard deviation uses all columns. Labels that are
-        wanted may be missing too; such rows have an unknown level.
-
-        Returns
-        -------
-        rows : Rows
-            With the labels of the wanted factors, in the order of the model.
-
-        Raises
-        ------
-        ValueError
-            As `MixedLinearRegressor.predict`.
-        """
-        X = as_frame(X)
-        unknown: dict[str, Any] | None = {} if self._estimator.handle_unknown == "average" else None
-        columns, labels = self._read(
-            X, groups, wanted, all_columns=return_std, may_miss=True, unknown=unknown
-        )
-        for expression, label in (unknown or {}).items():
-            warnings.warn(
-                f"fit did not see all categories of {expression!r}, {shown(label)} for example: "
-                "rows of unknown ones are predicted at the average of the categories of fit.",
-                PopulationPredictionWarning,
-                stacklevel=stacklevel + 1,
-            )
-        return Rows(columns, tuple(labels))
-
-    def _read(
-        self,
-        X: Any,
-        groups: Any,
-        wanted: Sequence[str],
-        *,
-        all_columns: bool,
-        may_miss: bool,
-        unknown: dict[str, Any] | None = None,
-    ) -> tuple[NDArray[np.floating], list[Labels]]:
-        """The numeric columns and the labels; see `rows_to_predict`.
-
-        Without ``may_miss`` X has all columns that `fit` had. ``unknown`` is for categories of a
-        formula that `fit` did not see; see `Coding.columns`.
-        """
-        estimator, specification = self._estimator, self.specification
-        needed = set(range(len(specification.columns)) if all_columns else specification.fixed)
-        for factor in specification.factors:
-            if factor.name in wanted:
-                needed.update(factor.slopes)
-        places = sorted(needed)
-        if self.formula is not None:
-            frame = formula_frame(X, groups)
-            names = [self.formula.names[place] for place in places]
-            made = self.formula.rows(frame, names, wanted, unknown=unknown)
-            labels = self.formula.labels(frame, wanted, may_miss=may_miss)
-            return numeric_columns(estimator, made, specification), labels
-        used = [specification.columns[place] for place in places]
-        for factor in specification.factors:
-            if factor.name in wanted:
-                used.extend(factor.columns)
-        names = [specification.names[column] for column in used]
-        is_part = may_miss and lacks_only_others(estimator, X, names)
-        frame = X if is_part else self._checked(X, groups)
-        labels = self._labels(frame, groups, wanted, may_miss=may_miss)
-        if is_part or len(places) < len(specification.columns):
-            return some_numeric_columns(estimator, frame, specification, places), labels
-        return numeric_columns(estimator, frame, specification), labels
-
-    def _checked(self, X: Any, groups: Any) -> Any:
-        """X, with the columns that `fit` had."""
-        estimator = self._estimator
-        has_groups = groups is not None or estimator.n_features_in_ == 0
-        return check_frame(estimator, X, has_groups=has_groups, reset=False)
-
-    def _labels(
-        self,
-        X: Any,
-        groups: Any,
-        wanted: Sequence[str],
-        *,
-        may_miss: bool,
-    ) -> list[Labels]:
-        """The labels of some factors, by the parameters of the constructor."""
-        specification = self.specification
-        names = specification.factor_names
-        of_columns = [factor for factor in specification.factors if factor.columns]
-        if groups is None:
-            of_columns = [factor for factor in of_columns if factor.name in wanted]
-        group_columns = [factor.columns for factor in of_columns]
-        labels = find_labels(
-            X, groups, specification.names, group_columns, names or None, may_miss=may_miss
-        )
-        return [own for own in labels if own.name in wanted]
-
-    def response(self, X: Any, y: Any, weights: FloatArray | None = None) -> FloatArray:
-        """The response of rows on the scale of the model, shape (n,).
-
-        The left-hand side of a formula is computed from y, and from X where it has more columns;
-        it is zero for rows of weight zero, which are absent.
-
-        Raises
-        ------
-        ValueError
-            If responses are not finite numbers, one for each row.
-        """
-        X, formula = as_frame(X), self.formula
-        if formula is None or formula.response is None:
-            return check_response(self._estimator, X, y)
-        frame = formula_frame(X, None)
-        return transformed_response(self._estimator, formula.response, frame, y, weights)
-
-    def offset(self, X: Any, offset: Any, weights: FloatArray | None = None) -> FloatArray | None:
-        """What is known of the response of rows, shape (n,); None if the model has no offset.
-
-        Raises
-        ------
-        ValueError
-            If `fit` got an offset and these rows have none, or the other way around; if it is not
-            a finite number for each row; or if a column of the formula's offset is missing.
-        """
-        if self.needs_offset != (offset is not None):
-            raise ValueError(_NO_OFFSET if offset is None else _NO_OFFSET_OF_FIT)
-        if not self.has_offset:
-            return None
-        X = as_frame(X) if self.formula is None else formula_frame(X, None)
-        return find_offset(offset, self.formula, X, weights)
-
-    @property
-    def needs_offset(self) -> bool:
-        """Whether rows need an offset beside X, as those of `fit` had."""
-        return self._fitted.needs_offset
-
-    @property
-    def has_offset(self) -> bool:
-        """Whether the model has an offset, of its formula or beside X."""
-        return self.needs_offset or bool(self.formula and self.formula.offsets)
 
     def check_column_order(self) -> None:
         """Refuse to give coefficients to scikit-learn's selectors, which take them by position.

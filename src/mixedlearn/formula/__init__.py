@@ -1,6 +1,14 @@
 """Formulas in lme4's notation: from text to the same specification that the parameters give."""
 
-from mixedlearn.formula.model import CompiledFormula, as_pandas, columns_used, compile_formula
+from mixedlearn.formula.brackets import FormulaError
+from mixedlearn.formula.learning import refuse_learning
+from mixedlearn.formula.model import (
+    CompiledFormula,
+    as_pandas,
+    columns_used,
+    compile_formula,
+    terms_of,
+)
 from mixedlearn.formula.parser import parse, split_response
 from mixedlearn.formula.response import (
     NumberOfRow,
@@ -14,6 +22,7 @@ from mixedlearn.formula.variables import Variable, fixed_variables
 
 __all__ = [
     "CompiledFormula",
+    "FormulaError",
     "NumberOfRow",
     "Variable",
     "as_pandas",
@@ -24,7 +33,9 @@ __all__ = [
     "is_transformed",
     "learn_response",
     "parse",
+    "refuse_learning",
     "response_columns",
     "response_data",
     "split_response",
+    "terms_of",
 ]

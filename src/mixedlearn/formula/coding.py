@@ -125,13 +125,19 @@ class Coding:
         return [term for term in self.formula if term.degree]
 
     def columns(
-        self, X: pd.DataFrame, *, is_random: bool = False, unknown: dict[str, Any] | None = None
+        self,
+        X: pd.DataFrame,
+        *,
+        is_random: bool = False,
+        is_batch: bool = False,
+        unknown: dict[str, Any] | None = None,
     ) -> list[FloatArray]:
         """The columns for these rows, each of shape (n,), in the order of ``names``.
 
-        ``is_random`` says that they have random effects alone, which a message tells. Categories
-        that `fit` did not see are refused, or are the average of those that it saw if there is a
-        dict for ``unknown``, which gets the first of each expression.
+        ``is_random`` says that they have random effects alone, and ``is_batch`` that they are
+        further rows of the fit, which a message tells. Categories that `fit` did not see are
+        refused, or are the average of those that it saw if there is a dict for ``unknown``, which
+        gets the first of each expression.
         """
         plain = plain_columns(X, self.names) if self.is_plain else None
         if plain is not None:
@@ -139,15 +145,19 @@ class Coding:
         spec = self.spec
         materialiser = _Materialiser(_plain(X, self.variables))
         materialiser.is_random = is_random
+        materialiser.is_batch = is_batch
         materialiser.unknown = unknown
         matrix = _materialise(materialiser, spec)
         return _without_intercept(matrix, spec)
 
 
 def learn_coding(
-    terms: SimpleFormula, X: pd.DataFrame, formula: str
+    terms: SimpleFormula, X: pd.DataFrame, formula: str, *, keeps_categories: bool = False
 ) -> tuple[Coding, list[FloatArray]]:
-    """Code the rows of `fit`; the second value is the columns, as `Coding.columns`."""
+    """Code the rows of `fit`; the second value is the columns, as `Coding.columns`.
+
+    With ``keeps_categories`` those count that a column declares and no row has.
+    """
     variables = tuple(variables_of(terms, list(X.columns)))
     names = _plain_names(terms)
     series = None if names is None else _plain_series(X, names)
@@ -156,7 +166,8 @@ def learn_coding(
         has_intercept = len(names) < len(terms)
         notes = _inexact_notes(dict(zip(names, series, strict=True)))
         return Coding(terms, None, names, variables, has_intercept, {}, {}, notes), plain
-    materialiser, matrix = _learn(terms, _plain(X, variables), formula)
+    plain_rows = _plain(X, variables, keeps_categories=keeps_categories)
+    materialiser, matrix = _learn(terms, plain_rows, formula)
     learnt = materialiser.learnt
     read = materialiser.data
     # What was no integer of numpy's may have been one before it became a float.
@@ -262,6 +273,7 @@ class _Materialiser(PandasMaterializer):
         super()._init()
         self.factor_names: dict[tuple[str, bool], tuple[str, ...]] = {}
         self.is_random = False
+        self.is_batch = False
         self.unknown: dict[str, Any] | None = None
         # The columns that are taken as numbers.
         self.as_numbers: list[str] = []
@@ -386,6 +398,16 @@ class _Materialiser(PandasMaterializer):
             return places
         known = ", ".join(shown(level) for level in categories[:10])
         more = ", ..." if len(categories) > 10 else ""
+        if self.is_batch:
+            declared = f"frame[{factor.expr!r}] = pd.Categorical(frame[{factor.expr!r}], "
+            is_column = factor.expr in self.data.columns
+            raise _Refused(
+                f"The category {shown(values.at(row))} of {factor.expr!r} (row {row}) comes too "
+                f"late: the first batch had or declared {known}{more}, and fixed the columns of "
+                "the model. Begin anew, and declare all categories in the first call of "
+                "partial_fit: "
+                f"{declared + 'categories=[...])' if is_column else 'C(..., levels=[...])'}."
+            )
         hint = " predict with handle_unknown='average' takes their average."
         if self.is_random:
             hint = " predict(..., random_effects='none') needs none."
@@ -530,8 +552,10 @@ def _row_notes(terms: SimpleFormula, materialiser: _Materialiser) -> dict[str, s
     return notes
 
 
-def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Some columns, in the types of numpy and as categories that occur."""
+def _plain(
+    X: pd.DataFrame, names: Sequence[str], *, keeps_categories: bool = False
+) -> pd.DataFrame:
+    """Some columns, in the types of numpy and as categories that occur, or that are declared."""
     columns = {}
     for name in names:
         values = X[name].reset_index(drop=True).infer_objects()
@@ -544,7 +568,7 @@ def _plain(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         if values.dtype == np.float16:  # of which pandas makes no categories
             values = values.astype(np.float64)
         if is_category:
-            values = values.cat.remove_unused_categories()
+            values = values if keeps_categories else values.cat.remove_unused_categories()
         elif pd.api.types.is_bool_dtype(values.dtype) and not values.isna().any():
             values = values.astype(bool)
         elif pd.api.types.is_string_dtype(values.dtype):

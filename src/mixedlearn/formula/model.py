@@ -116,6 +116,8 @@ class CompiledFormula:
     ----------
     text : str
         The formula as this package would write it.
+    given : str
+        The formula as the user wrote it.
     codings : tuple of Coding
         Of the fixed effects, then of the left sides of the bars.
     names : tuple of str
@@ -135,6 +137,7 @@ class CompiledFormula:
     """
 
     text: str
+    given: str
     codings: tuple[Coding, ...]
     names: tuple[str, ...]
     fixed: tuple[str, ...]
@@ -174,6 +177,11 @@ class CompiledFormula:
             terms=self.terms,
         )
 
+    def terms_of_fit(self) -> list[SimpleFormula]:
+        """All that was computed from the rows of `fit`; see `terms_of`."""
+        beside = [*self.offsets, *([] if self.response is None else [self.response])]
+        return [coding.formula for coding in (*self.codings, *(own.coding for own in beside))]
+
     def effect_terms(self) -> tuple[tuple[EffectTerm, ...], ...]:
         """For every factor, its random effects but for the intercept, by terms."""
         return tuple(factor.terms for factor in self.factors)
@@ -184,6 +192,7 @@ class CompiledFormula:
         needed: Sequence[str] | None = None,
         factors: Sequence[str] | None = None,
         *,
+        is_batch: bool = False,
         unknown: dict[str, Any] | None = None,
     ) -> FloatArray:
         """The numeric columns of these rows, shape (n, len(names)).
@@ -196,6 +205,8 @@ class CompiledFormula:
             may be missing.
         factors : sequence of str, optional
             The grouping factors that are used. By default everything is.
+        is_batch : bool, default=False
+            Whether the rows are further ones of the fit.
         unknown : dict, optional
             For categories that `fit` did not see; see `Coding.columns`.
 
@@ -222,7 +233,7 @@ class CompiledFormula:
         columns: dict[str, FloatArray] = {}
         for coding in codings:
             is_random = not set(coding.names).intersection(self.fixed)
-            own = coding.columns(X, is_random=is_random, unknown=unknown)
+            own = coding.columns(X, is_random=is_random, is_batch=is_batch, unknown=unknown)
             columns.update(zip(coding.names, own, strict=True))
         if set(self.names) <= columns.keys():
             is_plain = all(coding.is_plain for coding in codings)
@@ -300,7 +311,26 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
     return [name for name in names if name in used]
 
 
-def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatArray]:
+def terms_of(text: str, names: Sequence[str]) -> list[SimpleFormula]:
+    """All that a formula computes from columns of these names: effects, offsets, the response.
+
+    Raises
+    ------
+    FormulaError
+        If the formula is not as it should be; the message shows where.
+    """
+    parsed = parse(text)
+    fixed, random = _read(parsed, _predictors(parsed.response, names), names)
+    found = [fixed, *random, *(offset_terms(own, names) for own in parsed.offsets)]
+    if parsed.response:
+        known = [*names, *response_columns(parsed.response, names)]
+        found.append(response_terms(parsed.response, known))
+    return found
+
+
+def compile_formula(
+    text: str, X: pd.DataFrame, *, keeps_categories: bool = False
+) -> tuple[CompiledFormula, FloatArray]:
     """Compile the right-hand side of a formula for the rows of `fit`.
 
     Parameters
@@ -309,6 +339,8 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
         With the left-hand side or without.
     X : DataFrame
         All columns; the formula's `names` are not those of X.
+    keeps_categories : bool, default=False
+        Whether those count that a column declares and no row has.
 
     Returns
     -------
@@ -324,7 +356,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
     """
     parsed, names = parse(text), list(X.columns)
     fixed_part, random_parts = _read(parsed, _predictors(parsed.response, names), names)
-    columns = _Columns(text)
+    columns = _Columns(text, keeps_categories)
     fixed = columns.add(fixed_part, X)
     codings = [fixed]
     grouped: dict[frozenset[str], _Grouped] = {}
@@ -353,6 +385,7 @@ def compile_formula(text: str, X: pd.DataFrame) -> tuple[CompiledFormula, FloatA
             [*map(term_text, fixed.terms), *(f"offset({own.text})" for own in offsets)],
             [(":".join(map(quoted, own.grouping.columns)), own.blocks) for own in grouped.values()],
         ),
+        given=text,
         codings=tuple(coding for coding in codings if coding.names),
         names=tuple(columns.found),
         fixed=fixed.names,
@@ -401,13 +434,16 @@ class _Grouped:
 class _Columns:
     """The numeric columns, each once; the same name is the same column."""
 
-    def __init__(self, formula: str):
+    def __init__(self, formula: str, keeps_categories: bool):
         self.formula = formula
+        self.keeps_categories = keeps_categories
         self.found: dict[str, FloatArray] = {}
         self.plain: set[str] = set()
 
     def add(self, terms: SimpleFormula, X: pd.DataFrame) -> Coding:
-        coding, columns = learn_coding(terms, X, self.formula)
+        coding, columns = learn_coding(
+            terms, X, self.formula, keeps_categories=self.keeps_categories
+        )
         for name, values in zip(coding.names, columns, strict=True):
             if coding.is_plain and name in self.plain:
                 continue

@@ -169,8 +169,8 @@ def _why_not(found: Nesting, names: str, n_rows: int) -> str:
         return (
             f"{names} are not nested, by their names: {found.missing} of the smaller model is not "
             "in the larger one, or its values are others there. The rows of the two fits are in "
-            "different orders, so that columns of different names cannot be compared: fit both to "
-            "the same rows in the same order."
+            "different orders, or came by partial_fit, so that columns of different names cannot "
+            "be compared: give both models the same rows in the same order by fit."
         )
     return (
         f"Whether {names[0].lower()}{names[1:]} are nested cannot be told: what the fits keep of "

@@ -231,7 +231,8 @@ def likelihood_ratio_test(
     Columns are compared by their values: ``x:z`` is ``z:x``, and x a combination of ``poly(x, 2)``
     or of the categories ``C(x)``. Fits keep random combinations of their rows for that, up to 128
     of up to 2,048 rows, and products over all rows confirm what these say. What they cannot tell
-    is refused. If the rows of two fits are in different orders, columns are compared by name.
+    is refused. If the rows of two fits are in different orders, or came by ``partial_fit`` and were
+    let go, columns are compared by name.
 
     References
     ----------

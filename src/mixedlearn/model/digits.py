@@ -18,7 +18,13 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.notes import EXACT_FIT, MUCH_ROUNDING, lost_weights_note
+from mixedlearn.model.notes import (
+    EXACT_FIT,
+    FEWER_DIGITS,
+    LOST_DIGITS,
+    MUCH_ROUNDING,
+    lost_weights_note,
+)
 
 # Below this share of the squares that it is a difference of, the noise has lost digits that count.
 LITTLE_NOISE = 1e-7
@@ -28,6 +34,8 @@ LITTLE_INDEPENDENT_NOISE = 1e-9
 LITTLE_WEIGHT = 1e-8
 # Beyond this ratio of weights, no look at the rows brings back what those of little weight say.
 MOST_WEIGHT_RATIO = 1e13
+# Relative rounding error of sums of squares.
+ROUNDING = 2e-16
 # A fit to sums without digits of the noise is poor, and the next one better: so often at most, and
 # as long as each from the second has a tenth of the rounding error of the last.
 MOST_LOOKS = 5
@@ -49,7 +57,31 @@ def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
         return model
     model = _look_again(model, rows)
     ratio = 1.0 if rows.weights is None else float(rows.weights.max() / rows.weights.min())
-    return model if ratio <= MOST_WEIGHT_RATIO else _without_claims(model, ratio)
+    if ratio <= MOST_WEIGHT_RATIO:
+        return model
+    return _without_claims(model, lost_weights_note(ratio))
+
+
+def without_rows(model: FittedModel, weights: tuple[float, float]) -> FittedModel:
+    """The model with what is to be said where squares lose digits and no rows are there.
+
+    Parameters
+    ----------
+    model : FittedModel
+    weights : tuple of float
+        The least and the largest weight of the rows of its sums.
+    """
+    least, most = weights
+    if least <= LITTLE_WEIGHT * most:
+        return _without_claims(model, lost_weights_note(most / least))
+    if keeps_digits(model):
+        return model
+    noise = _share_of_noise(model)
+    rounding = ROUNDING * model.sums.n_rows / noise if noise > 0.0 else np.inf
+    if rounding > MUCH_ROUNDING or model.fixed_basis.is_exact or model.is_bounded:
+        return _without_claims(model, LOST_DIGITS)
+    rounding = max(model.rounding, rounding)
+    return replace(model, rounding=rounding, warnings=(*model.warnings, FEWER_DIGITS))
 
 
 def keeps_digits(model: FittedModel) -> bool:
@@ -69,14 +101,14 @@ def _look_again(model: FittedModel, rows: Rows) -> FittedModel:
     return model
 
 
-def _without_claims(model: FittedModel, ratio: float) -> FittedModel:
+def _without_claims(model: FittedModel, why: str) -> FittedModel:
     """The same fit, of which no digit is certain."""
     notes = (note for note in model.warnings if note != EXACT_FIT)
     return replace(
         model,
         is_certified=False,
         rounding=np.inf,
-        warnings=(*notes, lost_weights_note(ratio)),
+        warnings=(*notes, why),
     )
 
 

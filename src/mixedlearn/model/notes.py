@@ -38,6 +38,19 @@ UNBOUNDED = (
     "follow the response exactly, and the model is not identified by these rows. The estimates are "
     "no optimum. Name fewer columns as fixed or random effects, or give more rows."
 )
+_MORE_DIGITS = (
+    "Columns that differ by little beside their size, or a response that they explain almost "
+    "completely, take their digits: center and scale such columns, leave one of a pair out, or "
+    "pass all rows to fit, which looks at them again."
+)
+FEWER_DIGITS = (
+    "The sums of the rows of partial_fit keep fewer digits than the rows have, and these are not "
+    f"there any more: the last digits of the estimates are uncertain. {_MORE_DIGITS}"
+)
+LOST_DIGITS = (
+    "The sums of the rows of partial_fit keep hardly a digit of the noise, and the rows are not "
+    f"there any more: no digit of the estimates is certain. {_MORE_DIGITS}"
+)
 
 
 def largest_term(specification: Specification) -> str:
