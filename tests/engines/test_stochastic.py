@@ -21,6 +21,7 @@ from helpers.several_models import (
 )
 from mixedlearn.engines.bases import fixed_basis
 from mixedlearn.engines.elimination.chain import plan_elimination
+from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.stochastic import engine, products, traces
 from mixedlearn.engines.stochastic.engine import StochasticEngine
 from mixedlearn.engines.stochastic.products import Products
@@ -45,7 +46,10 @@ def stochastic(case):
     plan = plan_elimination(case.products, n_effects)
     own = Products(case.products, plan, fixed, case.problem.randoms)
     likelihood = case.problem.engine.likelihood
-    made = StochasticEngine(own, case.components, likelihood, 1.0, n_probes=4, seed=0)
+    within = reduce_levels(
+        case.products, plan.chain[0], fixed, case.problem.randoms[plan.chain[0]]
+    ).within
+    made = StochasticEngine(own, case.components, likelihood, within, 1.0, n_probes=4, seed=0)
     made._probes = signs_without_error(own)
     made.n_probes = made._probes.n_probes
     return Seen(made, fixed)
@@ -76,6 +80,7 @@ def test_without_monte_carlo_error_it_is_the_exact_engine(
     exact, found = case.several(), stochastic(case)
     columns, codes = new_rows(case)
     assert_all_close(found.engine.start(), exact.engine.start())
+    assert_all_close(found.engine.start_from_within(), exact.engine.start_from_within())
     for point, theta in points(case.components):
         a, b = exact.engine.evaluate(theta, 2), found.engine.evaluate(theta, 2)
         objective = found.engine.evaluate(theta, 0).objective

@@ -87,7 +87,6 @@ class ConstrainedEngine:
         self.components: VarianceComponents = engine.components
         self.size = engine.size
         self.has_exact_hessian = engine.has_exact_hessian
-        self.n_probes = engine.n_probes
         self._engine = engine
         self._df = df
         self._constraint = constraint

@@ -7,14 +7,20 @@ to the likelihood. The engine is made for the other factors; what it says is put
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.engines.protocol import Engine, Evaluation, FixedEffects, Posterior
+from mixedlearn.engines.protocol import (
+    Engine,
+    Evaluation,
+    FixedEffects,
+    Posterior,
+    SampledEngine,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -57,9 +63,8 @@ class PaddedEngine:
 
     def with_probes(self, n_probes: int) -> PaddedEngine:
         """The same with another number of probes of the engine inside."""
-        other = copy(self)
-        other._engine, other.n_probes = self._engine.with_probes(n_probes), n_probes
-        return other
+        inner = cast(SampledEngine, self._engine).with_probes(n_probes)
+        return PaddedEngine(inner, self._active, self.components, self.n_levels, self._n_fixed)
 
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k."""

@@ -87,7 +87,7 @@ class Plan:
 
     @property
     def solver(self) -> str:
-        """ "stochastic" or "exact"."""
+        """Which of the estimator's solvers it is: "stochastic" or "exact"."""
         return "stochastic" if self.engine == "stochastic" else "exact"
 
     @property
@@ -136,7 +136,6 @@ class Plan:
         """
         if self.solver == "stochastic" or self.fits:
             return
-        there = _memory()
         listed = ", ".join(
             f"{names[block.factor]!r} ({block.n_levels * block.n_effects:,})"
             for block in self.blocks
@@ -145,9 +144,10 @@ class Plan:
         raise MemoryError(
             f"The random effects of {listed} stay in one dense block of {self.n_dense:,} columns, "
             f"because these factors are crossed with {names[self.blocks[0].factor]!r}. It "
-            f"needs {self.memory / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB. Use "
-            "solver='auto' or 'stochastic', which need no dense block, leave out a factor or its "
-            "random slopes, or merge rare levels; describe(X) shows the blocks."
+            f"needs {self.memory / 1e9:,.1f} GB, and this machine has "
+            f"{(_memory() or 0) / 1e9:,.1f} GB. Use solver='auto' or 'stochastic', which "
+            "need no dense block, leave out a factor or its random slopes, or merge rare levels; "
+            "describe(X) shows the blocks."
         )
 
 

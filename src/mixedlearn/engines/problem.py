@@ -248,6 +248,7 @@ def _stochastic(parts: _Parts, fixed: FixedBasis, plan: Plan, recipe: Recipe) ->
         products,
         parts.components,
         parts.likelihood,
+        moments.within,
         within_variance(moments, parts.sums.n_rows),
         recipe.n_probes,
         recipe.seed,

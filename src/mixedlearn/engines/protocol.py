@@ -164,8 +164,8 @@ class Engine(Objective, Protocol):
     """The likelihood of one model; knows no rows.
 
     ``within_variance`` is the residual variance within levels, to which the noise variance compares
-    (zero where no rows are left). ``n_probes`` is the number of random probes that the objective and
-    its derivatives are estimated with; zero where they are exact.
+    (zero where no rows are left). ``n_probes`` is the number of random probes that the objective
+    and its derivatives are estimated with; zero where they are exact.
     """
 
     n_levels: tuple[int, ...]

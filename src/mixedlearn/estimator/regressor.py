@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.labels import Labels
@@ -23,7 +22,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
 from mixedlearn.engines.plan import check_search_memory
-from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
+from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import (
     FIT_STACKLEVEL,
@@ -34,6 +33,7 @@ from mixedlearn.estimator.callbacks import (
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.notices import warn_of_fit, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
+from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
 from mixedlearn.estimator.stream_methods import StreamMethods
@@ -468,13 +468,7 @@ class MixedLinearRegressor(
             with config_context(assume_finite=False):
                 numeric_columns(self, read.source, specification)
             raise
-        recipe = Recipe(
-            specification,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            solver=self.solver,
-            seed=self._seed(specification),
-        )
+        recipe = recipe_of(self, specification)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, read.rows)
         if read.noise is not None:
@@ -495,12 +489,6 @@ class MixedLinearRegressor(
         warn_of_fit(model, self.max_iter, FIT_STACKLEVEL)
         end_fit()
         return self
-
-    def _seed(self, specification: Specification) -> int:
-        """What random signs are drawn from; without crossed factors there are none."""
-        if self.solver == "exact" or len(specification.factors) < 2:
-            return 0
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _warm_theta(self, specification: Specification) -> FloatArray | None:
         """Theta of the last fit, if it belongs to a model with the same random effects."""

@@ -20,8 +20,8 @@ from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.exceptions import InconsistentVersionWarning
 from mixedlearn.formula import formula_of
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.model.sampling import monte_carlo_errors
 from mixedlearn.model.residual_parameters import residual_covariances, residual_parameters
+from mixedlearn.model.sampling import monte_carlo_errors
 
 FloatArray = NDArray[np.float64]
 
@@ -206,9 +206,7 @@ class FittedState(BaseEstimator):
                 factor.name: pd.DataFrame(
                     own, index=list(factor.effects), columns=list(factor.effects)
                 )
-                for factor, own in zip(
-                    model.specification.factors, errors.covariances, strict=True
-                )
+                for factor, own in zip(model.specification.factors, errors.covariances, strict=True)
             },
             "noise_variance": errors.noise_variance,
             "log_likelihood": errors.objective / 2.0,

@@ -158,9 +158,7 @@ def inverse_information(hessian: FloatArray, lengths: FloatArray) -> tuple[Float
     return root @ root.T, directions[:, ~known]
 
 
-def _with_noise(
-    model: FittedModel, changes: tuple[FloatArray, ...]
-) -> tuple[FloatArray, ...]:
+def _with_noise(model: FittedModel, changes: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
     """Derivatives by theta with those by eta after them."""
     return tuple(
         np.concatenate([own, covariance[None]])

@@ -62,8 +62,9 @@ class Summary:
     random_effects : DataFrame
         A row for each random effect and the noise, by factor and effect: variance, standard
         deviation, correlations with the effects before it, standard errors of the variances if
-        they were asked for, and with the stochastic solver their Monte Carlo errors. Where fixed effects explain random effects, so that nothing is known
-        of the variances of these, a column ``note`` says which are not identified.
+        they were asked for, and with the stochastic solver their Monte Carlo errors. Where fixed
+        effects explain random effects, so that nothing is known of the variances of these, a column
+        ``note`` says which are not identified.
     fixed_effects : DataFrame
         As `coefficient_table` gives it.
     tests : str

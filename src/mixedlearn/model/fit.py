@@ -105,11 +105,6 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
         # A search may lose itself where the likelihood is flat; at zero it has no need to.
         _, local = evaluate_with_model(engine, evaluation.theta)
         is_certified = bool(local.is_minimum(_tolerance(recipe, problem)))
-    sampling = None
-    if optimum.errors is not None:
-        evaluation = engine.evaluate(evaluation.theta, 0)
-        assert evaluation.sampled_objectives is not None
-        sampling = Sampling(optimum.errors, evaluation.sampled_objectives)
     confounded = _confounded_factors(sums, problem)
     for k, direction in confounded.items():
         if direction is None:
@@ -118,11 +113,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             engine.components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
-        recipe=replace(
-            recipe,
-            is_bounded=problem.is_bounded,
-            n_probes=engine.n_probes or recipe.n_probes,
-        ),
+        recipe=_recipe_of_fit(recipe, problem),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
@@ -144,8 +135,22 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             *equal_factor_notes(specification, sums),
         ),
         unknown_variances={k: own.effects for k, own in explained.items()},
-        sampling=sampling,
+        sampling=_sampling(optimum, evaluation),
     )
+
+
+def _recipe_of_fit(recipe: Recipe, problem: Problem) -> Recipe:
+    """What makes a refit the same fit, with what was found on the way."""
+    n_probes = problem.engine.n_probes or recipe.n_probes
+    return replace(recipe, is_bounded=problem.is_bounded, n_probes=n_probes)
+
+
+def _sampling(optimum: Optimum, evaluation: Evaluation) -> Sampling | None:
+    """The sampling error of an optimum whose objective was evaluated at order 0."""
+    if optimum.errors is None:
+        return None
+    assert evaluation.sampled_objectives is not None
+    return Sampling(optimum.errors, evaluation.sampled_objectives)
 
 
 def _search(
@@ -171,18 +176,18 @@ def _search_sampled(
     problem: Problem, recipe: Recipe, start: FloatArray | None
 ) -> tuple[Problem, Optimum]:
     """The same where derivatives are estimated: with as many probes as their error asks for."""
+    n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
+    tol = _tolerance(recipe, problem)
     while True:
         engine = cast(SampledEngine, problem.engine)
-        optimum = minimise_sampled(
-            engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem)
-        )
-        n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
+        optimum = minimise_sampled(engine, start, max_iter=recipe.max_iter, tol=tol)
         errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
         needed = probes_needed(errors, engine.n_probes)
-        if needed == engine.n_probes:
-            return problem, replace(optimum, errors=errors)
-        problem = replace(problem, engine=engine.with_probes(needed))
         start = optimum.evaluation.theta
+        if needed == engine.n_probes:
+            evaluation = engine.evaluate(start, 0)
+            return problem, replace(optimum, evaluation=evaluation, errors=errors)
+        problem = replace(problem, engine=engine.with_probes(needed))
 
 
 def _tolerance(recipe: Recipe, problem: Problem) -> float:
@@ -287,7 +292,7 @@ def _exact_fit(
 ) -> FittedModel:
     n_fixed = problem.fixed.columns.shape[1]
     return FittedModel(
-        recipe=replace(recipe, is_bounded=problem.is_bounded),
+        recipe=_recipe_of_fit(recipe, problem),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,

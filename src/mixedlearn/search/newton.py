@@ -79,6 +79,7 @@ class State:
 
 
 def state_at(engine: Objective, theta: FloatArray) -> State:
+    """The evaluation at a theta, with its model."""
     return State(*evaluate_with_model(engine, theta))
 
 

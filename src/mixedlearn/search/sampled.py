@@ -142,7 +142,8 @@ def sampling_errors(components: VarianceComponents, optimum: Optimum, df: int) -
     theta, free = components.charted(evaluation.theta)
     model = local_model(evaluation, free)
     samples = evaluation.sampled_gradients
-    assert samples is not None and evaluation.curvature is not None
+    assert samples is not None
+    assert evaluation.curvature is not None
     # Where nothing curves, a variance is zero and has no error, or nothing is known of it.
     determined = model.is_determined
     vectors = model.lengths[:, None] * model.vectors[:, determined]

@@ -92,10 +92,7 @@ class SolvedChain:
             pointers = np.arange(m + 1, dtype=np.int32)
             found.append(
                 [
-                    [
-                        csr_array((part, ancestor, pointers), shape=(m, n_outer))
-                        for part in row
-                    ]
+                    [csr_array((part, ancestor, pointers), shape=(m, n_outer)) for part in row]
                     for row in self._passed[s][:, columns]
                 ]
             )

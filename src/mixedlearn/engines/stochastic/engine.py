@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents, theta_gradient, theta_hessian
+from mixedlearn.engines.levels import NO_VARIATION
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.moments import start_from_moments
 from mixedlearn.engines.protocol import Curvature, Evaluation, FixedEffects, worthless_evaluation
@@ -62,8 +63,10 @@ class StochasticEngine:
     components : VarianceComponents
         Structures of the D_k in the engine's columns.
     likelihood : ProfiledLikelihood
+    within : ndarray of shape (p + 1, p + 1)
+        Cross-products of X and y within the levels that are eliminated first.
     within_variance : float
-        Residual variance within the levels that are eliminated first.
+        Residual variance there.
     n_probes, seed : int
         Number of vectors of random signs, and what they are drawn from.
     """
@@ -75,6 +78,7 @@ class StochasticEngine:
         products: Products,
         components: VarianceComponents,
         likelihood: ProfiledLikelihood,
+        within: FloatArray,
         within_variance: float,
         n_probes: int,
         seed: int,
@@ -85,7 +89,7 @@ class StochasticEngine:
         self.n_rows = likelihood.n_rows
         self.within_variance = within_variance
         self.n_probes = n_probes
-        self._products, self._seed = products, seed
+        self._products, self._within, self._seed = products, within, seed
         self.size = products.chain_data.size + products.tail_data.size
         self._probes = draw_probes(products, n_probes, seed)
         self._solutions: FloatArray | None = None
@@ -93,14 +97,36 @@ class StochasticEngine:
 
     def with_probes(self, n_probes: int) -> StochasticEngine:
         """The same engine with another number of probes."""
-        parts = self._products, self.components, self.likelihood, self.within_variance
-        return StochasticEngine(*parts, n_probes, self._seed)
+        return StochasticEngine(
+            self._products,
+            self.components,
+            self.likelihood,
+            self._within,
+            self.within_variance,
+            n_probes,
+            self._seed,
+        )
 
     def start(self) -> tuple[FloatArray, ...]:
-        """The D_k by the method of moments."""
+        """The D_k by the method of moments, from the residuals of ordinary least squares."""
+        return self._moments_of(np.zeros(self.likelihood.n_fixed))
+
+    def start_from_within(self) -> tuple[FloatArray, ...]:
+        """The same from the residuals of the regression within levels."""
+        p = self.likelihood.n_fixed
+        squares, beside = self._within[:p, :p], self._within[:p, p]
+        coef: FloatArray = np.linalg.lstsq(squares, beside, rcond=NO_VARIATION)[0]
+        return self._moments_of(coef)
+
+    def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
         products = self._products
-        in_small = products.gram[: products.small.size]
-        response = self._by_factor(products.chain_data, products.tail_data, in_small)
+        s = products.small.size
+        contrast = np.append(-coef, 1.0)[:, None]
+        residuals = self._by_factor(
+            products.chain_data[:, s:] @ contrast,
+            products.tail_data[:, s:] @ contrast,
+            products.gram[:s, s:] @ contrast,
+        )
         sizes = [np.einsum("aam->am", own) for own in products.squares]
         inverse = [np.where(own > 0.0, 1.0 / np.where(own > 0.0, own, 1.0), 0.0) for own in sizes]
         n_factors = len(sizes)
@@ -112,84 +138,89 @@ class StochasticEngine:
                 squares = np.square(values)
                 overlaps[k][other] = np.einsum("am,abm->ab", inverse[k][:, own], squares)
                 overlaps[other][k] = np.einsum("bm,abm->ba", inverse[other][:, theirs], squares)
-        moments = [np.square(own[:, :, -1]) for own in response]
+        moments = [np.square(own[:, :, 0]) for own in residuals]
         ratios = [(own * inv).sum(axis=1) for own, inv in zip(moments, inverse, strict=True)]
         return start_from_moments(
             squares=np.concatenate(ratios),
             counts=np.concatenate([(own > 0.0).sum(axis=1) for own in sizes]).astype(float),
             sizes=np.concatenate([own.sum(axis=1) for own in sizes]),
             overlaps=np.block(overlaps),
-            total=float(products.gram[-1, -1]),
+            total=float((contrast.T @ products.gram[s:, s:] @ contrast).item()),
             df=self.likelihood.total,
             n_effects=[structure.n_effects for structure in self.components.structures],
         )
 
     def evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        """Objective, gradient and average information at theta."""
-        with one_thread:
-            return self._evaluate(theta, order)
+        """Objective at order 0; gradient at order 1, and average information at order 2.
 
-    def _evaluate(self, theta: FloatArray, order: int) -> Evaluation:
-        roots = self.components.roots(theta)
+        With derivatives comes an objective that is but near: it lacks what the probes say of it.
+        """
         likelihood = self.likelihood
-        system = System(self._products, roots)
-        data = self._solve_data(system, SEARCH_TOLERANCE)
-        fixed = likelihood.least_squares(data.small.cross)
-        if np.isinf(fixed.noise_variance):
-            return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-        known = system.chain.log_det + data.small.log_det
-        log_det, deviations = known + system.log_det_blocks, None
-        if order == 0:
-            samples = log_det_samples(system, self._probes.tail_signs)
-            log_det = known + float(samples.mean())
-            deviations = samples - samples.mean()
-        objective = likelihood.objective(log_det, fixed)
-        rounding = likelihood.rounding(objective, fixed, 0.0)
+        with one_thread:
+            try:
+                system = System(self._products, self.components.roots(theta))
+                data = self._solve_data(system, SEARCH_TOLERANCE)
+            except np.linalg.LinAlgError:
+                return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+            fixed = likelihood.least_squares(data.small.cross)
+            if np.isinf(fixed.noise_variance):
+                return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+            if order == 0:
+                return self._evaluate_objective(theta, system, data, fixed)
+            return self._evaluate_derivatives(theta, system, data, fixed, order)
+
+    def _evaluate_objective(
+        self, theta: FloatArray, system: System, data: SolvedData, fixed: FixedEffects
+    ) -> Evaluation:
+        samples = log_det_samples(system, self._probes.tail_signs)
+        log_det = system.chain.log_det + data.small.log_det + float(samples.mean())
+        objective = self.likelihood.objective(log_det, fixed)
+        rounding = self.likelihood.rounding(objective, fixed, 0.0)
         nothing = np.empty(0)
-        if order == 0:
-            return Evaluation(
-                theta, objective, nothing, nothing, (), fixed, rounding, sampled_objectives=deviations
-            )
-        chain_scores, tail_scores = self._scores(system, data)
-        scores = self._data_scores(system, data, chain_scores, tail_scores)
+        parts = objective, nothing, nothing, (), fixed, rounding
+        return Evaluation(theta, *parts, sampled_objectives=samples - samples.mean())
+
+    def _evaluate_derivatives(
+        self, theta: FloatArray, system: System, data: SolvedData, fixed: FixedEffects, order: int
+    ) -> Evaluation:
+        chain, tail = self._scores(system, data)
+        scores = self._data_scores(data, chain, tail)
         u = [own[:, :, -1] - own[:, :, :-1] @ fixed.coef for own in scores]
-        samples = self._information_samples(system, data, chain_scores, tail_scores)
-        gradients, squares = [], []
-        for own, effect, information in zip(scores, u, samples, strict=True):
-            square = effect @ effect.T / fixed.noise_variance
+        squares = [own @ own.T / fixed.noise_variance for own in u]
+        samples = self._information_samples(system, data, chain, tail)
+        gradients = []
+        for own, square, information in zip(scores, squares, samples, strict=True):
             gradient = information.mean(axis=0) - square
-            if likelihood.reml:
+            if self.likelihood.reml:
                 mixed = own[:, :, :-1] @ fixed.inverse_root
                 gradient -= np.einsum("amr,bmr->ab", mixed, mixed)
             gradients.append(gradient)
-            squares.append(square)
-        directions = self.components.directions(theta)
-        gradient = theta_gradient(directions, roots, gradients)
+        directions, roots = self.components.directions(theta), system.roots
         deviations = [own - own.mean(axis=0) for own in samples]
-        sampled = np.array(
-            [
-                theta_gradient(directions, roots, [own[probe] for own in deviations])
-                for probe in range(self._probes.n_probes)
-            ]
-        )
-        curvature, hessian = None, nothing
+        sampled = [
+            theta_gradient(directions, roots, [own[probe] for own in deviations])
+            for probe in range(self.n_probes)
+        ]
+        curvature, hessian = None, np.empty(0)
         if order == 2:
             g = np.concatenate([square.ravel() for square in squares])
             average = self._average_information(system, data, u, fixed)
-            second = average - np.outer(g, g) / likelihood.df
+            second = average - np.outer(g, g) / self.likelihood.df
             curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
             bends = self.components.curvatures(theta)
             hessian = theta_hessian(directions, roots, gradients, second, bends)
+        log_det = system.chain.log_det + data.small.log_det + system.log_det_blocks
+        objective = self.likelihood.objective(log_det, fixed)
         return Evaluation(
             theta,
             objective,
-            gradient,
+            theta_gradient(directions, roots, gradients),
             hessian,
             tuple(gradients),
             fixed,
-            rounding,
+            self.likelihood.rounding(objective, fixed, 0.0),
             curvature,
-            sampled_gradients=sampled,
+            sampled_gradients=np.array(sampled),
         )
 
     def random_effects(
@@ -260,7 +291,7 @@ class StochasticEngine:
         return found[0], found[1]
 
     def _data_scores(
-        self, system: System, data: SolvedData, chain: FloatArray, tail: FloatArray
+        self, data: SolvedData, chain: FloatArray, tail: FloatArray
     ) -> list[FloatArray]:
         """``Z_k'V^-1[X y]`` of every factor, shapes (q, m, p + 1)."""
         small = data.small

@@ -86,10 +86,7 @@ class Pair:
             columns = zip(*block, strict=True)
             return np.array(
                 [
-                    sum(
-                        matrix.T @ own[rows]
-                        for matrix, own in zip(matrices, vectors, strict=True)
-                    )
+                    sum(matrix.T @ own[rows] for matrix, own in zip(matrices, vectors, strict=True))
                     for matrices in columns
                 ]
             )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +95,7 @@ class StochasticPosterior:
         n_factors, n = len(codes), len(distinct)
         own_codes = distinct[:, :n_factors].astype(np.int64).T
         bounds = np.cumsum([n_factors, *(own.shape[1] for own in columns)]).tolist()
-        own_columns = [
-            distinct[:, start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)
-        ]
+        own_columns = [distinct[:, slice(*pair)] for pair in pairwise(bounds)]
         variance = np.empty(n)
         with one_thread:
             for start in range(0, n, BLOCK_COLUMNS):

@@ -16,7 +16,7 @@ factor by factor, effect by effect, level by level.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +111,7 @@ class Products:
                 sums.crossed(k, other, columns[k], columns[other]),
                 (plan.shapes[k][1], plan.shapes[other][1]),
             )
-            for k, other in sums.crossings
+            for k, other in combinations(range(len(columns)), 2)
         }
         with_small = [np.concatenate([self._beside(k), own], 2) for k, own in enumerate(data)]
         self.chain_data, self.tail_data, rows = (
@@ -188,7 +188,7 @@ class Products:
         parts = [np.empty((q, 0, m))]
         for other in self.plan.chain[s + 1 :]:
             own, _, values = self.entries(k, other)
-            by_level = np.empty(values.shape)
+            by_level = np.empty((q, self.plan.shapes[other][0], m))
             by_level[:, :, own] = values
             parts.append(by_level)
         return np.concatenate(parts, axis=1)
