@@ -41,7 +41,7 @@ ROUNDING = 1e-9
 # that the error itself, not only its size on average, stays below that.
 GOAL = 0.0125
 # From a share of the goal on, fewer probes than this do not tell how large it is.
-SURE, RELIABLE_PROBES = 0.25, 24
+SURE, RELIABLE_PROBES = 0.5, 24
 MOST_PROBES = 4096
 
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mixedlearn.engines.elimination.reduced import sum_by_level
-from mixedlearn.engines.stochastic.products import Products, times_blocks
+from mixedlearn.engines.stochastic.pairs import times_blocks
+from mixedlearn.engines.stochastic.products import Products
 
 FloatArray = NDArray[np.float64]
 

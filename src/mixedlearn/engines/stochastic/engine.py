@@ -115,8 +115,8 @@ class StochasticEngine:
         """The same from the residuals of the regression within levels."""
         p = self.likelihood.n_fixed
         squares, beside = self._within[:p, :p], self._within[:p, p]
-        coef: FloatArray = np.linalg.lstsq(squares, beside, rcond=NO_VARIATION)[0]
-        return self._moments_of(coef)
+        coef = np.linalg.lstsq(squares, beside, rcond=NO_VARIATION)[0]
+        return self._moments_of(np.asarray(coef, dtype=np.float64))
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
         products = self._products

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.elimination.chain import EliminationPlan
-from mixedlearn.engines.stochastic.pairs import Pair
+from mixedlearn.engines.stochastic.pairs import Pair, through, times_blocks
 
 FloatArray = NDArray[np.float64]
 
@@ -105,14 +105,18 @@ class Products:
         data = [
             sums.level_products(k, own, basis).transpose(0, 2, 1) for k, own in enumerate(columns)
         ]
-        self._pairs = {
-            (k, other): Pair(
+        self._pairs: dict[tuple[int, int], Pair] = {}
+        for k, other in combinations(range(len(columns)), 2):
+            pair = Pair(
                 *sums.pairs(k, other),
                 sums.crossed(k, other, columns[k], columns[other]),
                 (plan.shapes[k][1], plan.shapes[other][1]),
             )
-            for k, other in combinations(range(len(columns)), 2)
-        }
+            if other == plan.chain[0]:
+                # The levels that are eliminated first are the rows.
+                self._pairs[other, k] = pair.turned()
+            else:
+                self._pairs[k, other] = pair
         with_small = [np.concatenate([self._beside(k), own], 2) for k, own in enumerate(data)]
         self.chain_data, self.tail_data, rows = (
             side.join([with_small[k] for k in side.factors], with_small[0].shape[2])
@@ -125,7 +129,8 @@ class Products:
 
     def pair(self, k: int, other: int) -> tuple[Pair, bool]:
         """The products of two factors, and whether the first is that of the pair."""
-        return (self._pairs[k, other], True) if k < other else (self._pairs[other, k], False)
+        own = self._pairs.get((k, other))
+        return (self._pairs[other, k], False) if own is None else (own, True)
 
     def entries(
         self, k: int, other: int
@@ -225,6 +230,14 @@ class Products:
         """``A v`` for vectors over the tail."""
         return self._product(self.chain, self.tail, vectors)
 
+    def through_chain(self, middle: FloatArray, vectors: FloatArray) -> FloatArray:
+        """``A'M A v`` for a chain of one stage, with a block of M for each of its levels."""
+        (k,) = self.chain.factors
+        if not self.tail.factors:
+            return np.zeros_like(vectors)
+        pairs = [self._pairs[k, other] for other in self.tail.factors]
+        return self.tail.join(through(pairs, middle, self.tail.parts(vectors)), vectors.shape[1])
+
     def to_tail(self, vectors: FloatArray) -> FloatArray:
         """``A'v`` for vectors over the chain."""
         return self._product(self.tail, self.chain, vectors)
@@ -255,10 +268,3 @@ def _small_factors(plan: EliminationPlan) -> tuple[int, ...]:
             break
         found.append(k)
     return tuple(sorted(found))
-
-
-def times_blocks(blocks: FloatArray, vectors: FloatArray) -> FloatArray:
-    """A block for each level times vectors: (q, r, m) and (r, m, c) give (q, m, c)."""
-    if blocks.shape[:2] == (1, 1):
-        return blocks[0, 0][:, None] * vectors
-    return np.einsum("abm,bmc->amc", blocks, vectors)

@@ -24,18 +24,18 @@ MOST_STEPS = 200
 SMALLEST = 1e-12
 
 
-def log_det_samples(system: System, signs: FloatArray) -> FloatArray:
+def log_det_samples(system: System, signs: NDArray[np.int8]) -> FloatArray:
     """log|C| as each vector of signs has it, shape (n_probes,).
 
     Parameters
     ----------
     system : System
-    signs : ndarray of shape (T, n_probes)
+    signs : ndarray of shape (T, n_probes), int
     """
     n, n_probes = signs.shape
     if not n:
         return np.zeros(n_probes)
-    basis, before = signs / np.sqrt(n), np.zeros_like(signs)
+    basis, before = signs / np.sqrt(n), np.zeros(signs.shape)
     diagonals: list[FloatArray] = []
     borders: list[FloatArray] = []
     border = np.zeros(n_probes)

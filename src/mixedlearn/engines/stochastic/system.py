@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from mixedlearn.engines.stochastic.chain import SolvedChain
 from mixedlearn.engines.stochastic.conjugate_gradients import solve
-from mixedlearn.engines.stochastic.products import Products, times_blocks
+from mixedlearn.engines.stochastic.pairs import times_blocks
+from mixedlearn.engines.stochastic.products import Products
 
 FloatArray = NDArray[np.float64]
 
@@ -99,7 +100,10 @@ class System:
     def times_products(self, vectors: FloatArray) -> FloatArray:
         """``M v``."""
         products = self.products
-        lost = products.to_tail(self.chain.times(products.to_chain(vectors)))
+        if self.has_exact_blocks:
+            lost = products.through_chain(self.chain.own[0], vectors)
+        else:
+            lost = products.to_tail(self.chain.times(products.to_chain(vectors)))
         return products.tail_times(vectors) - lost
 
     def times(self, vectors: FloatArray) -> FloatArray:

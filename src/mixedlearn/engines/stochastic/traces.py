@@ -29,10 +29,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mixedlearn.engines.stochastic.conjugate_gradients import BLOCK_COLUMNS
 from mixedlearn.engines.stochastic.products import Products, Side
 from mixedlearn.engines.stochastic.system import System
 
 FloatArray = NDArray[np.float64]
+Signs = NDArray[np.int8]
 
 # Residuals of probes, relative to them: the traces are off by the square.
 TOLERANCE = 1e-4
@@ -54,8 +56,8 @@ class Probes:
         For a factor, and for either way to probe it, what to start from.
     """
 
-    signs: list[FloatArray]
-    tail_signs: FloatArray
+    signs: list[Signs]
+    tail_signs: Signs
     solutions: dict[tuple[int, bool], FloatArray] = field(default_factory=dict)
 
     @property
@@ -67,12 +69,12 @@ class Probes:
 def draw_probes(products: Products, n_probes: int, seed: int) -> Probes:
     """Random signs; those of more probes begin with those of fewer."""
 
-    def draw(stream: int, size: int) -> FloatArray:
+    def draw(stream: int, size: int) -> Signs:
         signs = [
             np.random.default_rng([seed, stream, probe]).integers(0, 2, size, dtype=np.int8)
             for probe in range(n_probes)
         ]
-        return np.ascontiguousarray(2.0 * np.array(signs).T - 1.0)
+        return 2 * np.array(signs).T - np.int8(1)
 
     sizes = [m for _, m in products.plan.shapes]
     signs = [draw(k, m) for k, m in enumerate(sizes)]
@@ -98,15 +100,27 @@ def information_samples(system: System, probes: Probes) -> list[FloatArray]:
 
 def _chain_samples(system: System, probes: Probes, k: int) -> FloatArray:
     """``sum_i R_i'C^-1 R_i`` for a factor of the chain."""
-    products = system.products
-    vectors = _spread(products.chain, k, probes.signs[k])
-    passed = system.chain.times(products.chain_times(vectors))
-    right = system.turn(products.to_tail(vectors - passed), transposed=True)
+    products, signs = system.products, probes.signs[k]
+    parts = [
+        _chain_rows(system, k, signs[:, start : start + BLOCK_COLUMNS])
+        for start in range(0, probes.n_probes, BLOCK_COLUMNS)
+    ]
+    n_columns = len(system.roots[k]) * probes.n_probes
+    right = np.concatenate(parts, axis=2).reshape(products.tail.size, n_columns)
     samples = _forms(system, probes, k, right, is_singular=False)
     if system.has_exact_blocks:
         control = _pairs(right, system.precondition(right), len(system.roots[k]))
         samples += system.preconditioned_rows() - control
     return samples
+
+
+def _chain_rows(system: System, k: int, signs: Signs) -> FloatArray:
+    """``R e`` for each effect of a factor of the chain and some probes, (T, q, n_probes)."""
+    products = system.products
+    vectors = _spread(products.chain, k, signs)
+    vectors -= system.chain.times(products.chain_times(vectors))
+    right = system.turn(products.to_tail(vectors), transposed=True)
+    return right.reshape(products.tail.size, len(system.roots[k]), signs.shape[1])
 
 
 def _tail_samples(system: System, probes: Probes, k: int) -> FloatArray:
@@ -129,7 +143,7 @@ def _singular_samples(system: System, probes: Probes, k: int, block: FloatArray)
     return known - _forms(system, probes, k, right, is_singular=True)
 
 
-def _spread(side: Side, k: int, signs: FloatArray) -> FloatArray:
+def _spread(side: Side, k: int, signs: Signs) -> FloatArray:
     """The signs for each effect of a factor in turn: shape (n, q n_probes)."""
     place = side.factors.index(k)
     q, n_probes = side.shapes[place][0], signs.shape[1]
