@@ -17,7 +17,7 @@ from mixedlearn.engines.elimination.chain import EliminationPlan
 from mixedlearn.specification import Specification
 
 # Matrices of the dense block that exist at the same time in an evaluation.
-DENSE_COPIES = 5
+DENSE_COPIES = 2
 # Matrices of the size of the Hessian that exist at the same time in a search.
 HESSIAN_COPIES = 20
 # With so few parameters they are small.
