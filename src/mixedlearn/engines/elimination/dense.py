@@ -9,6 +9,7 @@ would wait for each other. What is beside a matrix at any time are blocks of row
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 # Rows of a block of a root, whose Cholesky decomposition is left to LAPACK.
-LEAF = 192
-# Rows up to which a triangle is inverted by LAPACK, which takes it for a full matrix.
+LEAF = 256
+# Rows up to which a triangle is copied, and inverted by LAPACK, as if it were a full matrix.
 TRIANGLE_LEAF = 64
 # Rows up to which a symmetric matrix is multiplied as a full one.
-PRODUCT_LEAF = 512
+PRODUCT_LEAF = 256
 # Numbers in a block of rows that are taken out of a triangle.
-BLOCK_ENTRIES = 1 << 21
+BLOCK_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class SymmetricMatrix:
         """Some rows in full, shape (b, n)."""
         result = np.empty((own.stop - own.start, len(self)))
         result[:, : own.start] = self.lower[own, : own.start]
-        result[:, own] = _mirrored(self.lower[own, own])
+        _mirror(self.lower[own, own], result[:, own])
         result[:, own.stop :] = self.lower[own.stop :, own].T
         return result
 
@@ -110,47 +111,86 @@ def factorise_in_place(matrix: SymmetricMatrix) -> float:
     numpy.linalg.LinAlgError
         If the matrix is not positive definite to rounding.
     """
-    lower, log_det = matrix.lower, 0.0
-    for own in blocks_of(len(lower), LEAF):
-        done, rest = slice(own.start), slice(own.stop, None)
-        across = lower[own, done]
-        inverse, part = _inverse_root(_mirrored(lower[own, own]) - across @ across.T)
-        log_det += part
-        _store_lower(lower[own, own], inverse)
-        below = lower[rest, own] - lower[rest, done] @ across.T
-        np.matmul(below, inverse.T, out=lower[rest, own])
-    return log_det
+    return _factorise(matrix.lower)
 
 
 def solve_by_root(root: SymmetricMatrix, columns: FloatArray) -> FloatArray:
     """``C^-1`` times columns of shape (n, c), where `factorise_in_place` has left the root of C."""
-    lower, result = root.lower, columns.copy()
-    blocks = blocks_of(len(lower), LEAF)
-    for own in blocks:
-        result[own] -= lower[own, : own.start] @ result[: own.start]
-        result[own] = np.tril(lower[own, own]) @ result[own]
-    for own in reversed(blocks):
-        result[own] -= lower[own.stop :, own].T @ result[own.stop :]
-        result[own] = np.tril(lower[own, own]).T @ result[own]
-    return result
+    rows = columns.T.copy()
+    _divide(rows, root.lower, transposed=True)
+    _divide(rows, root.lower, transposed=False)
+    return rows.T
 
 
 def invert_root_in_place(root: SymmetricMatrix) -> None:
-    """Overwrite what `factorise_in_place` leaves with the inverse Z of the matrix.
+    """Overwrite what `factorise_in_place` leaves with the inverse of the matrix."""
+    _invert(root.lower)
 
-    From the last block of columns to the first (Takahashi, Fagan & Chen 1973), with r all rows
-    after block j:
 
-        Z_rj = -Z_rr L_rj L_jj^-1,      Z_jj = (L_jj L_jj')^-1 - (L_rj L_jj^-1)'Z_rj
+def _factorise(lower: FloatArray) -> float:
+    """By halves: ``L_21 = C_21 L_11^-T``, and L_22 the root of ``C_22 - L_21 L_21'``."""
+    if len(lower) <= LEAF:
+        inverse, log_det = _inverse_root(_mirrored(lower))
+        _store_lower(lower, inverse)
+        return log_det
+    first, last = _halves(len(lower))
+    log_det = _factorise(lower[first, first])
+    below = lower[last, first]
+    _divide(below, lower[first, first], transposed=True)
+    _subtract(lower[last, last], below, below.T)
+    return log_det + _factorise(lower[last, last])
+
+
+def _invert(lower: FloatArray) -> None:
+    """By halves, the last first (Takahashi, Fagan & Chen 1973), from the root to the inverse Z.
+
+    ``Z_22 = (L_22 L_22')^-1``; with ``K = L_21 L_11^-1``, ``Z_21 = -Z_22 K`` and
+    ``Z_11 = (L_11 L_11')^-1 - K'Z_21``.
     """
-    lower = root.lower
-    for own in reversed(blocks_of(len(lower), LEAF)):
-        rest = slice(own.stop, None)
-        inverse = np.tril(lower[own, own])
-        below = lower[rest, own] @ inverse
-        solved = SymmetricMatrix(lower[rest, rest]).times(below)
-        np.negative(solved, out=lower[rest, own])
-        _store_lower(lower[own, own], inverse.T @ inverse + below.T @ solved)
+    if len(lower) <= LEAF:
+        inverse = _lower(lower)
+        _store_lower(lower, inverse.T @ inverse)
+        return
+    first, last = _halves(len(lower))
+    below = lower[last, first]
+    _invert(lower[last, last])
+    _divide(below, lower[first, first], transposed=False)
+    _invert(lower[first, first])
+    solved = -SymmetricMatrix(lower[last, last]).times(below)
+    _subtract(lower[first, first], below.T, solved)
+    below[:] = solved
+
+
+def _divide(rows: FloatArray, lower: FloatArray, *, transposed: bool) -> None:
+    """Overwrite rows with their product with ``L^-1`` (or its transpose), by halves."""
+    if len(lower) <= LEAF:
+        inverse = _lower(lower)
+        rows[:] = rows @ (inverse.T if transposed else inverse)
+        return
+    first, last = _halves(len(lower))
+    if transposed:
+        _divide(rows[:, first], lower[first, first], transposed=True)
+        rows[:, last] -= rows[:, first] @ lower[last, first].T
+        _divide(rows[:, last], lower[last, last], transposed=True)
+    else:
+        _divide(rows[:, last], lower[last, last], transposed=False)
+        rows[:, first] -= rows[:, last] @ lower[last, first]
+        _divide(rows[:, first], lower[first, first], transposed=False)
+
+
+def _subtract(lower: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """Subtract a product that is symmetric, by halves."""
+    if len(lower) <= LEAF:
+        _store_lower(lower, lower - left @ right)
+        return
+    first, last = _halves(len(lower))
+    _subtract(lower[first, first], left[first], right[:, first])
+    _subtract(lower[last, last], left[last], right[:, last])
+    lower[last, first] -= left[last] @ right[:, first]
+
+
+def _halves(n: int) -> tuple[slice, slice]:
+    return slice(n // 2), slice(n // 2, n)
 
 
 def _inverse_root(matrix: FloatArray) -> tuple[FloatArray, float]:
@@ -169,8 +209,8 @@ def _inverse_of_triangle(lower: FloatArray) -> FloatArray:
     """The inverse of a small lower triangle, by halves."""
     n = len(lower)
     if n <= TRIANGLE_LEAF:
-        return np.tril(np.linalg.inv(lower))
-    first, last = slice(n // 2), slice(n // 2, n)
+        return _lower(np.linalg.inv(lower))
+    first, last = _halves(n)
     result = np.zeros_like(lower)
     result[first, first] = _inverse_of_triangle(lower[first, first])
     result[last, last] = _inverse_of_triangle(lower[last, last])
@@ -184,7 +224,7 @@ def _multiply(lower: FloatArray, columns: FloatArray, result: FloatArray) -> Non
     if n <= PRODUCT_LEAF:
         np.matmul(_mirrored(lower), columns, out=result)
         return
-    first, last = slice(n // 2), slice(n // 2, n)
+    first, last = _halves(n)
     _multiply(lower[first, first], columns[first], result[first])
     _multiply(lower[last, last], columns[last], result[last])
     result[first] += lower[last, first].T @ columns[last]
@@ -192,12 +232,33 @@ def _multiply(lower: FloatArray, columns: FloatArray, result: FloatArray) -> Non
 
 
 def _mirrored(lower: FloatArray) -> FloatArray:
-    """A small symmetric matrix in full."""
-    result = np.tril(lower)
-    result += np.tril(lower, -1).T
+    """A symmetric matrix in full."""
+    result = np.empty(lower.shape)
+    _mirror(lower, result)
     return result
+
+
+def _mirror(lower: FloatArray, result: FloatArray) -> None:
+    """Overwrite the result with a symmetric matrix in full."""
+    for own in blocks_of(len(lower), TRIANGLE_LEAF):
+        before = slice(own.start)
+        result[own, before] = lower[own, before]
+        result[before, own] = lower[own, before].T
+        block = lower[own, own]
+        result[own, own] = np.where(_triangle(len(block)), block, block.T)
+
+
+def _lower(matrix: FloatArray) -> FloatArray:
+    """The lower triangle, with zeros above."""
+    return np.where(_triangle(len(matrix)), matrix, 0.0)
 
 
 def _store_lower(target: FloatArray, values: FloatArray) -> None:
     """Overwrite a lower triangle."""
-    np.copyto(target, values, where=np.tri(len(target), dtype=bool))
+    np.copyto(target, values, where=_triangle(len(target)))
+
+
+@lru_cache(maxsize=8)
+def _triangle(n: int) -> NDArray[np.bool_]:
+    """Which places of (n, n) lie in the lower triangle."""
+    return np.tri(n, dtype=bool)
