@@ -16,7 +16,8 @@ import numpy as np
 from mixedlearn.engines.elimination.chain import EliminationPlan
 from mixedlearn.specification import Specification
 
-# Matrices of the dense block that exist at the same time in an evaluation.
+# Matrices of the size of the dense block that an evaluation needs at most: one for the products and
+# the inverse, half of it each, and one for sums on the way to them.
 DENSE_COPIES = 2
 # Matrices of the size of the Hessian that exist at the same time in a search.
 HESSIAN_COPIES = 20

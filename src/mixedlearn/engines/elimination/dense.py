@@ -200,7 +200,7 @@ def _inverse_root(matrix: FloatArray) -> tuple[FloatArray, float]:
         raise np.linalg.LinAlgError("a diagonal entry is not positive")
     # To a unit diagonal first: an inverse by LAPACK would choose its pivots by the units.
     scale = 1.0 / np.sqrt(squares)
-    root: FloatArray = np.linalg.cholesky(matrix * scale * scale[:, None])
+    root = np.asarray(np.linalg.cholesky(matrix * scale * scale[:, None]), dtype=np.float64)
     log_det = 2.0 * np.log(root.diagonal()).sum() + np.log(squares).sum()
     return _inverse_of_triangle(root) * scale, float(log_det)
 
@@ -209,7 +209,7 @@ def _inverse_of_triangle(lower: FloatArray) -> FloatArray:
     """The inverse of a small lower triangle, by halves."""
     n = len(lower)
     if n <= TRIANGLE_LEAF:
-        return _lower(np.linalg.inv(lower))
+        return _lower(np.asarray(np.linalg.inv(lower), dtype=np.float64))
     first, last = _halves(n)
     result = np.zeros_like(lower)
     result[first, first] = _inverse_of_triangle(lower[first, first])

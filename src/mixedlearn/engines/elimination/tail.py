@@ -33,7 +33,7 @@ FloatArray = NDArray[np.float64]
 # A smaller singular value of Lambda, in natural units, would cost digits where it divides.
 SMALL_ROOT = 1e-3
 # Columns of the tail that are multiplied by it at once.
-PRODUCT_COLUMNS = 512
+PRODUCT_COLUMNS = 128
 
 
 class Tail:
