@@ -97,38 +97,32 @@ CASES: dict[str, Callable[[int], Model]] = {
 
 
 def run(name: str, size: int, *, with_memory: bool) -> None:
-    """Print seconds and most bytes of the evaluations of one step of a fit."""
+    """Print seconds of the evaluations of one step, and the most bytes from the first one on."""
     model, frame = CASES[name](size)
     model.set_params(max_iter=1)
     X, y = frame.drop(columns="y"), frame["y"]
+    n_tail = model.describe(X).tail_size
     evaluate = SeveralFactorsEngine.evaluate
-    peaks: list[float] = []
+    held: list[int] = []
     seconds: dict[int, list[float]] = {}
-    sizes = set()
 
     def measured(engine: SeveralFactorsEngine, theta: np.ndarray, order: int) -> object:
-        sizes.add(engine._reduced.plan.n_tail)
-        # What the last one has left is given back as it begins.
-        before = 0
-        if with_memory:
-            engine._last = None
-            before = tracemalloc.get_traced_memory()[0]
+        if not held:
+            held.append(tracemalloc.get_traced_memory()[0])
             tracemalloc.reset_peak()
         start = time.perf_counter()
         found = evaluate(engine, theta, order)
         seconds.setdefault(order, []).append(time.perf_counter() - start)
-        if with_memory:
-            peaks.append(tracemalloc.get_traced_memory()[1] - before)
         return found
 
     if with_memory:
         tracemalloc.start()
     with mock.patch.object(SeveralFactorsEngine, "evaluate", measured):
         model.fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    (n_tail,) = sizes
-    times = ", ".join(f"order {order}: {min(s):8.3f} s" for order, s in sorted(seconds.items()))
-    memory = f"{max(peaks) / n_tail**2:6.1f} bytes x T^2, " if with_memory else ""
+    times = ", ".join(f"order {order}: {max(s):8.3f} s" for order, s in sorted(seconds.items()))
+    memory = f"{(peak - held[0]) / n_tail**2:6.1f} bytes x T^2, " if with_memory else ""
     print(f"  {name:<18}T = {n_tail:6,}  {memory}{times}", flush=True)
 
 
