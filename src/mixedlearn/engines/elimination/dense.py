@@ -156,7 +156,8 @@ def _invert(lower: FloatArray) -> None:
     _invert(lower[last, last])
     _divide(below, lower[first, first], transposed=False)
     _invert(lower[first, first])
-    solved = -SymmetricMatrix(lower[last, last]).times(below)
+    solved = SymmetricMatrix(lower[last, last]).times(below)
+    np.negative(solved, out=solved)
     _subtract(lower[first, first], below.T, solved)
     below[:] = solved
 
