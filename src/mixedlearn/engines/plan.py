@@ -16,8 +16,9 @@ import numpy as np
 from mixedlearn.engines.elimination.chain import EliminationPlan
 from mixedlearn.specification import Specification
 
-# Matrices of the dense block that exist at the same time in an evaluation.
-DENSE_COPIES = 5
+# Matrices of the size of the dense block that an evaluation needs at most: one for the products and
+# the inverse, half of it each, and one for sums on the way to them.
+DENSE_COPIES = 2
 # Bytes of a pair of levels in the products that iteration passes over, and how often an evaluation
 # multiplies it, about.
 PAIR_BYTES, PAIR_PRODUCTS = 16, 200.0

@@ -774,7 +774,7 @@ class MixedLinearRegressor(
                                  89,667 entries beside the dense block
         d        1,128        1  part of the dense block
         dept        14        1  part of the dense block
-        dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
+        dense block: 1,142 x 1,142, 20.9 MB, about 1.5e+09 multiplications an evaluation
         """
         self._validate_params()
         specification, rows = read_factors(self, X, groups)
