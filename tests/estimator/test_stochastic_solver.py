@@ -16,8 +16,9 @@ from helpers.chance import student_bound, within_chi_squared
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.engines import choose
 from mixedlearn.engines.problem import make_problem
+from mixedlearn.engines.recipe import N_PROBES
 from mixedlearn.engines.stochastic import posterior, products
-from mixedlearn.exceptions import SamplingWarning
+from mixedlearn.exceptions import DegenerateModelWarning, SamplingWarning
 from mixedlearn.inference import (
     _models,
     coefficient_table,
@@ -26,6 +27,8 @@ from mixedlearn.inference import (
     likelihood_ratio_test,
     ranova,
 )
+from mixedlearn.model import notes
+from mixedlearn.search import sampled
 
 N = 2500
 N_USERS, N_ITEMS = 130, 90
@@ -256,3 +259,19 @@ def test_what_needs_an_exact_likelihood_says_so(monkeypatch):
     monkeypatch.setattr(posterior, "MOST_LEVELS", 50)
     with pytest.raises(MemoryError, match=r"130 levels.*return_std"):
         _ = found.random_effects_covariances_
+
+
+def test_more_signs_are_drawn_until_the_error_is_small(monkeypatch):
+    monkeypatch.setattr(products, "MOST_SMALL_EFFECTS", 0)
+    X, y = ratings()
+    y += 0.5 * X["day"]
+    parameters = {"groups": ["user", "day"], "solver": "stochastic", "random_state": 0}
+    found = MixedLinearRegressor(**parameters).fit(X, y)
+    sampling = found._fitted.model.sampling
+    assert found._fitted.model.recipe.n_probes > N_PROBES
+    assert sampling.errors.share <= sampled.GOAL
+    monkeypatch.setattr(sampled, "MOST_PROBES", N_PROBES)
+    monkeypatch.setattr(notes, "MUCH_SAMPLING", sampled.GOAL)
+    with pytest.warns(DegenerateModelWarning, match="Monte Carlo error of a variance"):
+        few = MixedLinearRegressor(**parameters).fit(X, y)
+    assert few._fitted.model.recipe.n_probes == N_PROBES

@@ -42,6 +42,7 @@ from mixedlearn.model.notes import (
     level_notes,
     noise_notes,
     rounding_notes,
+    sampling_notes,
 )
 from mixedlearn.search.local_model import evaluate_with_model
 from mixedlearn.search.newton import ZERO_LOSS, Optimum
@@ -129,6 +130,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             *noise_notes(problem),
             *([UNBOUNDED] if is_unbounded else []),
             *rounding_notes(problem, evaluation.rounding),
+            *sampling_notes(optimum.errors),
             *level_notes(specification, sums, confounded),
             *([] if confounded or is_unbounded else _vanishing_noise(problem, optimum.evaluation)),
             *explained_notes(specification, explained, zeroed),

@@ -42,7 +42,8 @@ ROUNDING = 1e-9
 GOAL = 0.0125
 # From a share of the goal on, fewer probes than this do not tell how large it is.
 SURE, RELIABLE_PROBES = 0.5, 24
-MOST_PROBES = 4096
+# A round has at most so many times the probes of the last, and none more than this.
+MOST_GROWTH, MOST_PROBES = 4, 1024
 
 
 def minimise_sampled(
@@ -188,4 +189,5 @@ def probes_needed(errors: SamplingErrors, n_probes: int) -> int:
     if n_probes < RELIABLE_PROBES and errors.share > SURE * GOAL:
         # A few probes say little of how they differ.
         needed = max(needed, RELIABLE_PROBES)
-    return min(max(n_probes, ceil(needed)), MOST_PROBES)
+    most = max(n_probes, min(MOST_GROWTH * n_probes, MOST_PROBES))
+    return min(max(n_probes, ceil(needed)), most)
