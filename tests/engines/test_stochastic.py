@@ -66,9 +66,11 @@ def with_a_tail():
 WITH_A_TAIL = list(with_a_tail())
 
 
-@pytest.mark.slow_cases(every=20)
-@pytest.mark.parametrize("n_small", [0, 6, 64])
-@pytest.mark.parametrize(("weighted", "reml"), [(True, True), (True, False), (False, True)])
+@pytest.mark.slow_cases(every=8)
+@pytest.mark.parametrize(
+    ("n_small", "reml", "weighted"),
+    [(0, True, True), (0, False, False), (6, True, False), (64, False, True)],
+)
 @pytest.mark.parametrize("name", WITH_A_TAIL)
 def test_without_monte_carlo_error_it_is_the_exact_engine(
     name, reml, weighted, n_small, monkeypatch
@@ -93,6 +95,9 @@ def test_without_monte_carlo_error_it_is_the_exact_engine(
         assert found.noise_variance(b) == pytest.approx(exact.noise_variance(a), rel=CLOSE)
         roots = case.components.roots(theta)
         assert_all_close(found.blups(roots, b), exact.blups(roots, a), CLOSE)
+        if point not in {"regular", "mixed"}:
+            # A solution for each level takes a while.
+            continue
         one, other = found.engine.posterior(roots), exact.engine.posterior(roots)
         for k in range(len(roots)):
             assert_close(one.covariance(k), other.covariance(k), CLOSE)
