@@ -99,7 +99,9 @@ model.summary(std_error=True)
 # As a check, here are the ratings of 1,000 users, fitted by both solvers. The BLUPs differ by the
 # difference of the variances alone.
 
-few = X_train["user"].isin(X_train["user"].drop_duplicates().sample(1_000, random_state=0))
+few = X_train["user"].isin(
+    X_train["user"].drop_duplicates().sample(1_000, random_state=0)
+)
 by_solver = {
     solver: MixedLinearRegressor(
         groups=["user", "item"], solver=solver, random_state=0
@@ -130,7 +132,8 @@ print(f"The BLUPs differ by {apart:.1e} stars at most.")
 # --------------
 #
 # By raw mean the best items are those with a rating or two, all of them five stars. That is chance. By
-# BLUP they are items with many good ratings. ``quality`` is the truth, which an analyst does not have.
+# BLUP they are items that many users have rated highly. ``quality`` is the truth, which an analyst does
+# not have.
 
 items = y_train.groupby(X_train["item"]).agg(["count", "mean"])
 items["BLUP"] = model.intercept_ + model.random_effects_["item"]["intercept"]
@@ -196,7 +199,9 @@ print(f"{half:.1f} ratings.")
 
 def indicators(codes, n):
     """A column of zeros and ones for each level."""
-    return coo_array((np.ones(len(codes)), (np.arange(len(codes)), codes)), (len(codes), n))
+    return coo_array(
+        (np.ones(len(codes)), (np.arange(len(codes)), codes)), (len(codes), n)
+    )
 
 
 design = hstack(
@@ -236,8 +241,8 @@ errors.round(4)
 
 # %%
 # For known users, the mixed model is best. The fixed means use the same information, but pay for
-# every level that has few rows. For new users, only the item is known, and the mixed model wins by
-# shrinking the items. The noise alone, which nothing can predict, has a standard deviation of
+# every level that has few rows. For new users only the item is known, most ratings are of items with many
+# ratings, and the candidates are nearly equal. The noise alone, which nothing can predict, has a standard deviation of
 
 print(f"{model.noise_variance_**0.5:.4f}")
 
@@ -253,7 +258,10 @@ classes = pd.cut(
     fewest, [-1, 2, 5, 10, 30, np.inf], labels=["0-2", "3-5", "6-10", "11-30", "more"]
 )
 by_size = pd.DataFrame(
-    {label: errors_of(is_held_out & (classes == label)) for label in classes.cat.categories}
+    {
+        label: errors_of(is_held_out & (classes == label))
+        for label in classes.cat.categories
+    }
 ).T
 by_size.round(3)
 
@@ -282,7 +290,12 @@ often, seldom = (
 cases = pd.DataFrame(
     [(often[1], often[0]), (seldom[1], often[0]), (seldom[1], seldom[0]), (-1, -1)],
     columns=["user", "item"],
-    index=["both well known", "user with one rating", "both with one rating", "both new"],
+    index=[
+        "both well known",
+        "user with one rating",
+        "both with one rating",
+        "both new",
+    ],
 )
 rating, std = model.predict(cases, return_std=True)
 certainty = pd.DataFrame({"rating": rating, "std": std}, index=cases.index)
