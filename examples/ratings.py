@@ -5,7 +5,7 @@ Ratings: users and items
 Half a million ratings of 8,000 items by 20,000 users, most of whom rate little. Which items are the
 best, and how will a user like an item? Averages answer both questions badly where there are few
 ratings. A mixed model with a random effect for each user and each item draws such averages towards
-the mean, by as much as the data say. The data are synthetic, so that the truth is known. Their
+the mean, by as much as the data say. The data are synthetic, so that the truth is known, but their
 numbers of ratings are as skewed as those of real collections.
 """
 
@@ -14,8 +14,8 @@ numbers of ratings are as skewed as those of real collections.
 # --------
 #
 # The popularity of an item and the activity of a user are log-normal: a few have a thousand ratings,
-# many have one. A rating is the sum of the item's quality, the user's leniency and noise, rounded to
-# half stars between half a star and five.
+# half of them a dozen or so at most. A rating is the sum of the item's quality, the user's leniency and
+# noise, rounded to half stars between half a star and five.
 
 import time
 
@@ -241,8 +241,9 @@ errors.round(4)
 
 # %%
 # For known users, the mixed model is best. The fixed means use the same information, but pay for
-# every level that has few rows. For new users only the item is known, most ratings are of items with many
-# ratings, and the candidates are nearly equal. The noise alone, which nothing can predict, has a standard deviation of
+# every level that has few rows. For new users only the item is known. Most ratings are of items with many
+# ratings, so that the last three candidates are nearly equal. The noise alone, which nothing can predict,
+# has a standard deviation of
 
 print(f"{model.noise_variance_**0.5:.4f}")
 

@@ -208,5 +208,5 @@ def test_wages_sorting_breaks_the_assumption_and_the_check_tells(workers):
     assert abs(correlation["BLUPs"] - correlation["truth"]) < 0.05
     assert not workers["sorted_model"].summary().notes
     assert_allclose(workers["slopes"]["at random"], 1.0, atol=0.05)
-    assert workers["slopes"]["with sorting"] < 0.75
+    assert 0.6 < workers["slopes"]["with sorting"] < 0.7
     assert len(workers["changes"]["at random"]) > 3_000
