@@ -113,6 +113,7 @@ gallery_order = [
     "penicillin.py",
     "pastes.py",
     "insteval.py",
+    "stream.py",
     "ratings.py",
     "workers.py",
     "pupils_in_classrooms.py",
