@@ -115,7 +115,8 @@ _, axes = plt.subplots(figsize=(7, 4))
 axes.errorbar(
     history.index, history["cold"], 1.96 * history["error"], fmt="o", capsize=3
 )
-axes.axhline(0.08, linestyle="--", color="gray", label="drawn")
+mean = response_to_cold.mean()
+axes.axhline(mean, linestyle="--", color="gray", label="mean of all houses")
 axes.set(xlabel="months read", ylabel="use per degree of cold", xticks=history.index)
 axes.legend()
 plt.tight_layout()
