@@ -18,7 +18,7 @@ from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.exceptions import DegenerateModelWarning
-from mixedlearn.model.digits import with_more_digits
+from mixedlearn.model.digits import RowsAtHand, with_more_digits
 from mixedlearn.model.fit import fit_sums
 from reference import extended
 

@@ -46,7 +46,7 @@ from mixedlearn.exceptions import (
     PopulationPredictionWarning,
 )
 from mixedlearn.model.correlated import fit_correlated
-from mixedlearn.model.digits import with_more_digits
+from mixedlearn.model.digits import RowsAtHand, with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
 from mixedlearn.specification import Specification, plain_name
@@ -447,7 +447,7 @@ class MixedLinearRegressor(
             raise
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
-        model = with_more_digits(model, read.rows)
+        model = with_more_digits(model, RowsAtHand(read.rows))
         if read.noise is not None:
             found, columns = read.noise
             binding, noise_rows = bind(found.residual, found.names, columns)

@@ -18,7 +18,7 @@ from mixedlearn.estimator.rows import RowReader
 from mixedlearn.estimator.validation import notes_of_columns
 from mixedlearn.estimator.view import Fitted
 from mixedlearn.formula import CompiledFormula, refuse_learning
-from mixedlearn.model.digits import with_more_digits, without_rows
+from mixedlearn.model.digits import RowsAtHand, with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.known import Known
@@ -99,7 +99,7 @@ class Stream:
         sums, rows = self.running.total(), self.running.rows
         model = fit_sums(sums, Recipe(specification, max_iter=max_iter, tol=tol))
         if rows is not None:
-            return with_more_digits(model, rows)
+            return with_more_digits(model, RowsAtHand(rows))
         return without_rows(model, self.running.weights)
 
     def solved(self, model: FittedModel) -> tuple[Fitted, Stream]:
