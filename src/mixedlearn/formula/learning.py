@@ -1,7 +1,7 @@
 """What a formula learns from rows: the same from some of them as from all, or not.
 
-A model that gets its rows batch by batch, or in partitions, makes the columns of all of them by what
-its formula has learnt from some. So nothing may be learnt that further rows would change, but for
+A model that gets its rows batch by batch, or in partitions, makes the columns of all by what its
+formula has learnt from some. So nothing may be learnt that further rows would change, but for
 categories: batches are refused where they come too late, partitions are searched for them.
 """
 

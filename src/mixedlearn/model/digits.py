@@ -9,7 +9,6 @@ left is summed up again, without squares, and the model fitted once more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -54,8 +53,8 @@ class SourceOfRows(Protocol):
     def weight_range(self) -> tuple[float, float]:
         """The least and the largest weight."""
 
-    def sums(self, slopes: Sequence[tuple[int, ...]], taken: FloatArray) -> Sums:
-        """The sums for the response less what was taken; see `Sums.of`."""
+    def sums(self, model: FittedModel, taken: FloatArray) -> Sums:
+        """The sums of a model for the response less what was taken; see `Sums.of`."""
 
     def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
         """The sums with the triangles that the engine of a model can use."""
@@ -72,9 +71,9 @@ class RowsAtHand:
         """The least and the largest weight."""
         return self.rows.weight_range
 
-    def sums(self, slopes: Sequence[tuple[int, ...]], taken: FloatArray) -> Sums:
+    def sums(self, model: FittedModel, taken: FloatArray) -> Sums:
         """The sums for the response less what was taken."""
-        return Sums.of(self.rows, slopes, taken=taken)
+        return Sums.of(self.rows, model.specification.slopes, taken=taken)
 
     def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
         """The sums with triangles of these rows, or of those among them that these are."""
@@ -165,7 +164,7 @@ def _fit_again(model: FittedModel, source: SourceOfRows) -> FittedModel:
     if specification.fit_intercept:
         taken[0] = coef[0]
     taken[np.array(specification.fixed, int) + 1] = coef[int(specification.fit_intercept) :]
-    sums = source.sums(specification.slopes, taken)
+    sums = source.sums(model, taken)
     recipe = replace(model.recipe, is_bounded=False)
     start = None
     if model.roots and not model.fixed_basis.is_exact:
