@@ -12,13 +12,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from helpers.same_fit import assert_same_fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.multioutput import MultiOutputRegressor
 
+from helpers.same_fit import assert_same_fit
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.data import running
 from mixedlearn.datasets import load_penicillin, load_sleepstudy
@@ -26,6 +26,7 @@ from mixedlearn.exceptions import DataWarning, DegenerateModelWarning, NoGroupsW
 from mixedlearn.inference import coefficient_table, likelihood_ratio_test, variance_table
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.residual import AR1
+
 
 def letting_go_after(entries):
     """Few numbers wait, as after many rows of a stream."""

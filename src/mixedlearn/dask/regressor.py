@@ -10,9 +10,9 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
-from dask import delayed
 from distributed import Client, default_client
 
+from dask import delayed
 from mixedlearn.dask.predictions import predict_partition, score_partition
 from mixedlearn.dask.rows import in_tree, partitions_of, read_rows
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe

@@ -12,11 +12,11 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
-from dask import delayed
 from dask.dataframe.dispatch import concat
 from distributed import Client
 from numpy.typing import NDArray
 
+from dask import delayed
 from mixedlearn.data.sums import Sums
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.partitions import (
@@ -94,6 +94,8 @@ def read_rows(client: Client, estimator: MixedLinearRegressor, given: Partition)
         Dask collections.
     """
     X = given.X
+    if given.y is None:
+        raise ValueError("DaskMixedLinearRegressor requires y to be passed, but y is None.")
     partitions_of(given)
     columns = X
     if isinstance(X, dd.DataFrame):

@@ -126,7 +126,7 @@ def check_columns(estimator: Any, X: Any, groups: Any) -> list[str]:
     names = list(formula_frame(X, groups).columns)
     refuse_learning(terms_of(estimator.formula, names), names)
     left = parse(estimator.formula).response
-    used = set(columns_used(estimator.formula, X, left))
+    used = set(columns_used(estimator.formula, X))
     used.update(response_columns(left, names) if left else ())
     return [name for name in names if name in used]
 
