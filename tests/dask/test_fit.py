@@ -9,9 +9,9 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from dask import delayed
 from numpy.testing import assert_allclose
 
-from dask import delayed
 from helpers.same_fit import assert_same_fit
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.dask import DaskMixedLinearRegressor
@@ -61,7 +61,9 @@ MODELS = {
 
 class TestEqualsFit:
     @pytest.mark.parametrize("parameters", MODELS.values(), ids=MODELS)
-    @pytest.mark.parametrize("beside", [{}, {"sample_weight": "w", "offset": "z"}], ids=["", "w"])
+    @pytest.mark.parametrize(
+        "beside", [{}, {"sample_weight": "w", "offset": "z"}], ids=["plain", "weighted"]
+    )
     def test_parameters(self, client, frame, parameters, beside):
         assert_same_fit(*both_fits(client, frame, ["x", "z", "a", "b"], beside, **parameters))
 

@@ -10,9 +10,9 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+from dask import delayed
 from distributed import Client, default_client
 
-from dask import delayed
 from mixedlearn.dask.predictions import predict_partition, score_partition
 from mixedlearn.dask.rows import in_tree, partitions_of, read_rows
 from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
@@ -86,8 +86,8 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
     Notes
     -----
     Methods that `MixedLinearRegressor` has beside `fit`, `predict` and `score` take rows in memory,
-    as do the functions of `mixedlearn.inference`. Residual structures need all rows at once, and
-    are not there.
+    as do the functions of `mixedlearn.inference`. Pass ``to_local()`` to `mixedlearn.plot` and to
+    scorers. Residual structures need all rows at once, and are not there.
 
     A worker that is lost takes no rows with it: Dask computes its partitions again.
 

@@ -12,11 +12,11 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+from dask import delayed
 from dask.dataframe.dispatch import concat
 from distributed import Client
 from numpy.typing import NDArray
 
-from dask import delayed
 from mixedlearn.data.sums import Sums
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.partitions import (
