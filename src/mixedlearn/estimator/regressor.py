@@ -787,7 +787,7 @@ def _codes(
 ) -> tuple[Codes | None, ...]:
     """The levels of rows to predict, with warnings if there are none that `fit` saw."""
     if wanted and not labels:
-        warn_of_missing_groups(view, stacklevel + 1)
+        warn_of_missing_groups(view, stacklevel)
     codes = view.codes(labels, wanted)
     view.warn_of_kinds(labels, codes, stacklevel)
     return codes
