@@ -113,6 +113,8 @@ gallery_order = [
     "penicillin.py",
     "pastes.py",
     "insteval.py",
+    "ratings.py",
+    "workers.py",
     "pupils_in_classrooms.py",
     "extroversion.py",
     "mares.py",

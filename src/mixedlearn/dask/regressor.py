@@ -15,7 +15,7 @@ from distributed import Client, default_client
 
 from mixedlearn.dask.predictions import predict_partition, score_partition
 from mixedlearn.dask.rows import in_tree, partitions_of, read_rows
-from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
+from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import begin_fit, with_callbacks
@@ -26,6 +26,7 @@ from mixedlearn.estimator.notices import (
     warn_of_rows,
 )
 from mixedlearn.estimator.partitions import Partition
+from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.regressor import wanted_factors
 from mixedlearn.estimator.stream import COLUMN_ATTRIBUTES, column_attributes
 from mixedlearn.estimator.view import Fitted, FittedView
@@ -71,6 +72,10 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         How far from the optimum a fit may end.
     warm_start : bool, default=False
         Whether a further call of `fit` starts from the variance components of the last one.
+    solver : {"auto", "exact", "stochastic"}, default="auto"
+        How crossed factors are fitted.
+    random_state : int, RandomState instance or None, default=None
+        What the random signs of the stochastic solver are drawn from.
     client : distributed.Client, default=None
         Where the partitions are read. None: the client that was made last. It is not pickled.
 
@@ -128,6 +133,8 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         max_iter: int = MAX_ITER,
         tol: float = TOL,
         warm_start: bool = False,
+        solver: str = "auto",
+        random_state: Any = None,
         client: Client | None = None,
     ):
         super().__init__(
@@ -143,6 +150,8 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
             max_iter=max_iter,
             tol=tol,
             warm_start=warm_start,
+            solver=solver,
+            random_state=random_state,
         )
         self.client = client
 
@@ -242,7 +251,7 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         level = level_of_user()
         has_groups = bool(specification.factors)
         warn_of_rows(formula, found.notes.values(), level, has_groups=has_groups)
-        recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
+        recipe = recipe_of(self, specification)
         model = fit_sums(found.sums, recipe, start=self._warm_theta(specification))
         model = with_more_digits(model, rows)
         for name in COLUMN_ATTRIBUTES:

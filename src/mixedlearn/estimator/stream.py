@@ -85,18 +85,16 @@ class Stream:
             n_batches=self.n_batches + 1,
         )
 
-    def solve(self, specification: Specification, max_iter: int, tol: float) -> FittedModel:
+    def solve(self, recipe: Recipe) -> FittedModel:
         """The model of all rows so far, as `fit` has it.
 
         Parameters
         ----------
-        specification : Specification
-            With the columns and the factors of the first rows.
-        max_iter : int
-        tol : float
+        recipe : Recipe
+            Its specification has the columns and the factors of the first rows.
         """
         sums, rows = self.running.total(), self.running.rows
-        model = fit_sums(sums, Recipe(specification, max_iter=max_iter, tol=tol))
+        model = fit_sums(sums, recipe)
         if rows is not None:
             return with_more_digits(model, RowsAtHand(rows))
         return without_rows(model, self.running.weights)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
+from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import in_part
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.stream import (
@@ -30,9 +31,6 @@ _DROPPED = (
 
 class StreamMethods(FittedState):
     """Fits to rows that come batch by batch."""
-
-    max_iter: int
-    tol: float
 
     @groups_by_name
     def partial_fit(
@@ -155,7 +153,7 @@ class StreamMethods(FittedState):
         stream = self._stream
         specification = specification_of(self, stream)
         with one_thread:
-            model = stream.solve(specification, self.max_iter, self.tol)
+            model = stream.solve(recipe_of(self, specification))
         level = level_of_user()
         has_groups = bool(specification.factors)
         warn_of_rows(stream.formula, stream.notes.values(), level, has_groups=has_groups)
