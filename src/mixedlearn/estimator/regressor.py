@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from numbers import Integral, Real
@@ -31,7 +30,7 @@ from mixedlearn.estimator.callbacks import (
     with_callbacks,
 )
 from mixedlearn.estimator.noise import has_noise
-from mixedlearn.estimator.notices import warn_of_fit, warn_of_rows
+from mixedlearn.estimator.notices import warn_of_fit, warn_of_missing_groups, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.report_methods import ReportMethods
@@ -43,11 +42,8 @@ from mixedlearn.estimator.validation import (
     numeric_columns,
 )
 from mixedlearn.estimator.view import Fitted, FittedView
-from mixedlearn.exceptions import (
-    PopulationPredictionWarning,
-)
 from mixedlearn.model.correlated import fit_correlated
-from mixedlearn.model.digits import with_more_digits
+from mixedlearn.model.digits import RowsAtHand, with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
 from mixedlearn.specification import Specification, plain_name
@@ -470,7 +466,7 @@ class MixedLinearRegressor(
             raise
         recipe = recipe_of(self, specification)
         model = fit_sums(sums, recipe, start=self._warm_theta(specification))
-        model = with_more_digits(model, read.rows)
+        model = with_more_digits(model, RowsAtHand(read.rows))
         if read.noise is not None:
             found, columns = read.noise
             binding, noise_rows = bind(found.residual, found.names, columns)
@@ -599,7 +595,7 @@ class MixedLinearRegressor(
             return self._predict_correlated(
                 view, X, groups, random_effects, return_std, offset, stacklevel
             )
-        wanted = _wanted_factors(random_effects, names)
+        wanted = wanted_factors(random_effects, names)
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std, stacklevel=stacklevel)
         codes = _codes(view, rows.labels, wanted, stacklevel + 1)
         coded = CodedRows(rows.X, codes)
@@ -624,7 +620,7 @@ class MixedLinearRegressor(
         names = view.specification.factor_names
         series = view.noise.series
         known = names if series is None or series in names else (*names, series)
-        wanted = _wanted_factors(random_effects, known)
+        wanted = wanted_factors(random_effects, known)
         own = tuple(name for name in wanted if name in names)
         rows = view.rows_to_predict(
             X, groups, own, return_std=return_std, stacklevel=stacklevel + 1
@@ -814,21 +810,14 @@ def _codes(
     view: FittedView, labels: Sequence[Labels], wanted: Sequence[str], stacklevel: int
 ) -> tuple[Codes | None, ...]:
     """The levels of rows to predict, with warnings if there are none that `fit` saw."""
-    if wanted and not labels and view.known.fit.has_random_effects:
-        names = ", ".join(map(repr, view.specification.factor_names))
-        warnings.warn(
-            f"predict received no groups, but the model has random effects for {names}: this is "
-            "the prediction for the population. Pass groups=..., or random_effects='none' if that "
-            "is what you want.",
-            PopulationPredictionWarning,
-            stacklevel=stacklevel,
-        )
+    if wanted and not labels:
+        warn_of_missing_groups(view, stacklevel)
     codes = view.codes(labels, wanted)
     view.warn_of_kinds(labels, codes, stacklevel)
     return codes
 
 
-def _wanted_factors(random_effects: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+def wanted_factors(random_effects: Any, names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the factors whose BLUPs are wanted."""
     if isinstance(random_effects, str):
         if random_effects in ("all", "none"):

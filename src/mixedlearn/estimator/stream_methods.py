@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
 from mixedlearn.estimator.recipes import recipe_of
+from mixedlearn.estimator.rows import in_part
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.stream import (
     Stream,
     after_fit,
     begin,
     has_parameters_of,
-    in_batch,
     specification_of,
 )
 from mixedlearn.exceptions import DataWarning
@@ -146,7 +146,7 @@ class StreamMethods(FittedState):
             # Says where the formula is wrong, whatever the rows are.
             raise
         except (ValueError, TypeError) as error:
-            raise in_batch(number, error) from error
+            raise in_part("batch", number, error) from error
 
     def _solve(self) -> None:
         self._validate_params()

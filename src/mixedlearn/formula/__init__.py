@@ -5,6 +5,7 @@ from mixedlearn.formula.learning import refuse_learning
 from mixedlearn.formula.model import (
     CompiledFormula,
     as_pandas,
+    category_rows,
     columns_used,
     compile_formula,
     terms_of,
@@ -26,6 +27,7 @@ __all__ = [
     "NumberOfRow",
     "Variable",
     "as_pandas",
+    "category_rows",
     "columns_used",
     "compile_formula",
     "fixed_variables",
