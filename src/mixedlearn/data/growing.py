@@ -7,7 +7,8 @@ while they grow; here nobody sees them before the last batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +21,7 @@ from mixedlearn.data.labels import Labels
 from mixedlearn.data.numbering import LevelNumbers
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
+from mixedlearn.data.triangles import BasisChunks
 
 FloatArray = NDArray[np.float64]
 
@@ -150,6 +152,30 @@ class GrowingSums:
         self._gram = np.zeros((n_basis, n_basis))
         self._grouped = [np.zeros((len(z), 0, n_basis)) for z in self._z_columns]
         self._labels = rows.labels
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatches:
+    """Rows that are read anew whenever they are needed, batch by batch.
+
+    Attributes
+    ----------
+    read : callable
+        Gives an iterator of `Rows` of positive weight.
+    weight_range : tuple of float
+        The least and the largest weight.
+    """
+
+    read: Callable[[], Iterator[Rows]]
+    weight_range: tuple[float, float]
+
+    def sums(self, slopes: Sequence[tuple[int, ...]], taken: FloatArray) -> Sums:
+        """The sums of the rows; see `GrowingSums`."""
+        return sums_of_batches(self.read(), slopes, taken)
+
+    def basis_chunks(self, sums: Sums) -> BasisChunks:
+        """The rows as `Sums.basis_chunks` has them."""
+        return (chunk for rows in self.read() for chunk in sums.basis_chunks(rows))
 
 
 def sums_of_batches(

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import CodedRows, Codes
+from mixedlearn.data.sources import Source
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
@@ -30,11 +31,14 @@ from mixedlearn.estimator.callbacks import (
     begin_fit,
     with_callbacks,
 )
+from mixedlearn.estimator.columns_by_name import columns_of_frame
+from mixedlearn.estimator.from_source import find_source, fit_source
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.notices import warn_of_fit, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
+from mixedlearn.estimator.stream import column_attributes
 from mixedlearn.estimator.stream_methods import StreamMethods
 from mixedlearn.estimator.validation import (
     StructureName,
@@ -42,6 +46,7 @@ from mixedlearn.estimator.validation import (
     numeric_columns,
 )
 from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.exceptions import (
     PopulationPredictionWarning,
 )
@@ -49,7 +54,7 @@ from mixedlearn.model.correlated import fit_correlated
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
-from mixedlearn.specification import Specification, plain_name
+from mixedlearn.specification import plain_name
 from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
@@ -355,11 +360,11 @@ class MixedLinearRegressor(
     def fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str | None = None,
         *,
         groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | str | None = None,
+        offset: ArrayLike | str | None = None,
     ) -> MixedLinearRegressor:
         """Fit the model.
 
@@ -426,6 +431,10 @@ class MixedLinearRegressor(
         (True, {'Subject': 18})
         """
         with one_thread, self._as_it_was():
+            source = find_source(X, y)
+            if source is not None:
+                return self._fit_source(source, y, groups, sample_weight, offset)
+            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             return self._fit(X, y, groups, sample_weight, offset)
 
     def _fit(
@@ -446,7 +455,7 @@ class MixedLinearRegressor(
                 numeric_columns(self, read.source, specification)
             raise
         recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
-        model = fit_sums(sums, recipe, start=self._warm_theta(specification))
+        model = fit_sums(sums, recipe, start=warm_theta(self, specification))
         model = with_more_digits(model, read.rows)
         if read.noise is not None:
             found, columns = read.noise
@@ -467,19 +476,28 @@ class MixedLinearRegressor(
         end_fit()
         return self
 
-    def _warm_theta(self, specification: Specification) -> FloatArray | None:
-        """Theta of the last fit, if it belongs to a model with the same random effects."""
-        if not (self.warm_start and "_fitted" in vars(self)):
-            return None
-        last = FittedView(self).specification.factors
-        if len(last) != len(specification.factors):
-            return None
-        for old, new in zip(last, specification.factors, strict=True):
-            if (old.name, old.effects) != (new.name, new.effects):
-                return None
-            if not new.structure.is_same(old.structure):
-                return None
-        return self.theta_
+    def _fit_source(
+        self, source: Source, y: Any, groups: Any, sample_weight: Any, offset: Any
+    ) -> MixedLinearRegressor:
+        """The same of rows that are read batch by batch."""
+        metadata = {"sample_weight": sample_weight, "offset": offset}
+        end_fit = begin_fit(self, None, None, metadata)
+        found = fit_source(self, source, y, groups, sample_weight, offset)
+        formula = found.reader.formula
+        has_groups = bool(found.model.specification.factors)
+        warn_of_rows(formula, found.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
+        vars(self).update(column_attributes(found.first))
+        self._set_fitted(
+            Fitted(
+                Known(found.model),
+                formula,
+                needs_offset=found.reader.needs_offset,
+                weights=found.weights,
+            )
+        )
+        warn_of_fit(found.model, self.max_iter, FIT_STACKLEVEL)
+        end_fit()
+        return self
 
     @groups_by_name
     def predict(

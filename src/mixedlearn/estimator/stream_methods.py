@@ -8,6 +8,7 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator.by_name import groups_by_name
+from mixedlearn.estimator.columns_by_name import columns_of_frame
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.stream import (
@@ -38,11 +39,11 @@ class StreamMethods(FittedState):
     def partial_fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str,
         *,
         groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | str | None = None,
+        offset: ArrayLike | str | None = None,
     ) -> Self:
         """Fit the model to further rows and all those before.
 
@@ -141,6 +142,7 @@ class StreamMethods(FittedState):
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
         try:
+            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             if before is None:
                 return begin(self, X, y, groups, sample_weight, offset)
             return before.with_batch(X, y, groups, sample_weight, offset)

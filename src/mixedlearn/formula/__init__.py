@@ -7,6 +7,7 @@ from mixedlearn.formula.model import (
     as_pandas,
     columns_used,
     compile_formula,
+    effect_columns,
     terms_of,
 )
 from mixedlearn.formula.parser import parse, split_response
@@ -28,6 +29,7 @@ __all__ = [
     "as_pandas",
     "columns_used",
     "compile_formula",
+    "effect_columns",
     "fixed_variables",
     "formula_of",
     "is_transformed",

@@ -68,9 +68,8 @@ def refuse_learning(terms: Iterable[SimpleFormula], names: Sequence[str]) -> Non
             text = factor.expr
             for name in _learning_functions(text):
                 raise ValueError(
-                    f"{text!r} of the formula learns from all rows, and partial_fit would learn it "
-                    f"from the first batch alone: {_ADVICE[name]}, or put the values into a column "
-                    "of X."
+                    f"{text!r} of the formula learns from all rows, and they come batch by batch: "
+                    f"{_ADVICE[name]}, or put the values into a column of X."
                 )
             columns = tuple(dict.fromkeys((*names, *_columns_in(text))))
             if not compiled(text, columns).is_row_wise:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mixedlearn.data.growing import RowBatches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
@@ -42,21 +43,20 @@ MOST_LOOKS = 5
 MUCH_BETTER = 0.1
 
 
-def with_more_digits(model: FittedModel, rows: Rows) -> FittedModel:
+def with_more_digits(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
     """The model fitted again to what it leaves of the rows, where squares lose digits.
 
     Parameters
     ----------
     model : FittedModel
-    rows : Rows
+    rows : Rows or RowBatches
         Those of its sums.
     """
-    if keeps_digits(model) and (
-        rows.weights is None or rows.weights.min() > LITTLE_WEIGHT * rows.weights.max()
-    ):
+    least, most = rows.weight_range
+    if keeps_digits(model) and least > LITTLE_WEIGHT * most:
         return model
     model = _look_again(model, rows)
-    ratio = 1.0 if rows.weights is None else float(rows.weights.max() / rows.weights.min())
+    ratio = most / least
     if ratio <= MOST_WEIGHT_RATIO:
         return model
     return _without_claims(model, lost_weights_note(ratio))
@@ -91,7 +91,7 @@ def keeps_digits(model: FittedModel) -> bool:
     return bool(noise > LITTLE_NOISE and is_independent)
 
 
-def _look_again(model: FittedModel, rows: Rows) -> FittedModel:
+def _look_again(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
     for look in range(MOST_LOOKS):
         last, model = model, _fit_again(model, rows)
         was_poor = last.fixed_basis.is_exact or last.is_bounded
@@ -120,18 +120,23 @@ def _share_of_noise(model: FittedModel) -> float:
     return fixed.unexplained * model.fixed_effects.noise_variance
 
 
-def _fit_again(model: FittedModel, rows: Rows) -> FittedModel:
+def _fit_again(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
     specification = model.specification
     coef = model.coef
-    taken = np.zeros(rows.X.shape[1] + 1)
+    taken = np.zeros(len(specification.columns) + 1)
     if specification.fit_intercept:
         taken[0] = coef[0]
     taken[np.array(specification.fixed, int) + 1] = coef[int(specification.fit_intercept) :]
-    sums = Sums.of(rows, specification.slopes, taken=taken)
+    are_there = isinstance(rows, Rows)
+    sums = (
+        Sums.of(rows, specification.slopes, taken=taken)
+        if are_there
+        else rows.sums(specification.slopes, taken)
+    )
     recipe = replace(model.recipe, is_bounded=False)
     start = None
     if model.roots and not model.fixed_basis.is_exact:
-        chunks = sums.basis_chunks(rows)
+        chunks = sums.basis_chunks(rows) if are_there else rows.basis_chunks(sums)
         sums = with_triangles(sums, chunks, specification, model.problem())
         start = model.user_theta
     return fit_sums(sums, recipe, start=start)
