@@ -126,7 +126,11 @@ class LevelNumbers:
         codes = self._direct[positions]
         new = codes < 0
         if new.any():
-            own = np.unique(positions[new])
+            # Of rows that share a level, the one that is left in the table names it.
+            own = positions[new]
+            rows = np.arange(len(own), dtype=np.int32)
+            self._direct[own] = rows
+            own = own[self._direct[own] == rows]
             self._direct[own] = self._next(len(own))
             codes = self._direct[positions]
         return codes

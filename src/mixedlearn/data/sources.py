@@ -19,7 +19,7 @@ from mixedlearn.data.frames import as_frame, is_frame
 
 # Numbers in a batch: enough that what a batch costs besides its rows is nil, few enough that the
 # rows take little memory beside the sums.
-BATCH_ENTRIES = 1 << 21
+BATCH_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)

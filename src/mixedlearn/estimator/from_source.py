@@ -7,6 +7,7 @@ again is looked at before for the categories of a formula, and after where squar
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -302,16 +303,7 @@ def fit_source(
         estimator, source, find_columns(estimator, source.names, y, sample_weight, offset)
     )
     reader.look_for_categories()
-    sums: GrowingSums | None = None
-    for number, rows in reader.batches():
-        if sums is None:
-            sums = GrowingSums(reader.specification.slopes)
-        try:
-            sums.add(rows)
-        except (ValueError, TypeError) as error:
-            raise in_batch(number, error) from error
-    if sums is None:
-        raise ValueError("X has no rows.")
+    sums = _sum_up(reader)
     recipe = Recipe(reader.specification, max_iter=estimator.max_iter, tol=estimator.tol)
     model = fit_sums(sums.total(), recipe, start=warm_theta(estimator, reader.specification))
     if source.is_readable_again:
@@ -319,3 +311,27 @@ def fit_source(
     else:
         model = without_rows(model, sums.weight_range)
     return SourceFit(model, reader.rows, reader.first, reader.notes, sums.weight_range)
+
+
+def _sum_up(reader: SourceReader) -> GrowingSums:
+    """Sum up all batches; one is added by another thread while the next is read."""
+    sums: GrowingSums | None = None
+    number, adding = 0, None
+    with ThreadPoolExecutor(1) as pool:
+        for next_number, rows in reader.batches():
+            if sums is None:
+                sums = GrowingSums(reader.specification.slopes)
+            if adding is not None:
+                _finish(adding, number)
+            number, adding = next_number, pool.submit(sums.add, rows)
+        if sums is None or adding is None:
+            raise ValueError("X has no rows.")
+        _finish(adding, number)
+    return sums
+
+
+def _finish(adding: Future[None], number: int) -> None:
+    try:
+        adding.result()
+    except (ValueError, TypeError) as error:
+        raise in_batch(number, error) from error
