@@ -57,6 +57,8 @@ def as_source(X: Any) -> Source | None:
     ValueError
         If there is no such file.
     """
+    if isinstance(X, Source):
+        return X
     if isinstance(X, (np.ndarray, pd.DataFrame)):
         return None
     if isinstance(X, (str, PathLike)):

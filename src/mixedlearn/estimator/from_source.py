@@ -253,12 +253,14 @@ def _is_categorical(values: pd.Series) -> bool:
 
 
 def _with_categories(frame: pd.DataFrame, categories: dict[str, list[Any]]) -> pd.DataFrame:
-    return frame.assign(
-        **{
-            name: pd.Categorical(frame[name], categories=own)  # type: ignore[call-overload]
-            for name, own in categories.items()
-        }
-    )
+    """The frame with columns whose categories are known; others, of absent rows, are missing."""
+    found = {}
+    for name, own in categories.items():
+        values = frame[name]
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.where(values.isin(own)).astype("category")
+        found[name] = values.cat.set_categories(own)
+    return frame.assign(**found)
 
 
 @dataclass(frozen=True, slots=True)
