@@ -168,12 +168,14 @@ class SourceReader:
             if not len(frame):
                 continue
             try:
-                yield number, self._read(frame)
+                rows = self._read(frame)
             except FormulaError:
                 # Says where the formula is wrong, whatever the rows are.
                 raise
             except (ValueError, TypeError) as error:
                 raise in_batch(number, error) from error
+            if rows is not None:
+                yield number, rows
 
     @property
     def specification(self) -> Specification:
@@ -185,12 +187,16 @@ class SourceReader:
         """The rows once more."""
         return (rows for _, rows in self.batches())
 
-    def _read(self, frame: Any) -> Rows:
+    def _read(self, frame: Any) -> Rows | None:
         X = self._columns.features(frame)
         y, weights, offset = self._columns.named.values(frame)
         if self._categories:
             X = _with_categories(as_pandas(X), self._categories)
         if self.rows is None:
+            known = check_weights(weights, X, may_vanish=True)
+            if known is not None and not known.any():
+                # Nothing can be learnt from rows that are absent.
+                return None
             read, self.rows, self.first = begin_reading(
                 self._estimator, X, y, None, weights, offset
             )
@@ -327,7 +333,7 @@ def _sum_up(reader: SourceReader) -> GrowingSums:
                 _finish(adding, number)
             number, adding = next_number, pool.submit(sums.add, rows)
         if sums is None or adding is None:
-            raise ValueError("X has no rows.")
+            raise ValueError("X has no rows, or none of positive weight.")
         _finish(adding, number)
     return sums
 
