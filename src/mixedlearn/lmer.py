@@ -63,9 +63,9 @@ def lmer(
         `MixedLinearRegressor.fit`. Weights and offset are then names of columns.
     reml : bool, default=True
         Whether to maximise the restricted likelihood or the likelihood.
-    sample_weight : array-like of shape (n_samples,), default=None
+    sample_weight : array-like of shape (n_samples,) or str, default=None
         Precision weights; a row of weight zero counts as absent.
-    offset : float or array-like of shape (n_samples,), default=None
+    offset : float, array-like of shape (n_samples,) or str, default=None
         What is known of the mean of the response; see `MixedLinearRegressor.fit`. ``predict`` asks
         for it again; an offset in the formula, ``... + offset(log(t))``, is computed from new data.
     missing : {"error", "drop"}, default="error"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
@@ -132,7 +132,9 @@ def fit_quietly(estimator, *args, **kwargs):
 
 class TestEqualsFitInMemory:
     @settings(
-        max_examples=60, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
     @given(
         seed=st.integers(0, 10**6),
@@ -160,7 +162,9 @@ class TestEqualsFitInMemory:
         assert_same_fit(found, whole)
 
     @settings(
-        max_examples=40, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
     @given(
         seed=st.integers(0, 10**6),
@@ -350,7 +354,7 @@ class TestRefusals:
 
     def test_a_residual_structure(self, folder):
         path = parquet(made_up(0), {40}, folder())
-        with pytest.raises(ValueError, match="residual structure .* needs all of them at once"):
+        with pytest.raises(ValueError, match=r"residual structure .* needs all of them at once"):
             MixedLinearRegressor(groups="a", residual="ar1", time="z").fit(path, "price")
 
 
@@ -375,9 +379,37 @@ class TestDigits:
 
     def test_a_stream_says_so(self):
         frames = iter(parts_of(self.frame(), {100}))
-        with (
-            pytest.warns(DegenerateModelWarning, match="digits"),
-            warnings.catch_warnings(),
-        ):
-            warnings.filterwarnings("ignore", category=ConvergenceWarning)
-            MixedLinearRegressor(groups="a").fit(frames, "price")
+        model = MixedLinearRegressor(groups="a")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            with pytest.warns(DegenerateModelWarning, match="digits"):
+                model.fit(frames, "price")
+
+
+def test_progress_of_batches(folder):
+    callback = pytest.importorskip("sklearn.callback")
+    frame = made_up(0)
+    seen = []
+
+    class Counter:
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            seen.append(("begin", context.task_name))
+
+        def on_fit_task_end(self, estimator, context):
+            seen.append(("end", context.task_name))
+
+    model = MixedLinearRegressor(**MODELS["slope"])
+    model.set_callbacks(Counter(), callback.ProgressBar())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateModelWarning)
+        model.fit(iter(parts_of(frame, {30, 60})), "price")
+    batch = [("begin", "batch"), ("end", "batch")]
+    whole = [("begin", "read rows"), *3 * batch, ("end", "read rows")]
+    assert seen == [("begin", "fit"), *whole, ("end", "fit")]
+    assert_same_fit(model, fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price"))

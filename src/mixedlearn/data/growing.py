@@ -21,7 +21,6 @@ from mixedlearn.data.labels import Labels
 from mixedlearn.data.numbering import LevelNumbers
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
-from mixedlearn.data.triangles import BasisChunks
 
 FloatArray = NDArray[np.float64]
 
@@ -57,6 +56,7 @@ class GrowingSums:
         self._sum_log_weights = 0.0
         self._response_square = 0.0
         self._labels: tuple[Labels, ...] = ()
+        self._grouped: list[FloatArray] = []
 
     def add(self, rows: Rows) -> None:
         """Add further rows.
@@ -173,7 +173,7 @@ class RowBatches:
         """The sums of the rows; see `GrowingSums`."""
         return sums_of_batches(self.read(), slopes, taken)
 
-    def basis_chunks(self, sums: Sums) -> BasisChunks:
+    def basis_chunks(self, sums: Sums) -> Iterator[tuple[FloatArray, list[NDArray[np.integer]]]]:
         """The rows as `Sums.basis_chunks` has them."""
         return (chunk for rows in self.read() for chunk in sums.basis_chunks(rows))
 

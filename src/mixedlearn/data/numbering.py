@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ class LevelNumbers:
         self._n_rows = 0
         self._first = 0
         self._direct: Codes | None = None
-        self._type: np.dtype | None = None
+        self._type: Any = None
         self._tables: list[_Numbered] = []
 
     def __len__(self) -> int:

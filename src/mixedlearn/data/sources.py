@@ -67,7 +67,7 @@ def as_source(X: Any) -> Source | None:
         return _of_dataset(X)
     if hasattr(X, "read_next_batch") and hasattr(X, "schema"):
         names = tuple(X.schema.names)
-        return Source(names, False, lambda needed: _arrow_frames(X, needed, len(names)))
+        return Source(names, False, lambda needed: _arrow_frames(X, needed or names))
     if is_lazy(X):
         return _of_lazy_frame(X)
     if hasattr(X, "__next__"):
@@ -101,7 +101,7 @@ def _of_dataset(dataset: Any) -> Source:
 
     def frames(needed: Sequence[str] | None) -> Iterator[Any]:
         own = names if needed is None else needed
-        return _arrow_frames(_scanned(dataset, own), None, len(own))
+        return _arrow_frames(_scanned(dataset, own), own)
 
     return Source(names, True, frames)
 
@@ -123,17 +123,14 @@ def _scanned(dataset: Any, names: Sequence[str]) -> Iterator[Any]:
     ).to_batches()
 
 
-def _arrow_frames(
-    batches: Iterable[Any], needed: Sequence[str] | None, n_columns: int
-) -> Iterator[Any]:
-    """Record batches as frames of about as many rows each."""
+def _arrow_frames(batches: Iterable[Any], needed: Sequence[str]) -> Iterator[Any]:
+    """Columns of record batches as frames of about as many rows each."""
     import pyarrow as pa
 
-    rows, waiting, n_waiting = _batch_rows(n_columns), [], 0
+    rows, waiting, n_waiting = _batch_rows(len(needed)), [], 0
     for batch in batches:
-        own = batch if needed is None else batch.select(list(needed))
-        waiting.append(own)
-        n_waiting += len(own)
+        waiting.append(batch.select(list(needed)))
+        n_waiting += len(batch)
         if n_waiting >= rows:
             yield from _sliced(pa.Table.from_batches(waiting), rows)
             waiting, n_waiting = [], 0

@@ -73,13 +73,17 @@ class NamedColumns:
     @property
     def beside_X(self) -> frozenset[str]:
         """The columns that are not X's."""
-        return frozenset({self.y, self.sample_weight, self.offset} - {None})
+        return frozenset(self._given)
 
     @property
     def all(self) -> tuple[str, ...]:
         """All of them, each once."""
+        return tuple(dict.fromkeys([*self.response, *self._given]))
+
+    @property
+    def _given(self) -> list[str]:
         own = (self.y, self.sample_weight, self.offset)
-        return tuple(dict.fromkeys([*self.response, *(name for name in own if name is not None)]))
+        return [name for name in own if name is not None]
 
     def values(self, frame: Any) -> tuple[Any, Any, Any]:
         """The response, the weights and the offset of the rows of a frame."""

@@ -19,6 +19,7 @@ from mixedlearn.data.growing import GrowingSums, RowBatches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sources import Source, as_source, is_lazy
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.estimator.callbacks import FitTask
 from mixedlearn.estimator.columns_by_name import NamedColumns
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.rows import RowReader
@@ -36,12 +37,7 @@ from mixedlearn.formula import (
 from mixedlearn.model.digits import with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.specification import (
-    Specification,
-    factor_name,
-    find_group_columns,
-    make_specification,
-)
+from mixedlearn.specification import factor_name, find_group_columns, make_specification
 
 _NO_RESIDUAL = (
     "The rows of X are read batch by batch, and a residual structure (residual=...) needs all of "
@@ -178,10 +174,10 @@ class SourceReader:
                 yield number, rows
 
     @property
-    def specification(self) -> Specification:
-        """The model, once the first batch is read."""
+    def begun(self) -> RowReader:
+        """What reads the rows, once the first batch is read."""
         assert self.rows is not None
-        return self.rows.specification
+        return self.rows
 
     def again(self) -> Iterator[Rows]:
         """The rows once more."""
@@ -294,7 +290,13 @@ class SourceFit:
 
 
 def fit_source(
-    estimator: Any, source: Source, y: Any, groups: Any, sample_weight: Any, offset: Any
+    estimator: Any,
+    source: Source,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+    offset: Any,
+    task: FitTask,
 ) -> SourceFit:
     """Fit the model to the rows of a source; the estimator stays as it is.
 
@@ -311,24 +313,24 @@ def fit_source(
         estimator, source, find_columns(estimator, source.names, y, sample_weight, offset)
     )
     reader.look_for_categories()
-    sums = _sum_up(reader)
-    recipe = Recipe(reader.specification, max_iter=estimator.max_iter, tol=estimator.tol)
-    model = fit_sums(sums.total(), recipe, start=warm_theta(estimator, reader.specification))
+    sums = _sum_up(reader, task.counted(reader.batches(), "read rows", "batch"))
+    recipe = Recipe(reader.begun.specification, max_iter=estimator.max_iter, tol=estimator.tol)
+    model = fit_sums(sums.total(), recipe, start=warm_theta(estimator, reader.begun.specification))
     if source.is_readable_again:
         model = with_more_digits(model, RowBatches(reader.again, sums.weight_range))
     else:
         model = without_rows(model, sums.weight_range)
-    return SourceFit(model, reader.rows, reader.first, reader.notes, sums.weight_range)
+    return SourceFit(model, reader.begun, reader.first, reader.notes, sums.weight_range)
 
 
-def _sum_up(reader: SourceReader) -> GrowingSums:
+def _sum_up(reader: SourceReader, batches: Iterator[tuple[int, Rows]]) -> GrowingSums:
     """Sum up all batches; one is added by another thread while the next is read."""
     sums: GrowingSums | None = None
     number, adding = 0, None
     with ThreadPoolExecutor(1) as pool:
-        for next_number, rows in reader.batches():
+        for next_number, rows in batches:
             if sums is None:
-                sums = GrowingSums(reader.specification.slopes)
+                sums = GrowingSums(reader.begun.specification.slopes)
             if adding is not None:
                 _finish(adding, number)
             number, adding = next_number, pool.submit(sums.add, rows)

@@ -370,24 +370,31 @@ class MixedLinearRegressor(
 
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
+        X : array-like or DataFrame of shape (n_samples, n_features), or source of batches
             Columns with fixed or random effects, and the group columns if the constructor names
-            them; a DataFrame if there is a formula.
-        y : array-like of shape (n_samples,)
+            them; a DataFrame if there is a formula. A source has rows that are not in memory: the
+            path of a Parquet file or folder, a pyarrow ``Dataset`` or ``RecordBatchReader``, a
+            ``LazyFrame`` of polars, or an iterator of data frames. It is read batch by batch; see
+            Notes.
+        y : array-like of shape (n_samples,) or str, default=None
             Response, in the units of the data: the left-hand side of a formula is computed from it.
             Where that has several columns, y is a DataFrame of them, or a Series with the name of
-            one, and the others are in X.
+            one, and the others are in X. The name of a column of a frame or a source stands for
+            that column, which then does not belong to X. None, of a source alone, if the formula
+            has a left-hand side: its columns are read from the source.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels of the grouping factors, aligned with X by position, a column for each. A Series
             or a DataFrame gives the factors their names; otherwise one factor is called "group",
             several "group0", "group1" and so on. A list of tuples is one factor whose labels are
             tuples.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Precision weights; a row of weight zero counts as absent.
-        offset : float or array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or str, default=None
+            Precision weights, or the name of their column as for y; a row of weight zero counts as
+            absent.
+        offset : float, array-like of shape (n_samples,) or str, default=None
             What is known of the mean of the response, on the scale of the left-hand side of a
-            formula: the model is fitted to the response less the offset, and predictions add it.
-            A formula may have offsets of its own, ``offset(log(t))``; all are added up.
+            formula, or the name of its column as for y: the model is fitted to the response less
+            the offset, and predictions add it. A formula may have offsets of its own,
+            ``offset(log(t))``; all are added up.
 
         Returns
         -------
@@ -402,7 +409,11 @@ class MixedLinearRegressor(
             not hold every whole number; if lengths differ; if groups are given twice; if the
             formula is not as it should be (the message shows where); if weights are negative or all
             zero; if offsets are not finite numbers; or if there are groups but no more rows than
-            columns.
+            columns. Of a source, the message begins with the number of the batch and counts rows
+            within it; further, if the formula learns from all rows, as ``scale(x)`` does, if there
+            is a residual structure, or if groups are passed beside it.
+        ImportError
+            If X is a path and pyarrow is not installed.
         MemoryError
             If the dense block of crossed factors would not fit into memory, or the search for
             covariances of very many parameters; see `describe`.
@@ -421,6 +432,16 @@ class MixedLinearRegressor(
         ConvergenceWarning
             If the optimum does not carry its certificate.
 
+        Notes
+        -----
+        The fit to a source is that to the same rows in memory, but for rounding error. Memory is
+        that of some batches and of the sums, which have a share for each level and none for each
+        row. Only the columns that the model uses are read. Sources but ``RecordBatchReader`` and
+        iterators can be read again: a formula then finds its categories in a pass of their columns
+        before, and rows are looked at again where sums of squares lose digits. In a stream, the
+        first batch must have or declare all categories. A fit that fails leaves the estimator as it
+        was.
+
         Examples
         --------
         >>> from mixedlearn import MixedLinearRegressor
@@ -429,6 +450,13 @@ class MixedLinearRegressor(
         >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
         >>> model.converged_, model.n_groups_
         (True, {'Subject': 18})
+
+        Batch by batch, with the response among the columns:
+
+        >>> study = load_sleepstudy().frame
+        >>> batches = (study[first : first + 50] for first in range(0, 180, 50))
+        >>> model.fit(batches, "Reaction").n_groups_
+        {'Subject': 18}
         """
         with one_thread, self._as_it_was():
             source = find_source(X, y)
@@ -446,7 +474,7 @@ class MixedLinearRegressor(
         has_groups = bool(read.rows.labels) or has_noise(self)
         warn_of_rows(formula, read.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
-        end_fit = begin_fit(self, X, y, metadata)
+        task = begin_fit(self, X, y, metadata)
         try:
             sums = Sums.of(read.rows, specification.slopes)
         except ValueError:
@@ -473,7 +501,7 @@ class MixedLinearRegressor(
             )
         )
         warn_of_fit(model, self.max_iter, FIT_STACKLEVEL)
-        end_fit()
+        task.end()
         return self
 
     def _fit_source(
@@ -481,12 +509,13 @@ class MixedLinearRegressor(
     ) -> MixedLinearRegressor:
         """The same of rows that are read batch by batch."""
         metadata = {"sample_weight": sample_weight, "offset": offset}
-        end_fit = begin_fit(self, None, None, metadata)
-        found = fit_source(self, source, y, groups, sample_weight, offset)
+        task = begin_fit(self, None, None, metadata, max_subtasks=None)
+        found = fit_source(self, source, y, groups, sample_weight, offset, task)
         formula = found.reader.formula
         has_groups = bool(found.model.specification.factors)
         warn_of_rows(formula, found.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
-        vars(self).update(column_attributes(found.first))
+        for name, value in column_attributes(found.first).items():
+            setattr(self, name, value)
         self._set_fitted(
             Fitted(
                 Known(found.model),
@@ -496,7 +525,7 @@ class MixedLinearRegressor(
             )
         )
         warn_of_fit(found.model, self.max_iter, FIT_STACKLEVEL)
-        end_fit()
+        task.end()
         return self
 
     @groups_by_name

@@ -61,14 +61,14 @@ class StreamMethods(FittedState):
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             As for `fit`; the columns of the first call in all calls.
-        y : array-like of shape (n_samples,)
-            Response, as for `fit`.
+        y : array-like of shape (n_samples,) or str
+            Response, or the name of its column in X, as for `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `fit`; with all calls or with none.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Precision weights, by default one for each row. A row of weight zero counts as absent,
+        sample_weight : array-like of shape (n_samples,) or str, default=None
+            Precision weights, or the name of their column, by default one for each row. A row of weight zero counts as absent,
             and all rows of a call may have that weight.
-        offset : float or array-like of shape (n_samples,), default=None
+        offset : float, array-like of shape (n_samples,) or str, default=None
             As for `fit`; with all calls or with none.
 
         Returns

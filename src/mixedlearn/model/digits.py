@@ -127,16 +127,15 @@ def _fit_again(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
     if specification.fit_intercept:
         taken[0] = coef[0]
     taken[np.array(specification.fixed, int) + 1] = coef[int(specification.fit_intercept) :]
-    are_there = isinstance(rows, Rows)
-    sums = (
-        Sums.of(rows, specification.slopes, taken=taken)
-        if are_there
-        else rows.sums(specification.slopes, taken)
-    )
+    if isinstance(rows, Rows):
+        sums = Sums.of(rows, specification.slopes, taken=taken)
+        chunks = sums.basis_chunks(rows)
+    else:
+        sums = rows.sums(specification.slopes, taken)
+        chunks = rows.basis_chunks(sums)
     recipe = replace(model.recipe, is_bounded=False)
     start = None
     if model.roots and not model.fixed_basis.is_exact:
-        chunks = sums.basis_chunks(rows) if are_there else rows.basis_chunks(sums)
         sums = with_triangles(sums, chunks, specification, model.problem())
         start = model.user_theta
     return fit_sums(sums, recipe, start=start)
