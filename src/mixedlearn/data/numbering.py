@@ -14,8 +14,8 @@ from mixedlearn.data.levels import DENSE, LevelTable, encode, labels_of, merge_l
 
 Codes = NDArray[np.int32]
 
-# So many integers from the first label to the last need no hashing, however few rows came: a table of
-# 64 megabytes.
+# So many integers from the first label to the last need no hashing, however few rows came: a table
+# of 64 megabytes.
 FEW_INTEGERS = 1 << 24
 
 

@@ -93,26 +93,27 @@ class NamedColumns:
 
 
 def columns_of_frame(X: Any, y: Any, sample_weight: Any, offset: Any) -> tuple[Any, Any, Any, Any]:
-    """X, the response, the weights and the offset, where some may be named as columns of X.
+    """X, the response, the weights and the offset, where y may be the name of a column of X.
 
-    Columns that are named do not belong to X; everything else stays as it is.
+    Weights and offset may be names as well then. Columns that are named do not belong to X; all
+    else stays as it is.
 
     Raises
     ------
     ValueError
         If a column is missing, or X has no names.
     """
+    if not isinstance(y, str):
+        return X, y, sample_weight, offset
     given = {"y": y, "sample_weight": sample_weight, "offset": offset}
     named = {parameter: name for parameter, name in given.items() if isinstance(name, str)}
-    if not named:
-        return X, y, sample_weight, offset
     frame = as_frame(X)
+    if not is_frame(frame):
+        raise ValueError(
+            f"y names the column {y!r}, but X has no names: pass X as a DataFrame, or the values "
+            "as y."
+        )
     for parameter, name in named.items():
-        if not is_frame(frame):
-            raise ValueError(
-                f"{parameter} names the column {name!r}, but X has no names: pass X as a "
-                f"DataFrame, or the values as {parameter}."
-            )
         check_name(name, list(frame.columns), parameter)
     found = {**given, **{parameter: frame[name] for parameter, name in named.items()}}
     rest = [name for name in frame.columns if name not in named.values()]

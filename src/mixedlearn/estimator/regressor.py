@@ -388,11 +388,11 @@ class MixedLinearRegressor(
             several "group0", "group1" and so on. A list of tuples is one factor whose labels are
             tuples.
         sample_weight : array-like of shape (n_samples,) or str, default=None
-            Precision weights, or the name of their column as for y; a row of weight zero counts as
-            absent.
+            Precision weights, or the name of their column if y is one; a row of weight zero counts
+            as absent.
         offset : float, array-like of shape (n_samples,) or str, default=None
             What is known of the mean of the response, on the scale of the left-hand side of a
-            formula, or the name of its column as for y: the model is fitted to the response less
+            formula, or the name of its column if y is one: the model is fitted to the response less
             the offset, and predictions add it. A formula may have offsets of its own,
             ``offset(log(t))``; all are added up.
 

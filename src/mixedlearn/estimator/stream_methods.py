@@ -66,8 +66,8 @@ class StreamMethods(FittedState):
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `fit`; with all calls or with none.
         sample_weight : array-like of shape (n_samples,) or str, default=None
-            Precision weights, or the name of their column, by default one for each row. A row of weight zero counts as absent,
-            and all rows of a call may have that weight.
+            Precision weights, or the name of their column if y is one, by default one for each row.
+            A row of weight zero counts as absent, and all rows of a call may have that weight.
         offset : float, array-like of shape (n_samples,) or str, default=None
             As for `fit`; with all calls or with none.
 
