@@ -336,6 +336,8 @@ class TestRefusals:
     def test_a_path_without_files(self, tmp_path):
         with pytest.raises(ValueError, match=r"path '.*nowhere'"):
             MixedLinearRegressor(groups="a").fit(tmp_path / "nowhere", "price")
+        with pytest.raises(ValueError, match="a folder without Parquet files"):
+            MixedLinearRegressor(groups="a").fit(tmp_path, "price")
 
     def test_a_category_that_comes_late_in_a_stream(self):
         frame = made_up(0).sort_values("kind", ignore_index=True)

@@ -89,11 +89,14 @@ def _parquet(path: Any) -> Any:
             "that are in memory."
         ) from error
     try:
-        return dataset.dataset(path, format="parquet", partitioning="hive")
+        found = dataset.dataset(path, format="parquet", partitioning="hive")
     except OSError as error:
         raise ValueError(
             f"X is the path {str(path)!r}, and Parquet files cannot be read from there: {error}"
         ) from error
+    if not found.files:
+        raise ValueError(f"X is the path {str(path)!r}, a folder without Parquet files.")
+    return found
 
 
 def _of_dataset(dataset: Any) -> Source:
