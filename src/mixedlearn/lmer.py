@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from mixedlearn.data.sources import as_source
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.noise import columns_named
 from mixedlearn.exceptions import DataWarning, did_you_mean
@@ -30,13 +31,19 @@ IN_PLACE_OF_R = {
 }
 
 
+_NO_DROPPING = (
+    "The rows of data are read batch by batch, and missing='drop' needs all of them at once: leave "
+    "out such rows where they come from, or pass rows that are in memory."
+)
+
+
 def lmer(
     formula: str,
     data: Any,
     *,
     reml: bool = True,
-    sample_weight: ArrayLike | None = None,
-    offset: ArrayLike | None = None,
+    sample_weight: ArrayLike | str | None = None,
+    offset: ArrayLike | str | None = None,
     missing: str = "error",
     **parameters: Any,
 ) -> MixedLinearRegressor:
@@ -49,14 +56,16 @@ def lmer(
         ``log(Weight)``, the fixed effects and the random terms. See `MixedLinearRegressor`. The
         model knows its response: predictions are on the scale of the left-hand side, and methods
         that take a response take it in the units of the data.
-    data : DataFrame of shape (n_samples, n_columns)
+    data : DataFrame of shape (n_samples, n_columns), or source of batches
         The columns that the formula names; others are not looked at. A dot in the formula stands
-        for all columns but those of the response and the grouping factors.
+        for all columns but those of the response and the grouping factors. Rows that are not in
+        memory, such as those of a Parquet folder, are read batch by batch: see
+        `MixedLinearRegressor.fit`. Weights and offset are then names of columns.
     reml : bool, default=True
         Whether to maximise the restricted likelihood or the likelihood.
-    sample_weight : array-like of shape (n_samples,), default=None
+    sample_weight : array-like of shape (n_samples,) or str, default=None
         Precision weights; a row of weight zero counts as absent.
-    offset : float or array-like of shape (n_samples,), default=None
+    offset : float, array-like of shape (n_samples,) or str, default=None
         What is known of the mean of the response; see `MixedLinearRegressor.fit`. ``predict`` asks
         for it again; an offset in the formula, ``... + offset(log(t))``, is computed from new data.
     missing : {"error", "drop"}, default="error"
@@ -106,11 +115,20 @@ def lmer(
     >>> model.predict(pigs.head(2)).round(1)
     array([22. , 28.8])
     """
-    _check_arguments(formula, {"sample_weight": sample_weight, "offset": offset}, parameters)
+    source = as_source(data)
+    arrays = {} if source else {"sample_weight": sample_weight, "offset": offset}
+    _check_arguments(formula, arrays, parameters)
     if missing not in ("error", "drop"):
         raise ValueError(f"missing must be 'error' or 'drop', got {missing!r}.")
-    frame = as_pandas(data, "data")
     response, predictors = split_response(formula)
+    if source is not None:
+        if missing == "drop":
+            raise ValueError(_NO_DROPPING)
+        left, y = (formula, None) if is_transformed(response) else (predictors, response)
+        estimator = MixedLinearRegressor(formula=left, reml=reml, **parameters)
+        column = y and response_columns(y, source.names)[0]
+        return estimator.fit(source, column, sample_weight=sample_weight, offset=offset)
+    frame = as_pandas(data, "data")
     used = columns_used(predictors, frame, response)
     # Those that the residual structure names besides.
     residual, time, groups = (parameters.get(name) for name in ("residual", "time", "groups"))
@@ -183,7 +201,8 @@ def _check_arguments(formula: Any, arrays: dict[str, Any], parameters: dict[str,
     for name, values in arrays.items():
         if isinstance(values, str):
             raise TypeError(f"{name} takes the values, not the name of a column: data[{values!r}].")
-    known = [*MixedLinearRegressor().get_params(), *arrays] if parameters else []
+    beside = ("sample_weight", "offset")
+    known = [*MixedLinearRegressor().get_params(), *beside] if parameters else []
     for name in parameters:
         if name not in known:
             hint = IN_PLACE_OF_R.get(name) or did_you_mean(name, known)

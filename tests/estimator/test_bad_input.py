@@ -150,7 +150,7 @@ def test_rows_of_numbers_and_labels_are_no_text():
         (ARRAY[None], ValueError, "Found array with dim 3"),
         (FRAME["width"], ValueError, "2-dimensional container but got .*Series"),
         (3.0, ValueError, "Expected 2D array, got scalar"),
-        ("width", ValueError, "Expected 2D array, got scalar"),
+        ("width", ValueError, "X is the path 'width', and Parquet files cannot be read"),
         (pd.DataFrame(ARRAY, columns=["a", "a"]), ValueError, "the column 'a' twice"),
         (pd.DataFrame(ARRAY, columns=["a", 1]), TypeError, r"\['int', 'str'\] as feature name"),
     ],

@@ -29,6 +29,7 @@ from mixedlearn.estimator.partitions import Partition
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.regressor import wanted_factors
 from mixedlearn.estimator.stream import COLUMN_ATTRIBUTES, column_attributes
+from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
@@ -252,7 +253,7 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         has_groups = bool(specification.factors)
         warn_of_rows(formula, found.notes.values(), level, has_groups=has_groups)
         recipe = recipe_of(self, specification)
-        model = fit_sums(found.sums, recipe, start=self._warm_theta(specification))
+        model = fit_sums(found.sums, recipe, start=warm_theta(self, specification))
         model = with_more_digits(model, rows)
         for name in COLUMN_ATTRIBUTES:
             self.__dict__.pop(name, None)

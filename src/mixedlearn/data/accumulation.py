@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
+from scipy.sparse import _sparsetools
 
 from mixedlearn.threads import threads_for
 
@@ -65,7 +65,7 @@ def add_up(
     shift: FloatArray,
     chunk_rows: int | None = None,
 ) -> Totals:
-    """Add up the products of the basis columns, over all rows and by level.
+    """Sum the products of the basis columns, over all rows and by level.
 
     Parameters
     ----------
@@ -82,30 +82,67 @@ def add_up(
     chunk_rows : int, optional
         Rows per chunk; by default what keeps memory low and the cache warm.
     """
+    k = X.shape[1]
+    gram = np.zeros((k + 2, k + 2))
+    grouped = [np.zeros((len(z), m, k + 2)) for z, m in zip(z_columns, n_levels, strict=True)]
+    for basis, rows in basis_chunks(X, y, weights, shift, chunk_rows):
+        add_products(basis, [own[rows] for own in codes], z_columns, gram, grouped)
+    return Totals(gram, tuple(total.transpose(0, 2, 1) for total in grouped))
+
+
+def basis_chunks(
+    X: NDArray[np.floating],
+    y: FloatArray,
+    weights: FloatArray | None,
+    shift: FloatArray,
+    chunk_rows: int | None = None,
+) -> Iterator[tuple[FloatArray, slice]]:
+    """Basis columns of the rows, times the roots of weights, and the rows that they belong to.
+
+    A chunk holds until the next one.
+    """
     n, k = X.shape
     if chunk_rows is None:
-        scattered = [0 if _is_sorted(c) else m for c, m in zip(codes, n_levels, strict=True)]
-        chunk_rows = _chunk_rows(n, k + 2, max(scattered, default=0))
-    gram = np.zeros((k + 2, k + 2))
-    totals = [np.zeros((len(z), m, k + 2)) for z, m in zip(z_columns, n_levels, strict=True)]
+        chunk_rows = max(CHUNK_ENTRIES // (k + 2), 1)
     buffer = np.empty((min(chunk_rows, n), k + 2))
     root_weights = None if weights is None else np.sqrt(weights)
-    chunks = [slice(start, min(start + chunk_rows, n)) for start in range(0, n, chunk_rows)]
-    with threads_for(BASIS_ROWS * (k + 2) ** 2):
-        for rows in chunks:
-            basis = buffer[: rows.stop - rows.start]
-            for part in range(0, len(basis), BASIS_ROWS):
-                filled = basis[part : part + BASIS_ROWS]
-                own = slice(rows.start + part, rows.start + part + len(filled))
-                filled[:, 0] = 1.0
-                np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
-                np.subtract(y[own], shift[-1], out=filled[:, -1])
-                if root_weights is not None:
-                    filled *= root_weights[own, None]
-                gram += filled.T @ filled
-            for own_codes, own_columns, total in zip(codes, z_columns, totals, strict=True):
-                _add_by_level(own_codes[rows], basis, own_columns, total)
-    return Totals(gram, tuple(total.transpose(0, 2, 1) for total in totals))
+    for start in range(0, n, chunk_rows):
+        rows = slice(start, min(start + chunk_rows, n))
+        basis = buffer[: rows.stop - start]
+        for part in range(0, len(basis), BASIS_ROWS):
+            filled = basis[part : part + BASIS_ROWS]
+            own = slice(start + part, start + part + len(filled))
+            filled[:, 0] = 1.0
+            np.subtract(X[own], shift[:-1], out=filled[:, 1:-1])
+            np.subtract(y[own], shift[-1], out=filled[:, -1])
+            if root_weights is not None:
+                filled *= root_weights[own, None]
+        yield basis, rows
+
+
+def add_products(
+    basis: FloatArray,
+    codes: Sequence[NDArray[np.integer]],
+    z_columns: Sequence[tuple[int, ...]],
+    gram: FloatArray,
+    grouped: Sequence[FloatArray],
+) -> None:
+    """Add the products of basis columns to those of other rows, in place.
+
+    Parameters
+    ----------
+    basis : ndarray of shape (n, k + 2)
+    codes : sequence of ndarray of shape (n,), int
+    z_columns : sequence of tuple of int
+    gram : ndarray of shape (k + 2, k + 2)
+    grouped : sequence of ndarray of shape (n_z, m, k + 2)
+    """
+    with threads_for(BASIS_ROWS * basis.shape[1] ** 2):
+        for part in range(0, len(basis), BASIS_ROWS):
+            own = basis[part : part + BASIS_ROWS]
+            gram += own.T @ own
+        for own_codes, own_columns, total in zip(codes, z_columns, grouped, strict=True):
+            _add_by_level(own_codes, basis, own_columns, total)
 
 
 def add_up_basis(
@@ -136,20 +173,28 @@ def _add_by_level(
     total : ndarray of shape (n_z, m, k + 2)
         Added to in place.
     """
-    # The levels of sorted rows are few in a chunk, and the product touches no others.
     first, last = int(codes.min()), int(codes.max()) + 1
-    places, shape = codes - first, (last - first, len(basis))
+    if (last - first) * len(basis) <= DENSE_ENTRIES:
+        for part_total, column in zip(total, z_columns, strict=True):
+            indicator = np.zeros((last - first, len(basis)))
+            indicator[codes - first, np.arange(len(basis))] = basis[:, column]
+            part_total[first:last] += indicator @ basis
+        return
+    # A sparse product whose left side has one entry per row, added to what is there. The public
+    # one would make a matrix of all levels first.
+    places = codes.astype(np.int32, copy=False)
     pointers = np.arange(len(basis) + 1, dtype=np.int32)
     for part_total, column in zip(total, z_columns, strict=True):
-        # One entry per row: the product below is a scatter-add that needs no sort.
-        entries = basis[:, column]
-        if shape[0] * shape[1] <= DENSE_ENTRIES:
-            indicator = np.zeros(shape)
-            indicator[places, pointers[:-1]] = entries
-            part_total[first:last] += indicator @ basis
-        else:
-            scatter = csc_array((entries, places, pointers), shape=shape)
-            part_total[first:last] += scatter @ basis
+        _sparsetools.csc_matvecs(
+            len(part_total),
+            len(basis),
+            basis.shape[1],
+            pointers,
+            places,
+            np.ascontiguousarray(basis[:, column]),
+            basis.reshape(-1),
+            part_total.reshape(-1),
+        )
 
 
 def check_squares(gram: FloatArray) -> None:
@@ -169,16 +214,3 @@ def check_squares(gram: FloatArray) -> None:
         f"The squares of {name} are not finite: they are too large for floating point. Divide "
         "it by a constant."
     )
-
-
-def _is_sorted(codes: NDArray[np.integer]) -> bool:
-    return bool((codes[1:] >= codes[:-1]).all())
-
-
-def _chunk_rows(n: int, n_columns: int, n_levels: int) -> int:
-    """Rows per chunk: cache-sized, but not few beside the levels, all of which a chunk touches.
-
-    An eighth of the rows bounds the copy when there are very many levels.
-    """
-    cached = max(CHUNK_ENTRIES // n_columns, 1)
-    return max(cached, min(n_levels // 2, n // 8))

@@ -46,6 +46,24 @@ def less_columns(
     return rest + error
 
 
+def less_taken(
+    X: NDArray[np.floating], y: FloatArray, multiples: FloatArray, shift: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The response less multiples of the columns, and the shift that is still to be taken.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, k)
+    y : ndarray of shape (n,)
+    multiples : ndarray of shape (k,)
+    shift : ndarray of shape (k + 1,)
+        Of the columns and of the response, as in `sums`.
+    """
+    if not multiples.any():
+        return y, shift
+    return less_columns(y, X, multiples, shift[-1]), np.append(shift[:-1], 0.0)
+
+
 def _sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The rounded sum, and what rounding took from it."""
     total = a + b

@@ -105,17 +105,18 @@ def _sum_pairs(
 
 
 def merge_crossings(
-    crossings: tuple[Crossing, Crossing],
-    first_places: tuple[Places, Places],
-    second_places: tuple[Places, Places],
+    crossings: Sequence[Crossing],
+    first_places: Sequence[Places],
+    second_places: Sequence[Places],
     n_second: int,
 ) -> Crossing:
-    """The sum of two crossings whose levels become others.
+    """The sum of crossings whose levels become others.
 
     Parameters
     ----------
-    crossings : tuple of Crossing
-    first_places, second_places : tuple of ndarray of int
+    crossings : sequence of Crossing
+        At least one.
+    first_places, second_places : sequence of ndarray of int
         What the levels of the first, and of the second, factor become in each crossing.
     n_second : int
         Number of levels of the second factor.
@@ -126,8 +127,8 @@ def merge_crossings(
     ]
     pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
     products = np.zeros((*crossings[0].products.shape[:2], len(pairs)))
-    bounds = np.split(where.ravel(), [len(keys[0])])
-    for crossing, own in zip(crossings, bounds, strict=True):
+    ends = np.cumsum([len(own) for own in keys])
+    for crossing, own in zip(crossings, np.split(where.ravel(), ends[:-1]), strict=True):
         products[:, :, own] += crossing.products
     first, second = np.divmod(pairs, n_second)
     return Crossing(first.astype(np.int32), second.astype(np.int32), products)

@@ -19,7 +19,8 @@ def as_frame(X: Any) -> Any:
     if isinstance(X, (np.ndarray, pd.DataFrame)):
         return X
     if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
-        return X.to_pandas(integer_object_nulls=True)
+        # Columns of numbers without nulls stay where they are.
+        return X.to_pandas(integer_object_nulls=True, split_blocks=True)
     return X.collect() if hasattr(X, "collect_schema") and hasattr(X, "collect") else X
 
 

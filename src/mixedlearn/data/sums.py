@@ -38,7 +38,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.data.accumulation import add_up, add_up_basis, check_squares, pilot_means
-from mixedlearn.data.cancellation import less_columns
+from mixedlearn.data.cancellation import less_columns, less_taken
 from mixedlearn.data.crossing import Crossing, cross, cross_basis, merge_crossings
 from mixedlearn.data.levels import encode, merge_levels, pack_levels, unpack_levels
 from mixedlearn.data.rows import CodedRows, Rows
@@ -825,10 +825,7 @@ def sum_rows(
         if taken is not None:
             multiples = taken[1:]
             shift = np.append(shift[:-1], taken[0])
-        own_shift, response = shift, y
-        if multiples.any():
-            response = less_columns(y, X, multiples, shift[-1])
-            own_shift = np.append(shift[:-1], 0.0)
+        response, own_shift = less_taken(X, y, multiples, shift)
         totals = add_up(X, response, codes, n_levels, z_columns, weights, own_shift, chunk_rows)
         check_squares(totals.gram)
         crossings = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from typing import Any, TypeVar
 
@@ -27,27 +27,67 @@ except ImportError:
 __all__ = [
     "FIT_STACKLEVEL",
     "CallbackSupportMixin",
+    "FitTask",
     "begin_fit",
     "run_with_progress",
     "with_callbacks",
 ]
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
-def begin_fit(estimator: Any, X: Any, y: Any, metadata: dict[str, Any]) -> Callable[[], None]:
-    """Tell the callbacks that a fit begins; what is returned tells them that it ended."""
+class FitTask:
+    """A fit as callbacks see it; nothing happens if there are none.
+
+    Parameters
+    ----------
+    estimator : estimator
+    given : dict of str to object
+        ``X``, ``y`` and ``metadata`` as callbacks get them.
+    context : CallbackContext or None
+    """
+
+    def __init__(self, estimator: Any, given: dict[str, Any], context: Any):
+        self._estimator = estimator
+        self._given = given
+        self._context = context
+
+    def end(self) -> None:
+        """Tell the callbacks that the fit ended."""
+        if self._context is not None:
+            self._context.call_on_fit_task_end(
+                estimator=self._estimator, reconstruction_attributes={}, **self._given
+            )
+
+    def counted(self, items: Iterable[Item], name: str, task: str) -> Iterator[Item]:
+        """The same items; the callbacks are told when the next one is asked for.
+
+        ``name`` is what the work on all of them is called, ``task`` that on one.
+        """
+        if self._context is None:
+            yield from items
+            return
+        whole = self._context.subcontext(task_name=name, max_subtasks=None)
+        whole.call_on_fit_task_begin(estimator=self._estimator)
+        for item in items:
+            one = whole.subcontext(task_name=task)
+            one.call_on_fit_task_begin(estimator=self._estimator)
+            yield item
+            one.call_on_fit_task_end(estimator=self._estimator)
+        whole.call_on_fit_task_end(estimator=self._estimator)
+
+
+def begin_fit(
+    estimator: Any, X: Any, y: Any, metadata: dict[str, Any], *, max_subtasks: int | None = 0
+) -> FitTask:
+    """Tell the callbacks that a fit begins; ``max_subtasks`` as scikit-learn has it."""
+    given = {"X": X, "y": y, "metadata": metadata}
     if not hasattr(estimator, "_init_callback_context"):
-        return lambda: None
-    context = estimator._init_callback_context()
-    context.call_on_fit_task_begin(estimator=estimator, X=X, y=y, metadata=metadata)
-
-    def end() -> None:
-        context.call_on_fit_task_end(
-            estimator=estimator, X=X, y=y, metadata=metadata, reconstruction_attributes={}
-        )
-
-    return end
+        return FitTask(estimator, given, None)
+    context = estimator._init_callback_context(max_subtasks=max_subtasks)
+    context.call_on_fit_task_begin(estimator=estimator, **given)
+    return FitTask(estimator, given, context)
 
 
 def run_with_progress(

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import CodedRows, Codes
+from mixedlearn.data.sources import Source
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
@@ -29,12 +30,15 @@ from mixedlearn.estimator.callbacks import (
     begin_fit,
     with_callbacks,
 )
+from mixedlearn.estimator.columns_by_name import columns_of_frame
+from mixedlearn.estimator.from_source import find_source, fit_source
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.notices import warn_of_fit, warn_of_missing_groups, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
+from mixedlearn.estimator.stream import column_attributes
 from mixedlearn.estimator.stream_methods import StreamMethods
 from mixedlearn.estimator.validation import (
     StructureName,
@@ -42,11 +46,12 @@ from mixedlearn.estimator.validation import (
     numeric_columns,
 )
 from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.model.correlated import fit_correlated
 from mixedlearn.model.digits import RowsAtHand, with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
-from mixedlearn.specification import Specification, plain_name
+from mixedlearn.specification import plain_name
 from mixedlearn.threads import one_thread
 
 FloatArray = NDArray[np.float64]
@@ -374,34 +379,41 @@ class MixedLinearRegressor(
     def fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str | None = None,
         *,
         groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | str | None = None,
+        offset: ArrayLike | str | None = None,
     ) -> MixedLinearRegressor:
         """Fit the model.
 
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
+        X : array-like or DataFrame of shape (n_samples, n_features), or source of batches
             Columns with fixed or random effects, and the group columns if the constructor names
-            them; a DataFrame if there is a formula.
-        y : array-like of shape (n_samples,)
+            them; a DataFrame if there is a formula. A source has rows that are not in memory: the
+            path of a Parquet file or folder, a pyarrow ``Dataset`` or ``RecordBatchReader``, a
+            ``LazyFrame`` of polars, or an iterator of data frames. It is read batch by batch; see
+            Notes.
+        y : array-like of shape (n_samples,) or str, default=None
             Response, in the units of the data: the left-hand side of a formula is computed from it.
             Where that has several columns, y is a DataFrame of them, or a Series with the name of
-            one, and the others are in X.
+            one, and the others are in X. The name of a column of a frame or a source stands for
+            that column, which then does not belong to X. None, of a source alone, if the formula
+            has a left-hand side: its columns are read from the source.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels of the grouping factors, aligned with X by position, a column for each. A Series
             or a DataFrame gives the factors their names; otherwise one factor is called "group",
             several "group0", "group1" and so on. A list of tuples is one factor whose labels are
             tuples.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Precision weights; a row of weight zero counts as absent.
-        offset : float or array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or str, default=None
+            Precision weights, or the name of their column if y is one; a row of weight zero counts
+            as absent.
+        offset : float, array-like of shape (n_samples,) or str, default=None
             What is known of the mean of the response, on the scale of the left-hand side of a
-            formula: the model is fitted to the response less the offset, and predictions add it.
-            A formula may have offsets of its own, ``offset(log(t))``; all are added up.
+            formula, or the name of its column if y is one: the model is fitted to the response less
+            the offset, and predictions add it. A formula may have offsets of its own,
+            ``offset(log(t))``; all are added up.
 
         Returns
         -------
@@ -416,7 +428,11 @@ class MixedLinearRegressor(
             not hold every whole number; if lengths differ; if groups are given twice; if the
             formula is not as it should be (the message shows where); if weights are negative or all
             zero; if offsets are not finite numbers; or if there are groups but no more rows than
-            columns.
+            columns. Of a source, the message begins with the number of the batch and counts rows
+            within it; further, if the formula learns from all rows, as ``scale(x)`` does, if there
+            is a residual structure, or if groups are passed beside it.
+        ImportError
+            If X is a path and pyarrow is not installed.
         MemoryError
             If the dense block of crossed factors would not fit into memory, or the search for
             covariances of very many parameters; see `describe`.
@@ -435,6 +451,16 @@ class MixedLinearRegressor(
         ConvergenceWarning
             If the optimum does not carry its certificate.
 
+        Notes
+        -----
+        The fit to a source is that to the same rows in memory, but for rounding error. Memory is
+        that of some batches and of the sums, which have a share for each level and none for each
+        row. Only the columns that the model uses are read. Sources but ``RecordBatchReader`` and
+        iterators can be read again: a formula then finds its categories in a pass of their columns
+        before, and rows are looked at again where sums of squares lose digits. In a stream, the
+        first batch must have or declare all categories. A fit that fails leaves the estimator as it
+        was.
+
         Examples
         --------
         >>> from mixedlearn import MixedLinearRegressor
@@ -443,8 +469,19 @@ class MixedLinearRegressor(
         >>> model = MixedLinearRegressor(groups="Subject", random_slopes=["Days"]).fit(X, y)
         >>> model.converged_, model.n_groups_
         (True, {'Subject': 18})
+
+        Batch by batch, with the response among the columns:
+
+        >>> study = load_sleepstudy().frame
+        >>> batches = (study[first : first + 50] for first in range(0, 180, 50))
+        >>> model.fit(batches, "Reaction").n_groups_
+        {'Subject': 18}
         """
         with one_thread, self._as_it_was():
+            source = find_source(X, y)
+            if source is not None:
+                return self._fit_source(source, y, groups, sample_weight, offset)
+            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             return self._fit(X, y, groups, sample_weight, offset)
 
     def _fit(
@@ -456,7 +493,7 @@ class MixedLinearRegressor(
         has_groups = bool(read.rows.labels) or has_noise(self)
         warn_of_rows(formula, read.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
-        end_fit = begin_fit(self, X, y, metadata)
+        task = begin_fit(self, X, y, metadata)
         try:
             sums = Sums.of(read.rows, specification.slopes)
         except ValueError:
@@ -465,7 +502,7 @@ class MixedLinearRegressor(
                 numeric_columns(self, read.source, specification)
             raise
         recipe = recipe_of(self, specification)
-        model = fit_sums(sums, recipe, start=self._warm_theta(specification))
+        model = fit_sums(sums, recipe, start=warm_theta(self, specification))
         model = with_more_digits(model, RowsAtHand(read.rows))
         if read.noise is not None:
             found, columns = read.noise
@@ -483,22 +520,32 @@ class MixedLinearRegressor(
             )
         )
         warn_of_fit(model, self.max_iter, FIT_STACKLEVEL)
-        end_fit()
+        task.end()
         return self
 
-    def _warm_theta(self, specification: Specification) -> FloatArray | None:
-        """Theta of the last fit, if it belongs to a model with the same random effects."""
-        if not (self.warm_start and "_fitted" in vars(self)):
-            return None
-        last = FittedView(self).specification.factors
-        if len(last) != len(specification.factors):
-            return None
-        for old, new in zip(last, specification.factors, strict=True):
-            if (old.name, old.effects) != (new.name, new.effects):
-                return None
-            if not new.structure.is_same(old.structure):
-                return None
-        return self.theta_
+    def _fit_source(
+        self, source: Source, y: Any, groups: Any, sample_weight: Any, offset: Any
+    ) -> MixedLinearRegressor:
+        """The same of rows that are read batch by batch."""
+        metadata = {"sample_weight": sample_weight, "offset": offset}
+        task = begin_fit(self, None, None, metadata, max_subtasks=None)
+        found = fit_source(self, source, y, groups, sample_weight, offset, task)
+        formula = found.reader.formula
+        has_groups = bool(found.model.specification.factors)
+        warn_of_rows(formula, found.notes.values(), FIT_STACKLEVEL, has_groups=has_groups)
+        for name, value in column_attributes(found.first).items():
+            setattr(self, name, value)
+        self._set_fitted(
+            Fitted(
+                Known(found.model),
+                formula,
+                needs_offset=found.reader.needs_offset,
+                weights=found.weights,
+            )
+        )
+        warn_of_fit(found.model, self.max_iter, FIT_STACKLEVEL)
+        task.end()
+        return self
 
     @groups_by_name
     def predict(

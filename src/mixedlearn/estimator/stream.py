@@ -13,7 +13,7 @@ from mixedlearn.data.frames import as_frame
 from mixedlearn.data.running import RunningSums
 from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import Recipe
-from mixedlearn.estimator.reading import check_beside_formula, read_fit
+from mixedlearn.estimator.reading import FitInput, check_beside_formula, read_fit
 from mixedlearn.estimator.rows import RowReader
 from mixedlearn.estimator.validation import notes_of_columns
 from mixedlearn.estimator.view import Fitted
@@ -124,12 +124,29 @@ def begin(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offse
     """The stream of a first batch, which fixes the columns; raises as `partial_fit`."""
     if estimator.residual is not None:
         raise ValueError(_NO_RESIDUAL)
+    read, reader, first = begin_reading(estimator, X, y, groups, sample_weight, offset)
+    running = RunningSums(read.specification.slopes).with_rows(read.rows)
+    return Stream(first, reader, running, read.notes, 1)
+
+
+def begin_reading(
+    estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
+) -> tuple[FitInput, RowReader, Any]:
+    """Read a first batch, which says how further ones are read.
+
+    Returns
+    -------
+    read : FitInput
+    reader : RowReader
+        Of further batches.
+    first : MixedLinearRegressor
+        Not fitted: the parameters, and the names of the columns.
+    """
     first = _unfitted(estimator)
     read = read_fit(first, X, y, groups, sample_weight, offset, is_batch=True)
     check_search_memory(read.specification)
     reader = RowReader(first, read.specification, read.formula, needs_offset=offset is not None)
-    running = RunningSums(read.specification.slopes).with_rows(read.rows)
-    return Stream(first, reader, running, read.notes, 1)
+    return read, reader, first
 
 
 def after_fit(estimator: Any, fitted: Fitted) -> Stream:

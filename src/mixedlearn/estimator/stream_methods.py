@@ -8,6 +8,7 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator.by_name import groups_by_name
+from mixedlearn.estimator.columns_by_name import columns_of_frame
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import in_part
@@ -36,11 +37,11 @@ class StreamMethods(FittedState):
     def partial_fit(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str,
         *,
         groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | str | None = None,
+        offset: ArrayLike | str | None = None,
     ) -> Self:
         """Fit the model to further rows and all those before.
 
@@ -58,14 +59,14 @@ class StreamMethods(FittedState):
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             As for `fit`; the columns of the first call in all calls.
-        y : array-like of shape (n_samples,)
-            Response, as for `fit`.
+        y : array-like of shape (n_samples,) or str
+            Response, or the name of its column in X, as for `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `fit`; with all calls or with none.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Precision weights, by default one for each row. A row of weight zero counts as absent,
-            and all rows of a call may have that weight.
-        offset : float or array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or str, default=None
+            Precision weights, or the name of their column if y is one, by default one for each row.
+            A row of weight zero counts as absent, and all rows of a call may have that weight.
+        offset : float, array-like of shape (n_samples,) or str, default=None
             As for `fit`; with all calls or with none.
 
         Returns
@@ -139,6 +140,7 @@ class StreamMethods(FittedState):
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
         try:
+            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             if before is None:
                 return begin(self, X, y, groups, sample_weight, offset)
             return before.with_batch(X, y, groups, sample_weight, offset)

@@ -8,6 +8,7 @@ from mixedlearn.formula.model import (
     category_rows,
     columns_used,
     compile_formula,
+    effect_columns,
     terms_of,
 )
 from mixedlearn.formula.parser import parse, split_response
@@ -30,6 +31,7 @@ __all__ = [
     "category_rows",
     "columns_used",
     "compile_formula",
+    "effect_columns",
     "fixed_variables",
     "formula_of",
     "is_transformed",

@@ -1,0 +1,189 @@
+"""Sources: rows that come batch by batch, from disk or from wherever a user takes them.
+
+A batch is a data frame of pandas or polars. Neither pyarrow nor polars is needed but for sources of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixedlearn.data.frames import as_frame, is_frame
+
+# Numbers in a batch: enough that what a batch costs besides its rows is nil, few enough that the
+# rows take little memory beside the sums.
+BATCH_ENTRIES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that come batch by batch.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the columns.
+    is_readable_again : bool
+        Whether every call of `frames` begins anew; else there may be one.
+    frames : callable
+        Takes the names of the columns that are needed, None for all, and gives an iterator of
+        frames that have them, in the order of the rows. Frames may have others too.
+    """
+
+    names: tuple[str, ...]
+    is_readable_again: bool
+    frames: Callable[[Sequence[str] | None], Iterator[Any]]
+
+
+def as_source(X: Any) -> Source | None:
+    """The source that X is; None if X is rows in memory.
+
+    Parameters
+    ----------
+    X : str, Path, pyarrow Dataset or RecordBatchReader, polars LazyFrame, or iterator of frames
+        A path is that of a Parquet file, or of a folder of them.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is needed to read X and is not installed.
+    ValueError
+        If there is no such file.
+    """
+    if isinstance(X, Source):
+        return X
+    if isinstance(X, (np.ndarray, pd.DataFrame)):
+        return None
+    if isinstance(X, (str, PathLike)):
+        return _of_dataset(_parquet(X))
+    if hasattr(X, "scanner") and hasattr(X, "schema"):
+        return _of_dataset(X)
+    if hasattr(X, "read_next_batch") and hasattr(X, "schema"):
+        names = tuple(X.schema.names)
+        return Source(names, False, lambda needed: _arrow_frames(X, needed or names))
+    if is_lazy(X):
+        return _of_lazy_frame(X)
+    if hasattr(X, "__next__"):
+        return _of_iterator(X)
+    return None
+
+
+def is_lazy(X: Any) -> bool:
+    """Whether X is a lazy frame of polars."""
+    return hasattr(X, "collect_schema") and hasattr(X, "collect")
+
+
+def _parquet(path: Any) -> Any:
+    try:
+        from pyarrow import dataset
+    except ImportError as error:
+        raise ImportError(
+            "X is a path, and reading Parquet needs pyarrow: pip install pyarrow, or pass rows "
+            "that are in memory."
+        ) from error
+    try:
+        found = dataset.dataset(path, format="parquet", partitioning="hive")
+    except OSError as error:
+        raise ValueError(
+            f"X is the path {str(path)!r}, and Parquet files cannot be read from there: {error}"
+        ) from error
+    if not found.files:
+        raise ValueError(f"X is the path {str(path)!r}, a folder without Parquet files.")
+    return found
+
+
+def _of_dataset(dataset: Any) -> Source:
+    names = tuple(dataset.schema.names)
+
+    def frames(needed: Sequence[str] | None) -> Iterator[Any]:
+        own = names if needed is None else needed
+        return _arrow_frames(_scanned(dataset, own), own)
+
+    return Source(names, True, frames)
+
+
+def _scanned(dataset: Any, names: Sequence[str]) -> Iterator[Any]:
+    """Record batches of a dataset, in order, with few of them in memory at a time."""
+    from pyarrow.dataset import ParquetFragmentScanOptions
+
+    options: dict[str, Any] = {}
+    if getattr(getattr(dataset, "format", None), "default_extname", "") == "parquet":
+        # By default a whole file is read ahead.
+        options["fragment_scan_options"] = ParquetFragmentScanOptions(pre_buffer=False)
+    return dataset.scanner(
+        columns=list(names),
+        batch_size=_batch_rows(len(names)),
+        batch_readahead=2,
+        fragment_readahead=1,
+        **options,
+    ).to_batches()
+
+
+def _arrow_frames(batches: Iterable[Any], needed: Sequence[str]) -> Iterator[Any]:
+    """Columns of record batches as frames of about as many rows each."""
+    import pyarrow as pa
+
+    rows, waiting, n_waiting = _batch_rows(len(needed)), [], 0
+    for batch in batches:
+        waiting.append(batch.select(list(needed)))
+        n_waiting += len(batch)
+        if n_waiting >= rows:
+            yield from _sliced(pa.Table.from_batches(waiting), rows)
+            waiting, n_waiting = [], 0
+    if n_waiting:
+        yield from _sliced(pa.Table.from_batches(waiting), rows)
+
+
+def _sliced(table: Any, rows: int) -> Iterator[Any]:
+    # A last slice of few rows would cost as much as a large one.
+    n_slices = max(len(table) // rows, 1)
+    for k in range(n_slices):
+        first, last = len(table) * k // n_slices, len(table) * (k + 1) // n_slices
+        yield as_frame(table.slice(first, last - first))
+
+
+def _of_lazy_frame(frame: Any) -> Source:
+    names = tuple(frame.collect_schema().names())
+
+    def frames(needed: Sequence[str] | None) -> Iterator[Any]:
+        own = frame if needed is None else frame.select(list(needed))
+        size = _batch_rows(len(names if needed is None else needed))
+        return own.collect_batches(chunk_size=size, maintain_order=True)
+
+    if not hasattr(frame, "collect_batches"):
+        raise ValueError(
+            "X is a lazy frame of a version of polars that does not give its rows batch by batch: "
+            "install polars 1.34 or later, or pass X.collect()."
+        )
+    return Source(names, True, frames)
+
+
+def _of_iterator(items: Iterator[Any]) -> Source:
+    frames = (_checked_frame(number, item) for number, item in enumerate(items, 1))
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("X is an iterator of batches, and gives none.")
+    names = tuple(first.columns)
+    return Source(names, False, lambda _: chain([first], frames))
+
+
+def _checked_frame(number: int, item: Any) -> Any:
+    frame = as_frame(item)
+    if not is_frame(frame):
+        raise TypeError(
+            f"batch {number}: X is an iterator, which must give data frames of pandas, polars or "
+            f"Arrow with y among their columns, got an object of type {type(item).__name__}. "
+            "partial_fit takes arrays."
+        )
+    return frame
+
+
+def _batch_rows(n_columns: int) -> int:
+    return max(BATCH_ENTRIES // max(n_columns, 1), 1)

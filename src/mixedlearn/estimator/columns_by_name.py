@@ -1,0 +1,129 @@
+"""Columns of a frame that are named as the response, the weights or the offset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixedlearn.data.frames import as_frame, is_frame
+from mixedlearn.exceptions import did_you_mean
+from mixedlearn.formula import response_columns
+
+
+@dataclass(frozen=True, slots=True)
+class NamedColumns:
+    """Names of columns that do not belong to X, or not to X alone.
+
+    Attributes
+    ----------
+    y : str or None
+        None if the left-hand side of a formula says what the response is.
+    response : tuple of str
+        The columns of that left-hand side; empty if y is given.
+    sample_weight, offset : str or None
+    """
+
+    y: str | None
+    response: tuple[str, ...]
+    sample_weight: str | None
+    offset: str | None
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str], left: str, y: Any, sample_weight: Any, offset: Any
+    ) -> NamedColumns:
+        """Check the names against those that there are.
+
+        Parameters
+        ----------
+        names : sequence of str
+        left : str
+            The left-hand side of the formula; empty if there is none.
+        y, sample_weight, offset : str or None
+
+        Raises
+        ------
+        ValueError
+            If one is no name of a column, or there is no response.
+        """
+        given = {"y": y, "sample_weight": sample_weight, "offset": offset}
+        for parameter, name in given.items():
+            if name is None:
+                continue
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"The rows of X are read batch by batch, so {parameter} must be the name of a "
+                    f"column, got {type(name).__name__}: pass {parameter}='name', or pass rows "
+                    "that are in memory."
+                )
+            check_name(name, names, parameter)
+        if y is not None:
+            return cls(y, (), sample_weight, offset)
+        if not left:
+            raise ValueError(
+                "The rows of X are read batch by batch, and y is None: pass the name of the column "
+                "that holds the response, y='name'."
+            )
+        response = tuple(response_columns(left, names))
+        for name in response:
+            check_name(name, names, "the left-hand side of the formula")
+        return cls(None, response, sample_weight, offset)
+
+    @property
+    def beside_X(self) -> frozenset[str]:
+        """The columns that are not X's."""
+        return frozenset(self._given)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys([*self.response, *self._given]))
+
+    @property
+    def _given(self) -> list[str]:
+        own = (self.y, self.sample_weight, self.offset)
+        return [name for name in own if name is not None]
+
+    def values(self, frame: Any) -> tuple[Any, Any, Any]:
+        """The response, the weights and the offset of the rows of a frame."""
+        y = frame[list(self.response)] if self.y is None else frame[self.y]
+        weights = None if self.sample_weight is None else frame[self.sample_weight]
+        return y, weights, None if self.offset is None else frame[self.offset]
+
+
+def columns_of_frame(X: Any, y: Any, sample_weight: Any, offset: Any) -> tuple[Any, Any, Any, Any]:
+    """X, the response, the weights and the offset, where y may be the name of a column of X.
+
+    Weights and offset may be names as well then. Columns that are named do not belong to X; all
+    else stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or X has no names.
+    """
+    if not isinstance(y, str):
+        return X, y, sample_weight, offset
+    given = {"y": y, "sample_weight": sample_weight, "offset": offset}
+    named = {parameter: name for parameter, name in given.items() if isinstance(name, str)}
+    frame = as_frame(X)
+    if not is_frame(frame):
+        raise ValueError(
+            f"y names the column {y!r}, but X has no names: pass X as a DataFrame, or the values "
+            "as y."
+        )
+    for parameter, name in named.items():
+        check_name(name, list(frame.columns), parameter)
+    found = {**given, **{parameter: frame[name] for parameter, name in named.items()}}
+    rest = [name for name in frame.columns if name not in named.values()]
+    return frame[rest], *found.values()
+
+
+def check_name(name: str, names: Sequence[str], parameter: str) -> None:
+    """Refuse the name of a column that is not there."""
+    if name not in names:
+        raise ValueError(
+            f"{parameter} names the column {name!r}, which X does not have."
+            f"{did_you_mean(name, names)} Its columns are: {', '.join(map(repr, names))}."
+        )

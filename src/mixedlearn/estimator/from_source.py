@@ -1,0 +1,349 @@
+"""`fit` to rows that are not in memory: they are read batch by batch, and summed up.
+
+The first batch says how all are read, as that of `partial_fit` does. A source that can be read
+again is looked at before for the categories of a formula, and after where squares lose digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixedlearn.data.frames import pandas_column
+from mixedlearn.data.growing import GrowingSums, RowBatches
+from mixedlearn.data.rows import Rows
+from mixedlearn.data.sources import Source, as_source, is_lazy
+from mixedlearn.estimator.callbacks import FitTask
+from mixedlearn.estimator.columns_by_name import NamedColumns
+from mixedlearn.estimator.noise import has_noise
+from mixedlearn.estimator.rows import RowReader
+from mixedlearn.estimator.recipes import recipe_of
+from mixedlearn.estimator.rows import in_part
+from mixedlearn.estimator.stream import begin_reading
+from mixedlearn.estimator.validation import check_weights, notes_of_columns
+from mixedlearn.estimator.warm import warm_theta
+from mixedlearn.formula import (
+    FormulaError,
+    as_pandas,
+    columns_used,
+    effect_columns,
+    parse,
+    response_columns,
+)
+from mixedlearn.model.digits import RowsInBatches, with_more_digits, without_rows
+from mixedlearn.model.fit import fit_sums
+from mixedlearn.model.fitted import FittedModel
+from mixedlearn.specification import factor_name, find_group_columns, make_specification
+
+_NO_RESIDUAL = (
+    "The rows of X are read batch by batch, and a residual structure (residual=...) needs all of "
+    "them at once, since their noise is correlated: pass rows that are in memory, or set "
+    "residual=None."
+)
+_NO_GROUPS = (
+    "The rows of X are read batch by batch, and groups were passed beside them: name their columns "
+    "in the constructor, MixedLinearRegressor(groups='column')."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a source a model reads.
+
+    Attributes
+    ----------
+    named : NamedColumns
+        Those of the response, the weights and the offset.
+    X : tuple of str
+        The columns of X.
+    read : tuple of str
+        Those of X that the model looks at; all others are zeros to it.
+    """
+
+    named: NamedColumns
+    X: tuple[str, ...]
+    read: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All that is read, each once."""
+        return tuple(dict.fromkeys((*self.read, *self.named.all)))
+
+    def features(self, frame: Any) -> Any:
+        """X of the rows of a frame."""
+        if self.read == self.X:
+            return frame[list(self.X)]
+        # Numbers without memory stand for columns that nobody looks at.
+        unread = np.broadcast_to(0.0, len(frame))
+        known = set(self.read)
+        return pd.DataFrame(
+            {name: pandas_column(frame[name]) if name in known else unread for name in self.X},
+            copy=False,
+        )
+
+
+def find_source(X: Any, y: Any) -> Source | None:
+    """The source that X is; None if its rows are in memory, or have to be."""
+    if is_lazy(X) and not (y is None or isinstance(y, str)):
+        # The response is there as a whole.
+        return None
+    return as_source(X)
+
+
+def find_columns(
+    estimator: Any, names: tuple[str, ...], y: Any, sample_weight: Any, offset: Any
+) -> Columns:
+    """Find the columns that a model needs among those of a source.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, or there is no response.
+    """
+    if estimator.formula is None:
+        named = NamedColumns.of(names, "", y, sample_weight, offset)
+        X = tuple(name for name in names if name not in named.beside_X)
+        group_columns = find_group_columns(estimator.groups, X)
+        specification = make_specification(
+            X,
+            [(factor_name(columns, X), columns) for columns in group_columns],
+            fixed_effects=estimator.fixed_effects,
+            random_intercept=estimator.random_intercept,
+            random_slopes=estimator.random_slopes,
+            covariance=estimator.covariance,
+            fit_intercept=estimator.fit_intercept,
+            reml=estimator.reml,
+        )
+        read = {*specification.columns, *(column for own in group_columns for column in own)}
+        return Columns(named, X, tuple(X[column] for column in sorted(read)))
+    left = parse(estimator.formula).response
+    named = NamedColumns.of(names, left, y, sample_weight, offset)
+    others = [name for name in names if name not in named.beside_X]
+    used = set(columns_used(estimator.formula, pd.DataFrame(columns=others), left))
+    if left and named.y is not None:
+        used.update(response_columns(left, names))
+    X = tuple(name for name in others if name in used)
+    return Columns(named, X, X)
+
+
+class SourceReader:
+    """Reads the rows of a source for an estimator.
+
+    Attributes
+    ----------
+    first : MixedLinearRegressor
+        Not fitted; it has the names of the columns once the first batch is read.
+    rows : RowReader
+        Of all batches, once the first is read.
+    notes : dict of str to str
+        What users should know of how the rows were read, of a column by its name.
+    """
+
+    def __init__(self, estimator: Any, source: Source, columns: Columns):
+        self._estimator = estimator
+        self._source = source
+        self._columns = columns
+        self._categories: dict[str, list[Any]] = {}
+        self.first: Any = None
+        self.rows: RowReader | None = None
+        self.notes: dict[str, str] = {}
+
+    def batches(self) -> Iterator[tuple[int, Rows]]:
+        """The rows of all batches that have some, of positive weight, and the batches' numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `partial_fit`.
+        """
+        for number, frame in enumerate(self._source.frames(self._columns.all), 1):
+            if not len(frame):
+                continue
+            try:
+                rows = self._read(frame)
+            except FormulaError:
+                # Says where the formula is wrong, whatever the rows are.
+                raise
+            except (ValueError, TypeError) as error:
+                raise in_part("batch", number, error) from error
+            if rows is not None:
+                yield number, rows
+
+    @property
+    def begun(self) -> RowReader:
+        """What reads the rows, once the first batch is read."""
+        assert self.rows is not None
+        return self.rows
+
+    def again(self) -> Iterator[Rows]:
+        """The rows once more."""
+        return (rows for _, rows in self.batches())
+
+    def _read(self, frame: Any) -> Rows | None:
+        X = self._columns.features(frame)
+        y, weights, offset = self._columns.named.values(frame)
+        if self._categories:
+            X = _with_categories(as_pandas(X), self._categories)
+        if self.rows is None:
+            known = check_weights(weights, X, may_vanish=True)
+            if known is not None and not known.any():
+                # Nothing can be learnt from rows that are absent.
+                return None
+            read, self.rows, self.first = begin_reading(
+                self._estimator, X, y, None, weights, offset
+            )
+            self.notes = read.notes
+            return read.rows
+        rows = self.rows.batch(X, y, None, weights, offset)
+        if self.rows.formula is None:
+            self.notes = {**notes_of_columns(X, self.rows.specification), **self.notes}
+        return rows
+
+    def look_for_categories(self) -> None:
+        """Find the categories of a formula's columns, in a pass of its own over those columns.
+
+        As in `fit` those that occur count: of text in order of sorting, of categories as declared.
+        """
+        if self._estimator.formula is None or not self._source.is_readable_again:
+            return
+        names = effect_columns(self._estimator.formula, self._columns.X)
+        weight = self._columns.named.sample_weight
+        needed = [*names, *([] if weight is None or weight in names else [weight])]
+        found: dict[str, _Categories] | None = None
+        for frame in self._source.frames(needed):
+            own = as_pandas(frame)
+            if found is None:
+                found = {name: _Categories() for name in names if _is_categorical(own[name])}
+            if not found:
+                return
+            weights = None if weight is None else check_weights(own[weight], own, may_vanish=True)
+            present = own if weights is None else own[weights > 0.0]
+            for name, categories in found.items():
+                categories.add(present[name])
+        self._categories = {name: own.in_order for name, own in (found or {}).items()}
+
+
+class _Categories:
+    """The categories of a column so far."""
+
+    def __init__(self) -> None:
+        self._declared: dict[Any, None] = {}
+        self._occurring: set[Any] = set()
+
+    def add(self, values: pd.Series) -> None:
+        """Those of further rows."""
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            self._declared.update(dict.fromkeys(values.dtype.categories))
+        self._occurring.update(values.dropna().unique())
+
+    @property
+    def in_order(self) -> list[Any]:
+        """Those that occur."""
+        if self._declared:
+            return [each for each in self._declared if each in self._occurring]
+        return sorted(self._occurring)
+
+
+def _is_categorical(values: pd.Series) -> bool:
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return True
+    return values.dtype.kind not in "biufmM" and pd.api.types.infer_dtype(values) == "string"
+
+
+def _with_categories(frame: pd.DataFrame, categories: dict[str, list[Any]]) -> pd.DataFrame:
+    """The frame with columns whose categories are known; others, of absent rows, are missing."""
+    found = {}
+    for name, own in categories.items():
+        values = frame[name]
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.where(values.isin(own)).astype("category")
+        found[name] = values.cat.set_categories(own)
+    return frame.assign(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFit:
+    """A model of the rows of a source.
+
+    Attributes
+    ----------
+    model : FittedModel
+    reader : RowReader
+        How the rows were read.
+    first : MixedLinearRegressor
+        Has the names of the columns.
+    notes : dict of str to str
+        What users should know of how the rows were read, of a column by its name.
+    weights : tuple of float
+        The least and the largest weight.
+    """
+
+    model: FittedModel
+    reader: RowReader
+    first: Any
+    notes: dict[str, str]
+    weights: tuple[float, float]
+
+
+def fit_source(
+    estimator: Any,
+    source: Source,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+    offset: Any,
+    task: FitTask,
+) -> SourceFit:
+    """Fit the model to the rows of a source; the estimator stays as it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `MixedLinearRegressor.fit`.
+    """
+    if has_noise(estimator):
+        raise ValueError(_NO_RESIDUAL)
+    if groups is not None:
+        raise ValueError(_NO_GROUPS)
+    reader = SourceReader(
+        estimator, source, find_columns(estimator, source.names, y, sample_weight, offset)
+    )
+    reader.look_for_categories()
+    sums = _sum_up(reader, task.counted(reader.batches(), "read rows", "batch"))
+    recipe = recipe_of(estimator, reader.begun.specification)
+    model = fit_sums(sums.total(), recipe, start=warm_theta(estimator, reader.begun.specification))
+    if source.is_readable_again:
+        batches = RowBatches(reader.again, sums.weight_range)
+        model = with_more_digits(model, RowsInBatches(batches))
+    else:
+        model = without_rows(model, sums.weight_range)
+    return SourceFit(model, reader.begun, reader.first, reader.notes, sums.weight_range)
+
+
+def _sum_up(reader: SourceReader, batches: Iterator[tuple[int, Rows]]) -> GrowingSums:
+    """Sum up all batches; one is added by another thread while the next is read."""
+    sums: GrowingSums | None = None
+    number, adding = 0, None
+    with ThreadPoolExecutor(1) as pool:
+        for next_number, rows in batches:
+            if sums is None:
+                sums = GrowingSums(reader.begun.specification.slopes)
+            if adding is not None:
+                _finish(adding, number)
+            number, adding = next_number, pool.submit(sums.add, rows)
+        if sums is None or adding is None:
+            raise ValueError("X has no rows, or none of positive weight.")
+        _finish(adding, number)
+    return sums
+
+
+def _finish(adding: Future[None], number: int) -> None:
+    try:
+        adding.result()
+    except (ValueError, TypeError) as error:
+        raise in_part("batch", number, error) from error

@@ -1,0 +1,417 @@
+"""Rows from disk or from a stream: the model is that of `fit` on the same rows in memory."""
+
+import warnings
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from mixedlearn import MixedLinearRegressor, lmer
+from mixedlearn.data import sources
+from mixedlearn.exceptions import DegenerateModelWarning
+
+N_ROWS = 120
+
+
+def made_up(seed, n=N_ROWS):
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 9, n), rng.integers(0, 4, n)
+    frame = pd.DataFrame(
+        {
+            "x": np.sort(rng.normal(size=n)) + 3.0,
+            "w": rng.choice([0.0, 0.5, 1.0, 4.0], n),
+            "z": rng.integers(-4, 5, n).astype("int16"),
+            "a": np.sort(a) * 7 - 20,
+            "b": [f"b{code}" for code in b],
+            "known": rng.normal(size=n).astype("float32"),
+            "kind": np.array(["low", "mid", "high"])[rng.integers(0, 3, n)],
+            "unused": [None] * n,
+        }
+    )
+    effects = 1.5 * rng.normal(size=(9, 2))
+    price = frame["x"] - 0.3 * frame["z"] + effects[a, 0] + effects[a, 1] * frame["z"]
+    frame["price"] = price + rng.normal(size=4)[b] + (frame["kind"] == "mid") + rng.normal(size=n)
+    return frame.assign(level=np.exp(frame["price"] / 20.0))
+
+
+def assert_same_fit(found, whole):
+    assert_allclose(found.log_likelihood_, whole.log_likelihood_, rtol=1e-9, atol=1e-7)
+    assert_allclose(found.intercept_, whole.intercept_, rtol=1e-6, atol=1e-6)
+    assert_allclose(found.coef_, whole.coef_, rtol=1e-6, atol=1e-6)
+    assert_allclose(found.coef_covariance_, whole.coef_covariance_, rtol=1e-5, atol=1e-6)
+    assert_allclose(found.noise_variance_, whole.noise_variance_, rtol=1e-6)
+    assert_array_equal(found.feature_names_in_, whole.feature_names_in_)
+    assert found.n_features_in_ == whole.n_features_in_
+    assert found.n_groups_ == whole.n_groups_
+    assert found.formula_ == whole.formula_
+    assert found.converged_ == whole.converged_
+    assert found.is_singular_ == whole.is_singular_
+    for name, effects in whole.random_effects_.items():
+        assert found.random_effects_[name].index.equals(effects.index)
+        assert_allclose(found.random_effects_[name], effects, rtol=1e-4, atol=1e-5)
+
+
+def parts_of(frame, ends):
+    return [frame.iloc[rows] for rows in np.split(np.arange(len(frame)), sorted(ends))]
+
+
+def parquet(frame, ends, folder):
+    for number, part in enumerate(parts_of(frame, ends)):
+        table = pa.Table.from_pandas(part, preserve_index=False)
+        pq.write_table(table, folder / f"part-{number:03}.parquet", row_group_size=17)
+    return folder
+
+
+def reader(frame, ends, folder):
+    schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    batches = [
+        pa.RecordBatch.from_pandas(part, schema=schema, preserve_index=False)
+        for part in parts_of(frame, ends)
+    ]
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+SOURCES = {
+    "folder": parquet,
+    "text of a path": lambda *args: str(parquet(*args)),
+    "dataset": lambda *args: ds.dataset(parquet(*args)),
+    "dataset in memory": lambda frame, ends, folder: ds.dataset(
+        pa.Table.from_pandas(frame, preserve_index=False)
+    ),
+    "reader": reader,
+    "lazy frame": lambda *args: pl.scan_parquet(parquet(*args)),
+    "lazy frame in memory": lambda frame, ends, folder: pl.from_pandas(frame).lazy(),
+    "pandas frames": lambda frame, ends, folder: iter(parts_of(frame, ends)),
+    "polars frames": lambda frame, ends, folder: map(pl.from_pandas, parts_of(frame, ends)),
+    "tables": lambda frame, ends, folder: (
+        pa.Table.from_pandas(part, preserve_index=False) for part in parts_of(frame, ends)
+    ),
+}
+READABLE_AGAIN = [name for name in SOURCES if "folder" in name or "lazy" in name or "data" in name]
+
+MODELS = {
+    "slope": {"groups": "a", "fixed_effects": ["x", "z"], "random_slopes": ["z"]},
+    "crossed": {"groups": ["a", "b"], "fixed_effects": ["z", "x"]},
+    "interaction": {"groups": ["b", ("a", "b")], "fixed_effects": ["x"], "reml": False},
+    "no groups' columns": {"groups": "b", "fixed_effects": []},
+}
+FORMULAS = {
+    "plain": "x + z + (1 + z || a)",
+    "categories": "x * kind + (1 | a) + (1 | b)",
+    "response": "np.log(level) ~ x + kind + (1 | a)",
+    "offset": "x + offset(known) + (1 | a:b)",
+    "slopes of categories": "x + (0 + kind | a)",
+}
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    return lambda: tmp_path_factory.mktemp("rows")
+
+
+def in_batches_of(entries):
+    return mock.patch.object(sources, "BATCH_ENTRIES", entries)
+
+
+def fit_quietly(estimator, *args, **kwargs):
+    """Of some made-up data a variance is zero, and a covariance singular."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateModelWarning)
+        return clone(estimator).fit(*args, **kwargs)
+
+
+class TestEqualsFitInMemory:
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    @given(
+        seed=st.integers(0, 10**6),
+        ends=st.sets(st.integers(0, N_ROWS), max_size=6),
+        kind=st.sampled_from(sorted(SOURCES)),
+        model=st.sampled_from(sorted(MODELS)),
+        entries=st.sampled_from([1, 100, 10**6]),
+        weight=st.sampled_from([None, "w"]),
+        offset=st.sampled_from([None, "known"]),
+    )
+    def test_by_parameters(self, folder, seed, ends, kind, model, entries, weight, offset):
+        frame = made_up(seed)
+        source = SOURCES[kind](frame, ends, folder())
+        estimator = MixedLinearRegressor(**MODELS[model])
+        named = [name for name in ("price", weight, offset) if name]
+        whole = fit_quietly(
+            estimator,
+            frame.drop(columns=named),
+            frame["price"],
+            sample_weight=weight and frame[weight],
+            offset=offset and frame[offset],
+        )
+        with in_batches_of(entries):
+            found = fit_quietly(estimator, source, "price", sample_weight=weight, offset=offset)
+        assert_same_fit(found, whole)
+
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    @given(
+        seed=st.integers(0, 10**6),
+        ends=st.sets(st.integers(0, N_ROWS), max_size=6),
+        kind=st.sampled_from(READABLE_AGAIN),
+        model=st.sampled_from(sorted(FORMULAS)),
+        entries=st.sampled_from([100, 10**6]),
+        declares=st.booleans(),
+        weight=st.sampled_from([None, "w"]),
+    )
+    def test_by_formula(self, folder, seed, ends, kind, model, entries, declares, weight):
+        frame = made_up(seed).sort_values("kind", ignore_index=True)
+        if declares and "lazy" not in kind:  # polars has its own order of categories
+            # In an order of their own, and one that does not occur.
+            order = ["mid", "never", "low", "high"]
+            frame["kind"] = pd.Categorical(frame["kind"], categories=order)
+        source = SOURCES[kind](frame, ends, folder())
+        text = FORMULAS[model]
+        estimator = MixedLinearRegressor(formula=text)
+        y, response = (None, frame[["level"]]) if "~" in text else ("price", frame["price"])
+        used = [name for name in frame.columns if name in text and name not in ("level", "w")]
+        weights = weight and frame[weight]
+        whole = fit_quietly(estimator, frame[used], response, sample_weight=weights)
+        with in_batches_of(entries):
+            found = fit_quietly(estimator, source, y, sample_weight=weight)
+        assert_same_fit(found, whole)
+        assert_allclose(found.predict(frame), whole.predict(frame), rtol=1e-6)
+
+    @pytest.mark.parametrize("kind", sorted(SOURCES))
+    @pytest.mark.parametrize("text", ["price ~ x + (1 | a)", "np.log(level) ~ x + (1 | a)"])
+    def test_lmer(self, folder, kind, text):
+        frame = made_up(0)
+        found = lmer(text, SOURCES[kind](frame, {30, 60}, folder()))
+        assert_same_fit(found, lmer(text, frame))
+
+
+class Columns:
+    """A data set that remembers which columns were asked for."""
+
+    def __init__(self, dataset):
+        self.dataset, self.schema, self.asked = dataset, dataset.schema, []
+
+    def scanner(self, columns, **options):
+        self.asked.append(columns)
+        return self.dataset.scanner(columns=columns, **options)
+
+
+class TestColumns:
+    def test_those_without_an_effect_are_not_read(self, folder):
+        dataset = Columns(ds.dataset(parquet(made_up(1), {40}, folder())))
+        model = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), dataset, "price")
+        assert [set(own) for own in dataset.asked] == [{"x", "z", "a", "price"}]
+        assert model.n_features_in_ == 9
+
+    def test_of_a_formula_those_that_it_uses(self, folder):
+        dataset = Columns(ds.dataset(parquet(made_up(1), {40}, folder())))
+        model = lmer("price ~ x + kind + (1 | a)", dataset)
+        assert [set(own) for own in dataset.asked] == [{"x", "kind"}, {"x", "kind", "a", "price"}]
+        assert_array_equal(model.feature_names_in_, ["x", "a", "kind"])
+
+    @pytest.mark.parametrize("kind", ["folder", "pandas frames"])
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("prize",), r"y names the column 'prize'.*Did you mean 'price'"),
+            ((None,), "y is None: pass the name of the column"),
+            ((np.zeros(N_ROWS),), "y must be the name of a column, got ndarray"),
+        ],
+    )
+    def test_a_response_that_is_not_there(self, folder, kind, arguments, message):
+        source = SOURCES[kind](made_up(0), {40}, folder())
+        with pytest.raises(ValueError, match=message):
+            MixedLinearRegressor(**MODELS["slope"]).fit(source, *arguments)
+
+    def test_weights_and_offset_are_names(self, folder):
+        path = parquet(made_up(0), {40}, folder())
+        for parameter in ("sample_weight", "offset"):
+            with pytest.raises(ValueError, match=f"{parameter} must be the name of a column"):
+                MixedLinearRegressor(groups="a").fit(path, "price", **{parameter: [1.0]})
+
+    def test_groups_beside(self, folder):
+        path = parquet(made_up(0), {40}, folder())
+        with pytest.raises(ValueError, match=r"name their columns in the constructor"):
+            MixedLinearRegressor().fit(path, "price", groups="a")
+
+    def test_of_a_frame_in_memory(self):
+        frame = made_up(2)
+        estimator = MixedLinearRegressor(**MODELS["crossed"])
+        found = fit_quietly(estimator, frame, "price", sample_weight="w", offset="known")
+        X = frame.drop(columns=["price", "w", "known"])
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        assert_same_fit(found, fit_quietly(estimator, X, frame["price"], **beside))
+        streamed = clone(estimator)
+        for part in parts_of(frame, {50}):
+            streamed.partial_fit(part, "price", sample_weight="w", offset="known")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateModelWarning)
+            assert_same_fit(streamed, found)
+
+    def test_an_array_has_no_names(self):
+        with pytest.raises(ValueError, match="y names the column 'price', but X has no names"):
+            MixedLinearRegressor().fit(np.zeros((3, 1)), "price", groups=[1, 2, 1])
+
+    def test_goes_on_with_partial_fit(self, folder):
+        frame = made_up(3)
+        first, second = parts_of(frame, {70})
+        estimator = MixedLinearRegressor(**MODELS["slope"])
+        found = fit_quietly(estimator, parquet(first, {30}, folder()), "price")
+        found.partial_fit(second, "price")
+        assert_same_fit(found, fit_quietly(estimator, frame, "price"))
+
+
+class TestRefusals:
+    def test_a_bad_row_names_its_batch_and_leaves_the_model(self, folder):
+        frame = made_up(0)
+        model = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price")
+        before = dict(vars(model))
+        frame.loc[75, "x"] = np.nan
+        for kind in ("pandas frames", "reader"):
+            source = SOURCES[kind](frame, {30, 60, 90}, folder())
+            with (
+                in_batches_of(1),
+                pytest.raises(ValueError, match=r"batch \d+: Input X contains NaN in column 'x'"),
+            ):
+                model.fit(source, "price")
+            assert vars(model) == before
+
+    def test_a_batch_of_an_iterator_is_the_user_s(self):
+        frame = made_up(0)
+        frame["a"] = frame["a"].astype("Int64")
+        frame.loc[65, "a"] = pd.NA
+        with pytest.raises(ValueError, match=r"^batch 3: .*'a' have missing labels.* row 5"):
+            MixedLinearRegressor(**MODELS["slope"]).fit(iter(parts_of(frame, {30, 60})), "price")
+
+    def test_squares_that_overflow(self):
+        frame = made_up(0)
+        frame.loc[65, "x"] = 1e200
+        for last in (90, 120):
+            parts = iter(parts_of(frame[:last], {30, 60, 90}))
+            with pytest.raises(ValueError, match=r"^batch 3: The squares of the numeric column"):
+                MixedLinearRegressor(**MODELS["slope"]).fit(parts, "price")
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+    def test_an_interruption_leaves_the_model(self, error):
+        frame = made_up(0)
+        model = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price")
+        before = dict(vars(model))
+
+        def interrupted():
+            yield from parts_of(frame, {30, 60})[:2]
+            raise error
+
+        with pytest.raises(error):
+            model.fit(interrupted(), "price")
+        assert vars(model) == before
+
+    def test_an_iterator_of_something_else(self):
+        with pytest.raises(TypeError, match=r"batch 1: .*data frames.*ndarray"):
+            MixedLinearRegressor().fit(iter([np.zeros((3, 2))]), "y")
+
+    def test_no_rows(self, folder):
+        with pytest.raises(ValueError, match="X is an iterator of batches, and gives none"):
+            MixedLinearRegressor(groups="a").fit(iter([]), "price")
+        for frame in (made_up(0)[:0], made_up(0).assign(w=0.0)):
+            path = parquet(frame, set(), folder())
+            with pytest.raises(ValueError, match="X has no rows, or none of positive weight"):
+                MixedLinearRegressor(**MODELS["slope"]).fit(path, "price", sample_weight="w")
+
+    def test_a_path_without_files(self, tmp_path):
+        with pytest.raises(ValueError, match=r"path '.*nowhere'"):
+            MixedLinearRegressor(groups="a").fit(tmp_path / "nowhere", "price")
+        with pytest.raises(ValueError, match="a folder without Parquet files"):
+            MixedLinearRegressor(groups="a").fit(tmp_path, "price")
+
+    def test_a_category_that_comes_late_in_a_stream(self):
+        frame = made_up(0).sort_values("kind", ignore_index=True)
+        with pytest.raises(ValueError, match=r"^batch 2: The category 'low' of 'kind'"):
+            lmer("price ~ x + kind + (1 | a)", iter(parts_of(frame, {20})))
+
+    def test_what_learns_from_rows(self, folder):
+        path = parquet(made_up(0), {40}, folder())
+        with pytest.raises(ValueError, match=r"'scale\(x\)' of the formula learns from all rows"):
+            lmer("price ~ scale(x) + (1 | a)", path)
+
+    def test_missing_rows_are_not_dropped(self, folder):
+        path = parquet(made_up(0), {40}, folder())
+        with pytest.raises(ValueError, match="missing='drop' needs all of them"):
+            lmer("price ~ x + (1 | a)", path, missing="drop")
+
+    def test_a_residual_structure(self, folder):
+        path = parquet(made_up(0), {40}, folder())
+        with pytest.raises(ValueError, match=r"residual structure .* needs all of them at once"):
+            MixedLinearRegressor(groups="a", residual="ar1", time="z").fit(path, "price")
+
+
+class TestDigits:
+    """Squares keep no digits of the noise: the rows are looked at again, if they can be."""
+
+    @staticmethod
+    def frame():
+        rng = np.random.default_rng(0)
+        x, a = rng.normal(size=300), rng.integers(0, 20, 300)
+        price = 1e6 * x + rng.normal(size=20)[a] * 1e-3 + 1e-3 * rng.normal(size=300)
+        return pd.DataFrame({"x": x, "a": a, "price": price})
+
+    def test_a_second_look(self, folder):
+        frame = self.frame()
+        estimator = MixedLinearRegressor(groups="a")
+        whole = clone(estimator).fit(frame, "price")
+        with in_batches_of(100):
+            found = clone(estimator).fit(parquet(frame, {100}, folder()), "price")
+        assert_allclose(found.noise_variance_, whole.noise_variance_, rtol=1e-6)
+        assert_allclose(found.coef_covariance_, whole.coef_covariance_, rtol=1e-6)
+
+    def test_a_stream_says_so(self):
+        frames = iter(parts_of(self.frame(), {100}))
+        model = MixedLinearRegressor(groups="a")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            with pytest.warns(DegenerateModelWarning, match="digits"):
+                model.fit(frames, "price")
+
+
+def test_progress_of_batches(folder):
+    callback = pytest.importorskip("sklearn.callback")
+    frame = made_up(0)
+    seen = []
+
+    class Counter:
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            seen.append(("begin", context.task_name))
+
+        def on_fit_task_end(self, estimator, context):
+            seen.append(("end", context.task_name))
+
+    model = MixedLinearRegressor(**MODELS["slope"])
+    model.set_callbacks(Counter(), callback.ProgressBar())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateModelWarning)
+        model.fit(iter(parts_of(frame, {30, 60})), "price")
+    batch = [("begin", "batch"), ("end", "batch")]
+    whole = [("begin", "read rows"), *3 * batch, ("end", "read rows")]
+    assert seen == [("begin", "fit"), *whole, ("end", "fit")]
+    assert_same_fit(model, fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price"))
