@@ -29,8 +29,8 @@ from mixedlearn.estimator.partitions import Partition
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.regressor import wanted_factors
 from mixedlearn.estimator.stream import COLUMN_ATTRIBUTES, column_attributes
-from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.estimator.view import Fitted, FittedView
+from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.model.digits import with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
@@ -244,7 +244,7 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
     ) -> DaskMixedLinearRegressor:
         self._validate_params()
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
-        end_fit = begin_fit(self, X, y, metadata)
+        task = begin_fit(self, X, y, metadata)
         first = _unfitted(self)
         rows = read_rows(self.client_, first, Partition(X, y, groups, sample_weight, offset))
         found, formula = rows.found, rows.reader.formula
@@ -253,8 +253,9 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         has_groups = bool(specification.factors)
         warn_of_rows(formula, found.notes.values(), level, has_groups=has_groups)
         recipe = recipe_of(self, specification)
-        model = fit_sums(found.sums, recipe, start=warm_theta(self, specification))
-        model = with_more_digits(model, rows)
+        with task.searching():
+            model = fit_sums(found.sums, recipe, start=warm_theta(self, specification))
+            model = with_more_digits(model, rows)
         for name in COLUMN_ATTRIBUTES:
             self.__dict__.pop(name, None)
         self.__dict__.update(column_attributes(first))
@@ -263,7 +264,7 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
             Fitted(Known(model), formula, needs_offset=needs_offset, weights=found.weights)
         )
         warn_of_fit(model, self.max_iter, level)
-        end_fit()
+        task.end()
         return self
 
     @groups_by_name

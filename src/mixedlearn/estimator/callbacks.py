@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, TypeVar
 
+from mixedlearn.search.progress import listening
 from mixedlearn.threads import one_thread
 
 try:
@@ -77,15 +79,31 @@ class FitTask:
             one.call_on_fit_task_end(estimator=self._estimator)
         whole.call_on_fit_task_end(estimator=self._estimator)
 
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """A context in which the callbacks are told of every iteration of a search."""
+        if self._context is None:
+            yield
+            return
+        whole = self._context.subcontext(task_name="search", max_subtasks=None)
+        whole.call_on_fit_task_begin(estimator=self._estimator)
 
-def begin_fit(
-    estimator: Any, X: Any, y: Any, metadata: dict[str, Any], *, max_subtasks: int | None = 0
-) -> FitTask:
-    """Tell the callbacks that a fit begins; ``max_subtasks`` as scikit-learn has it."""
+        def tell() -> None:
+            one = whole.subcontext(task_name="iteration")
+            one.call_on_fit_task_begin(estimator=self._estimator)
+            one.call_on_fit_task_end(estimator=self._estimator)
+
+        with listening(tell):
+            yield
+        whole.call_on_fit_task_end(estimator=self._estimator)
+
+
+def begin_fit(estimator: Any, X: Any, y: Any, metadata: dict[str, Any]) -> FitTask:
+    """Tell the callbacks that a fit begins."""
     given = {"X": X, "y": y, "metadata": metadata}
     if not hasattr(estimator, "_init_callback_context"):
         return FitTask(estimator, given, None)
-    context = estimator._init_callback_context(max_subtasks=max_subtasks)
+    context = estimator._init_callback_context(max_subtasks=None)
     context.call_on_fit_task_begin(estimator=estimator, **given)
     return FitTask(estimator, given, context)
 

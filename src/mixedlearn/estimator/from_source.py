@@ -21,9 +21,8 @@ from mixedlearn.data.sources import Source, as_source, is_lazy
 from mixedlearn.estimator.callbacks import FitTask
 from mixedlearn.estimator.columns_by_name import NamedColumns
 from mixedlearn.estimator.noise import has_noise
-from mixedlearn.estimator.rows import RowReader
 from mixedlearn.estimator.recipes import recipe_of
-from mixedlearn.estimator.rows import in_part
+from mixedlearn.estimator.rows import RowReader, in_part
 from mixedlearn.estimator.stream import begin_reading
 from mixedlearn.estimator.validation import check_weights, notes_of_columns
 from mixedlearn.estimator.warm import warm_theta
@@ -316,7 +315,9 @@ def fit_source(
     reader.look_for_categories()
     sums = _sum_up(reader, task.counted(reader.batches(), "read rows", "batch"))
     recipe = recipe_of(estimator, reader.begun.specification)
-    model = fit_sums(sums.total(), recipe, start=warm_theta(estimator, reader.begun.specification))
+    with task.searching():
+        start = warm_theta(estimator, reader.begun.specification)
+        model = fit_sums(sums.total(), recipe, start=start)
     if source.is_readable_again:
         batches = RowBatches(reader.again, sums.weight_range)
         model = with_more_digits(model, RowsInBatches(batches))

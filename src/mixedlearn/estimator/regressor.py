@@ -502,8 +502,9 @@ class MixedLinearRegressor(
                 numeric_columns(self, read.source, specification)
             raise
         recipe = recipe_of(self, specification)
-        model = fit_sums(sums, recipe, start=warm_theta(self, specification))
-        model = with_more_digits(model, RowsAtHand(read.rows))
+        with task.searching():
+            model = fit_sums(sums, recipe, start=warm_theta(self, specification))
+            model = with_more_digits(model, RowsAtHand(read.rows))
         if read.noise is not None:
             found, columns = read.noise
             binding, noise_rows = bind(found.residual, found.names, columns)
@@ -528,7 +529,7 @@ class MixedLinearRegressor(
     ) -> MixedLinearRegressor:
         """The same of rows that are read batch by batch."""
         metadata = {"sample_weight": sample_weight, "offset": offset}
-        task = begin_fit(self, None, None, metadata, max_subtasks=None)
+        task = begin_fit(self, None, None, metadata)
         found = fit_source(self, source, y, groups, sample_weight, offset, task)
         formula = found.reader.formula
         has_groups = bool(found.model.specification.factors)

@@ -24,6 +24,7 @@ from mixedlearn.search.local_model import (
     judge,
     trust_region_step,
 )
+from mixedlearn.search.progress import tell_iteration
 
 FloatArray = NDArray[np.float64]
 
@@ -80,7 +81,9 @@ class State:
 
 def state_at(engine: Objective, theta: FloatArray) -> State:
     """The evaluation at a theta, with its model."""
-    return State(*evaluate_with_model(engine, theta))
+    state = State(*evaluate_with_model(engine, theta))
+    tell_iteration()
+    return state
 
 
 def minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
