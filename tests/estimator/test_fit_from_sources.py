@@ -388,6 +388,13 @@ class TestDigits:
                 model.fit(frames, "price")
 
 
+def search_of(seen):
+    """What a search of one iteration or more tells."""
+    n_iterations = max(seen.count(("begin", "iteration")), 1)
+    iterations = n_iterations * [("begin", "iteration"), ("end", "iteration")]
+    return [("begin", "search"), *iterations, ("end", "search")]
+
+
 def test_progress_of_batches(folder):
     callback = pytest.importorskip("sklearn.callback")
     frame = made_up(0)
@@ -413,5 +420,8 @@ def test_progress_of_batches(folder):
         model.fit(iter(parts_of(frame, {30, 60})), "price")
     batch = [("begin", "batch"), ("end", "batch")]
     whole = [("begin", "read rows"), *3 * batch, ("end", "read rows")]
-    assert seen == [("begin", "fit"), *whole, ("end", "fit")]
+    assert seen == [("begin", "fit"), *whole, *search_of(seen), ("end", "fit")]
+    seen.clear()
+    model.fit(frame.drop(columns="price"), frame["price"])
+    assert seen == [("begin", "fit"), *search_of(seen), ("end", "fit")]
     assert_same_fit(model, fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price"))
