@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 from unittest import mock
 
 REST = "the rest"
+Result = TypeVar("Result")
 
 
 def time_in_turn(
@@ -58,6 +60,22 @@ def extra_resident_memory(
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_resident_growth, (prepare, arguments))
+
+
+def time_and_memory(
+    prepare: Callable[..., Callable[[], Result]], *arguments: object
+) -> tuple[float, int, Result]:
+    """Seconds and resident bytes of one call of a program, and its result; see above."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_seconds_and_growth, (prepare, arguments))
+
+
+def _seconds_and_growth(prepare: Callable[..., Callable[[], Result]], arguments: tuple) -> tuple:
+    program = prepare(*arguments)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = _resident("VmRSS"), time.perf_counter()
+    result = program()
+    return time.perf_counter() - start, _resident("VmHWM") - before, result
 
 
 def _resident_growth(prepare: Callable[..., Callable[[], object]], arguments: tuple) -> int:

@@ -25,6 +25,7 @@ LAYERS = [
     "plot",
     "estimator",
     "lmer",
+    "dask",
 ]
 # Beside the layers: they use nothing of the package.
 APART = {"datasets", "metrics"}

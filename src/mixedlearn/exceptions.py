@@ -9,6 +9,7 @@ __all__ = [
     "InconsistentVersionWarning",
     "NoGroupsWarning",
     "PopulationPredictionWarning",
+    "SamplingWarning",
 ]
 
 
@@ -29,6 +30,26 @@ class NoGroupsWarning(UserWarning):
     ...     least_squares = MixedLinearRegressor().fit(study.data[["Days"]], study.target)
     >>> least_squares.n_groups_
     {}
+    """
+
+
+class SamplingWarning(UserWarning):
+    """A likelihood that the stochastic solver has estimated is too uncertain for a test.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from mixedlearn import MixedLinearRegressor
+    >>> from mixedlearn.datasets import load_penicillin
+    >>> from mixedlearn.exceptions import SamplingWarning
+    >>> from mixedlearn.inference import ranova
+    >>> X, y = load_penicillin(return_X_y=True)
+    >>> model = MixedLinearRegressor(
+    ...     groups=["plate", "sample"], solver="stochastic", random_state=0).fit(X, y)
+    >>> with warnings.catch_warnings(category=SamplingWarning, action="ignore"):
+    ...     table = ranova(model)
+    >>> list(table.index)
+    ['<none>', '(1 | plate)', '(1 | sample)']
     """
 
 

@@ -47,6 +47,11 @@ class _OneThread:
         """Whether some thread of Python is within the context."""
         return self._n_inside > 0
 
+    @property
+    def n_allowed(self) -> int:
+        """Number of threads that work within the context may have."""
+        return max(self._allowed, default=1) if self._n_inside else 1
+
     def allow(self) -> None:
         """As many threads as before the context."""
         with self._lock:

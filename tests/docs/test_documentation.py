@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 MODULES = (
     "mixedlearn",
+    "mixedlearn.dask",
     "mixedlearn.datasets",
     "mixedlearn.exceptions",
     "mixedlearn.inference",

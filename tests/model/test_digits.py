@@ -18,7 +18,7 @@ from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.exceptions import DegenerateModelWarning
-from mixedlearn.model.digits import with_more_digits
+from mixedlearn.model.digits import RowsAtHand, with_more_digits
 from mixedlearn.model.fit import fit_sums
 from reference import extended
 
@@ -226,7 +226,7 @@ def test_rows_of_little_weight_take_no_digits_from_the_others():
         fit_sums(sums, Recipe(specification))
         for sums in (Sums.of(rows, [(0,)]), added_in_some_tree(parts, rng))
     ]
-    model = with_more_digits(by_sums[0], rows)
+    model = with_more_digits(by_sums[0], RowsAtHand(rows))
     one, theta = np.ones((120, 1)), model.user_theta
     Z = np.hstack([one, X[:, :1]])
     exact = extended.Rows(np.hstack([one, X]), y, [(Z, codes)], weights, specification.reml)

@@ -103,6 +103,19 @@ class VarianceComponents:
         ]
 
 
+def covariance_directions(components: VarianceComponents, theta: FloatArray) -> list[FloatArray]:
+    """Derivatives of every D by all entries of theta, shapes (n_parameters, q_k, q_k)."""
+    found = []
+    for root, direction, own in zip(
+        components.roots(theta), components.directions(theta), components.slices, strict=True
+    ):
+        change = np.zeros((len(theta), *root.shape))
+        one_sided = direction @ root.T
+        change[own] = one_sided + one_sided.transpose(0, 2, 1)
+        found.append(change)
+    return found
+
+
 def theta_gradient(
     directions: Sequence[FloatArray],
     roots: Sequence[FloatArray],

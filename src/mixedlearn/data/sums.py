@@ -248,6 +248,15 @@ class Sums:
             triangles=None,
         )
 
+    def joining_triangles(self, other: Sums) -> Sums:
+        """The same sums with the triangles of both, each of which has those of other rows."""
+        mine, theirs = self.triangles, other.triangles
+        if isinstance(mine, LevelTriangles) and isinstance(theirs, LevelTriangles):
+            return replace(self, triangles=mine + theirs)
+        if isinstance(mine, JointTriangles) and isinstance(theirs, JointTriangles):
+            return replace(self, triangles=mine + theirs)
+        raise ValueError("Triangles of different kinds, or none, cannot be joined.")
+
     @property
     def has_triangles(self) -> bool:
         """Whether there are triangles for digits that squares lose."""

@@ -47,6 +47,11 @@ class LevelTriangles:
     factor: int
     effects: FloatArray
 
+    def __add__(self, other: LevelTriangles) -> LevelTriangles:
+        """The triangles of the rows of both, which are beside the same effects."""
+        whole, left = _triangle(self.whole, other.whole), _triangle(self.left, other.left)
+        return replace(self, whole=whole, left=left)
+
     def among(self, chosen: list[int]) -> LevelTriangles | None:
         """The same where only these factors are left."""
         if self.factor not in chosen:
@@ -76,6 +81,28 @@ class JointTriangles:
     factors: tuple[int, ...]
     spanned: FloatArray
     inside: FloatArray
+
+    @classmethod
+    def of(cls, both: FloatArray, n_basis: int, factors: tuple[int, ...]) -> JointTriangles:
+        """The parts of a triangle of all random columns and, at its end, the basis columns."""
+        n_effects = both.shape[1] - n_basis
+        beside = both[:, n_effects:]
+        return cls(
+            whole=np.asarray(np.linalg.qr(beside, mode="r")),
+            left=beside[n_effects:],
+            factors=factors,
+            spanned=both[:n_effects, :n_effects],
+            inside=beside[:n_effects],
+        )
+
+    def __add__(self, other: JointTriangles) -> JointTriangles:
+        """The triangle of the rows of both."""
+        both = _triangle(self._both(), other._both())
+        return JointTriangles.of(both, self.whole.shape[1], self.factors)
+
+    def _both(self) -> FloatArray:
+        left = np.pad(self.left, ((0, 0), (self.spanned.shape[1], 0)))
+        return np.vstack([np.hstack([self.spanned, self.inside]), left])
 
     def among(self, chosen: list[int]) -> JointTriangles | None:
         """The same where only these factors are left."""
@@ -135,14 +162,7 @@ def joint_triangles(
                 wide[number, start + effect * m + codes[k]] = values[:, effect]
             start += q * m
         both = _triangle(both, wide)
-    beside = both[:, n_effects:]
-    return JointTriangles(
-        whole=np.asarray(np.linalg.qr(beside, mode="r")),
-        left=beside[n_effects:],
-        factors=factors,
-        spanned=both[:n_effects, :n_effects],
-        inside=beside[:n_effects],
-    )
+    return JointTriangles.of(both, sums.n_basis, factors)
 
 
 def _triangle(triangle: FloatArray, rows: FloatArray) -> FloatArray:

@@ -9,14 +9,20 @@ from mixedlearn.engines.elimination.engine import plan_several
 from mixedlearn.engines.joint import plan_jointly
 from mixedlearn.engines.one_factor import plan_one_factor
 from mixedlearn.engines.plan import Plan
+from mixedlearn.engines.stochastic.plan import plan_stochastic
 
 # Up to so many random effects of several factors are one dense block: it costs little then, and an
 # exact Hessian is worth more than fewer multiplications.
 MOST_JOINT_EFFECTS = 400
+# An exact evaluation of more multiplications, some seconds, is dear beside a sampling error that is
+# a hundredth of a standard error.
+MOST_MULTIPLICATIONS = 1e11
 
 
-def choose(sums: Sums, n_effects: Sequence[int]) -> Plan:
+def choose(sums: Sums, n_effects: Sequence[int], solver: str) -> Plan:
     """The plan of the engine that suits a model: an exact one where it is cheap.
+
+    Without crossed factors all engines are exact, whatever the solver.
 
     Parameters
     ----------
@@ -24,9 +30,17 @@ def choose(sums: Sums, n_effects: Sequence[int]) -> Plan:
         Of the factors; what they have of columns is not looked at.
     n_effects : sequence of int
         Effects per level, q, of every factor.
+    solver : str
+        "auto", "exact" or "stochastic".
     """
     shapes = list(zip(n_effects, sums.n_levels, strict=True))
     if len(shapes) <= 1:
         return plan_one_factor(shapes)
-    plan = plan_jointly(shapes)
-    return plan if plan.n_dense <= MOST_JOINT_EFFECTS else plan_several(sums, n_effects)
+    joint = plan_jointly(shapes)
+    if joint.n_dense <= MOST_JOINT_EFFECTS and solver != "stochastic":
+        return joint
+    plan = plan_several(sums, n_effects)
+    is_cheap = plan.multiplications <= MOST_MULTIPLICATIONS and plan.fits
+    if solver == "exact" or not plan.n_dense or (solver == "auto" and is_cheap):
+        return plan
+    return plan_stochastic(plan)

@@ -27,12 +27,15 @@ class ModelDescription:
         Number of levels of each, and of random effects per level.
     blocks : tuple of str
         How the products of each factor's random columns are stored.
+    solver : str
+        "exact" or "stochastic".
     tail_size : int
-        Number of random effects in the dense block.
+        Number of random effects in the dense block, or in the equations that are solved by
+        iteration.
     tail_gigabytes : float
-        Memory that the dense block takes while the model is fitted.
+        Memory that these take while the model is fitted.
     multiplications : float
-        Multiplications of one evaluation, about, in the dense block.
+        Multiplications of one evaluation, about, in these.
     n_parameters : int
         Number of parameters of the random effects' covariances.
     search_gigabytes : float
@@ -45,6 +48,7 @@ class ModelDescription:
     n_levels: tuple[int, ...]
     n_effects: tuple[int, ...]
     blocks: tuple[str, ...]
+    solver: str
     tail_size: int
     tail_gigabytes: float
     multiplications: float
@@ -71,11 +75,15 @@ class ModelDescription:
                     stored = stored.replace("; ", ";\n" + " " * len(left))
                 lines.append(left + stored)
         if self.tail_size:
+            is_exact = self.solver == "exact"
+            name = "dense block" if is_exact else "equations solved by iteration"
             lines.append(
-                f"dense block: {self.tail_size:,} x {self.tail_size:,}, "
+                f"{name}: {self.tail_size:,} x {self.tail_size:,}, "
                 f"{1e3 * self.tail_gigabytes:,.1f} MB, about {self.multiplications:.1e} "
                 "multiplications an evaluation"
             )
+            if not is_exact:
+                lines.append("solver: stochastic, variances with a Monte Carlo error")
         if self.n_parameters > FEW_PARAMETERS:
             lines.append(
                 f"covariances: {self.n_parameters:,} parameters, the search for which takes about "
@@ -84,10 +92,10 @@ class ModelDescription:
         return "\n".join(lines)
 
 
-def describe_model(sums: Sums, specification: Specification) -> ModelDescription:
+def describe_model(sums: Sums, specification: Specification, solver: str) -> ModelDescription:
     """Describe a model from the sums of its factors."""
     factors = specification.factors
-    plan = choose(sums, [len(factor.effects) for factor in factors])
+    plan = choose(sums, [len(factor.effects) for factor in factors], solver)
     names = specification.factor_names
     return ModelDescription(
         n_rows=sums.n_rows,
@@ -95,8 +103,11 @@ def describe_model(sums: Sums, specification: Specification) -> ModelDescription
         factors=tuple(names[block.factor] for block in plan.blocks),
         n_levels=tuple(block.n_levels for block in plan.blocks),
         n_effects=tuple(block.n_effects for block in plan.blocks),
-        blocks=tuple(_stored_as(block, names, is_joint=plan.is_joint) for block in plan.blocks),
-        tail_size=plan.n_dense,
+        blocks=tuple(
+            _stored_as(block, names, plan.solver, is_joint=plan.is_joint) for block in plan.blocks
+        ),
+        solver=plan.solver,
+        tail_size=plan.n_dense + plan.n_iterated,
         tail_gigabytes=plan.memory / 1e9,
         multiplications=plan.multiplications,
         n_parameters=sum(factor.structure.n_parameters for factor in factors),
@@ -104,14 +115,17 @@ def describe_model(sums: Sums, specification: Specification) -> ModelDescription
     )
 
 
-def _stored_as(block: Block, names: tuple[str, ...], *, is_joint: bool) -> str:
+def _stored_as(block: Block, names: tuple[str, ...], solver: str, *, is_joint: bool) -> str:
     if block.is_dense:
         return "part of one dense block" if is_joint else "part of the dense block"
+    if block.is_iterated:
+        return "part of the equations solved by iteration"
     text = f"{block.n_levels:,} blocks of {block.n_effects} x {block.n_effects}"
     if block.nested_in is not None:
         text += f"; nested in {names[block.nested_in]}"
     if block.n_beside:
-        text += f"; {block.n_beside:,} entries beside the dense block"
+        beside = "dense block" if solver == "exact" else "equations"
+        text += f"; {block.n_beside:,} entries beside the {beside}"
     return text
 
 

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents
-from mixedlearn.engines.protocol import Engine, Evaluation, FixedEffects, Posterior
+from mixedlearn.engines.protocol import (
+    Engine,
+    Evaluation,
+    FixedEffects,
+    Posterior,
+    SampledEngine,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -49,9 +56,15 @@ class PaddedEngine:
         self.n_rows = engine.n_rows
         self.within_variance = engine.within_variance
         self.has_exact_hessian = engine.has_exact_hessian
+        self.n_probes = engine.n_probes
         self._engine = engine
         self._active = active
         self._n_fixed = n_fixed
+
+    def with_probes(self, n_probes: int) -> PaddedEngine:
+        """The same with another number of probes of the engine inside."""
+        inner = cast(SampledEngine, self._engine).with_probes(n_probes)
+        return PaddedEngine(inner, self._active, self.components, self.n_levels, self._n_fixed)
 
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k."""

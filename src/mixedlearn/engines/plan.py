@@ -16,8 +16,12 @@ import numpy as np
 from mixedlearn.engines.elimination.chain import EliminationPlan
 from mixedlearn.specification import Specification
 
-# Matrices of the dense block that exist at the same time in an evaluation.
-DENSE_COPIES = 5
+# Matrices of the size of the dense block that an evaluation needs at most: one for the products and
+# the inverse, half of it each, and one for sums on the way to them.
+DENSE_COPIES = 2
+# Bytes of a pair of levels in the products that iteration passes over, and how often an evaluation
+# multiplies it, about.
+PAIR_BYTES, PAIR_PRODUCTS = 16, 200.0
 # Matrices of the size of the Hessian that exist at the same time in a search.
 HESSIAN_COPIES = 20
 # With so few parameters they are small.
@@ -41,16 +45,19 @@ class Block:
         m and q.
     is_dense : bool
         Whether they are part of the dense block; else they are m blocks of q x q.
+    is_iterated : bool
+        Whether they are part of equations that are solved by iteration.
     nested_in : int or None
         The factor that its levels are nested in and eliminated before.
     n_beside : int
-        Entries of its rows over the dense block.
+        Entries of its rows over the dense block, or over the equations.
     """
 
     factor: int
     n_levels: int
     n_effects: int
     is_dense: bool
+    is_iterated: bool = False
     nested_in: int | None = None
     n_beside: int = 0
 
@@ -62,19 +69,38 @@ class Plan:
     Attributes
     ----------
     engine : str
-        Name of the engine: "one_factor", "joint" or "elimination".
+        Name of the engine: "one_factor", "joint", "elimination" or "stochastic".
     blocks : tuple of Block
         One for every factor, in the order of elimination.
     is_exact : bool
         Whether the engine has the exact Hessian.
     elimination : EliminationPlan or None
-        The order of elimination, for the engine that eliminates.
+        The order of elimination, for the engines that eliminate.
+    n_pairs : int
+        Pairs of levels that occur together, for the engine that iterates.
     """
 
     engine: str
     blocks: tuple[Block, ...]
     is_exact: bool
     elimination: EliminationPlan | None = None
+    n_pairs: int = 0
+
+    @property
+    def solver(self) -> str:
+        """Which of the estimator's solvers it is: "stochastic" or "exact"."""
+        return "stochastic" if self.engine == "stochastic" else "exact"
+
+    @property
+    def n_iterated(self) -> int:
+        """Number of random effects in the equations that are solved by iteration."""
+        return sum(block.n_levels * block.n_effects for block in self.blocks if block.is_iterated)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is memory for the dense block."""
+        there = None if self.elimination is None else _memory()
+        return there is None or self.memory <= there
 
     @property
     def is_joint(self) -> bool:
@@ -88,13 +114,13 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes of the dense block while the model is fitted."""
-        return DENSE_COPIES * 8 * self.n_dense**2
+        """Bytes of the dense block, or of the pairs, while the model is fitted."""
+        return DENSE_COPIES * 8 * self.n_dense**2 + PAIR_BYTES * self.n_pairs
 
     @property
     def multiplications(self) -> float:
-        """Multiplications of one evaluation in the dense block, about."""
-        return float(self.n_dense) ** 3
+        """Multiplications of one evaluation in the dense block, or with the pairs, about."""
+        return float(self.n_dense) ** 3 + PAIR_PRODUCTS * self.n_pairs
 
     def check_memory(self, names: Sequence[str]) -> None:
         """Refuse a dense block that does not fit into memory.
@@ -109,9 +135,7 @@ class Plan:
         MemoryError
             The message says what is needed and which factors are at fault.
         """
-        # Without elimination the block is small, if there is any, and asking takes a while.
-        there = None if self.elimination is None else _memory()
-        if there is None or self.memory <= there:
+        if self.solver == "stochastic" or self.fits:
             return
         listed = ", ".join(
             f"{names[block.factor]!r} ({block.n_levels * block.n_effects:,})"
@@ -121,8 +145,10 @@ class Plan:
         raise MemoryError(
             f"The random effects of {listed} stay in one dense block of {self.n_dense:,} columns, "
             f"because these factors are crossed with {names[self.blocks[0].factor]!r}. It "
-            f"needs {self.memory / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB. Leave "
-            "out a factor or its random slopes, or merge rare levels; describe(X) shows the blocks."
+            f"needs {self.memory / 1e9:,.1f} GB, and this machine has "
+            f"{(_memory() or 0) / 1e9:,.1f} GB. Use solver='auto' or 'stochastic', which "
+            "need no dense block, leave out a factor or its random slopes, or merge rare levels; "
+            "describe(X) shows the blocks."
         )
 
 

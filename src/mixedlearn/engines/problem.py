@@ -34,6 +34,7 @@ from mixedlearn.engines.levels import (
     reduce_levels,
     separate_levels,
     within_residual,
+    within_variance,
 )
 from mixedlearn.engines.likelihood import ProfiledLikelihood
 from mixedlearn.engines.one_factor import OneFactorEngine
@@ -41,6 +42,8 @@ from mixedlearn.engines.padded import PaddedEngine
 from mixedlearn.engines.plan import Plan
 from mixedlearn.engines.protocol import Engine
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.engines.stochastic.engine import StochasticEngine
+from mixedlearn.engines.stochastic.products import Products
 from mixedlearn.specification import Specification
 from mixedlearn.threads import threads_for
 
@@ -170,10 +173,10 @@ def _problem(
         likelihood,
         rotate,
     )
-    plan = choose(parts.sums, [len(random.kept) for random in parts.randoms])
+    plan = choose(parts.sums, [len(random.kept) for random in parts.randoms], recipe.solver)
     plan.check_memory([specification.factor_names[k] for k in active])
     with threads_for(plan.multiplications):
-        made = MAKERS[plan.engine](parts, fixed, plan, recipe.is_bounded)
+        made = MAKERS[plan.engine](parts, fixed, plan, recipe)
     engine = made.engine
     if len(active) < len(randoms):
         components = VarianceComponents(structures)
@@ -202,7 +205,7 @@ class _Made:
     n_spanned: int | None = None
 
 
-def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
+def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, recipe: Recipe) -> _Made:
     if parts.randoms:
         moments = reduce_levels(parts.sums, 0, fixed, parts.randoms[0])
         (structure,) = parts.components.structures
@@ -214,7 +217,7 @@ def _one_factor(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) 
     return _Made(engine, fixed, was_bounded, moments.n_spanned)
 
 
-def _joint(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
+def _joint(parts: _Parts, fixed: FixedBasis, plan: Plan, recipe: Recipe) -> _Made:
     moments = reduce_jointly(parts.sums, fixed, parts.randoms)
     fixed, moments, was_bounded = _prepare(fixed, moments, parts)
     likelihood = _with_squares(parts, moments)
@@ -222,20 +225,44 @@ def _joint(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _M
     return _Made(engine, fixed, was_bounded)
 
 
-def _elimination(parts: _Parts, fixed: FixedBasis, plan: Plan, is_bounded: bool) -> _Made:
+def _elimination(parts: _Parts, fixed: FixedBasis, plan: Plan, recipe: Recipe) -> _Made:
     assert plan.elimination is not None
     fixed, reduced = reduce_several(
         parts.sums, plan.elimination, fixed, parts.randoms, rotate=parts.rotate
     )
-    if is_bounded:
+    if recipe.is_bounded:
         reduced.data.gram[-1, -1] += NOISE_FLOOR * parts.likelihood.df
     n_levels = parts.sums.n_levels
     engine = SeveralFactorsEngine(reduced, parts.components, n_levels, parts.likelihood)
-    return _Made(engine, fixed, is_bounded)
+    return _Made(engine, fixed, recipe.is_bounded)
+
+
+def _stochastic(parts: _Parts, fixed: FixedBasis, plan: Plan, recipe: Recipe) -> _Made:
+    assert plan.elimination is not None
+    first = plan.elimination.chain[0]
+    moments = reduce_levels(parts.sums, first, fixed, parts.randoms[first])
+    products = Products(parts.sums, plan.elimination, fixed, parts.randoms)
+    if recipe.is_bounded:
+        products.gram[-1, -1] += NOISE_FLOOR * parts.likelihood.df
+    engine = StochasticEngine(
+        products,
+        parts.components,
+        parts.likelihood,
+        moments.within,
+        within_variance(moments, parts.sums.n_rows),
+        recipe.n_probes,
+        recipe.seed,
+    )
+    return _Made(engine, fixed, recipe.is_bounded)
 
 
 # How the engine of every plan is made.
-MAKERS = {"one_factor": _one_factor, "joint": _joint, "elimination": _elimination}
+MAKERS = {
+    "one_factor": _one_factor,
+    "joint": _joint,
+    "elimination": _elimination,
+    "stochastic": _stochastic,
+}
 _NO_STRUCTURE = make_structure("full", [])
 
 

@@ -66,6 +66,7 @@ class ProfiledEngine(ABC):
     """
 
     has_exact_hessian = True
+    n_probes = 0
 
     def __init__(
         self,

@@ -83,6 +83,11 @@ class Evaluation:
         How far rounding error may have moved the objective.
     curvature : Curvature or None
         Second derivatives by D; None below order 2.
+    sampled_objectives : ndarray of shape (n_probes,), optional
+        How the objective of every probe differs from the mean of all, where it is estimated with
+        random probes: at order 0 alone. At other orders the objective is then but near.
+    sampled_gradients : ndarray of shape (n_probes, n_parameters), optional
+        The same of the gradient.
     """
 
     theta: FloatArray
@@ -93,6 +98,8 @@ class Evaluation:
     fixed: FixedEffects
     rounding: Any
     curvature: Curvature | None = None
+    sampled_objectives: FloatArray | None = None
+    sampled_gradients: FloatArray | None = None
 
 
 def worthless_evaluation(
@@ -157,12 +164,14 @@ class Engine(Objective, Protocol):
     """The likelihood of one model; knows no rows.
 
     ``within_variance`` is the residual variance within levels, to which the noise variance compares
-    (zero where no rows are left).
+    (zero where no rows are left). ``n_probes`` is the number of random probes that the objective
+    and its derivatives are estimated with; zero where they are exact.
     """
 
     n_levels: tuple[int, ...]
     n_rows: int
     within_variance: float
+    n_probes: int
 
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k from moments, shapes (q_k, q_k)."""
@@ -180,4 +189,12 @@ class Engine(Objective, Protocol):
 
     def posterior(self, roots: Sequence[FloatArray]) -> Posterior:
         """Distribution of the random effects given the response, at the Lambdas given."""
+        ...
+
+
+class SampledEngine(Engine, Protocol):
+    """An engine that estimates the objective and its derivatives with random probes."""
+
+    def with_probes(self, n_probes: int) -> SampledEngine:
+        """The same engine with another number of probes."""
         ...

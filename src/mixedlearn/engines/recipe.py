@@ -9,6 +9,8 @@ from mixedlearn.specification import Specification
 # The limits of the search where nobody sets them.
 MAX_ITER = 100
 TOL = 1e-8
+# Random probes to begin with, where there are any.
+N_PROBES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,25 @@ class Recipe:
     is_bounded : bool
         Whether noise is added, to bound the likelihood. Where elimination cannot tell beforehand
         that the random effects reproduce the response, it says that this was found to be so.
+    solver : str
+        Which engines come into question: "auto", "exact" or "stochastic".
+    n_probes, seed : int
+        Random probes of the stochastic engine, and what they are drawn from.
     """
 
     specification: Specification
     max_iter: int = MAX_ITER
     tol: float = TOL
     is_bounded: bool = False
+    solver: str = "auto"
+    n_probes: int = N_PROBES
+    seed: int = 0
+
+    def afresh(self, specification: Specification) -> Recipe:
+        """The same solver for another specification, without the limits of the fit."""
+        return replace(
+            self, specification=specification, max_iter=MAX_ITER, tol=TOL, is_bounded=False
+        )
 
     def of(self, specification: Specification) -> Recipe:
         """The same for another specification."""

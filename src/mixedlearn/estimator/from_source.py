@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mixedlearn.data.frames import pandas_column
-from mixedlearn.data.growing import GrowingSums, RowBatches
+from mixedlearn.data.growing import GrowingSums, sums_of_batches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sources import Source, as_source, is_lazy
-from mixedlearn.engines.recipe import Recipe
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.problem import with_triangles
 from mixedlearn.estimator.callbacks import FitTask
 from mixedlearn.estimator.columns_by_name import NamedColumns
 from mixedlearn.estimator.noise import has_noise
-from mixedlearn.estimator.rows import RowReader
-from mixedlearn.estimator.stream import begin_reading, in_batch
+from mixedlearn.estimator.recipes import recipe_of
+from mixedlearn.estimator.rows import RowReader, in_part
+from mixedlearn.estimator.stream import begin_reading
 from mixedlearn.estimator.validation import check_weights, notes_of_columns
 from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.formula import (
@@ -169,7 +172,7 @@ class SourceReader:
                 # Says where the formula is wrong, whatever the rows are.
                 raise
             except (ValueError, TypeError) as error:
-                raise in_batch(number, error) from error
+                raise in_part("batch", number, error) from error
             if rows is not None:
                 yield number, rows
 
@@ -225,6 +228,23 @@ class SourceReader:
             for name, categories in found.items():
                 categories.add(present[name])
         self._categories = {name: own.in_order for name, own in (found or {}).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _RowsAgain:
+    """The rows of a source as `with_more_digits` looks at them: a pass for each look."""
+
+    reader: SourceReader
+    weight_range: tuple[float, float]
+
+    def sums(self, model: FittedModel, taken: NDArray[np.float64]) -> Sums:
+        """The sums for the response less what was taken."""
+        return sums_of_batches(self.reader.again(), model.specification.slopes, taken)
+
+    def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
+        """The sums with triangles of these rows."""
+        chunks = (chunk for rows in self.reader.again() for chunk in sums.basis_chunks(rows))
+        return with_triangles(sums, chunks, model.specification, model.problem())
 
 
 class _Categories:
@@ -314,10 +334,11 @@ def fit_source(
     )
     reader.look_for_categories()
     sums = _sum_up(reader, task.counted(reader.batches(), "read rows", "batch"))
-    recipe = Recipe(reader.begun.specification, max_iter=estimator.max_iter, tol=estimator.tol)
-    model = fit_sums(sums.total(), recipe, start=warm_theta(estimator, reader.begun.specification))
+    specification = reader.begun.specification
+    start = warm_theta(estimator, specification)
+    model = fit_sums(sums.total(), recipe_of(estimator, specification), start=start)
     if source.is_readable_again:
-        model = with_more_digits(model, RowBatches(reader.again, sums.weight_range))
+        model = with_more_digits(model, _RowsAgain(reader, sums.weight_range))
     else:
         model = without_rows(model, sums.weight_range)
     return SourceFit(model, reader.begun, reader.first, reader.notes, sums.weight_range)
@@ -344,4 +365,4 @@ def _finish(adding: Future[None], number: int) -> None:
     try:
         adding.result()
     except (ValueError, TypeError) as error:
-        raise in_batch(number, error) from error
+        raise in_part("batch", number, error) from error

@@ -9,7 +9,13 @@ from collections.abc import Iterable
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from mixedlearn.exceptions import DataWarning, DegenerateModelWarning, NoGroupsWarning
+from mixedlearn.estimator.view import FittedView
+from mixedlearn.exceptions import (
+    DataWarning,
+    DegenerateModelWarning,
+    NoGroupsWarning,
+    PopulationPredictionWarning,
+)
 from mixedlearn.formula import CompiledFormula
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.notes import UNBOUNDED
@@ -43,6 +49,22 @@ def warn_of_rows(
         )
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=stacklevel + 1)
+
+
+def warn_of_missing_groups(view: FittedView, stacklevel: int) -> None:
+    """Warn if predictions lack effects because no groups came.
+
+    ``stacklevel`` is that of whoever calls this.
+    """
+    if view.known.fit.has_random_effects:
+        names = ", ".join(map(repr, view.specification.factor_names))
+        warnings.warn(
+            f"predict received no groups, but the model has random effects for {names}: this is "
+            "the prediction for the population. Pass groups=..., or random_effects='none' if that "
+            "is what you want.",
+            PopulationPredictionWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def warn_of_fit(model: FittedModel, max_iter: int, stacklevel: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from numbers import Integral, Real
@@ -23,7 +22,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
 from mixedlearn.engines.plan import check_search_memory
-from mixedlearn.engines.recipe import MAX_ITER, TOL, Recipe
+from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import (
     FIT_STACKLEVEL,
@@ -34,8 +33,9 @@ from mixedlearn.estimator.callbacks import (
 from mixedlearn.estimator.columns_by_name import columns_of_frame
 from mixedlearn.estimator.from_source import find_source, fit_source
 from mixedlearn.estimator.noise import has_noise
-from mixedlearn.estimator.notices import warn_of_fit, warn_of_rows
+from mixedlearn.estimator.notices import warn_of_fit, warn_of_missing_groups, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
+from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.report_methods import ReportMethods
 from mixedlearn.estimator.sampling_methods import SamplingMethods
 from mixedlearn.estimator.stream import column_attributes
@@ -47,11 +47,8 @@ from mixedlearn.estimator.validation import (
 )
 from mixedlearn.estimator.view import Fitted, FittedView
 from mixedlearn.estimator.warm import warm_theta
-from mixedlearn.exceptions import (
-    PopulationPredictionWarning,
-)
 from mixedlearn.model.correlated import fit_correlated
-from mixedlearn.model.digits import with_more_digits
+from mixedlearn.model.digits import RowsAtHand, with_more_digits
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.known import Known
 from mixedlearn.specification import plain_name
@@ -129,6 +126,16 @@ class MixedLinearRegressor(
         effects reproduce the response and the noise has to be kept from zero.
     warm_start : bool, default=False
         Whether a further call of `fit` starts from the variance components of the last one.
+    solver : {"auto", "exact", "stochastic"}, default="auto"
+        How crossed factors are fitted. "exact": the random effects of all factors but the largest
+        share a dense block. "stochastic": no dense block; equations are solved by iteration, and
+        the variances have a Monte Carlo error of about a hundredth of their standard errors, while
+        coefficients and BLUPs follow from them without such an error. "auto": "exact" where the
+        dense block fits into memory and takes seconds, else "stochastic". One factor, and factors
+        that are nested in each other, are always exact.
+    random_state : int, RandomState instance or None, default=None
+        What the random signs of the stochastic solver are drawn from. Pass an int for the same
+        estimates in every call.
     residual : str or object of mixedlearn.residual, default=None
         Covariance of the noise of the rows of a level. None: all rows have the same variance, and
         none are correlated. By name, with ``time``:
@@ -197,6 +204,12 @@ class MixedLinearRegressor(
     is_singular_ : bool
         Whether the covariance of some factor's random effects is singular: a variance is zero or
         effects are perfectly correlated.
+    solver_ : {"exact", "stochastic"}
+        The solver that was used.
+    monte_carlo_errors_ : dict
+        With the stochastic solver, the standard errors over draws of its random signs: of the
+        entries of ``covariances_`` ("covariances", a dict by factor), of ``noise_variance_``
+        ("noise_variance") and of ``log_likelihood_`` ("log_likelihood").
     n_groups_ : dict of str to int
         Number of levels of every factor.
     n_features_in_ : int
@@ -317,6 +330,8 @@ class MixedLinearRegressor(
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "warm_start": ["boolean"],
+        "solver": [StrOptions({"auto", "exact", "stochastic"})],
+        "random_state": ["random_state"],
         "residual": [str, BaseEstimator, None],
         "time": [str, Integral, None],
     }
@@ -336,6 +351,8 @@ class MixedLinearRegressor(
         max_iter: int = MAX_ITER,
         tol: float = TOL,
         warm_start: bool = False,
+        solver: str = "auto",
+        random_state: Any = None,
         residual: Any = None,
         time: Any = None,
     ):
@@ -351,6 +368,8 @@ class MixedLinearRegressor(
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
+        self.solver = solver
+        self.random_state = random_state
         self.residual = residual
         self.time = time
 
@@ -482,9 +501,9 @@ class MixedLinearRegressor(
             with config_context(assume_finite=False):
                 numeric_columns(self, read.source, specification)
             raise
-        recipe = Recipe(specification, max_iter=self.max_iter, tol=self.tol)
+        recipe = recipe_of(self, specification)
         model = fit_sums(sums, recipe, start=warm_theta(self, specification))
-        model = with_more_digits(model, read.rows)
+        model = with_more_digits(model, RowsAtHand(read.rows))
         if read.noise is not None:
             found, columns = read.noise
             binding, noise_rows = bind(found.residual, found.names, columns)
@@ -623,7 +642,7 @@ class MixedLinearRegressor(
             return self._predict_correlated(
                 view, X, groups, random_effects, return_std, offset, stacklevel
             )
-        wanted = _wanted_factors(random_effects, names)
+        wanted = wanted_factors(random_effects, names)
         rows = view.rows_to_predict(X, groups, wanted, return_std=return_std, stacklevel=stacklevel)
         codes = _codes(view, rows.labels, wanted, stacklevel + 1)
         coded = CodedRows(rows.X, codes)
@@ -648,7 +667,7 @@ class MixedLinearRegressor(
         names = view.specification.factor_names
         series = view.noise.series
         known = names if series is None or series in names else (*names, series)
-        wanted = _wanted_factors(random_effects, known)
+        wanted = wanted_factors(random_effects, known)
         own = tuple(name for name in wanted if name in names)
         rows = view.rows_to_predict(
             X, groups, own, return_std=return_std, stacklevel=stacklevel + 1
@@ -798,11 +817,12 @@ class MixedLinearRegressor(
                                  89,667 entries beside the dense block
         d        1,128        1  part of the dense block
         dept        14        1  part of the dense block
-        dense block: 1,142 x 1,142, 52.2 MB, about 1.5e+09 multiplications an evaluation
+        dense block: 1,142 x 1,142, 20.9 MB, about 1.5e+09 multiplications an evaluation
         """
         self._validate_params()
         specification, rows = read_factors(self, X, groups)
-        return describe_model(Sums.of(rows, [()] * len(rows.labels)), specification)
+        sums = Sums.of(rows, [()] * len(rows.labels))
+        return describe_model(sums, specification, self.solver)
 
     def _validate_params(self) -> None:
         """Check the parameters; scikit-learn's message would show labels and not say what to do."""
@@ -837,21 +857,14 @@ def _codes(
     view: FittedView, labels: Sequence[Labels], wanted: Sequence[str], stacklevel: int
 ) -> tuple[Codes | None, ...]:
     """The levels of rows to predict, with warnings if there are none that `fit` saw."""
-    if wanted and not labels and view.known.fit.has_random_effects:
-        names = ", ".join(map(repr, view.specification.factor_names))
-        warnings.warn(
-            f"predict received no groups, but the model has random effects for {names}: this is "
-            "the prediction for the population. Pass groups=..., or random_effects='none' if that "
-            "is what you want.",
-            PopulationPredictionWarning,
-            stacklevel=stacklevel,
-        )
+    if wanted and not labels:
+        warn_of_missing_groups(view, stacklevel)
     codes = view.codes(labels, wanted)
     view.warn_of_kinds(labels, codes, stacklevel)
     return codes
 
 
-def _wanted_factors(random_effects: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+def wanted_factors(random_effects: Any, names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the factors whose BLUPs are wanted."""
     if isinstance(random_effects, str):
         if random_effects in ("all", "none"):

@@ -45,6 +45,12 @@ _NO_OFFSET_OF_FIT = (
 )
 
 
+def in_part(what: str, number: int, error: Exception) -> Exception:
+    """The same error, with the batch or the partition of rows that it belongs to."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{what} {number}: {error}")
+
+
 class RowReader:
     """Reads rows for a model whose columns are known.
 

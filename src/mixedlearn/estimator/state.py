@@ -21,6 +21,7 @@ from mixedlearn.exceptions import InconsistentVersionWarning
 from mixedlearn.formula import formula_of
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.residual_parameters import residual_covariances, residual_parameters
+from mixedlearn.model.sampling import monte_carlo_errors
 
 FloatArray = NDArray[np.float64]
 
@@ -185,6 +186,31 @@ class FittedState(BaseEstimator):
                 f"{attribute} belongs to a residual structure, and this model has residual=None."
             )
         return model
+
+    @property
+    def solver_(self) -> str:
+        """The solver that was used."""
+        return "exact" if FittedView(self).known.fit.sampling is None else "stochastic"
+
+    @property
+    def monte_carlo_errors_(self) -> dict[str, Any]:
+        """Standard errors over draws of the stochastic solver's random signs."""
+        model = FittedView(self).known.fit
+        errors = monte_carlo_errors(model)
+        if errors is None:
+            raise AttributeError(
+                "monte_carlo_errors_ belongs to the stochastic solver, and this fit was exact."
+            )
+        return {
+            "covariances": {
+                factor.name: pd.DataFrame(
+                    own, index=list(factor.effects), columns=list(factor.effects)
+                )
+                for factor, own in zip(model.specification.factors, errors.covariances, strict=True)
+            },
+            "noise_variance": errors.noise_variance,
+            "log_likelihood": errors.objective / 2.0,
+        }
 
     @property
     def covariances_(self) -> dict[str, pd.DataFrame]:

@@ -18,7 +18,7 @@ from mixedlearn.estimator.rows import RowReader
 from mixedlearn.estimator.validation import notes_of_columns
 from mixedlearn.estimator.view import Fitted
 from mixedlearn.formula import CompiledFormula, refuse_learning
-from mixedlearn.model.digits import with_more_digits, without_rows
+from mixedlearn.model.digits import RowsAtHand, with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.known import Known
@@ -85,20 +85,18 @@ class Stream:
             n_batches=self.n_batches + 1,
         )
 
-    def solve(self, specification: Specification, max_iter: int, tol: float) -> FittedModel:
+    def solve(self, recipe: Recipe) -> FittedModel:
         """The model of all rows so far, as `fit` has it.
 
         Parameters
         ----------
-        specification : Specification
-            With the columns and the factors of the first rows.
-        max_iter : int
-        tol : float
+        recipe : Recipe
+            Its specification has the columns and the factors of the first rows.
         """
         sums, rows = self.running.total(), self.running.rows
-        model = fit_sums(sums, Recipe(specification, max_iter=max_iter, tol=tol))
+        model = fit_sums(sums, recipe)
         if rows is not None:
-            return with_more_digits(model, rows)
+            return with_more_digits(model, RowsAtHand(rows))
         return without_rows(model, self.running.weights)
 
     def solved(self, model: FittedModel) -> tuple[Fitted, Stream]:
@@ -114,6 +112,12 @@ class Stream:
             return fitted, self
         summed = RunningSums(self.running.slopes, model.sums, self.running.weights)
         return fitted, replace(self, running=summed)
+
+
+def column_attributes(estimator: Any) -> dict[str, Any]:
+    """What validation has told an estimator of its columns."""
+    own = vars(estimator)
+    return {name: own[name] for name in COLUMN_ATTRIBUTES if name in own}
 
 
 def begin(estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any) -> Stream:
@@ -161,9 +165,7 @@ def after_fit(estimator: Any, fitted: Fitted) -> Stream:
         names = getattr(estimator, "feature_names_in_", ())
         refuse_learning(formula.terms_of_fit(), names)
     first = _unfitted(estimator)
-    for name in COLUMN_ATTRIBUTES:
-        if hasattr(estimator, name):
-            setattr(first, name, getattr(estimator, name))
+    first.__dict__.update(column_attributes(estimator))
     specification = model.specification
     reader = RowReader(first, specification, formula, needs_offset=fitted.needs_offset)
     running = RunningSums(specification.slopes, model.sums, fitted.weights)
@@ -212,18 +214,6 @@ def has_parameters_of(estimator: Any, first: Any) -> bool:
     """Whether an estimator has the very same parameters as another that was not fitted."""
     own, known = vars(estimator), vars(first)
     return all(own.get(name) is known[name] for name in known if name not in COLUMN_ATTRIBUTES)
-
-
-def column_attributes(estimator: Any) -> dict[str, Any]:
-    """What an estimator has as the names and the number of its columns."""
-    own = vars(estimator)
-    return {name: own[name] for name in COLUMN_ATTRIBUTES if name in own}
-
-
-def in_batch(number: int, error: Exception) -> Exception:
-    """The same error, with the number of the call that it belongs to."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"batch {number}: {error}")
 
 
 def _unfitted(estimator: Any) -> Any:

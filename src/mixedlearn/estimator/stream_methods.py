@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.columns_by_name import columns_of_frame
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
+from mixedlearn.estimator.recipes import recipe_of
+from mixedlearn.estimator.rows import in_part
 from mixedlearn.estimator.state import FittedState
 from mixedlearn.estimator.stream import (
     Stream,
     after_fit,
     begin,
     has_parameters_of,
-    in_batch,
     specification_of,
 )
 from mixedlearn.exceptions import DataWarning
@@ -31,9 +32,6 @@ _DROPPED = (
 
 class StreamMethods(FittedState):
     """Fits to rows that come batch by batch."""
-
-    max_iter: int
-    tol: float
 
     @groups_by_name
     def partial_fit(
@@ -150,14 +148,14 @@ class StreamMethods(FittedState):
             # Says where the formula is wrong, whatever the rows are.
             raise
         except (ValueError, TypeError) as error:
-            raise in_batch(number, error) from error
+            raise in_part("batch", number, error) from error
 
     def _solve(self) -> None:
         self._validate_params()
         stream = self._stream
         specification = specification_of(self, stream)
         with one_thread:
-            model = stream.solve(specification, self.max_iter, self.tol)
+            model = stream.solve(recipe_of(self, specification))
         level = level_of_user()
         has_groups = bool(specification.factors)
         warn_of_rows(stream.formula, stream.notes.values(), level, has_groups=has_groups)

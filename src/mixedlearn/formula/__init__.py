@@ -5,6 +5,7 @@ from mixedlearn.formula.learning import refuse_learning
 from mixedlearn.formula.model import (
     CompiledFormula,
     as_pandas,
+    category_rows,
     columns_used,
     compile_formula,
     effect_columns,
@@ -27,6 +28,7 @@ __all__ = [
     "NumberOfRow",
     "Variable",
     "as_pandas",
+    "category_rows",
     "columns_used",
     "compile_formula",
     "effect_columns",

@@ -199,6 +199,17 @@ def learn_coding(
     return coding, _without_intercept(matrix, learnt)
 
 
+def rows_of_categories(terms: SimpleFormula, X: pd.DataFrame, formula: str) -> set[int]:
+    """Places of rows that have every category of the terms' expressions, the first of each."""
+    materialiser, _ = _learn(terms, _plain(X, variables_of(terms, list(X.columns))), formula)
+    found: set[int] = set()
+    for factor in materialiser.factor_cache.values():
+        if factor.metadata.kind is Factor.Kind.CATEGORICAL:
+            (categories,) = _category_labels(factor).parts
+            found.update(np.flatnonzero(~categories.duplicated()).tolist())
+    return found
+
+
 def _plain_names(terms: SimpleFormula) -> tuple[str, ...] | None:
     """The columns that terms are, if each but the intercept is one; else None."""
     names = []

@@ -1,8 +1,8 @@
 """What a formula learns from rows: the same from some of them as from all, or not.
 
-A model that gets its rows batch by batch makes the columns of all of them by what its formula has
-learnt from the first. So nothing may be learnt that further rows would change, but for categories,
-which are refused where they come too late.
+A model that gets its rows batch by batch, or in partitions, makes the columns of all by what its
+formula has learnt from some. So nothing may be learnt that further rows would change, but for
+categories: batches are refused where they come too late, partitions are searched for them.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def refuse_learning(terms: Iterable[SimpleFormula], names: Sequence[str]) -> Non
             text = factor.expr
             for name in _learning_functions(text):
                 raise ValueError(
-                    f"{text!r} of the formula learns from all rows, and they come batch by batch: "
-                    f"{_ADVICE[name]}, or put the values into a column of X."
+                    f"{text!r} of the formula learns from all rows, which no batch and no "
+                    f"partition has: {_ADVICE[name]}, or put the values into a column of X."
                 )
             columns = tuple(dict.fromkeys((*names, *_columns_in(text))))
             if not compiled(text, columns).is_row_wise:
                 raise ValueError(
                     f"{text!r} of the formula may depend on other rows, which come in other "
-                    "batches: put the values into a column of X."
+                    "batches or partitions: put the values into a column of X."
                 )
 
 

@@ -21,7 +21,7 @@ from mixedlearn.covariance.structures import REGISTRY, Parts
 from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, as_labels, interaction
 from mixedlearn.formula.brackets import FormulaError
-from mixedlearn.formula.coding import Coding, learn_coding
+from mixedlearn.formula.coding import Coding, learn_coding, rows_of_categories
 from mixedlearn.formula.hypotheses import effect_terms, fixed_terms
 from mixedlearn.formula.parser import (
     Grouping,
@@ -309,6 +309,13 @@ def columns_used(text: str, X: pd.DataFrame, response: str = "") -> list[str]:
         offset_terms(offset, names)
         used.update(response_columns(offset, names))
     return [name for name in names if name in used]
+
+
+def category_rows(text: str, X: pd.DataFrame) -> list[int]:
+    """Places of rows of which a formula learns all categories that X has, in their order."""
+    parsed, names = parse(text), list(X.columns)
+    fixed, random = _read(parsed, _predictors(parsed.response, names), names)
+    return sorted(set().union(*(rows_of_categories(own, X, text) for own in (fixed, *random))))
 
 
 def terms_of(text: str, names: Sequence[str]) -> list[SimpleFormula]:

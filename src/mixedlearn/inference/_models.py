@@ -11,10 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from mixedlearn.exceptions import DegenerateModelWarning
+from mixedlearn.exceptions import DegenerateModelWarning, SamplingWarning
 from mixedlearn.model.correlated import refuse_noise
 from mixedlearn.model.fit import refit
 from mixedlearn.model.fitted import FittedModel
+from mixedlearn.model.sampling import error_of_difference
+
+# A Monte Carlo error beyond this share of a statistic, or of one, is worth a warning.
+MUCH_SAMPLING = 0.05
 
 
 def model_of(estimator: Any, *, takes_noise: bool = False) -> FittedModel:
@@ -121,6 +125,27 @@ def warn_of_lost_refits(function: str, n_lost: int, n: int) -> None:
             DegenerateModelWarning,
             stacklevel=3,
         )
+
+
+def warn_of_sampling(
+    function: str, models: Sequence[FittedModel], others: Sequence[FittedModel]
+) -> None:
+    """Tell the caller of a public function that probes say too little of a likelihood ratio.
+
+    The first of such pairs is named.
+    """
+    for model, other in zip(models, others, strict=True):
+        error, statistic = error_of_difference(model, other), abs(model.objective - other.objective)
+        if error > MUCH_SAMPLING * max(statistic, 1.0):
+            warnings.warn(
+                f"{function} compares likelihoods that solver='stochastic' has estimated: the "
+                f"statistic {statistic:.3g} has a Monte Carlo error of {error:.2g}. Fit the models "
+                "with solver='exact' if they are small enough; coefficient_table, anova and "
+                "contrast_test test coefficients without such an error.",
+                SamplingWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def with_criterion(model: FittedModel, *, reml: bool) -> FittedModel:

@@ -26,15 +26,13 @@ evaluation for each entry of theta instead of four, and about five digits instea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.engines.protocol import Evaluation
-from mixedlearn.model.fitted import FittedModel, once_per_fit
+from mixedlearn.model.fitted import FittedModel, covariance_changes, once_per_fit
 from mixedlearn.search.local_model import (
     FLAT_CURVATURE,
     ROUNDING_CURVATURE,
@@ -61,6 +59,8 @@ class _Differences:
 
 # Abramowitz & Stegun (1964, 25.3.6).
 CENTRAL = _Differences(1e-3, ((-2, 1.0 / 12.0), (-1, -2.0 / 3.0), (1, 2.0 / 3.0), (2, -1.0 / 12.0)))
+# Where derivatives are estimated, the tolerance of iterative solutions asks for longer steps.
+SAMPLED = _Differences(1e-2, ((-1, -0.5), (1, 0.5)))
 ONE_SIDED = _Differences(1e-6, ((0, -1.0), (1, 1.0)))
 
 
@@ -108,6 +108,8 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
     optimum, local = evaluate_with_model(engine, components.theta_of_roots(model.roots))
     is_dear = problem.plan.multiplications > DEAR and optimum.rounding < ROUNDING
     differences = ONE_SIDED if is_dear else CENTRAL
+    if engine.n_probes:
+        differences = SAMPLED
     entries = local.free
     n_free, n_fixed = len(entries), len(optimum.fixed.coef)
     hessian = np.zeros((n_free, n_free))
@@ -131,7 +133,7 @@ def variance_parameters(model: FittedModel) -> VarianceParameters:
         np.vstack([flat, np.zeros((1, flat.shape[1]))]),
         coef_changes,
         model.noise_variance * np.append(log_noise, 1.0),
-        _covariance_changes(model, components, local.theta, entries, log_noise),
+        _with_noise(model, covariance_changes(model, components, local.theta, entries, log_noise)),
         local.theta,
         entries,
         local.lengths,
@@ -156,25 +158,9 @@ def inverse_information(hessian: FloatArray, lengths: FloatArray) -> tuple[Float
     return root @ root.T, directions[:, ~known]
 
 
-def _covariance_changes(
-    model: FittedModel,
-    components: VarianceComponents,
-    theta: FloatArray,
-    entries: NDArray[np.intp],
-    log_noise: FloatArray,
-) -> tuple[FloatArray, ...]:
-    """Derivatives of ``s2 T Lambda Lambda' T'`` by theta's free entries and eta."""
-    roots = components.roots(theta)
-    directions = components.directions(theta)
-    bounds = [0, *np.cumsum([len(own) for own in directions]).tolist()]
-    found = []
-    for random, root, direction, (start, stop), covariance in zip(
-        model.random_bases, roots, directions, pairwise(bounds), model.covariances, strict=True
-    ):
-        one_sided = np.zeros((len(theta), *root.shape))
-        one_sided[start:stop] = direction @ root.T
-        turned = random.to_user @ one_sided[entries] @ random.to_user.T
-        changes = model.noise_variance * (turned + turned.transpose(0, 2, 1))
-        changes += log_noise[:, None, None] * covariance
-        found.append(np.concatenate([changes, covariance[None]]))
-    return tuple(found)
+def _with_noise(model: FittedModel, changes: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
+    """Derivatives by theta with those by eta after them."""
+    return tuple(
+        np.concatenate([own, covariance[None]])
+        for own, covariance in zip(changes, model.covariances, strict=True)
+    )

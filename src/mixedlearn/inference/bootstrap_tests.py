@@ -23,6 +23,7 @@ from mixedlearn.inference._models import (
     model_of,
     view_of,
     warn_of_lost_refits,
+    warn_of_sampling,
     warn_of_untestable,
 )
 from mixedlearn.inference._pairs import compare_models
@@ -193,6 +194,7 @@ def bootstrap_lrt(
     estimators = est0, est1
     comparison = compare_models([model_of(own, takes_noise=True) for own in estimators], refit=True)
     smaller, larger, _ = comparison.pair(0)
+    warn_of_sampling("bootstrap_lrt", [smaller], [larger])
     rows = [
         _own_rows(estimators[place], model, X, groups, sample_weight)
         for place, model in zip(comparison.places, comparison.models, strict=True)

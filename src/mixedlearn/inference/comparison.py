@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import chi2
 
 from mixedlearn.inference._criteria import aic, bic, likelihood_ratio, n_parameters
-from mixedlearn.inference._models import model_of, warn_of_untestable
+from mixedlearn.inference._models import model_of, warn_of_sampling, warn_of_untestable
 from mixedlearn.inference._pairs import Pair, compare_models
 from mixedlearn.inference._text import (
     ResultTable,
@@ -265,6 +265,7 @@ def likelihood_ratio_test(
         _test(*comparison.pair(step), is_refitted=comparison.is_refitted)
         for step in range(len(others) + 1)
     ]
+    warn_of_sampling("likelihood_ratio_test", comparison.models[:-1], comparison.models[1:])
     for step, test in enumerate(pairs):
         if test.df <= 0:
             smaller, larger, _ = comparison.pair(step)

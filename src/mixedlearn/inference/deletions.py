@@ -19,6 +19,7 @@ from mixedlearn.inference._models import (
     by_maximum_likelihood,
     model_of,
     view_of,
+    warn_of_sampling,
     warn_of_untestable,
 )
 from mixedlearn.inference._text import ResultTable
@@ -78,6 +79,7 @@ def drop1(estimator: Any) -> pd.DataFrame:
         )
         for term in terms
     ]
+    warn_of_sampling("drop1", models, [model] * len(models))
     table = _table(model, [term.name for term in terms], models)
     warn_of_untestable("drop1", list(table.index[1:][table["df"].iloc[1:] == 0]))
     return table
@@ -147,6 +149,7 @@ def ranova(estimator: Any) -> pd.DataFrame:
         for name, sums, specification in _smaller(model, k, factor, terms):
             names.append(name)
             models.append(refit(model, sums=sums, specification=specification))
+    warn_of_sampling("ranova", models, [model] * len(models))
     return _table(model, names, models)
 
 

@@ -156,7 +156,7 @@ def exact_restricted_lrt(
     statistic: 6.369    p-value: 0.0044
     (10,000 simulated statistics, 55.3% of them zero)
     """
-    model = model_of(estimator)
+    model = _exact_model(estimator)
     check_count(n_resamples, "n_resamples")
     generator = make_generator(random_state)
     k, effects = _find_variance(model, factor, effect)
@@ -228,7 +228,7 @@ def exact_lrt(
     statistic: 167    p-value: < 0.001
     (10,000 simulated statistics, 0.0% of them zero)
     """
-    model = model_of(estimator)
+    model = _exact_model(estimator)
     check_count(n_resamples, "n_resamples")
     generator = make_generator(random_state)
     k, effects = _find_variance(model, None, None)
@@ -245,6 +245,17 @@ def exact_lrt(
     draw = NullDistribution(n, n - p, mu, multiplicity, sizes, counts.astype(float), n_tested)
     simulated = draw.statistics(n_resamples, generator)
     return _result(null, model, simulated, _hypothesis(model, k, effects, fixed_effects))
+
+
+def _exact_model(estimator: Any) -> FittedModel:
+    """The fitted model, if its likelihood is exact."""
+    model = model_of(estimator)
+    if model.sampling is not None:
+        raise ValueError(
+            "Exact tests need a likelihood without Monte Carlo error: fit the model with "
+            "solver='exact'."
+        )
+    return model
 
 
 def _result(

@@ -23,6 +23,7 @@ from mixedlearn.inference._uncertainty import rests_on_variances
 from mixedlearn.inference.tables import coefficient_estimates, variance_errors
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.model.residual_parameters import residual_parameters
+from mixedlearn.model.sampling import monte_carlo_errors
 
 DDF_NAMES = {
     "satterthwaite": "Satterthwaite's degrees of freedom",
@@ -60,9 +61,10 @@ class Summary:
         The formula, the criterion, numbers of rows and levels.
     random_effects : DataFrame
         A row for each random effect and the noise, by factor and effect: variance, standard
-        deviation, correlations with the effects before it, and standard errors of the variances
-        if they were asked for. Where fixed effects explain random effects, so that nothing is known
-        of the variances of these, a column ``note`` says which are not identified.
+        deviation, correlations with the effects before it, standard errors of the variances if
+        they were asked for, and with the stochastic solver their Monte Carlo errors. Where fixed
+        effects explain random effects, so that nothing is known of the variances of these, a column
+        ``note`` says which are not identified.
     fixed_effects : DataFrame
         As `coefficient_table` gives it.
     tests : str
@@ -129,14 +131,20 @@ def summarise(
         f"{factor.name} {m:,}"
         for factor, m in zip(specification.factors, model.sums.n_levels, strict=True)
     )
+    errors = monte_carlo_errors(model)
+    criterion_text = f"-2 log {likelihood} {model.objective:.4f}"
+    if errors is not None:
+        criterion_text += f", Monte Carlo error {errors.objective:.2g}"
     facts = {
         "Formula": estimator.formula_,
-        "Criterion": f"-2 log {likelihood} {model.objective:.4f}",
+        "Criterion": criterion_text,
         "AIC, BIC": f"{estimator.aic():.4f}, {estimator.bic():.4f}",
         "Rows": f"{model.sums.n_rows:,}",
     }
     if levels or model.noise is None:
         facts["Levels"] = levels or "no grouping factor"
+    if errors is not None:
+        facts["Solver"] = f"stochastic, {model.recipe.n_probes:,} random probes"
     if model.noise is not None:
         facts["Residual"] = model.noise.description
         if model.noise.binding.series is not None:
@@ -189,6 +197,7 @@ def _hint(model: FittedModel, ddf: str) -> list[str]:
 def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
     """Variances, deviations and correlations, laid out as lme4 prints them."""
     errors = variance_errors(model) if std_error else []
+    sampled = monte_carlo_errors(model)
     most = max((len(factor.effects) for factor in model.specification.factors), default=1)
     rows, index = [], []
     for k, (factor, covariance) in enumerate(
@@ -202,6 +211,8 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
             row = {"variance": covariance[i, i]}
             if std_error:
                 row["std_error"] = errors[k][i, i]
+            if sampled is not None:
+                row["monte_carlo_error"] = sampled.covariances[k][i, i]
             row["sd"] = deviations[i]
             for j in range(most - 1):
                 row[f"corr_{j + 1}"] = ratios[i, j] if j < i else np.nan
@@ -212,6 +223,8 @@ def _random_effects(model: FittedModel, *, std_error: bool) -> pd.DataFrame:
     noise = {"variance": model.noise_variance, "sd": np.sqrt(model.noise_variance)}
     if std_error:
         noise["std_error"] = float(errors[-1])
+    if sampled is not None:
+        noise["monte_carlo_error"] = sampled.noise_variance
     if model.unknown_variances:
         noise["note"] = ""
     rows.append(noise)

@@ -9,11 +9,12 @@ left is summed up again, without squares, and the model fitted once more.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mixedlearn.data.growing import RowBatches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
@@ -26,6 +27,8 @@ from mixedlearn.model.notes import (
     MUCH_ROUNDING,
     lost_weights_note,
 )
+
+FloatArray = NDArray[np.float64]
 
 # Below this share of the squares that it is a difference of, the noise has lost digits that count.
 LITTLE_NOISE = 1e-7
@@ -43,23 +46,57 @@ MOST_LOOKS = 5
 MUCH_BETTER = 0.1
 
 
-def with_more_digits(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
+class SourceOfRows(Protocol):
+    """Where the rows of a fit can be looked at again, wherever they are."""
+
+    @property
+    def weight_range(self) -> tuple[float, float]:
+        """The least and the largest weight."""
+
+    def sums(self, model: FittedModel, taken: FloatArray) -> Sums:
+        """The sums of a model for the response less what was taken; see `Sums.of`."""
+
+    def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
+        """The sums with the triangles that the engine of a model can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsAtHand:
+    """Rows in memory."""
+
+    rows: Rows
+
+    @property
+    def weight_range(self) -> tuple[float, float]:
+        """The least and the largest weight."""
+        return self.rows.weight_range
+
+    def sums(self, model: FittedModel, taken: FloatArray) -> Sums:
+        """The sums for the response less what was taken."""
+        return Sums.of(self.rows, model.specification.slopes, taken=taken)
+
+    def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
+        """The sums with triangles of these rows, or of those among them that these are."""
+        chunks = sums.basis_chunks(self.rows)
+        return with_triangles(sums, chunks, model.specification, model.problem())
+
+
+def with_more_digits(model: FittedModel, source: SourceOfRows) -> FittedModel:
     """The model fitted again to what it leaves of the rows, where squares lose digits.
 
     Parameters
     ----------
     model : FittedModel
-    rows : Rows or RowBatches
-        Those of its sums.
+    source : SourceOfRows
+        Of the rows of its sums.
     """
-    least, most = rows.weight_range
+    least, most = source.weight_range
     if keeps_digits(model) and least > LITTLE_WEIGHT * most:
         return model
-    model = _look_again(model, rows)
-    ratio = most / least
-    if ratio <= MOST_WEIGHT_RATIO:
+    model = _look_again(model, source)
+    if most <= MOST_WEIGHT_RATIO * least:
         return model
-    return _without_claims(model, lost_weights_note(ratio))
+    return _without_claims(model, lost_weights_note(most / least))
 
 
 def without_rows(model: FittedModel, weights: tuple[float, float]) -> FittedModel:
@@ -91,9 +128,9 @@ def keeps_digits(model: FittedModel) -> bool:
     return bool(noise > LITTLE_NOISE and is_independent)
 
 
-def _look_again(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
+def _look_again(model: FittedModel, source: SourceOfRows) -> FittedModel:
     for look in range(MOST_LOOKS):
-        last, model = model, _fit_again(model, rows)
+        last, model = model, _fit_again(model, source)
         was_poor = last.fixed_basis.is_exact or last.is_bounded
         is_no_better = look > 0 and model.rounding > MUCH_BETTER * last.rounding
         if not was_poor and (model.rounding <= MUCH_ROUNDING or is_no_better):
@@ -120,22 +157,17 @@ def _share_of_noise(model: FittedModel) -> float:
     return fixed.unexplained * model.fixed_effects.noise_variance
 
 
-def _fit_again(model: FittedModel, rows: Rows | RowBatches) -> FittedModel:
+def _fit_again(model: FittedModel, source: SourceOfRows) -> FittedModel:
     specification = model.specification
     coef = model.coef
     taken = np.zeros(len(specification.columns) + 1)
     if specification.fit_intercept:
         taken[0] = coef[0]
     taken[np.array(specification.fixed, int) + 1] = coef[int(specification.fit_intercept) :]
-    if isinstance(rows, Rows):
-        sums = Sums.of(rows, specification.slopes, taken=taken)
-        chunks = sums.basis_chunks(rows)
-    else:
-        sums = rows.sums(specification.slopes, taken)
-        chunks = rows.basis_chunks(sums)
+    sums = source.sums(model, taken)
     recipe = replace(model.recipe, is_bounded=False)
     start = None
     if model.roots and not model.fixed_basis.is_exact:
-        sums = with_triangles(sums, chunks, specification, model.problem())
+        sums = source.with_triangles(sums, model)
         start = model.user_theta
     return fit_sums(sums, recipe, start=start)

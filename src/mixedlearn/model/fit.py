@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import RandomBasis
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.problem import NOISE_FLOOR, Problem, make_problem
-from mixedlearn.engines.protocol import Evaluation, FixedEffects
+from mixedlearn.engines.protocol import Evaluation, FixedEffects, SampledEngine
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.model.confounding import (
     ExplainedEffects,
@@ -29,7 +30,7 @@ from mixedlearn.model.confounding import (
     noise_direction,
     without_explained,
 )
-from mixedlearn.model.fitted import FittedModel, user_blups
+from mixedlearn.model.fitted import FittedModel, Sampling, user_blups
 from mixedlearn.model.notes import (
     EXACT_FIT,
     UNBOUNDED,
@@ -41,9 +42,11 @@ from mixedlearn.model.notes import (
     level_notes,
     noise_notes,
     rounding_notes,
+    sampling_notes,
 )
 from mixedlearn.search.local_model import evaluate_with_model
 from mixedlearn.search.newton import ZERO_LOSS, Optimum
+from mixedlearn.search.sampled import minimise_sampled, probes_needed, sampling_errors
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -111,7 +114,7 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             engine.components.structures, roots, fixed_effects, k, direction
         )
     return FittedModel(
-        recipe=replace(recipe, is_bounded=problem.is_bounded),
+        recipe=_recipe_of_fit(recipe, problem),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,
@@ -127,13 +130,29 @@ def fit_sums(sums: Sums, recipe: Recipe, start: FloatArray | None = None) -> Fit
             *noise_notes(problem),
             *([UNBOUNDED] if is_unbounded else []),
             *rounding_notes(problem, evaluation.rounding),
+            *sampling_notes(optimum.errors),
             *level_notes(specification, sums, confounded),
             *([] if confounded or is_unbounded else _vanishing_noise(problem, optimum.evaluation)),
             *explained_notes(specification, explained, zeroed),
             *equal_factor_notes(specification, sums),
         ),
         unknown_variances={k: own.effects for k, own in explained.items()},
+        sampling=_sampling(optimum, evaluation),
     )
+
+
+def _recipe_of_fit(recipe: Recipe, problem: Problem) -> Recipe:
+    """What makes a refit the same fit, with what was found on the way."""
+    n_probes = problem.engine.n_probes or recipe.n_probes
+    return replace(recipe, is_bounded=problem.is_bounded, n_probes=n_probes)
+
+
+def _sampling(optimum: Optimum, evaluation: Evaluation) -> Sampling | None:
+    """The sampling error of an optimum whose objective was evaluated at order 0."""
+    if optimum.errors is None:
+        return None
+    assert evaluation.sampled_objectives is not None
+    return Sampling(optimum.errors, evaluation.sampled_objectives)
 
 
 def _search(
@@ -143,6 +162,8 @@ def _search(
     engine = problem.engine
     if start is not None:
         start = engine_theta(recipe.specification, problem.randoms, engine.components, start)
+    if engine.n_probes:
+        return _search_sampled(problem, recipe, start)
     optimum = minimise(engine, start, max_iter=recipe.max_iter, tol=_tolerance(recipe, problem))
     noise = optimum.evaluation.fixed.noise_variance
     is_lost = not optimum.is_certified and noise < NOISE_FLOOR
@@ -151,6 +172,24 @@ def _search(
         tol = _tolerance(recipe, problem)
         optimum = minimise(problem.engine, None, max_iter=recipe.max_iter, tol=tol)
     return problem, optimum
+
+
+def _search_sampled(
+    problem: Problem, recipe: Recipe, start: FloatArray | None
+) -> tuple[Problem, Optimum]:
+    """The same where derivatives are estimated: with as many probes as their error asks for."""
+    n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
+    tol = _tolerance(recipe, problem)
+    while True:
+        engine = cast(SampledEngine, problem.engine)
+        optimum = minimise_sampled(engine, start, max_iter=recipe.max_iter, tol=tol)
+        errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
+        needed = probes_needed(errors, engine.n_probes)
+        start = optimum.evaluation.theta
+        if needed == engine.n_probes:
+            evaluation = engine.evaluate(start, 0)
+            return problem, replace(optimum, evaluation=evaluation, errors=errors)
+        problem = replace(problem, engine=engine.with_probes(needed))
 
 
 def _tolerance(recipe: Recipe, problem: Problem) -> float:
@@ -180,7 +219,7 @@ def refit(
     start : ndarray of shape (n_parameters,), optional
         As for `fit_sums`.
     """
-    recipe = Recipe(model.specification if specification is None else specification)
+    recipe = model.recipe.afresh(model.specification if specification is None else specification)
     if model.noise is not None:
         kept = [
             k
@@ -255,7 +294,7 @@ def _exact_fit(
 ) -> FittedModel:
     n_fixed = problem.fixed.columns.shape[1]
     return FittedModel(
-        recipe=replace(recipe, is_bounded=problem.is_bounded),
+        recipe=_recipe_of_fit(recipe, problem),
         sums=sums,
         fixed_basis=problem.fixed,
         random_bases=problem.randoms,

@@ -12,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixedlearn.covariance.algebra import smallest_deviation
+from mixedlearn.covariance.components import VarianceComponents, covariance_directions
 from mixedlearn.data.levels import LevelTable
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
 from mixedlearn.engines.problem import Problem, engine_in_bases, make_problem
 from mixedlearn.engines.protocol import Engine, FixedEffects, Posterior
 from mixedlearn.engines.recipe import Recipe
+from mixedlearn.search.sampled import SamplingErrors, standard_error
 from mixedlearn.specification import Specification
 from mixedlearn.threads import one_thread
 
@@ -28,6 +30,27 @@ Result = TypeVar("Result")
 SINGULAR = 1e-8
 # Share of its terms that is left of a sum that is zero.
 ROUNDING = 1e-14
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The sampling error of a fit with random probes.
+
+    Attributes
+    ----------
+    errors : SamplingErrors
+        Of the variance parameters.
+    objectives : ndarray of shape (n_probes,)
+        How the objective of every probe differs from the mean of all.
+    """
+
+    errors: SamplingErrors
+    objectives: FloatArray
+
+    @property
+    def objective_error(self) -> float:
+        """Standard error of the objective."""
+        return standard_error(self.objectives)
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,8 @@ class FittedModel:
     unknown_variances : dict of int to ndarray of shape (q,), bool
         By factor, the effects whose variances the data say nothing of, since fixed effects explain
         them.
+    sampling : Sampling, optional
+        What is known of the sampling error, if the fit was one with random probes.
     noise : FittedNoise, optional
         The covariance of the noise, if it has a residual structure: the sums are then those in its
         metric.
@@ -85,6 +110,7 @@ class FittedModel:
     warnings: tuple[str, ...]
     observed_sums: Sums | None = None
     unknown_variances: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    sampling: Sampling | None = None
     noise: Any = None
 
     @property
@@ -221,6 +247,43 @@ class FittedModel:
     def __getstate__(self) -> dict[str, object]:
         """The state to pickle: what can be computed again is left out, and may be large."""
         return {own.name: getattr(self, own.name) for own in fields(self)}
+
+
+def covariance_changes(
+    model: FittedModel,
+    components: VarianceComponents,
+    theta: FloatArray,
+    entries: NDArray[np.intp],
+    log_noise: FloatArray,
+) -> tuple[FloatArray, ...]:
+    """Derivatives of ``s2 T Lambda Lambda' T'``, the covariances in the user's units.
+
+    Parameters
+    ----------
+    model : FittedModel
+    components : VarianceComponents
+        The structures in the engine's columns.
+    theta : ndarray of shape (n_parameters,)
+        In the engine's columns.
+    entries : ndarray of shape (a,), int
+        The entries of theta by which the derivatives are.
+    log_noise : ndarray of shape (a,)
+        Derivatives of the logarithm of the noise variance by them.
+
+    Returns
+    -------
+    changes : tuple of ndarray of shape (a, q_k, q_k)
+    """
+    found = []
+    for random, change, covariance in zip(
+        model.random_bases,
+        covariance_directions(components, theta),
+        model.covariances,
+        strict=True,
+    ):
+        turned = model.noise_variance * (random.to_user @ change[entries] @ random.to_user.T)
+        found.append(turned + log_noise[:, None, None] * covariance)
+    return tuple(found)
 
 
 def once_per_fit(compute: Callable[[FittedModel], Result]) -> Callable[[FittedModel], Result]:

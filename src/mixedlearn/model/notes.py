@@ -14,12 +14,15 @@ from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis
 from mixedlearn.engines.problem import Problem
 from mixedlearn.model.confounding import ExplainedEffects
+from mixedlearn.search.sampled import SamplingErrors
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
 
 # An objective that is less certain than this is worth a word.
 MUCH_ROUNDING = 1e-4
+# A sampling error beyond this share of a standard error, too.
+MUCH_SAMPLING = 0.05
 # Coefficients of a combination that differ by no more are equal.
 SAME_COEFFICIENT = 1e-7
 # So many fixed effects are named in a note.
@@ -224,3 +227,14 @@ def equal_factor_notes(specification: Specification, sums: Sums) -> tuple[str, .
                 "only their sum. Leave one of the factors out."
             )
     return tuple(notes)
+
+
+def sampling_notes(errors: SamplingErrors | None) -> list[str]:
+    """What to say of variances whose sampling error is not what it should be."""
+    if errors is None or errors.share <= MUCH_SAMPLING:
+        return []
+    return [
+        f"The Monte Carlo error of a variance is {errors.share:.2g} of its standard error although "
+        "the stochastic solver has drawn as many random signs as it may: see monte_carlo_errors_, "
+        "and use solver='exact' if the dense block fits into memory."
+    ]

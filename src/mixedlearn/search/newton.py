@@ -9,6 +9,7 @@ away, steps along straight lines in D, and variances that are set to exactly zer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,28 +60,32 @@ class Optimum:
         Whether the quadratic model promises less than the tolerance (and rounding error).
     n_iterations : int
         EM and Newton steps taken; at least one.
+    errors : object, optional
+        Sampling errors, where derivatives are estimated.
     """
 
     evaluation: Evaluation
     is_certified: bool
     n_iterations: int
+    errors: Any = None
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class State:
     """An evaluation of order 2 with its quadratic model."""
 
     evaluation: Evaluation
     model: LocalModel
 
 
-def _at(engine: Objective, theta: FloatArray) -> _State:
-    return _State(*evaluate_with_model(engine, theta))
+def state_at(engine: Objective, theta: FloatArray) -> State:
+    """The evaluation at a theta, with its model."""
+    return State(*evaluate_with_model(engine, theta))
 
 
 def minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
     """The optimum that one start leads to."""
-    state, n_iterations = _em(engine, _at(engine, start), max_iter)
+    state, n_iterations = em_steps(engine, state_at(engine, start), max_iter)
     return _descend(engine, state, n_iterations, max_iter, tol)
 
 
@@ -91,18 +96,18 @@ def descend(engine: Objective, start: FloatArray, *, max_iter: int, tol: float) 
     """
     if engine.components.n_parameters == 0:
         return Optimum(engine.evaluate(np.empty(0), 0), True, 1)
-    return _descend(engine, _at(engine, start), 0, max_iter, tol)
+    return _descend(engine, state_at(engine, start), 0, max_iter, tol)
 
 
 def _descend(
-    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
+    engine: Objective, state: State, n_iterations: int, max_iter: int, tol: float
 ) -> Optimum:
     optimum = _arrive(engine, state, n_iterations, max_iter, tol)
     for _ in range(MOST_WAYS_OUT):
         way_out = _way_out(engine, optimum.evaluation)
         if way_out is None:
             return optimum
-        optimum = _arrive(engine, _at(engine, way_out), optimum.n_iterations, max_iter, tol)
+        optimum = _arrive(engine, state_at(engine, way_out), optimum.n_iterations, max_iter, tol)
     return replace(optimum, is_certified=False)
 
 
@@ -128,7 +133,7 @@ def _way_out(engine: Objective, evaluation: Evaluation) -> FloatArray | None:
 
 
 def _arrive(
-    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
+    engine: Objective, state: State, n_iterations: int, max_iter: int, tol: float
 ) -> Optimum:
     """Descend to where nothing more is promised."""
     while True:
@@ -142,12 +147,12 @@ def _arrive(
     polished = _polish(engine, state)
     if not state.model.is_minimum(tol):
         # What kept the certificate away may have been an error of the size that polishing squares.
-        state = _at(engine, polished.theta)
+        state = state_at(engine, polished.theta)
     polished = _without_rounding(engine, polished)
     return Optimum(polished, bool(state.model.is_minimum(tol)), max(n_iterations, 1))
 
 
-def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
+def em_steps(engine: Engine, state: State, max_iter: int) -> tuple[State, int]:
     """Take EM steps while far away: they never increase the objective and cope with any start."""
     components = engine.components
     n_steps = 0
@@ -166,14 +171,14 @@ def _em(engine: Engine, state: _State, max_iter: int) -> tuple[_State, int]:
         known = [covariance for covariance in updated if covariance is not None]
         if len(known) < len(updated):
             break
-        state = _at(engine, components.theta_of(known))
+        state = state_at(engine, components.theta_of(known))
         n_steps += 1
     return state, n_steps
 
 
 def _newton(
-    engine: Objective, state: _State, n_iterations: int, max_iter: int, tol: float
-) -> tuple[_State, int]:
+    engine: Objective, state: State, n_iterations: int, max_iter: int, tol: float
+) -> tuple[State, int]:
     """Trust-region Newton-Raphson until the certificate holds or nothing more can be gained."""
     radius = 1.0
     is_rough = not engine.has_exact_hessian and engine.size <= FEW_DATA
@@ -182,9 +187,9 @@ def _newton(
         model, objective = state.model, state.evaluation.objective
         step = trust_region_step(model.slope, model.curvature, radius)
         promised = float(model.promised_by(step))
-        trial = _at(engine, model.moved(step))
+        trial = state_at(engine, model.moved(step))
         if objective - trial.evaluation.objective < POOR_AGREEMENT * promised:
-            straight = _at(engine, _straight_step(engine.components, model, step))
+            straight = state_at(engine, _straight_step(engine.components, model, step))
             if straight.evaluation.objective < trial.evaluation.objective:
                 trial = straight
         gained = objective - trial.evaluation.objective
@@ -219,7 +224,7 @@ def _straight_step(
     return components.theta_of(covariances)
 
 
-def _settle(engine: Objective, state: _State) -> _State | None:
+def _settle(engine: Objective, state: State) -> State | None:
     """Set variances that the data cannot tell from zero to exactly zero.
 
     Returns None where there is nothing to set, or where the objective would suffer.
@@ -242,10 +247,10 @@ def _settle(engine: Objective, state: _State) -> _State | None:
         trial = engine.evaluate(moved, 0)
         if trial.objective <= most + trial.rounding:
             theta = settled = moved
-    return None if settled is None else _at(engine, settled)
+    return None if settled is None else state_at(engine, settled)
 
 
-def _polish(engine: Objective, state: _State) -> Evaluation:
+def _polish(engine: Objective, state: State) -> Evaluation:
     """Take the last Newton step: it squares the error for the price of one objective."""
     model, evaluation = state.model, state.evaluation
     if not engine.has_exact_hessian and model.promised_decrease <= evaluation.rounding:

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from mixedlearn.covariance.components import VarianceComponents
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.elimination.chain import plan_elimination
+from mixedlearn.engines.elimination.dense import row_blocks, two_matrices
 from mixedlearn.engines.elimination.level_pairs import forms_of_rows, gram_of_rows
 from mixedlearn.engines.elimination.links import Link, forms_through_chain, link_stages
 from mixedlearn.engines.elimination.posterior import SeveralFactorsPosterior
@@ -55,7 +56,7 @@ from mixedlearn.engines.elimination.reduced import (
     add_effects,
     sum_by_level,
 )
-from mixedlearn.engines.elimination.tail import Tail, solve_tail
+from mixedlearn.engines.elimination.tail import Tail
 from mixedlearn.engines.levels import (
     factorise,
     factorise_with_inverse,
@@ -67,6 +68,7 @@ from mixedlearn.engines.moments import start_from_moments
 from mixedlearn.engines.plan import Block, Plan
 from mixedlearn.engines.profiled import ProfiledEngine, Solution
 from mixedlearn.engines.protocol import Curvature, FixedEffects
+from mixedlearn.threads import threads_for
 
 FloatArray = NDArray[np.float64]
 
@@ -189,16 +191,16 @@ class SeveralFactorsEngine(ProfiledEngine):
         likelihood: ProfiledLikelihood,
     ):
         self._reduced = reduced
-        # The last elimination is kept, for the BLUPs at the optimum.
-        self._last: tuple[bytes, Elimination] | None = None
-        parts = (reduced.columns, reduced.data.rows, reduced.tail_rows.rows, reduced.effects.tail)
+        # The last solution is kept, for derivatives and BLUPs at the same roots.
+        self._last: tuple[bytes, Elimination, EliminatedData] | None = None
+        parts = (reduced.columns, reduced.data.rows, reduced.tail_rows.rows)
         super().__init__(
             components,
             n_levels,
             likelihood,
             reduced.data.gram,
             reduced.within_variance,
-            sum(part.size for part in parts),
+            sum(part.size for part in parts) + reduced.plan.n_tail**2,
         )
 
     def _moments_of(self, coef: FloatArray) -> tuple[FloatArray, ...]:
@@ -235,8 +237,7 @@ class SeveralFactorsEngine(ProfiledEngine):
 
     def _solve(self, roots: tuple[FloatArray, ...]) -> Solution:
         """The details are the elimination, of the effects and of X and y."""
-        elimination = self._eliminate(roots)
-        eliminated = self._eliminate_data(elimination, self._reduced.data)
+        elimination, eliminated = self._solve_at(roots)
         return Solution(elimination.log_det, eliminated.cross, (elimination, eliminated))
 
     def _derivatives(
@@ -269,34 +270,44 @@ class SeveralFactorsEngine(ProfiledEngine):
         self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        elimination = self._eliminate(roots)
-        _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
+        with threads_for(self._multiplications):
+            _, blups = self._scores(*self._solve_at(roots))
         contrast = np.append(-fixed.coef, 1.0)
         return tuple(np.einsum("c,qcm->qm", contrast, own) for own in blups)
 
     def posterior(self, roots: Sequence[FloatArray]) -> SeveralFactorsPosterior:
         """Distribution of the random effects given the response."""
-        elimination = self._eliminate(roots)
-        _, blups = self._scores(elimination, self._eliminate_data(elimination, self._reduced.data))
+        with threads_for(self._multiplications):
+            elimination, eliminated = self._solve_at(roots)
+            _, blups = self._scores(elimination, eliminated)
+            links = self._links(elimination, with_first=True)
+            tail_covariance = elimination.tail.covariance()
         response = tuple(own[:, :-1] for own in blups)
-        links = self._links(elimination, with_first=True)
         return SeveralFactorsPosterior(
             self._reduced.plan,
             self._reduced.stages,
             elimination.covariances,
             links,
-            elimination.tail.covariance(),
+            tail_covariance,
             response,
         )
+
+    def _solve_at(self, roots: Sequence[FloatArray]) -> tuple[Elimination, EliminatedData]:
+        """The elimination of the random effects, and of X and y."""
+        key = np.concatenate([root.ravel() for root in roots]).tobytes()
+        if self._last is None or self._last[0] != key:
+            # Two eliminations at once would be twice the memory.
+            self._last = None
+            elimination = self._eliminate(roots)
+            self._last = key, elimination, self._eliminate_data(elimination, self._reduced.data)
+        return self._last[1:]
 
     def _eliminate(self, roots: Sequence[FloatArray]) -> Elimination:
         """Eliminate the chain, stage by stage, and solve the tail."""
         reduced = self._reduced
-        key = np.concatenate([root.ravel() for root in roots]).tobytes()
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
-        # Two eliminations at once would be twice the memory.
-        self._last = None
+        scaled, products = two_matrices(reduced.plan.n_tail)
+        for rows in row_blocks(len(products)):
+            products.add_upper_rows(rows, reduced.tail_products[rows].toarray())
         effects = reduced.effects.copy()
         solved = []
         for s, stage in enumerate(reduced.stages):
@@ -310,18 +321,18 @@ class SeveralFactorsEngine(ProfiledEngine):
                 add_effects(effects, reduced.stages, s, spans, -1.0)
             own = _solve_stage(stage, roots[stage.factor], columns, to_rows, spans)
             add_effects(effects, reduced.stages, s, own.solved, 1.0)
-            if effects.tail.size:
+            if reduced.plan.n_tail:
                 lost = _lost_rows(columns[:, :q], roots[stage.factor])
                 if s == 0:
-                    effects.tail -= reduced.tail_rows.gram(lost)
+                    gram = reduced.tail_rows.gram(lost)
                 else:
-                    effects.tail -= gram_of_rows(pattern, pattern.spread(lost, spans.tails))
+                    gram = gram_of_rows(pattern, pattern.spread(lost, spans.tails))
+                for rows, part in gram:
+                    products.add_upper_rows(rows, -part)
             solved.append(own)
         tail_roots = [roots[k] for k in reduced.plan.tail]
-        tail = solve_tail(reduced.plan.tail_shapes, tail_roots, effects.tail)
-        elimination = Elimination([root @ root.T for root in roots], solved, tail)
-        self._last = key, elimination
-        return elimination
+        tail = Tail(reduced.plan.tail_shapes, tail_roots, products, scaled)
+        return Elimination([root @ root.T for root in roots], solved, tail)
 
     def _eliminate_data(self, elimination: Elimination, data: DataProducts) -> EliminatedData:
         """Carry further columns through the elimination."""
@@ -371,7 +382,7 @@ class SeveralFactorsEngine(ProfiledEngine):
         found: list[FloatArray] = [np.empty(0)] * len(reduced.plan.shapes)
         for k, own in zip(reduced.plan.tail, tail.information(), strict=True):
             found[k] = own
-        form = tail.covariance()
+        form = tail.covariance_rows
         links = self._links(elimination, with_first=False)
         for s, (stage, solved, link) in enumerate(
             zip(reduced.stages, elimination.stages, links, strict=True)
@@ -380,7 +391,7 @@ class SeveralFactorsEngine(ProfiledEngine):
             if stage.n_above:
                 spread = sum_over_rows(link.above.transpose(1, 0, 2), link.covariance_above)
                 own -= np.einsum("acm,bcm->ab", spread, link.above)
-            if form.size:
+            if reduced.plan.n_tail:
                 if s == 0:
                     coefficients = sum_over_rows(solved.projected, solved.inverse)
                     own -= reduced.tail_rows.forms(coefficients, form)
@@ -438,7 +449,8 @@ class SeveralFactorsEngine(ProfiledEngine):
         rows = _times(first, spans, chain[1:], tail)
         rows += sum_over_rows(reduced.columns[:, :q].transpose(1, 0, 2), chain[0])
         blocks = [np.empty((0, 0, 0))]
-        tail_products = outside.tail @ tail
+        upper = reduced.tail_products
+        tail_products = upper @ tail + upper.T @ tail - upper.diagonal()[:, None] * tail
         if tail.size:
             # Outside the bases of stage 0, as all other products here.
             for values in reduced.tail_rows.rows:

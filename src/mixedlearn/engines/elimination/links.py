@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from mixedlearn.engines.elimination.level_pairs import CHUNK_ENTRIES, TailPattern
+from mixedlearn.engines.elimination.dense import row_blocks
+from mixedlearn.engines.elimination.level_pairs import CHUNK_ENTRIES, RowsOf, TailPattern
 from mixedlearn.engines.elimination.reduced import ReducedProducts
 from mixedlearn.engines.levels import sum_over_rows
 
@@ -141,7 +142,7 @@ def rows_above(reduced: ReducedProducts, s: int, values: FloatArray) -> list[csr
 
 
 def forms_through_chain(
-    reduced: ReducedProducts, links: Sequence[Link], s: int, form: FloatArray
+    reduced: ReducedProducts, links: Sequence[Link], s: int, form: RowsOf
 ) -> FloatArray:
     """What the way through later stages adds to ``sum_i N_R B N_R'``, shape (q, q).
 
@@ -162,9 +163,11 @@ def forms_through_chain(
         for b in range(a, q):
             product = (rows[a].T @ rows[b]) @ through
             sums[a, b] = csr_array(product - rows[a].T @ tails[b] - rows[b].T @ tails[a])
-    size = max(CHUNK_ENTRIES // max(form.shape[0], 1), 1)
-    for start in range(0, through.shape[0], size):
-        part = through[start : start + size] @ form
-        for (a, b), total in sums.items():
-            result[a, b] += total[start : start + size].multiply(part).sum()
+    for own in row_blocks(reduced.plan.n_tail):
+        columns = np.ascontiguousarray(form(own).T)
+        size = max(CHUNK_ENTRIES // columns.shape[1], 1)
+        for start in range(0, through.shape[0], size):
+            part = through[start : start + size] @ columns
+            for (a, b), total in sums.items():
+                result[a, b] += total[start : start + size, own].multiply(part).sum()
     return result + np.triu(result, 1).T

@@ -22,6 +22,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
 
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.bases import FixedBasis, RandomBasis
@@ -74,7 +75,7 @@ class Stage:
 
 @dataclass(slots=True)
 class EffectProducts:
-    """Cross-products between the random columns of the stages that remain and of the tail.
+    """Cross-products of the stages that remain, with each other and with the tail.
 
     Attributes
     ----------
@@ -82,20 +83,15 @@ class EffectProducts:
         For every stage, products of its columns with themselves and those of later stages.
     tails : list of ndarray of shape (q, n_entries)
         For every stage, products of its columns with those of the tail.
-    tail : ndarray of shape (T, T)
-        Products of the tail's columns with each other, in full.
     """
 
     blocks: list[FloatArray]
     tails: list[FloatArray]
-    tail: FloatArray
 
     def copy(self) -> EffectProducts:
         """A copy whose sums may be changed."""
         return EffectProducts(
-            [block.copy() for block in self.blocks],
-            [part.copy() for part in self.tails],
-            self.tail.copy(),
+            [block.copy() for block in self.blocks], [part.copy() for part in self.tails]
         )
 
 
@@ -186,6 +182,8 @@ class ReducedProducts:
         ``[U_i, A_i]`` of stage 0.
     tail_rows : TailRows
         R_i of stage 0.
+    tail_products : csr_array of shape (T, T)
+        Products of the tail's columns with each other, whole: the upper triangle.
     effects : EffectProducts
         Cross-products outside the bases of stage 0.
     data : DataProducts
@@ -199,6 +197,7 @@ class ReducedProducts:
     stages: tuple[Stage, ...]
     columns: FloatArray
     tail_rows: TailRows
+    tail_products: csr_array
     effects: EffectProducts
     data: DataProducts
     within_variance: float
@@ -239,7 +238,7 @@ def reduce_several(
     tail_values = spread.over_tail(0, patterns[0][1], len(stages[0].pattern.columns))
     tail_rows = TailRows(stages[0].pattern, stages[0].pattern.spread(to_basis, tail_values))
 
-    effects = EffectProducts([np.empty((0, 0, 0))], [np.empty((0, 0))], blocks.tail())
+    effects = EffectProducts([np.empty((0, 0, 0))], [np.empty((0, 0))])
     data = DataProducts(
         rows=moments.rows[:, q:],
         blocks=[np.empty((0, 0, 0))],
@@ -262,6 +261,7 @@ def reduce_several(
         stages=stages,
         columns=columns,
         tail_rows=tail_rows,
+        tail_products=blocks.tail(),
         effects=effects,
         data=data,
         within_variance=within_variance(moments, sums.n_rows),
@@ -331,28 +331,31 @@ class _Blocks:
             result[:, place] = values
         return result
 
-    def tail(self) -> FloatArray:
-        """Products of the tail's columns, shape (T, T)."""
-        result = np.zeros((self.plan.n_tail, self.plan.n_tail))
-        bounds = np.cumsum([0, *(q * m for q, m in self.plan.tail_shapes)])
+    def tail(self) -> csr_array:
+        """Products of the tail's columns: the upper triangle, sparse, of shape (T, T)."""
+        bounds = np.cumsum([0, *(q * m for q, m in self.plan.tail_shapes)]).tolist()
+        rows, columns, values = [], [], []
         for i, k in enumerate(self.plan.tail):
             q, m = self.plan.shapes[k]
-            level = np.arange(m)
+            level = np.arange(m, dtype=np.int32)
             for a in range(q):
-                for b in range(q):
-                    rows, columns = bounds[i] + a * m + level, bounds[i] + b * m + level
-                    result[rows, columns] = self.squares[k][a, b]
+                for b in range(a, q):
+                    rows.append(bounds[i] + a * m + level)
+                    columns.append(bounds[i] + b * m + level)
+                    values.append(self.squares[k][a, b])
             for j, other in enumerate(self.plan.tail[i + 1 :], start=i + 1):
-                values = self.crossed(k, other)
                 own, theirs = self.sums.pairs(k, other)
                 m_other = self.plan.shapes[other][1]
-                for a, row in enumerate(values):
+                for a, row in enumerate(self.crossed(k, other)):
                     for b, entries in enumerate(row):
-                        rows = bounds[i] + a * m + own
-                        columns = bounds[j] + b * m_other + theirs
-                        result[rows, columns] = entries
-                        result[columns, rows] = entries
-        return result
+                        rows.append(bounds[i] + a * m + own)
+                        columns.append(bounds[j] + b * m_other + theirs)
+                        values.append(entries)
+        shape = (self.plan.n_tail, self.plan.n_tail)
+        if not values:
+            return csr_array(shape)
+        places = np.concatenate(rows), np.concatenate(columns)
+        return coo_array((np.concatenate(values), places), shape=shape).tocsr()
 
     def tail_data(self) -> FloatArray:
         """Products of the tail's columns with X and y, shape (T, p + 1)."""
