@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mixedlearn.data import numbering
-from mixedlearn.data.growing import GrowingSums, RowBatches, sums_of_batches
+from mixedlearn.data.growing import GrowingSums, sums_of_batches
 from mixedlearn.data.labels import as_labels, interaction
 from mixedlearn.data.levels import encode
 from mixedlearn.data.numbering import LevelNumbers
@@ -63,8 +63,6 @@ def test_equal_those_of_all_rows(seed, ends, is_sorted, taken):
     found = sums_of_batches(batches, SLOPES, taken)
     assert_same_sums(found, Sums.of(rows, SLOPES, taken=taken))
     assert found.is_reduced == (taken is not None)
-    again = RowBatches(lambda: iter(batches), (0.1, 9.0))
-    assert sum(len(basis) for basis, _ in again.basis_chunks(found)) == 150
 
 
 def test_no_rows():

@@ -7,8 +7,7 @@ while they grow; here nobody sees them before the last batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -152,30 +151,6 @@ class GrowingSums:
         self._gram = np.zeros((n_basis, n_basis))
         self._grouped = [np.zeros((len(z), 0, n_basis)) for z in self._z_columns]
         self._labels = rows.labels
-
-
-@dataclass(frozen=True, slots=True)
-class RowBatches:
-    """Rows that are read anew whenever they are needed, batch by batch.
-
-    Attributes
-    ----------
-    read : callable
-        Gives an iterator of `Rows` of positive weight.
-    weight_range : tuple of float
-        The least and the largest weight.
-    """
-
-    read: Callable[[], Iterator[Rows]]
-    weight_range: tuple[float, float]
-
-    def sums(self, slopes: Sequence[tuple[int, ...]], taken: FloatArray) -> Sums:
-        """The sums of the rows; see `GrowingSums`."""
-        return sums_of_batches(self.read(), slopes, taken)
-
-    def basis_chunks(self, sums: Sums) -> Iterator[tuple[FloatArray, list[NDArray[np.integer]]]]:
-        """The rows as `Sums.basis_chunks` has them."""
-        return (chunk for rows in self.read() for chunk in sums.basis_chunks(rows))
 
 
 def sums_of_batches(

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mixedlearn.data.frames import pandas_column
-from mixedlearn.data.growing import GrowingSums, RowBatches
+from mixedlearn.data.growing import GrowingSums, sums_of_batches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sources import Source, as_source, is_lazy
+from mixedlearn.data.sums import Sums
+from mixedlearn.engines.problem import with_triangles
 from mixedlearn.estimator.callbacks import FitTask
 from mixedlearn.estimator.columns_by_name import NamedColumns
 from mixedlearn.estimator.noise import has_noise
@@ -34,7 +37,7 @@ from mixedlearn.formula import (
     parse,
     response_columns,
 )
-from mixedlearn.model.digits import RowsInBatches, with_more_digits, without_rows
+from mixedlearn.model.digits import with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
 from mixedlearn.specification import factor_name, find_group_columns, make_specification
@@ -227,6 +230,23 @@ class SourceReader:
         self._categories = {name: own.in_order for name, own in (found or {}).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _RowsAgain:
+    """The rows of a source as `with_more_digits` looks at them: a pass for each look."""
+
+    reader: SourceReader
+    weight_range: tuple[float, float]
+
+    def sums(self, model: FittedModel, taken: NDArray[np.float64]) -> Sums:
+        """The sums for the response less what was taken."""
+        return sums_of_batches(self.reader.again(), model.specification.slopes, taken)
+
+    def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
+        """The sums with triangles of these rows."""
+        chunks = (chunk for rows in self.reader.again() for chunk in sums.basis_chunks(rows))
+        return with_triangles(sums, chunks, model.specification, model.problem())
+
+
 class _Categories:
     """The categories of a column so far."""
 
@@ -314,13 +334,12 @@ def fit_source(
     )
     reader.look_for_categories()
     sums = _sum_up(reader, task.counted(reader.batches(), "read rows", "batch"))
-    recipe = recipe_of(estimator, reader.begun.specification)
+    specification = reader.begun.specification
+    start = warm_theta(estimator, specification)
     with task.searching():
-        start = warm_theta(estimator, reader.begun.specification)
-        model = fit_sums(sums.total(), recipe, start=start)
+        model = fit_sums(sums.total(), recipe_of(estimator, specification), start=start)
     if source.is_readable_again:
-        batches = RowBatches(reader.again, sums.weight_range)
-        model = with_more_digits(model, RowsInBatches(batches))
+        model = with_more_digits(model, _RowsAgain(reader, sums.weight_range))
     else:
         model = without_rows(model, sums.weight_range)
     return SourceFit(model, reader.begun, reader.first, reader.notes, sums.weight_range)

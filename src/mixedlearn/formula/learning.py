@@ -68,8 +68,8 @@ def refuse_learning(terms: Iterable[SimpleFormula], names: Sequence[str]) -> Non
             text = factor.expr
             for name in _learning_functions(text):
                 raise ValueError(
-                    f"{text!r} of the formula learns from all rows, and they come part by part: "
-                    f"{_ADVICE[name]}, or put the values into a column of X."
+                    f"{text!r} of the formula learns from all rows, which no batch and no "
+                    f"partition has: {_ADVICE[name]}, or put the values into a column of X."
                 )
             columns = tuple(dict.fromkeys((*names, *_columns_in(text))))
             if not compiled(text, columns).is_row_wise:

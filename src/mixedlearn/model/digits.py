@@ -15,7 +15,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.data.growing import RowBatches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
@@ -79,27 +78,6 @@ class RowsAtHand:
     def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
         """The sums with triangles of these rows, or of those among them that these are."""
         chunks = sums.basis_chunks(self.rows)
-        return with_triangles(sums, chunks, model.specification, model.problem())
-
-
-@dataclass(frozen=True, slots=True)
-class RowsInBatches:
-    """Rows that are read anew, batch by batch."""
-
-    batches: RowBatches
-
-    @property
-    def weight_range(self) -> tuple[float, float]:
-        """The least and the largest weight."""
-        return self.batches.weight_range
-
-    def sums(self, model: FittedModel, taken: FloatArray) -> Sums:
-        """The sums for the response less what was taken."""
-        return self.batches.sums(model.specification.slopes, taken)
-
-    def with_triangles(self, sums: Sums, model: FittedModel) -> Sums:
-        """The sums with triangles of these rows."""
-        chunks = self.batches.basis_chunks(sums)
         return with_triangles(sums, chunks, model.specification, model.problem())
 
 
