@@ -656,14 +656,14 @@ class TestCallbacks:
             def on_fit_task_begin(
                 self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None
             ):
-                given = {"X": X, "y": y, "metadata": metadata}
+                given = {"X": X, "y": y, "metadata": metadata, "task": context.task_name}
                 self.calls.append(("begin", given))
 
             def on_fit_task_end(
                 self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None
             ):
                 given = {"X": X, "y": y, "metadata": metadata, "fitted": fitted_estimator}
-                self.calls.append(("end", given))
+                self.calls.append(("end", given | {"task": context.task_name}))
 
             def teardown(self, estimator, context):
                 self.calls.append(("teardown", {}))
@@ -673,8 +673,17 @@ class TestCallbacks:
     def test_fit(self, study, model, recorder):
         X, y, groups = study.data[["Days"]], study.target, study.groups
         estimator = growth().set_callbacks(recorder).fit(X, y, groups=groups)
-        assert [name for name, _ in recorder.calls] == ["setup", "begin", "end", "teardown"]
-        begin, end = recorder.calls[1][1], recorder.calls[2][1]
+        assert recorder.calls[0][0] == "setup"
+        assert recorder.calls[-1][0] == "teardown"
+        tasks = [(name, given["task"]) for name, given in recorder.calls[1:-1]]
+        search = [("begin", "search"), ("end", "search")]
+        iterations = (tasks.count(("begin", "iteration"))) * [
+            ("begin", "iteration"),
+            ("end", "iteration"),
+        ]
+        assert iterations
+        assert tasks == [("begin", "fit"), search[0], *iterations, search[1], ("end", "fit")]
+        begin, end = recorder.calls[1][1], recorder.calls[-2][1]
         for given in (begin, end):
             assert given["X"] is X
             assert given["y"] is y
