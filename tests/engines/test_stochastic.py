@@ -37,7 +37,7 @@ def signs_without_error(own):
     sizes = [m for _, m in own.plan.shapes]
     order = 2 ** int(np.ceil(np.log2(max([*sizes, own.tail.size]))))
     rows = hadamard(order).astype(float)
-    return Probes([rows[:m] for m in sizes], rows[: own.tail.size])
+    return Probes([rows[:m] for m in sizes], rows[: own.tail.size], order)
 
 
 def stochastic(case):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents, covariance_directions
 from mixedlearn.engines.protocol import Engine, Evaluation
+from mixedlearn.engines.stochastic.conjugate_gradients import NotSolved
 from mixedlearn.search.local_model import judge, local_model, trust_region_step
 from mixedlearn.search.newton import (
     SMALL_DEVIATION,
@@ -51,11 +52,18 @@ def minimise_sampled(
     """The optimum as an engine's probes have it; the arguments are those of `starts.minimise`.
 
     Its objective is estimated as well, and the gradients of the probes are kept.
+
+    Raises
+    ------
+    NotSolved
+        If there is no theta from which to go on.
     """
     components = engine.components
     if start is None:
         start = components.theta_of(engine.start())
     state, n_iterations = em_steps(engine, state_at(engine, start), max_iter)
+    if not np.isfinite(state.evaluation.objective):
+        raise NotSolved
     radius = 1.0
     while not state.model.is_minimum(tol) and n_iterations < max_iter:
         model = state.model

@@ -172,7 +172,7 @@ class StochasticEngine:
     def _evaluate_objective(
         self, theta: FloatArray, system: System, data: SolvedData, fixed: FixedEffects
     ) -> Evaluation:
-        samples = log_det_samples(system, self._probes.tail_signs)
+        samples = self._probes.as_samples(log_det_samples(system, self._probes.tail_signs))
         log_det = system.chain.log_det + data.small.log_det + float(samples.mean())
         objective = self.likelihood.objective(log_det, fixed)
         rounding = self.likelihood.rounding(objective, fixed, 0.0)

@@ -30,7 +30,8 @@ def log_det_samples(system: System, signs: NDArray[np.int8]) -> FloatArray:
     Parameters
     ----------
     system : System
-    signs : ndarray of shape (T, n_probes), int
+    signs : ndarray of shape (T, n_probes)
+        Or other vectors whose squares add up to T.
     """
     n, n_probes = signs.shape
     if not n:
