@@ -184,7 +184,7 @@ def _search_sampled(
         optimum = minimise_sampled(engine, start, max_iter=left, tol=tol)
         n_iterations += optimum.n_iterations
         errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
-        needed = probes_needed(errors, engine.n_probes)
+        needed = probes_needed(errors, engine.n_probes, engine.n_levels)
         start = optimum.evaluation.theta
         is_sure = needed == engine.n_probes
         if is_sure or n_iterations >= recipe.max_iter:

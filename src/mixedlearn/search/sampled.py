@@ -14,6 +14,7 @@ each other: with S the covariance of the mean of their gradients and H the Hessi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -190,10 +191,15 @@ def _share(errors: FloatArray, deviations: FloatArray) -> float:
     return float((errors[known] / deviations[known]).max(initial=0.0))
 
 
-def probes_needed(errors: SamplingErrors, n_probes: int) -> int:
-    """How many probes keep the share of the sampling errors below its goal."""
+def probes_needed(errors: SamplingErrors, n_probes: int, n_levels: Sequence[int]) -> int:
+    """How many probes keep the share of the sampling errors below its goal.
+
+    Where on the way there a factor loses its error, having fewer levels than there are probes, it
+    is for that many to tell how many more are needed.
+    """
     needed = n_probes * (errors.share / GOAL) ** 2
     if n_probes < RELIABLE_PROBES and errors.share > SURE * GOAL:
         # A few probes say little of how they differ.
         needed = max(needed, RELIABLE_PROBES)
-    return min(max(n_probes, ceil(needed)), MOST_PROBES)
+    enough = min(max(n_probes, ceil(needed)), MOST_PROBES)
+    return min([enough, *(m + 1 for m in n_levels if n_probes <= m < enough)])
