@@ -74,7 +74,8 @@ def lmer(
         and of which columns. Methods that ask for the rows of the fit want those that are left.
     **parameters
         Further parameters of `MixedLinearRegressor`: ``residual``, ``time`` and ``groups`` of a
-        residual structure, ``handle_unknown``, ``max_iter``, ``tol``.
+        residual structure, ``solver`` and its ``random_state``, ``handle_unknown``, ``max_iter``,
+        ``tol``.
 
     Returns
     -------

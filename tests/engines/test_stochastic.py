@@ -37,7 +37,7 @@ def signs_without_error(own):
     sizes = [m for _, m in own.plan.shapes]
     order = 2 ** int(np.ceil(np.log2(max([*sizes, own.tail.size]))))
     rows = hadamard(order).astype(float)
-    return Probes([rows[:m] for m in sizes], rows[: own.tail.size])
+    return Probes([rows[:m] for m in sizes], rows[: own.tail.size], order)
 
 
 def stochastic(case):
@@ -53,6 +53,11 @@ def stochastic(case):
     made._probes = signs_without_error(own)
     made.n_probes = made._probes.n_probes
     return Seen(made, fixed)
+
+
+def with_unit_vectors(found):
+    found.engine = found.engine.with_probes(1 + max(found.engine.n_levels))
+    return found
 
 
 def with_a_tail():
@@ -103,3 +108,17 @@ def test_without_monte_carlo_error_it_is_the_exact_engine(
             assert_close(one.covariance(k), other.covariance(k), CLOSE)
         assert_all_close(found.coef_response(one), exact.coef_response(other), CLOSE)
         assert_close(one.variance(columns, codes), other.variance(columns, codes), CLOSE)
+
+
+@pytest.mark.slow_cases(every=10)
+@pytest.mark.parametrize("n_small", [0, 64])
+@pytest.mark.parametrize("name", WITH_A_TAIL)
+def test_more_probes_than_levels_leave_no_monte_carlo_error(name, n_small, monkeypatch):
+    monkeypatch.setattr(traces, "TOLERANCE", RESIDUALS)
+    monkeypatch.setattr(products, "MOST_SMALL_EFFECTS", n_small)
+    case = Case(SEVERAL[name], reml=True, weighted=True)
+    exact, found = case.several(), with_unit_vectors(stochastic(case))
+    for _, theta in points(case.components):
+        a, b = exact.engine.evaluate(theta, 2), found.engine.evaluate(theta, 2)
+        assert_all_close(b.covariance_gradients, a.covariance_gradients, CLOSE)
+        assert np.abs(b.sampled_gradients).max() < RESIDUALS * max(1.0, np.abs(a.gradient).max())

@@ -11,13 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from helpers.chance import student_bound, within_chi_squared
 from mixedlearn import MixedLinearRegressor
 from mixedlearn.engines import choose
 from mixedlearn.engines.problem import make_problem
 from mixedlearn.engines.recipe import N_PROBES
-from mixedlearn.engines.stochastic import posterior, products
+from mixedlearn.engines.stochastic import conjugate_gradients, posterior, products
 from mixedlearn.exceptions import DegenerateModelWarning, SamplingWarning
 from mixedlearn.inference import (
     _models,
@@ -27,8 +28,9 @@ from mixedlearn.inference import (
     likelihood_ratio_test,
     ranova,
 )
-from mixedlearn.model import notes
+from mixedlearn.model import fit, notes
 from mixedlearn.search import sampled
+from mixedlearn.search.sampled import SamplingErrors, minimise_sampled, probes_needed
 
 N = 2500
 N_USERS, N_ITEMS = 130, 90
@@ -205,6 +207,48 @@ def test_auto_takes_the_exact_solver_where_it_is_cheap(monkeypatch):
     assert "Monte Carlo" in text
     nested = X.assign(item=X["user"] // 3)
     assert model.set_params(solver="stochastic").fit(nested, y).solver_ == "exact"
+
+
+def test_few_random_effects_beside_a_chain_are_exact():
+    X, y = ratings()
+    model = MixedLinearRegressor(groups=["user", "day"], solver="stochastic").fit(X, y)
+    assert model.solver_ == "exact"
+
+
+def test_the_iterations_are_those_of_all_rounds(monkeypatch):
+    monkeypatch.setattr(products, "MOST_SMALL_EFFECTS", 0)
+    rounds = []
+
+    def recorded(*args, **kwargs):
+        rounds.append(minimise_sampled(*args, **kwargs))
+        return rounds[-1]
+
+    monkeypatch.setattr(fit, "minimise_sampled", recorded)
+    _, found = both(MODELS["two"])
+    assert len(rounds) > 1
+    assert found.n_iter_ == sum(optimum.n_iterations for optimum in rounds)
+    # Estimates of too few probes are no optimum.
+    X, y = ratings()
+    most = rounds[0].n_iterations
+    with pytest.warns(ConvergenceWarning, match="Raise max_iter"):
+        found.set_params(max_iter=most).fit(X, y)
+    assert found.n_iter_ == most
+    assert not found.converged_
+
+
+def test_equations_that_iterations_do_not_solve_are_an_error(monkeypatch):
+    monkeypatch.setattr(conjugate_gradients, "MOST_ITERATIONS", 2)
+    with pytest.raises(np.linalg.LinAlgError, match="Use solver='exact'"):
+        both(MODELS["two"])
+
+
+def test_probes_are_added_in_steps_that_make_factors_exact():
+    errors = SamplingErrors(np.zeros(1), np.zeros(1, int), np.zeros((24, 1)), np.zeros(1), 0.0225)
+    assert probes_needed(errors, 24, (10, 1000)) == 78
+    assert probes_needed(errors, 24, (50, 70, 1000)) == 51
+    # A round has at most four times the probes of the last.
+    assert probes_needed(replace(errors, share=0.1), 24, (10, 1000)) == 96
+    assert probes_needed(replace(errors, share=0.0), 24, (100, 200)) == 24
 
 
 def test_an_exact_fit_has_no_monte_carlo_errors():

@@ -9,6 +9,7 @@ from mixedlearn.engines.elimination.engine import plan_several
 from mixedlearn.engines.joint import plan_jointly
 from mixedlearn.engines.one_factor import plan_one_factor
 from mixedlearn.engines.plan import Plan
+from mixedlearn.engines.stochastic import products
 from mixedlearn.engines.stochastic.plan import plan_stochastic
 
 # Up to so many random effects of several factors are one dense block: it costs little then, and an
@@ -22,7 +23,8 @@ MOST_MULTIPLICATIONS = 1e11
 def choose(sums: Sums, n_effects: Sequence[int], solver: str) -> Plan:
     """The plan of the engine that suits a model: an exact one where it is cheap.
 
-    Without crossed factors all engines are exact, whatever the solver.
+    Where factors are not crossed, or all but one chain of nested factors have few random effects, it
+    is exact whatever the solver.
 
     Parameters
     ----------
@@ -41,6 +43,7 @@ def choose(sums: Sums, n_effects: Sequence[int], solver: str) -> Plan:
         return joint
     plan = plan_several(sums, n_effects)
     is_cheap = plan.multiplications <= MOST_MULTIPLICATIONS and plan.fits
-    if solver == "exact" or not plan.n_dense or (solver == "auto" and is_cheap):
+    is_small = plan.n_dense <= products.MOST_SMALL_EFFECTS
+    if solver == "exact" or is_small or (solver == "auto" and is_cheap):
         return plan
     return plan_stochastic(plan)

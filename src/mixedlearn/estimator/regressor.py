@@ -119,7 +119,7 @@ class MixedLinearRegressor(
         prediction without an effect of that factor. A category of a formula's fixed effects: an
         error, or with "average" the mean of the predictions for all categories, and a warning.
     max_iter : int, default=100
-        Most iterations of the optimiser from one start.
+        Most iterations of the optimiser from one start; with the stochastic solver, in all.
     tol : float, default=1e-8
         The fit is accepted when the quadratic model of minus twice the log-likelihood promises no
         further decrease beyond this and rounding error; at least 1e-4 counts where the random
@@ -131,8 +131,9 @@ class MixedLinearRegressor(
         share a dense block. "stochastic": no dense block; equations are solved by iteration, and
         the variances have a Monte Carlo error of about a hundredth of their standard errors, while
         coefficients and BLUPs follow from them without such an error. "auto": "exact" where the
-        dense block fits into memory and takes seconds, else "stochastic". One factor, and factors
-        that are nested in each other, are always exact.
+        dense block fits into memory and takes seconds, else "stochastic". One factor, factors that
+        are nested in each other, and further factors of at most 64 random effects together are
+        always exact.
     random_state : int, RandomState instance or None, default=None
         What the random signs of the stochastic solver are drawn from. Pass an int for the same
         estimates in every call.

@@ -179,16 +179,19 @@ def _search_sampled(
 ) -> tuple[Problem, Optimum]:
     """The same where derivatives are estimated: with as many probes as their error asks for."""
     n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
-    tol = _tolerance(recipe, problem)
+    tol, n_iterations = _tolerance(recipe, problem), 0
     while True:
         engine = cast(SampledEngine, problem.engine)
-        optimum = minimise_sampled(engine, start, max_iter=recipe.max_iter, tol=tol)
+        left = recipe.max_iter - n_iterations
+        optimum = minimise_sampled(engine, start, max_iter=left, tol=tol)
+        n_iterations += optimum.n_iterations
         errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
-        needed = probes_needed(errors, engine.n_probes)
+        needed = probes_needed(errors, engine.n_probes, engine.n_levels)
         start = optimum.evaluation.theta
-        if needed == engine.n_probes:
-            evaluation = engine.evaluate(start, 0)
-            return problem, replace(optimum, evaluation=evaluation, errors=errors)
+        is_sure = needed == engine.n_probes
+        if is_sure or n_iterations >= recipe.max_iter:
+            evaluation, is_certified = engine.evaluate(start, 0), optimum.is_certified and is_sure
+            return problem, Optimum(evaluation, is_certified, n_iterations, errors)
         problem = replace(problem, engine=engine.with_probes(needed))
 
 

@@ -14,6 +14,7 @@ each other: with S the covariance of the mean of their gradients and H the Hessi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.covariance.components import VarianceComponents, covariance_directions
 from mixedlearn.engines.protocol import Engine, Evaluation
+from mixedlearn.engines.stochastic.conjugate_gradients import NotSolved
 from mixedlearn.search.local_model import judge, local_model, trust_region_step
 from mixedlearn.search.newton import (
     SMALL_DEVIATION,
@@ -52,11 +54,18 @@ def minimise_sampled(
     """The optimum as an engine's probes have it; the arguments are those of `starts.minimise`.
 
     Its objective is estimated as well, and the gradients of the probes are kept.
+
+    Raises
+    ------
+    NotSolved
+        If there is no theta from which to go on.
     """
     components = engine.components
     if start is None:
         start = components.theta_of(engine.start())
     state, n_iterations = em_steps(engine, state_at(engine, start), max_iter)
+    if not np.isfinite(state.evaluation.objective):
+        raise NotSolved
     radius = 1.0
     while not state.model.is_minimum(tol) and n_iterations < max_iter:
         model = state.model
@@ -183,11 +192,16 @@ def _share(errors: FloatArray, deviations: FloatArray) -> float:
     return float((errors[known] / deviations[known]).max(initial=0.0))
 
 
-def probes_needed(errors: SamplingErrors, n_probes: int) -> int:
-    """How many probes keep the share of the sampling errors below its goal."""
+def probes_needed(errors: SamplingErrors, n_probes: int, n_levels: Sequence[int]) -> int:
+    """How many probes keep the share of the sampling errors below its goal.
+
+    Where on the way there a factor loses its error, having fewer levels than there are probes, it
+    is for that many to tell how many more are needed.
+    """
     needed = n_probes * (errors.share / GOAL) ** 2
     if n_probes < RELIABLE_PROBES and errors.share > SURE * GOAL:
         # A few probes say little of how they differ.
         needed = max(needed, RELIABLE_PROBES)
     most = max(n_probes, min(MOST_GROWTH * n_probes, MOST_PROBES))
-    return min(max(n_probes, ceil(needed)), most)
+    enough = min(max(n_probes, ceil(needed)), most)
+    return min([enough, *(m + 1 for m in n_levels if n_probes <= m < enough)])

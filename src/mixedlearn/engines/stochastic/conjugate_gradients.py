@@ -23,6 +23,13 @@ BLOCK_COLUMNS = 8
 class NotSolved(np.linalg.LinAlgError):
     """The equations are too near singular for conjugate gradients."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "solver='stochastic' cannot solve the equations of this model: its random effects are "
+            "too large beside the noise, or nearly collinear. Use solver='exact', or name fewer "
+            "random effects."
+        )
+
 
 def solve(
     times: Operator,
@@ -94,7 +101,7 @@ def _solve_block(
         solution += length * direction
         residual -= length * product
         last = size
-    raise NotSolved("conjugate gradients do not converge")
+    raise NotSolved
 
 
 def _products(left: FloatArray, right: FloatArray) -> FloatArray:

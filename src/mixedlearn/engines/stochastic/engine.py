@@ -172,7 +172,7 @@ class StochasticEngine:
     def _evaluate_objective(
         self, theta: FloatArray, system: System, data: SolvedData, fixed: FixedEffects
     ) -> Evaluation:
-        samples = log_det_samples(system, self._probes.tail_signs)
+        samples = self._probes.as_samples(log_det_samples(system, self._probes.tail_signs))
         log_det = system.chain.log_det + data.small.log_det + float(samples.mean())
         objective = self.likelihood.objective(log_det, fixed)
         rounding = self.likelihood.rounding(objective, fixed, 0.0)
@@ -197,10 +197,6 @@ class StochasticEngine:
             gradients.append(gradient)
         directions, roots = self.components.directions(theta), system.roots
         deviations = [own - own.mean(axis=0) for own in samples]
-        sampled = [
-            theta_gradient(directions, roots, [own[probe] for own in deviations])
-            for probe in range(self.n_probes)
-        ]
         curvature, hessian = None, np.empty(0)
         if order == 2:
             g = np.concatenate([square.ravel() for square in squares])
@@ -220,7 +216,7 @@ class StochasticEngine:
             fixed,
             self.likelihood.rounding(objective, fixed, 0.0),
             curvature,
-            sampled_gradients=np.array(sampled),
+            sampled_gradients=theta_gradient(directions, roots, deviations),
         )
 
     def random_effects(

@@ -11,6 +11,8 @@ is left out, and with it most of the variance.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,13 +26,14 @@ MOST_STEPS = 200
 SMALLEST = 1e-12
 
 
-def log_det_samples(system: System, signs: NDArray[np.int8]) -> FloatArray:
+def log_det_samples(system: System, signs: NDArray[Any]) -> FloatArray:
     """log|C| as each vector of signs has it, shape (n_probes,).
 
     Parameters
     ----------
     system : System
-    signs : ndarray of shape (T, n_probes), int
+    signs : ndarray of shape (T, n_probes)
+        Or other vectors whose squares add up to T.
     """
     n, n_probes = signs.shape
     if not n:

@@ -19,7 +19,8 @@ C, the mean of ``e'P^-1 C P^-1 e`` is ``tr P^-1``, and that of ``e'R'P^-1 R e`` 
 of levels. What the probes say of these is taken out of what they say of C^-1, and the mean put in
 its place.
 
-The signs are the same at every theta, so that estimates are smooth functions of it.
+The signs are the same at every theta, so that estimates are smooth functions of it. Where there are
+fewer levels than probes, multiples of unit vectors take the place of signs: they leave no error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from mixedlearn.engines.stochastic.products import Products, Side
 from mixedlearn.engines.stochastic.system import System
 
 FloatArray = NDArray[np.float64]
-Signs = NDArray[np.int8]
+Signs = NDArray[np.int8] | FloatArray
 
 # Residuals of probes, relative to them: the traces are off by the square.
 TOLERANCE = 1e-4
@@ -48,28 +49,33 @@ class Probes:
 
     Attributes
     ----------
-    signs : list of ndarray of shape (m, n_probes)
-        For every factor of the model.
-    tail_signs : ndarray of shape (T, n_probes)
+    signs : list of ndarray of shape (m, min(m, n_probes))
+        For every factor of the model; unit vectors, times the root of m, if m is below n_probes.
+    tail_signs : ndarray of shape (T, min(T, n_probes))
         For every effect of the tail, for its log-determinant.
+    n_probes : int
     solutions : dict of (int, bool) to ndarray of shape (T, q n_probes)
         For a factor, and for either way to probe it, what to start from.
     """
 
     signs: list[Signs]
     tail_signs: Signs
+    n_probes: int
     solutions: dict[tuple[int, bool], FloatArray] = field(default_factory=dict)
 
-    @property
-    def n_probes(self) -> int:
-        """Number of vectors of signs."""
-        return self.signs[0].shape[1]
+    def as_samples(self, values: FloatArray) -> FloatArray:
+        """What each probe says; unit vectors are right on average, and all probes say that."""
+        if len(values) == self.n_probes:
+            return values
+        return np.repeat(values.mean(axis=0, keepdims=True), self.n_probes, axis=0)
 
 
 def draw_probes(products: Products, n_probes: int, seed: int) -> Probes:
     """Random signs; those of more probes begin with those of fewer."""
 
     def draw(stream: int, size: int) -> Signs:
+        if 0 < size < n_probes:
+            return np.sqrt(size) * np.eye(size)
         signs = [
             np.random.default_rng([seed, stream, probe]).integers(0, 2, size, dtype=np.int8)
             for probe in range(n_probes)
@@ -78,7 +84,7 @@ def draw_probes(products: Products, n_probes: int, seed: int) -> Probes:
 
     sizes = [m for _, m in products.plan.shapes]
     signs = [draw(k, m) for k, m in enumerate(sizes)]
-    return Probes(signs, draw(len(sizes), products.tail.size))
+    return Probes(signs, draw(len(sizes), products.tail.size), n_probes)
 
 
 def information_samples(system: System, probes: Probes) -> list[FloatArray]:
@@ -86,15 +92,15 @@ def information_samples(system: System, probes: Probes) -> list[FloatArray]:
     products = system.products
     found: list[FloatArray] = [np.empty(0)] * len(products.plan.shapes)
     for k, known in zip(products.chain.factors, system.chain.information(), strict=True):
-        found[k] = known - _chain_samples(system, probes, k)
+        found[k] = known - probes.as_samples(_chain_samples(system, probes, k))
     for block, k in zip(system.blocks, products.tail.factors, strict=True):
         root, m = system.roots[k], products.plan.shapes[k][1]
         if np.linalg.svd(root, compute_uv=False)[-1] > SMALL_ROOT:
             undone = np.linalg.inv(root)
-            kept = m * np.eye(len(root)) - _tail_samples(system, probes, k)
-            found[k] = undone.T @ kept @ undone
+            taken = probes.as_samples(_tail_samples(system, probes, k))
+            found[k] = undone.T @ (m * np.eye(len(root)) - taken) @ undone
         else:
-            found[k] = _singular_samples(system, probes, k, block)
+            found[k] = probes.as_samples(_singular_samples(system, probes, k, block))
     return found
 
 
@@ -103,9 +109,9 @@ def _chain_samples(system: System, probes: Probes, k: int) -> FloatArray:
     products, signs = system.products, probes.signs[k]
     parts = [
         _chain_rows(system, k, signs[:, start : start + BLOCK_COLUMNS])
-        for start in range(0, probes.n_probes, BLOCK_COLUMNS)
+        for start in range(0, signs.shape[1], BLOCK_COLUMNS)
     ]
-    n_columns = len(system.roots[k]) * probes.n_probes
+    n_columns = len(system.roots[k]) * signs.shape[1]
     right = np.concatenate(parts, axis=2).reshape(products.tail.size, n_columns)
     samples = _forms(system, probes, k, right, is_singular=False)
     if system.has_exact_blocks:
