@@ -23,8 +23,8 @@ MOST_MULTIPLICATIONS = 1e11
 def choose(sums: Sums, n_effects: Sequence[int], solver: str) -> Plan:
     """The plan of the engine that suits a model: an exact one where it is cheap.
 
-    Where factors are not crossed, or all but one chain of nested factors have few random effects, it
-    is exact whatever the solver.
+    It is exact whatever the solver where factors are not crossed, or where all but one chain of
+    nested factors have few random effects.
 
     Parameters
     ----------
