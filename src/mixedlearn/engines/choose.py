@@ -23,8 +23,8 @@ MOST_MULTIPLICATIONS = 1e11
 def choose(sums: Sums, n_effects: Sequence[int], solver: str) -> Plan:
     """The plan of the engine that suits a model: an exact one where it is cheap.
 
-    Where factors are not crossed, or have few random effects but for one chain of nested factors, it
-    is so whatever the solver.
+    It is so whatever the solver where factors are not crossed, or have few random effects but for
+    one chain of nested factors.
 
     Parameters
     ----------

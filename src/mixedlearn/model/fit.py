@@ -45,7 +45,12 @@ from mixedlearn.model.notes import (
 )
 from mixedlearn.search.local_model import evaluate_with_model
 from mixedlearn.search.newton import ZERO_LOSS, Optimum
-from mixedlearn.search.sampled import minimise_sampled, probes_needed, sampling_errors
+from mixedlearn.search.sampled import (
+    descend_sampled,
+    minimise_sampled,
+    probes_needed,
+    sampling_errors,
+)
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -178,10 +183,12 @@ def _search_sampled(
     """The same where derivatives are estimated: with as many probes as their error asks for."""
     n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
     tol, n_iterations = _tolerance(recipe, problem), 0
+    search = minimise_sampled
     while True:
         engine = cast(SampledEngine, problem.engine)
         left = recipe.max_iter - n_iterations
-        optimum = minimise_sampled(engine, start, max_iter=left, tol=tol)
+        optimum = search(engine, start, max_iter=left, tol=tol)
+        search = descend_sampled
         n_iterations += optimum.n_iterations
         errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
         needed = probes_needed(errors, engine.n_probes, engine.n_levels)

@@ -34,6 +34,7 @@ from mixedlearn.search.newton import (
     em_steps,
     state_at,
 )
+from mixedlearn.search.starts import MUCH_NOISE
 
 FloatArray = NDArray[np.float64]
 
@@ -45,12 +46,40 @@ GOAL = 0.0125
 # From a share of the goal on, fewer probes than this do not tell how large it is.
 SURE, RELIABLE_PROBES = 0.5, 24
 MOST_PROBES = 4096
+# Variances beside which the noise is that within levels.
+LARGE = 1e4
 
 
 def minimise_sampled(
     engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
 ) -> Optimum:
     """The optimum as an engine's probes have it; the arguments are those of `starts.minimise`.
+
+    More noise than there is within the levels of all factors is a sign of another optimum, in which
+    the random effects take what the fixed effects seemed to explain.
+
+    Raises
+    ------
+    NotSolved
+        As for `descend_sampled`.
+    """
+    optimum = descend_sampled(engine, start, max_iter=max_iter, tol=tol)
+    identities = [np.eye(structure.n_effects) for structure in engine.components.structures]
+    large = engine.components.theta_of([LARGE * identity for identity in identities])
+    n_effects = sum(m * len(own) for m, own in zip(engine.n_levels, identities, strict=True))
+    share_within = 1.0 - n_effects / engine.n_rows
+    least = engine.evaluate(large, 0).fixed.noise_variance
+    if share_within * optimum.evaluation.fixed.noise_variance <= MUCH_NOISE * least:
+        return optimum
+    other = descend_sampled(engine, large, max_iter=max_iter, tol=tol)
+    own, theirs = (engine.evaluate(end.evaluation.theta, 0).objective for end in (optimum, other))
+    return other if theirs < own else optimum
+
+
+def descend_sampled(
+    engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
+) -> Optimum:
+    """The optimum that one start leads to.
 
     Its objective is estimated as well, and the gradients of the probes are kept.
 

@@ -24,7 +24,7 @@ MOST_STEPS = 200
 SMALLEST = 1e-12
 
 
-def log_det_samples(system: System, signs: NDArray[np.int8]) -> FloatArray:
+def log_det_samples(system: System, signs: NDArray[np.int8] | FloatArray) -> FloatArray:
     """log|C| as each vector of signs has it, shape (n_probes,).
 
     Parameters
