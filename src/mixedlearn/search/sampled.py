@@ -68,8 +68,10 @@ def minimise_sampled(
     large = engine.components.theta_of([LARGE * identity for identity in identities])
     n_effects = sum(m * len(own) for m, own in zip(engine.n_levels, identities, strict=True))
     share_within = 1.0 - n_effects / engine.n_rows
-    least = engine.evaluate(large, 0).fixed.noise_variance
-    if share_within * optimum.evaluation.fixed.noise_variance <= MUCH_NOISE * least:
+    within = engine.evaluate(large, 0)
+    noise = share_within * optimum.evaluation.fixed.noise_variance
+    is_solved = np.isfinite(within.objective)
+    if not is_solved or noise <= MUCH_NOISE * within.fixed.noise_variance:
         return optimum
     other = descend_sampled(engine, large, max_iter=max_iter, tol=tol)
     own, theirs = (engine.evaluate(end.evaluation.theta, 0).objective for end in (optimum, other))
