@@ -192,11 +192,13 @@ def _search_sampled(
         n_iterations += optimum.n_iterations
         errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
         needed = probes_needed(errors, engine.n_probes, engine.n_levels)
-        start = optimum.evaluation.theta
+        theta = optimum.evaluation.theta
         is_sure = needed == engine.n_probes
         if is_sure or n_iterations >= recipe.max_iter:
-            evaluation, is_certified = engine.evaluate(start, 0), optimum.is_certified and is_sure
+            evaluation, is_certified = engine.evaluate(theta, 0), optimum.is_certified and is_sure
             return problem, Optimum(evaluation, is_certified, n_iterations, errors)
+        # What a few probes say may have no optimum, and a search be far away for that.
+        start = theta if optimum.is_certified else start
         problem = replace(problem, engine=engine.with_probes(needed))
 
 
