@@ -30,7 +30,12 @@ from mixedlearn.inference import (
 )
 from mixedlearn.model import fit, notes
 from mixedlearn.search import sampled
-from mixedlearn.search.sampled import SamplingErrors, minimise_sampled, probes_needed
+from mixedlearn.search.sampled import (
+    SamplingErrors,
+    descend_sampled,
+    minimise_sampled,
+    probes_needed,
+)
 
 N = 2500
 N_USERS, N_ITEMS = 130, 90
@@ -219,11 +224,15 @@ def test_the_iterations_are_those_of_all_rounds(monkeypatch):
     monkeypatch.setattr(products, "MOST_SMALL_EFFECTS", 0)
     rounds = []
 
-    def recorded(*args, **kwargs):
-        rounds.append(minimise_sampled(*args, **kwargs))
-        return rounds[-1]
+    def recorded(search):
+        def recorder(*args, **kwargs):
+            rounds.append(search(*args, **kwargs))
+            return rounds[-1]
 
-    monkeypatch.setattr(fit, "minimise_sampled", recorded)
+        return recorder
+
+    for search in (minimise_sampled, descend_sampled):
+        monkeypatch.setattr(fit, search.__name__, recorded(search))
     _, found = both(MODELS["two"])
     assert len(rounds) > 1
     assert found.n_iter_ == sum(optimum.n_iterations for optimum in rounds)
@@ -234,6 +243,28 @@ def test_the_iterations_are_those_of_all_rounds(monkeypatch):
         found.set_params(max_iter=most).fit(X, y)
     assert found.n_iter_ == most
     assert not found.converged_
+
+
+@pytest.mark.parametrize("slopes", [False, True])
+def test_of_several_optima_it_finds_the_lowest(slopes, monkeypatch):
+    # Columns that say more between levels than within.
+    monkeypatch.setattr(products, "MOST_SMALL_EFFECTS", 0)
+    rng = np.random.default_rng(0)
+    n, n_users, n_items = 240, 30, 20
+    user, item = rng.integers(0, n_users, n), rng.integers(0, n_items, n)
+    of_user, of_item = rng.standard_normal(n_users)[user], rng.standard_normal(n_items)[item]
+    near = 0.1 * rng.standard_normal((2, n))
+    X = pd.DataFrame({"user": user, "item": item, "x": of_user + near[0], "z": of_item + near[1]})
+    y = 3.0 * of_user - 3.0 * of_item + 0.1 * rng.standard_normal(n)
+    parameters = {"groups": ["user", "item"], "fixed_effects": ["x", "z"]}
+    if slopes:
+        parameters["random_slopes"] = {"user": ["x"]}
+        y = y - 2.0 * X["x"] * rng.standard_normal(n_users)[user]
+    exact = MixedLinearRegressor(**parameters, solver="exact").fit(X, y)
+    found = MixedLinearRegressor(**parameters, solver="stochastic", random_state=0).fit(X, y)
+    assert found.solver_ == "stochastic"
+    np.testing.assert_allclose(found.noise_variance_, exact.noise_variance_, rtol=0.01)
+    assert found.log_likelihood_ == pytest.approx(exact.log_likelihood_, abs=0.5)
 
 
 def test_equations_that_iterations_do_not_solve_are_an_error(monkeypatch):

@@ -46,7 +46,12 @@ from mixedlearn.model.notes import (
 )
 from mixedlearn.search.local_model import evaluate_with_model
 from mixedlearn.search.newton import ZERO_LOSS, Optimum
-from mixedlearn.search.sampled import minimise_sampled, probes_needed, sampling_errors
+from mixedlearn.search.sampled import (
+    descend_sampled,
+    minimise_sampled,
+    probes_needed,
+    sampling_errors,
+)
 from mixedlearn.search.starts import minimise
 from mixedlearn.specification import Specification
 
@@ -180,18 +185,22 @@ def _search_sampled(
     """The same where derivatives are estimated: with as many probes as their error asks for."""
     n_fixed = problem.fixed.columns.shape[1] if recipe.specification.reml else 0
     tol, n_iterations = _tolerance(recipe, problem), 0
+    search = minimise_sampled
     while True:
         engine = cast(SampledEngine, problem.engine)
         left = recipe.max_iter - n_iterations
-        optimum = minimise_sampled(engine, start, max_iter=left, tol=tol)
+        optimum = search(engine, start, max_iter=left, tol=tol)
+        search = descend_sampled
         n_iterations += optimum.n_iterations
         errors = sampling_errors(engine.components, optimum, engine.n_rows - n_fixed)
         needed = probes_needed(errors, engine.n_probes, engine.n_levels)
-        start = optimum.evaluation.theta
+        theta = optimum.evaluation.theta
         is_sure = needed == engine.n_probes
         if is_sure or n_iterations >= recipe.max_iter:
-            evaluation, is_certified = engine.evaluate(start, 0), optimum.is_certified and is_sure
+            evaluation, is_certified = engine.evaluate(theta, 0), optimum.is_certified and is_sure
             return problem, Optimum(evaluation, is_certified, n_iterations, errors)
+        # What a few probes say may have no optimum, and a search be far away for that.
+        start = theta if optimum.is_certified else start
         problem = replace(problem, engine=engine.with_probes(needed))
 
 

@@ -34,6 +34,7 @@ from mixedlearn.search.newton import (
     em_steps,
     state_at,
 )
+from mixedlearn.search.starts import MUCH_NOISE
 
 FloatArray = NDArray[np.float64]
 
@@ -46,12 +47,42 @@ GOAL = 0.0125
 SURE, RELIABLE_PROBES = 0.5, 24
 # A round has at most so many times the probes of the last, and none more than this.
 MOST_GROWTH, MOST_PROBES = 4, 1024
+# Variances beside which the noise is that within levels.
+LARGE = 1e4
 
 
 def minimise_sampled(
     engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
 ) -> Optimum:
     """The optimum as an engine's probes have it; the arguments are those of `starts.minimise`.
+
+    More noise than there is within the levels of all factors is a sign of another optimum, in which
+    the random effects take what the fixed effects seemed to explain.
+
+    Raises
+    ------
+    NotSolved
+        As for `descend_sampled`.
+    """
+    optimum = descend_sampled(engine, start, max_iter=max_iter, tol=tol)
+    identities = [np.eye(structure.n_effects) for structure in engine.components.structures]
+    large = engine.components.theta_of([LARGE * identity for identity in identities])
+    n_effects = sum(m * len(own) for m, own in zip(engine.n_levels, identities, strict=True))
+    share_within = 1.0 - n_effects / engine.n_rows
+    within = engine.evaluate(large, 0)
+    noise = share_within * optimum.evaluation.fixed.noise_variance
+    is_solved = np.isfinite(within.objective)
+    if not is_solved or noise <= MUCH_NOISE * within.fixed.noise_variance:
+        return optimum
+    other = descend_sampled(engine, large, max_iter=max_iter, tol=tol)
+    own, theirs = (engine.evaluate(end.evaluation.theta, 0).objective for end in (optimum, other))
+    return other if theirs < own else optimum
+
+
+def descend_sampled(
+    engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
+) -> Optimum:
+    """The optimum that one start leads to.
 
     Its objective is estimated as well, and the gradients of the probes are kept.
 

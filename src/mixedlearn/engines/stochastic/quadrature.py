@@ -11,8 +11,6 @@ is left out, and with it most of the variance.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +24,7 @@ MOST_STEPS = 200
 SMALLEST = 1e-12
 
 
-def log_det_samples(system: System, signs: NDArray[Any]) -> FloatArray:
+def log_det_samples(system: System, signs: NDArray[np.int8] | FloatArray) -> FloatArray:
     """log|C| as each vector of signs has it, shape (n_probes,).
 
     Parameters
