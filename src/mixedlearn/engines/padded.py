@@ -66,6 +66,10 @@ class PaddedEngine:
         inner = cast(SampledEngine, self._engine).with_probes(n_probes)
         return PaddedEngine(inner, self._active, self.components, self.n_levels, self._n_fixed)
 
+    def fixed_effects(self, theta: FloatArray) -> FixedEffects | None:
+        """Generalised least squares of the engine inside; see `SampledEngine`."""
+        return cast(SampledEngine, self._engine).fixed_effects(theta)
+
     def start(self) -> tuple[FloatArray, ...]:
         """Starting values of the D_k."""
         return self._padded(self._engine.start())
@@ -82,7 +86,15 @@ class PaddedEngine:
         if curvature is not None:
             residual = self._padded(curvature.residual_gradients)
             curvature = replace(curvature, residual_gradients=residual)
-        return replace(evaluation, covariance_gradients=gradients, curvature=curvature)
+        sampled = evaluation.sampled_gradients
+        if sampled is not None:
+            sampled = self._padded(sampled, lead=(self.n_probes,))
+        return replace(
+            evaluation,
+            covariance_gradients=gradients,
+            curvature=curvature,
+            sampled_gradients=sampled,
+        )
 
     def random_effects(
         self, roots: Sequence[FloatArray], fixed: FixedEffects
@@ -105,8 +117,10 @@ class PaddedEngine:
                 response[k] = own
         return PaddedPosterior(inner, tuple(self._active), self.n_levels, tuple(response))
 
-    def _padded(self, matrices: Iterable[FloatArray]) -> tuple[FloatArray, ...]:
-        empty = [np.zeros((0, 0)) for _ in self.n_levels]
+    def _padded(
+        self, matrices: Iterable[FloatArray], lead: tuple[int, ...] = ()
+    ) -> tuple[FloatArray, ...]:
+        empty = [np.zeros((*lead, 0, 0)) for _ in self.n_levels]
         for k, own in zip(self._active, matrices, strict=False):
             empty[k] = own
         return tuple(empty)

@@ -86,8 +86,8 @@ class Evaluation:
     sampled_objectives : ndarray of shape (n_probes,), optional
         How the objective of every probe differs from the mean of all, where it is estimated with
         random probes: at order 0 alone. At other orders the objective is then but near.
-    sampled_gradients : ndarray of shape (n_probes, n_parameters), optional
-        The same of the gradient.
+    sampled_gradients : tuple of ndarray of shape (n_probes, q_k, q_k), optional
+        The same of G, for every factor.
     """
 
     theta: FloatArray
@@ -99,7 +99,7 @@ class Evaluation:
     rounding: Any
     curvature: Curvature | None = None
     sampled_objectives: FloatArray | None = None
-    sampled_gradients: FloatArray | None = None
+    sampled_gradients: tuple[FloatArray, ...] | None = None
 
 
 def worthless_evaluation(
@@ -194,6 +194,10 @@ class Engine(Objective, Protocol):
 
 class SampledEngine(Engine, Protocol):
     """An engine that estimates the objective and its derivatives with random probes."""
+
+    def fixed_effects(self, theta: FloatArray) -> FixedEffects | None:
+        """Generalised least squares at theta to some digits; None where it cannot be had."""
+        ...
 
     def with_probes(self, n_probes: int) -> SampledEngine:
         """The same engine with another number of probes."""

@@ -21,8 +21,12 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.covariance.components import VarianceComponents, covariance_directions
-from mixedlearn.engines.protocol import Engine, Evaluation
+from mixedlearn.covariance.components import (
+    VarianceComponents,
+    covariance_directions,
+    theta_gradient,
+)
+from mixedlearn.engines.protocol import Engine, Evaluation, SampledEngine
 from mixedlearn.engines.stochastic.conjugate_gradients import NotSolved
 from mixedlearn.search.local_model import judge, local_model, trust_region_step
 from mixedlearn.search.newton import (
@@ -47,12 +51,14 @@ GOAL = 0.0125
 SURE, RELIABLE_PROBES = 0.5, 24
 # A round has at most so many times the probes of the last, and none more than this.
 MOST_GROWTH, MOST_PROBES = 4, 1024
+# A variance, in natural units, that is zero.
+NO_VARIANCE = 1e-16
 # Variances beside which the noise is that within levels.
 LARGE = 1e4
 
 
 def minimise_sampled(
-    engine: Engine, start: FloatArray | None, *, max_iter: int, tol: float
+    engine: SampledEngine, start: FloatArray | None, *, max_iter: int, tol: float
 ) -> Optimum:
     """The optimum as an engine's probes have it; the arguments are those of `starts.minimise`.
 
@@ -69,10 +75,9 @@ def minimise_sampled(
     large = engine.components.theta_of([LARGE * identity for identity in identities])
     n_effects = sum(m * len(own) for m, own in zip(engine.n_levels, identities, strict=True))
     share_within = 1.0 - n_effects / engine.n_rows
-    within = engine.evaluate(large, 0)
+    within = engine.fixed_effects(large)
     noise = share_within * optimum.evaluation.fixed.noise_variance
-    is_solved = np.isfinite(within.objective)
-    if not is_solved or noise <= MUCH_NOISE * within.fixed.noise_variance:
+    if within is None or noise <= MUCH_NOISE * within.noise_variance:
         return optimum
     other = descend_sampled(engine, large, max_iter=max_iter, tol=tol)
     own, theirs = (engine.evaluate(end.evaluation.theta, 0).objective for end in (optimum, other))
@@ -182,9 +187,10 @@ def sampling_errors(components: VarianceComponents, optimum: Optimum, df: int) -
     evaluation = optimum.evaluation
     theta, free = components.charted(evaluation.theta)
     model = local_model(evaluation, free)
-    samples = evaluation.sampled_gradients
-    assert samples is not None
+    assert evaluation.sampled_gradients is not None
     assert evaluation.curvature is not None
+    roots = components.roots(theta)
+    samples = theta_gradient(components.directions(theta), roots, evaluation.sampled_gradients)
     # Where nothing curves, a variance is zero and has no error, or nothing is known of it.
     determined = model.is_determined
     vectors = model.lengths[:, None] * model.vectors[:, determined]
@@ -204,7 +210,29 @@ def sampling_errors(components: VarianceComponents, optimum: Optimum, df: int) -
     log_noise = log_noise[free]
     deviation = np.hypot(size(deviations, log_noise), np.sqrt(2.0 / df))
     shares.append(_share(size(moves, log_noise), deviation))
+    shares += _shares_at_zero(roots, evaluation)
     return SamplingErrors(theta, free, moves, log_noise, max(shares))
+
+
+def _shares_at_zero(roots: Sequence[FloatArray], evaluation: Evaluation) -> list[float]:
+    """The same shares of variances that are zero, where theta says nothing of their error.
+
+    What a probe moves the gradient by D moves D by its share of average information.
+    """
+    assert evaluation.sampled_gradients is not None
+    assert evaluation.curvature is not None
+    shares, start = [], 0
+    for root, samples in zip(roots, evaluation.sampled_gradients, strict=True):
+        own = slice(start, start + root.size)
+        start = own.stop
+        values, vectors = np.linalg.eigh(root @ root.T)
+        for vector in vectors.T[values <= NO_VARIANCE]:
+            pair = np.kron(vector, vector)
+            information = float(pair @ evaluation.curvature.objective[own, own] @ pair)
+            error = standard_error(np.einsum("jab,a,b->j", samples, vector, vector))
+            if information > 0.0:
+                shares.append(error / np.sqrt(2.0 * information))
+    return shares
 
 
 def size(rows: FloatArray, change: FloatArray) -> FloatArray:

@@ -159,9 +159,10 @@ class StochasticEngine:
         with one_thread:
             try:
                 system = System(self._products, self.components.roots(theta))
-                data = self._solve_data(system, SEARCH_TOLERANCE)
+                data = self._solve_data(system, SEARCH_TOLERANCE, self._solutions)
             except np.linalg.LinAlgError:
                 return worthless_evaluation(theta, likelihood.n_fixed, self.components)
+            self._solutions = data.solutions
             fixed = likelihood.least_squares(data.small.cross)
             if np.isinf(fixed.noise_variance):
                 return worthless_evaluation(theta, likelihood.n_fixed, self.components)
@@ -216,21 +217,32 @@ class StochasticEngine:
             fixed,
             self.likelihood.rounding(objective, fixed, 0.0),
             curvature,
-            sampled_gradients=theta_gradient(directions, roots, deviations),
+            sampled_gradients=tuple(deviations),
         )
+
+    def fixed_effects(self, theta: FloatArray) -> FixedEffects | None:
+        """Generalised least squares at theta to some digits; None where it cannot be had."""
+        with one_thread:
+            try:
+                system = System(self._products, self.components.roots(theta))
+                data = self._solve_data(system, INFORMATION_TOLERANCE, None)
+            except np.linalg.LinAlgError:
+                return None
+        fixed = self.likelihood.least_squares(data.small.cross)
+        return None if np.isinf(fixed.noise_variance) else fixed
 
     def random_effects(
         self, roots: Sequence[FloatArray], fixed: FixedEffects
     ) -> tuple[FloatArray, ...]:
         """BLUPs of the engine's random effects, ``D_k u_k``."""
-        data = self._solve_data(System(self._products, roots), FINAL_TOLERANCE)
+        data = self._solve_data(System(self._products, roots), FINAL_TOLERANCE, self._solutions)
         contrast = np.append(-fixed.coef, 1.0)[:, None]
         return tuple(part[:, :, 0] for part in self._blups(data, contrast))
 
     def posterior(self, roots: Sequence[FloatArray]) -> StochasticPosterior:
         """Distribution of the random effects given the response."""
         system = System(self._products, roots)
-        data = self._solve_data(system, FINAL_TOLERANCE)
+        data = self._solve_data(system, FINAL_TOLERANCE, self._solutions)
         blups = self._blups(data, np.eye(self.likelihood.n_fixed + 1)[:, :-1])
         response = tuple(own.transpose(0, 2, 1) for own in blups)
         s = self._products.small.size
@@ -260,12 +272,11 @@ class StochasticEngine:
             found |= zip(side.factors, side.parts(vectors), strict=True)
         return [found[k] for k in range(len(found))]
 
-    def _solve_data(self, system: System, tol: float) -> SolvedData:
+    def _solve_data(self, system: System, tol: float, start: FloatArray | None) -> SolvedData:
         products, chain = self._products, system.chain
         pushed = chain.times(products.chain_data)
         right = system.turn(products.tail_data - products.to_tail(pushed), transposed=True)
-        solutions, residuals = system.solve(right, tol, self._solutions)
-        self._solutions = solutions
+        solutions, residuals = system.solve(right, tol, start)
         cross = products.gram - products.chain_data.T @ pushed
         cross = (cross + cross.T) / 2.0 - form(solutions, right, residuals)
         tail_blups = system.turn(solutions)
