@@ -185,6 +185,8 @@ def _add_by_level(
     places = codes.astype(np.int32, copy=False)
     pointers = np.arange(len(basis) + 1, dtype=np.int32)
     for part_total, column in zip(total, z_columns, strict=True):
+        # Of an array that is not contiguous the product would be added to a copy.
+        assert part_total.flags.c_contiguous
         _sparsetools.csc_matvecs(
             len(part_total),
             len(basis),

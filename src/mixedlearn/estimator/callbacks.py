@@ -93,9 +93,11 @@ class FitTask:
             one.call_on_fit_task_begin(estimator=self._estimator)
             one.call_on_fit_task_end(estimator=self._estimator)
 
-        with listening(tell):
-            yield
-        whole.call_on_fit_task_end(estimator=self._estimator)
+        try:
+            with listening(tell):
+                yield
+        finally:
+            whole.call_on_fit_task_end(estimator=self._estimator)
 
 
 def begin_fit(estimator: Any, X: Any, y: Any, metadata: dict[str, Any]) -> FitTask:

@@ -506,11 +506,11 @@ class MixedLinearRegressor(
         with task.searching():
             model = fit_sums(sums, recipe, start=warm_theta(self, specification))
             model = with_more_digits(model, RowsAtHand(read.rows))
-        if read.noise is not None:
-            found, columns = read.noise
-            binding, noise_rows = bind(found.residual, found.names, columns)
-            coded = read.rows.coded(sums.levels)
-            model = fit_correlated(model, coded, noise_rows, binding)
+            if read.noise is not None:
+                found, columns = read.noise
+                binding, noise_rows = bind(found.residual, found.names, columns)
+                coded = read.rows.coded(sums.levels)
+                model = fit_correlated(model, coded, noise_rows, binding)
         source = None if read.noise is None else read.noise[0]
         self._set_fitted(
             Fitted(
@@ -579,7 +579,8 @@ class MixedLinearRegressor(
             Names of the factors whose BLUPs are added, an interaction also as the tuple of its
             columns; "none" predicts the population.
         return_std : bool, default=False
-            Whether to return the standard deviation of a new observation as well.
+            Whether to return the standard deviation of a new observation as well. With the
+            stochastic solver each distinct row takes a solution of the equations.
 
         Returns
         -------

@@ -234,7 +234,8 @@ def sampling_notes(errors: SamplingErrors | None) -> list[str]:
     if errors is None or errors.share <= MUCH_SAMPLING:
         return []
     return [
-        f"The Monte Carlo error of a variance is {errors.share:.2g} of its standard error although "
-        "the stochastic solver has drawn as many random signs as it may: see monte_carlo_errors_, "
-        "and use solver='exact' if the dense block fits into memory."
+        f"The Monte Carlo error of a variance is {errors.share:.2g} of its standard error, and the "
+        "stochastic solver may draw no more random signs or take no more iterations: see "
+        "monte_carlo_errors_. Raise max_iter if the optimiser has stopped there, or use "
+        "solver='exact' if the dense block fits into memory."
     ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mixedlearn.search.local_model import judge, promised_decrease, trust_region_step
 from mixedlearn.search.newton import SMALLEST_RADIUS
+from mixedlearn.search.progress import tell_iteration
 
 FloatArray = NDArray[np.float64]
 
@@ -116,6 +117,7 @@ def descend_from(objective: MovingObjective, start: Any, *, max_iter: int, tol: 
         if model.promised <= tol + rounding and promised <= 1e-3 * tol + rounding:
             break
         n_iterations += 1
+        tell_iteration()
         trial, trial_free = objective.charted(objective.moved(point, step))
         trial_found = objective.evaluate(trial, 2)
         gained = found.objective - trial_found.objective

@@ -81,9 +81,7 @@ class State:
 
 def state_at(engine: Objective, theta: FloatArray) -> State:
     """The evaluation at a theta, with its model."""
-    state = State(*evaluate_with_model(engine, theta))
-    tell_iteration()
-    return state
+    return State(*evaluate_with_model(engine, theta))
 
 
 def minimise_from(engine: Engine, start: FloatArray, max_iter: int, tol: float) -> Optimum:
@@ -176,6 +174,7 @@ def em_steps(engine: Engine, state: State, max_iter: int) -> tuple[State, int]:
             break
         state = state_at(engine, components.theta_of(known))
         n_steps += 1
+        tell_iteration()
     return state, n_steps
 
 
@@ -197,6 +196,7 @@ def _newton(
                 trial = straight
         gained = objective - trial.evaluation.objective
         n_iterations += 1
+        tell_iteration()
         rounding = state.evaluation.rounding
         if promised <= rounding:
             return (trial if gained >= 0.0 else state), n_iterations

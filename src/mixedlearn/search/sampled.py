@@ -15,7 +15,7 @@ each other: with S the covariance of the mean of their gradients and H the Hessi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -38,6 +38,7 @@ from mixedlearn.search.newton import (
     em_steps,
     state_at,
 )
+from mixedlearn.search.progress import tell_iteration
 from mixedlearn.search.starts import MUCH_NOISE
 
 FloatArray = NDArray[np.float64]
@@ -79,9 +80,14 @@ def minimise_sampled(
     noise = share_within * optimum.evaluation.fixed.noise_variance
     if within is None or noise <= MUCH_NOISE * within.noise_variance:
         return optimum
-    other = descend_sampled(engine, large, max_iter=max_iter, tol=tol)
+    left = max_iter - optimum.n_iterations
+    try:
+        other = descend_sampled(engine, large, max_iter=left, tol=tol)
+    except NotSolved:
+        return optimum
     own, theirs = (engine.evaluate(end.evaluation.theta, 0).objective for end in (optimum, other))
-    return other if theirs < own else optimum
+    n_iterations = optimum.n_iterations + other.n_iterations
+    return replace(other if theirs < own else optimum, n_iterations=n_iterations)
 
 
 def descend_sampled(
@@ -109,6 +115,7 @@ def descend_sampled(
         promised = float(model.promised_by(step))
         trial = state_at(engine, model.moved(step))
         n_iterations += 1
+        tell_iteration()
         gained = gain(components, state.evaluation, trial.evaluation)
         rounding = max(state.evaluation.rounding, ROUNDING)
         is_accepted, radius = judge(gained, promised, rounding, np.linalg.norm(step), radius)

@@ -295,12 +295,14 @@ class SeveralFactorsEngine(ProfiledEngine):
     def _solve_at(self, roots: Sequence[FloatArray]) -> tuple[Elimination, EliminatedData]:
         """The elimination of the random effects, and of X and y."""
         key = np.concatenate([root.ravel() for root in roots]).tobytes()
-        if self._last is None or self._last[0] != key:
+        last = self._last
+        if last is None or last[0] != key:
             # Two eliminations at once would be twice the memory.
-            self._last = None
+            self._last = last = None
             elimination = self._eliminate(roots)
-            self._last = key, elimination, self._eliminate_data(elimination, self._reduced.data)
-        return self._last[1:]
+            last = key, elimination, self._eliminate_data(elimination, self._reduced.data)
+            self._last = last
+        return last[1:]
 
     def _eliminate(self, roots: Sequence[FloatArray]) -> Elimination:
         """Eliminate the chain, stage by stage, and solve the tail."""

@@ -83,6 +83,8 @@ def _solve_block(
     for _ in range(MOST_ITERATIONS):
         turned = precondition(residual)
         size = _products(residual, turned)
+        if not np.isfinite(size).all():
+            break
         going = size > goal[active]
         if not going.all():
             done = active[~going]

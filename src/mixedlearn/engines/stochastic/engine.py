@@ -155,28 +155,29 @@ class StochasticEngine:
 
         With derivatives comes an objective that is but near: it lacks what the probes say of it.
         """
-        likelihood = self.likelihood
         with one_thread:
             try:
                 system = System(self._products, self.components.roots(theta))
                 data = self._solve_data(system, SEARCH_TOLERANCE, self._solutions)
+                fixed = self.likelihood.least_squares(data.small.cross)
+                if np.isfinite(fixed.noise_variance):
+                    self._solutions = data.solutions
+                    if order == 0:
+                        return self._evaluate_objective(theta, system, data, fixed)
+                    return self._evaluate_derivatives(theta, system, data, fixed, order)
             except np.linalg.LinAlgError:
-                return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-            self._solutions = data.solutions
-            fixed = likelihood.least_squares(data.small.cross)
-            if np.isinf(fixed.noise_variance):
-                return worthless_evaluation(theta, likelihood.n_fixed, self.components)
-            if order == 0:
-                return self._evaluate_objective(theta, system, data, fixed)
-            return self._evaluate_derivatives(theta, system, data, fixed, order)
+                # No point to stay at.
+                pass
+        return worthless_evaluation(theta, self.likelihood.n_fixed, self.components)
 
     def _evaluate_objective(
         self, theta: FloatArray, system: System, data: SolvedData, fixed: FixedEffects
     ) -> Evaluation:
-        samples = self._probes.as_samples(log_det_samples(system, self._probes.tail_signs))
+        found, unsettled = log_det_samples(system, self._probes.tail_signs)
+        samples = self._probes.as_samples(found)
         log_det = system.chain.log_det + data.small.log_det + float(samples.mean())
         objective = self.likelihood.objective(log_det, fixed)
-        rounding = self.likelihood.rounding(objective, fixed, 0.0)
+        rounding = self.likelihood.rounding(objective, fixed, 0.0) + unsettled
         nothing = np.empty(0)
         parts = objective, nothing, nothing, (), fixed, rounding
         return Evaluation(theta, *parts, sampled_objectives=samples - samples.mean())

@@ -60,8 +60,7 @@ class Pair:
         self.first, self.second, self.values = first, second, values
         self.shape = shape
         self.panels = panels_of(shape[0])
-        pointers = np.zeros(shape[0] + 1, dtype=np.int64)
-        np.cumsum(np.bincount(first, minlength=shape[0]), out=pointers[1:])
+        pointers = pointers_of(first, shape[0])
         self._matrices = [self._matrices_of(pointers, rows) for rows in self.panels]
 
     def _matrices_of(self, pointers: NDArray[np.int64], rows: slice) -> list[list[csr_array]]:
@@ -114,8 +113,10 @@ class Pair:
     def turned(self) -> Pair:
         """The same with the second factor first."""
         q, q_other, _ = self.values.shape
-        pointers = np.zeros(self.shape[0] + 1, dtype=np.int32)
-        np.cumsum(np.bincount(self.first, minlength=self.shape[0]), out=pointers[1:])
+        pointers = pointers_of(self.first, self.shape[0])
+        if len(self.first) <= np.iinfo(np.int32).max:
+            # The type of the columns, which are not copied then.
+            pointers = pointers.astype(np.int32)
         values = np.empty((q_other, q, len(self.first)))
         for a in range(q):
             for b in range(q_other):
@@ -123,7 +124,14 @@ class Pair:
                 table = csr_array(parts, shape=self.shape).tocsc()
                 values[b, a] = table.data
         own = np.repeat(np.arange(self.shape[1], dtype=np.int32), np.diff(table.indptr))
-        return Pair(own, table.indices, values, self.shape[::-1])
+        return Pair(own, table.indices.astype(np.int32, copy=False), values, self.shape[::-1])
+
+
+def pointers_of(first: NDArray[np.int32], n_rows: int) -> NDArray[np.int64]:
+    """Where the pairs of every row begin, and where the last end."""
+    pointers = np.zeros(n_rows + 1, dtype=np.int64)
+    np.cumsum(np.bincount(first, minlength=n_rows), out=pointers[1:])
+    return pointers
 
 
 def through(

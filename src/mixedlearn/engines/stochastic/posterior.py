@@ -57,13 +57,13 @@ class StochasticPosterior:
 
         Raises
         ------
-        MemoryError
+        ValueError
             If there are very many levels.
         """
         shapes = self.system.products.plan.shapes
         q, m = shapes[k]
         if m > MOST_LEVELS:
-            raise MemoryError(
+            raise ValueError(
                 f"The covariances of the random effects of {m:,} levels, given the data, take a "
                 "solution of the equations for each with solver='stochastic'. Ask for those of the "
                 "rows that you need by predict(X, return_std=True), or fit with solver='exact'."

@@ -24,23 +24,31 @@ MOST_STEPS = 200
 SMALLEST = 1e-12
 
 
-def log_det_samples(system: System, signs: NDArray[np.int8] | FloatArray) -> FloatArray:
-    """log|C| as each vector of signs has it, shape (n_probes,).
+def log_det_samples(
+    system: System, signs: NDArray[np.int8] | FloatArray
+) -> tuple[FloatArray, float]:
+    """log|C| as each vector of signs has it.
 
     Parameters
     ----------
     system : System
     signs : ndarray of shape (T, n_probes)
         Or other vectors whose squares add up to T.
+
+    Returns
+    -------
+    samples : ndarray of shape (n_probes,)
+    unsettled : float
+        By how much the last step has changed the mean, if there were not enough steps.
     """
     n, n_probes = signs.shape
     if not n:
-        return np.zeros(n_probes)
+        return np.zeros(n_probes), 0.0
     basis, before = signs / np.sqrt(n), np.zeros(signs.shape)
     diagonals: list[FloatArray] = []
     borders: list[FloatArray] = []
     border = np.zeros(n_probes)
-    last = np.full(n_probes, np.inf)
+    last, change = np.full(n_probes, np.inf), np.full(n_probes, np.inf)
     for _ in range(MOST_STEPS):
         product = system.whiten(basis)
         product -= border * before
@@ -49,14 +57,16 @@ def log_det_samples(system: System, signs: NDArray[np.int8] | FloatArray) -> Flo
         border = np.sqrt(np.einsum("nc,nc->c", product, product))
         diagonals.append(diagonal)
         values = _quadrature(np.array(diagonals), np.array(borders))
-        if (np.abs(values - last) <= TOLERANCE).all():
+        change = np.abs(values - last)
+        if (change <= TOLERANCE).all():
             break
         last = values
         borders.append(border)
         before, basis = basis, product / np.maximum(border, SMALLEST)
     if system.has_exact_blocks:
         values = values - (diagonals[0] - 1.0)
-    return np.asarray(system.log_det_blocks + n * values)
+    is_settled = bool((change <= TOLERANCE).all())
+    return system.log_det_blocks + n * values, 0.0 if is_settled else float(n * change.mean())
 
 
 def _quadrature(diagonals: FloatArray, borders: FloatArray) -> FloatArray:
