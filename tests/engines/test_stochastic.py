@@ -24,6 +24,7 @@ from mixedlearn.engines.elimination.chain import plan_elimination
 from mixedlearn.engines.levels import reduce_levels
 from mixedlearn.engines.stochastic import engine, products, traces
 from mixedlearn.engines.stochastic.engine import StochasticEngine
+from mixedlearn.engines.stochastic.plan import eliminate_one
 from mixedlearn.engines.stochastic.products import Products
 from mixedlearn.engines.stochastic.traces import Probes
 
@@ -43,7 +44,7 @@ def signs_without_error(own):
 def stochastic(case):
     fixed = fixed_basis(case.products, case.specification.fixed, case.specification.fit_intercept)
     n_effects = [structure.n_effects for structure in case.components.structures]
-    plan = plan_elimination(case.products, n_effects)
+    plan = eliminate_one(plan_elimination(case.products, n_effects))
     own = Products(case.products, plan, fixed, case.problem.randoms)
     likelihood = case.problem.engine.likelihood
     within = reduce_levels(

@@ -46,4 +46,4 @@ def choose(sums: Sums, n_effects: Sequence[int], solver: str) -> Plan:
     is_small = plan.n_dense <= products.MOST_SMALL_EFFECTS
     if solver == "exact" or is_small or (solver == "auto" and is_cheap):
         return plan
-    return plan_stochastic(plan)
+    return plan_stochastic(sums, plan)

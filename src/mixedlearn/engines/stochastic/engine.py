@@ -1,6 +1,6 @@
 """Crossed factors of any size: iterative solutions, and random probes for the traces.
 
-The largest chain of nested factors is eliminated level by level (`chain`). The rest, the tail, is
+The factor of the most levels is eliminated level by level (`eliminated`). The rest, the tail, is
 never made dense: conjugate gradients solve its equations (`system`). Of the likelihood and its
 derivatives only ``log|V|`` and the traces ``tr V^-1 Z_k Z_k'`` are no forms of such solutions: they
 are estimated with random signs (`traces`, `quadrature`). Fixed effects, BLUPs and the residual sum
@@ -43,13 +43,13 @@ class SolvedData:
     ----------
     solutions : ndarray of shape (T, s + p + 1)
         Of the tail's equations.
-    chain_blups, tail_blups : ndarray of shape (n, s + p + 1)
+    first_blups, tail_blups : ndarray of shape (n, s + p + 1)
         BLUPs for each of the columns.
     small : SmallFactors
     """
 
     solutions: FloatArray
-    chain_blups: FloatArray
+    first_blups: FloatArray
     tail_blups: FloatArray
     small: SmallFactors
 
@@ -90,7 +90,7 @@ class StochasticEngine:
         self.within_variance = within_variance
         self.n_probes = n_probes
         self._products, self._within, self._seed = products, within, seed
-        self.size = products.chain_data.size + products.tail_data.size
+        self.size = products.first_data.size + products.tail_data.size
         self._probes = draw_probes(products, n_probes, seed)
         self._solutions: FloatArray | None = None
         self._turned: FloatArray | None = None
@@ -123,7 +123,7 @@ class StochasticEngine:
         s = products.small.size
         contrast = np.append(-coef, 1.0)[:, None]
         residuals = self._by_factor(
-            products.chain_data[:, s:] @ contrast,
+            products.first_data[:, s:] @ contrast,
             products.tail_data[:, s:] @ contrast,
             products.gram[:s, s:] @ contrast,
         )
@@ -175,7 +175,7 @@ class StochasticEngine:
     ) -> Evaluation:
         found, unsettled = log_det_samples(system, self._probes.tail_signs)
         samples = self._probes.as_samples(found)
-        log_det = system.chain.log_det + data.small.log_det + float(samples.mean())
+        log_det = system.first.log_det + data.small.log_det + float(samples.mean())
         objective = self.likelihood.objective(log_det, fixed)
         rounding = self.likelihood.rounding(objective, fixed, 0.0) + unsettled
         nothing = np.empty(0)
@@ -185,11 +185,11 @@ class StochasticEngine:
     def _evaluate_derivatives(
         self, theta: FloatArray, system: System, data: SolvedData, fixed: FixedEffects, order: int
     ) -> Evaluation:
-        chain, tail = self._scores(system, data)
-        scores = self._data_scores(data, chain, tail)
+        first, tail = self._scores(system, data)
+        scores = self._data_scores(data, first, tail)
         u = [own[:, :, -1] - own[:, :, :-1] @ fixed.coef for own in scores]
         squares = [own @ own.T / fixed.noise_variance for own in u]
-        samples = self._information_samples(system, data, chain, tail)
+        samples = self._information_samples(system, data, first, tail)
         gradients = []
         for own, square, information in zip(scores, squares, samples, strict=True):
             gradient = information.mean(axis=0) - square
@@ -207,7 +207,7 @@ class StochasticEngine:
             curvature = Curvature(second, tuple(-square for square in squares), 2.0 * average)
             bends = self.components.curvatures(theta)
             hessian = theta_hessian(directions, roots, gradients, second, bends)
-        log_det = system.chain.log_det + data.small.log_det + system.log_det_blocks
+        log_det = system.first.log_det + data.small.log_det + system.log_det_blocks
         objective = self.likelihood.objective(log_det, fixed)
         return Evaluation(
             theta,
@@ -247,26 +247,26 @@ class StochasticEngine:
         blups = self._blups(data, np.eye(self.likelihood.n_fixed + 1)[:, :-1])
         response = tuple(own.transpose(0, 2, 1) for own in blups)
         s = self._products.small.size
-        of_small = data.chain_blups[:, :s], data.tail_blups[:, :s]
+        of_small = data.first_blups[:, :s], data.tail_blups[:, :s]
         return StochasticPosterior(system, data.small.covariance, *of_small, response)
 
     def _blups(self, data: SolvedData, contrasts: FloatArray) -> list[FloatArray]:
         """BLUPs of every factor for combinations of X and y: (p + 1, c) gives (q, m, c)."""
         small = data.small
         return self._by_factor(
-            small.spread(data.chain_blups) @ contrasts,
+            small.spread(data.first_blups) @ contrasts,
             small.spread(data.tail_blups) @ contrasts,
             small.blups @ contrasts,
         )
 
     def _by_factor(
-        self, chain: FloatArray, tail: FloatArray, small: FloatArray
+        self, first: FloatArray, tail: FloatArray, small: FloatArray
     ) -> list[FloatArray]:
-        """Vectors over chain, tail and small factors by factor of the model, (q, m, c)."""
+        """Vectors over first, tail and small factors by factor of the model, (q, m, c)."""
         products = self._products
         found: dict[int, FloatArray] = {}
         for side, vectors in (
-            (products.chain, chain),
+            (products.first, first),
             (products.tail, tail),
             (products.small, small),
         ):
@@ -274,45 +274,45 @@ class StochasticEngine:
         return [found[k] for k in range(len(found))]
 
     def _solve_data(self, system: System, tol: float, start: FloatArray | None) -> SolvedData:
-        products, chain = self._products, system.chain
-        pushed = chain.times(products.chain_data)
+        products, first = self._products, system.first
+        pushed = first.times(products.first_data)
         right = system.turn(products.tail_data - products.to_tail(pushed), transposed=True)
         solutions, residuals = system.solve(right, tol, start)
-        cross = products.gram - products.chain_data.T @ pushed
+        cross = products.gram - products.first_data.T @ pushed
         cross = (cross + cross.T) / 2.0 - form(solutions, right, residuals)
         tail_blups = system.turn(solutions)
-        chain_blups = pushed - chain.times(products.to_chain(tail_blups))
+        first_blups = pushed - first.times(products.to_first(tail_blups))
         small = SmallFactors(products.small, system.roots, cross)
-        return SolvedData(solutions, chain_blups, tail_blups, small)
+        return SolvedData(solutions, first_blups, tail_blups, small)
 
     def _scores(self, system: System, data: SolvedData) -> tuple[FloatArray, FloatArray]:
-        """``Z'V_o^-1[S X y]`` over the chain and over the tail."""
+        """``Z'V_o^-1[S X y]`` over the first factor and over the tail."""
         products = self._products
         found = []
         for side, right, blups in (
-            (products.chain, products.chain_data, data.chain_blups),
+            (products.first, products.first_data, data.first_blups),
             (products.tail, products.tail_data, data.tail_blups),
         ):
-            scores = right - products.times(side, data.chain_blups, data.tail_blups)
+            scores = right - products.times(side, data.first_blups, data.tail_blups)
             replace_large(side, system.roots, scores, blups)
             found.append(scores)
         return found[0], found[1]
 
     def _data_scores(
-        self, data: SolvedData, chain: FloatArray, tail: FloatArray
+        self, data: SolvedData, first: FloatArray, tail: FloatArray
     ) -> list[FloatArray]:
         """``Z_k'V^-1[X y]`` of every factor, shapes (q, m, p + 1)."""
         small = data.small
-        return self._by_factor(small.spread(chain), small.spread(tail), small.scores())
+        return self._by_factor(small.spread(first), small.spread(tail), small.scores())
 
     def _information_samples(
-        self, system: System, data: SolvedData, chain: FloatArray, tail: FloatArray
+        self, system: System, data: SolvedData, first: FloatArray, tail: FloatArray
     ) -> list[FloatArray]:
         """N_k of every factor as each probe has it; of small factors they are all the same."""
         products, small = self._products, data.small
         found = information_samples(system, self._probes)
         s = products.small.size
-        for side, scores in ((products.chain, chain), (products.tail, tail)):
+        for side, scores in ((products.first, first), (products.tail, tail)):
             for k, part in zip(side.factors, side.parts(scores[:, :s].copy()), strict=True):
                 found[k] = found[k] - small.taken(part)
         for k, own in zip(products.small.factors, small.information(), strict=True):
@@ -323,26 +323,26 @@ class StochasticEngine:
         self, system: System, data: SolvedData, u: Sequence[FloatArray], fixed: FixedEffects
     ) -> FloatArray:
         """``w'P w / s2`` for the columns ``w = Z_k e_a e_b'u_k``, shape (sum q_k^2, sum q_k^2)."""
-        products, chain, small = self._products, system.chain, data.small
+        products, first, small = self._products, system.first, data.small
         s = products.small.size
-        in_chain, in_tail, in_small = (
+        in_first, in_tail, in_small = (
             self._turned_columns(side, u)
-            for side in (products.chain, products.tail, products.small)
+            for side in (products.first, products.tail, products.small)
         )
-        chain_data = products.times(products.chain, in_chain, in_tail)
-        chain_data += products.chain_data[:, :s] @ in_small
-        tail_data = products.times(products.tail, in_chain, in_tail)
+        first_data = products.times(products.first, in_first, in_tail)
+        first_data += products.first_data[:, :s] @ in_small
+        tail_data = products.times(products.tail, in_first, in_tail)
         tail_data += products.tail_data[:, :s] @ in_small
-        beside = in_chain.T @ products.chain_data + in_tail.T @ products.tail_data
+        beside = in_first.T @ products.first_data + in_tail.T @ products.tail_data
         beside += in_small.T @ products.gram[:s]
-        squares = in_chain.T @ chain_data + in_tail.T @ tail_data + beside[:, :s] @ in_small
-        pushed = chain.times(chain_data)
+        squares = in_first.T @ first_data + in_tail.T @ tail_data + beside[:, :s] @ in_small
+        pushed = first.times(first_data)
         right = system.turn(tail_data - products.to_tail(pushed), transposed=True)
         solutions, residuals = system.solve(right, INFORMATION_TOLERANCE, self._turned)
         self._turned = solutions
-        squares -= chain_data.T @ pushed
+        squares -= first_data.T @ pushed
         squares = (squares + squares.T) / 2.0 - form(solutions, right, residuals)
-        beside -= pushed.T @ products.chain_data + right.T @ data.solutions
+        beside -= pushed.T @ products.first_data + right.T @ data.solutions
         squares -= beside[:, :s] @ small.covariance @ beside[:, :s].T
         projection = small.spread(beside)[:, :-1] @ fixed.inverse_root
         return (squares - projection @ projection.T) / fixed.noise_variance

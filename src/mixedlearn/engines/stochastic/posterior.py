@@ -1,9 +1,9 @@
 """The random effects given the response, by a solution for every row that is asked for.
 
-For a row with coordinates ``z_c`` over the chain and ``z_t`` over the tail, with B, A, C as in
-`chain` and `system`,
+For a row with coordinates ``z_c`` over the first factor and ``z_t`` over the tail, with O, A and C
+as in `eliminated` and `system`,
 
-    var(z'b) = z_c'B z_c + h'C^-1 h,      h = Lambda'(z_t - A'B z_c)
+    var(z'b) = z_c'O z_c + h'C^-1 h,      h = Lambda'(z_t - A'O z_c)
 
 Small factors (`small`) add ``g'B_s g`` with their covariance B_s and ``g = z_s - F'z``, where F are
 the BLUPs of the other effects for their columns.
@@ -40,7 +40,7 @@ class StochasticPosterior:
     system : System
     small_covariance : ndarray of shape (s, s)
         B_s.
-    chain_response, tail_response : ndarray of shape (n, s)
+    first_response, tail_response : ndarray of shape (n, s)
         F.
     coef_response : tuple of ndarray of shape (q, p, m)
         For every factor, minus the change of the BLUPs with beta.
@@ -48,7 +48,7 @@ class StochasticPosterior:
 
     system: System
     small_covariance: FloatArray
-    chain_response: FloatArray
+    first_response: FloatArray
     tail_response: FloatArray
     coef_response: tuple[FloatArray, ...]
 
@@ -109,14 +109,14 @@ class StochasticPosterior:
         self, columns: Sequence[FloatArray], codes: Sequence[NDArray[np.integer]]
     ) -> FloatArray:
         system, products = self.system, self.system.products
-        in_chain = _coordinates(products.chain, columns, codes)
+        in_first = _coordinates(products.first, columns, codes)
         in_tail = _coordinates(products.tail, columns, codes)
-        pushed = system.chain.times(in_chain)
+        pushed = system.first.times(in_first)
         right = system.turn(in_tail - products.to_tail(pushed), transposed=True)
         solutions, residuals = system.solve(right, TOLERANCE)
-        own = np.einsum("nc,nc->c", in_chain, pushed)
+        own = np.einsum("nc,nc->c", in_first, pushed)
         in_small = _coordinates(products.small, columns, codes)
-        in_small -= self.chain_response.T @ in_chain + self.tail_response.T @ in_tail
+        in_small -= self.first_response.T @ in_first + self.tail_response.T @ in_tail
         own += np.einsum("nc,nc->c", in_small, self.small_covariance @ in_small)
         return np.asarray(own + np.diag(form(solutions, right, residuals)))
 

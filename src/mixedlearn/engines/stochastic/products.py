@@ -2,15 +2,15 @@
 
 Notation
 --------
-The factors of the *chain* (see `elimination.chain`) are eliminated level by level; of all others
-those with few random effects stand beside X (`small`), and the rest are the *tail*. With Z_c and
-Z_t the random columns of chain and tail,
+The factor of the most levels, the *first*, is eliminated level by level; of all others those with
+few random effects stand beside X (`small`), and the rest are the *tail*. With Z_c the random
+columns of the first factor and Z_t those of the tail,
 
     G_cc = Z_c'Z_c,     G_tt = Z_t'Z_t,     A = Z_c'Z_t
 
 are never made dense: they are products of levels with themselves and of pairs of levels that occur
-together. Vectors of shape (n, c) over the chain or over the tail hold the coordinates of c columns,
-factor by factor, effect by effect, level by level.
+together. Vectors of shape (n, c) over the first factor or over the tail hold the coordinates of c
+columns, factor by factor, effect by effect, level by level.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 
 # Pairs of levels in a chunk of what is summed over them.
 CHUNK_PAIRS = 1 << 20
-# Random effects of small factors, which are columns beside X, and their products with the chain.
+# Random effects of small factors, which are columns beside X, and their products with the first.
 MOST_SMALL_EFFECTS, MOST_SMALL_PRODUCTS = 64, 30_000_000
 
 
@@ -77,11 +77,11 @@ class Products:
 
     Attributes
     ----------
-    chain, tail, small : Side
+    first, tail, small : Side
         Small factors are not among the tail.
     squares : list of ndarray of shape (q, q, m)
         Products of every factor's columns with each other, by level.
-    chain_data, tail_data : ndarray of shape (n, s + p + 1)
+    first_data, tail_data : ndarray of shape (n, s + p + 1)
         Products with the columns of the small factors, with X and with y.
     gram : ndarray of shape (s + p + 1, s + p + 1)
         Products of these columns with each other.
@@ -96,7 +96,7 @@ class Products:
     ):
         self.plan = plan
         small = _small_factors(plan)
-        self.chain = Side(plan.chain, plan.shapes)
+        self.first = Side(plan.chain, plan.shapes)
         self.tail = Side(tuple(k for k in plan.tail if k not in small), plan.shapes)
         self.small = Side(small, plan.shapes)
         basis = np.column_stack([fixed.columns, fixed.response])
@@ -118,14 +118,12 @@ class Products:
             else:
                 self._pairs[k, other] = pair
         with_small = [np.concatenate([self._beside(k), own], 2) for k, own in enumerate(data)]
-        self.chain_data, self.tail_data, rows = (
+        self.first_data, self.tail_data, rows = (
             side.join([with_small[k] for k in side.factors], with_small[0].shape[2])
-            for side in (self.chain, self.tail, self.small)
+            for side in (self.first, self.tail, self.small)
         )
         beside = rows[:, self.small.size :]
         self.gram = np.block([[rows], [beside.T, sums.products(basis)]])
-        # What every level of the chain has in common with the levels that contain it.
-        self.above = [self._above(s) for s in range(len(plan.chain))]
 
     def pair(self, k: int, other: int) -> tuple[Pair, bool]:
         """The products of two factors, and whether the first is that of the pair."""
@@ -186,18 +184,6 @@ class Products:
             part[:, levels, :, theirs] = values.transpose(2, 0, 1)
         return result
 
-    def _above(self, s: int) -> FloatArray:
-        """Products of stage s with all later stages, by level of s: shape (q, n_above, m)."""
-        k = self.plan.chain[s]
-        q, m = self.plan.shapes[k]
-        parts = [np.empty((q, 0, m))]
-        for other in self.plan.chain[s + 1 :]:
-            own, _, values = self.entries(k, other)
-            by_level = np.empty((q, self.plan.shapes[other][0], m))
-            by_level[:, :, own] = values
-            parts.append(by_level)
-        return np.concatenate(parts, axis=1)
-
     def _times(self, k: int, other: int, vectors: FloatArray) -> FloatArray:
         """``Z_k'Z_l v``, shapes (q_l, m_l, c) and (q_k, m_k, c)."""
         if k == other:
@@ -212,35 +198,35 @@ class Products:
                 own += self._times(k, other, part)
         return result
 
-    def times(self, side: Side, chain: FloatArray, tail: FloatArray) -> FloatArray:
+    def times(self, side: Side, first: FloatArray, tail: FloatArray) -> FloatArray:
         """Products of one side with vectors over both."""
-        result = self._product(side, self.chain, chain)
+        result = self._product(side, self.first, first)
         result += self._product(side, self.tail, tail)
         return result
 
-    def chain_times(self, vectors: FloatArray) -> FloatArray:
+    def first_times(self, vectors: FloatArray) -> FloatArray:
         """``G_cc v``."""
-        return self._product(self.chain, self.chain, vectors)
+        return self._product(self.first, self.first, vectors)
 
     def tail_times(self, vectors: FloatArray) -> FloatArray:
         """``G_tt v``."""
         return self._product(self.tail, self.tail, vectors)
 
-    def to_chain(self, vectors: FloatArray) -> FloatArray:
+    def to_first(self, vectors: FloatArray) -> FloatArray:
         """``A v`` for vectors over the tail."""
-        return self._product(self.chain, self.tail, vectors)
+        return self._product(self.first, self.tail, vectors)
 
-    def through_chain(self, middle: FloatArray, vectors: FloatArray) -> FloatArray:
-        """``A'M A v`` for a chain of one stage, with a block of M for each of its levels."""
-        (k,) = self.chain.factors
+    def through_first(self, middle: FloatArray, vectors: FloatArray) -> FloatArray:
+        """``A'M A v`` with a block of M for each level of the first factor."""
+        (k,) = self.first.factors
         if not self.tail.factors:
             return np.zeros_like(vectors)
         pairs = [self._pairs[k, other] for other in self.tail.factors]
         return self.tail.join(through(pairs, middle, self.tail.parts(vectors)), vectors.shape[1])
 
     def to_tail(self, vectors: FloatArray) -> FloatArray:
-        """``A'v`` for vectors over the chain."""
-        return self._product(self.tail, self.chain, vectors)
+        """``A'v`` for vectors over the first."""
+        return self._product(self.tail, self.first, vectors)
 
 
 def replace_large(
@@ -259,8 +245,8 @@ def replace_large(
 
 def _small_factors(plan: EliminationPlan) -> tuple[int, ...]:
     """The factors of the tail, from the smallest one on, that are few columns together."""
-    n_chain = sum(plan.shapes[k][0] * plan.shapes[k][1] for k in plan.chain)
-    most = min(MOST_SMALL_EFFECTS, MOST_SMALL_PRODUCTS // max(n_chain, 1))
+    n_first = sum(plan.shapes[k][0] * plan.shapes[k][1] for k in plan.chain)
+    most = min(MOST_SMALL_EFFECTS, MOST_SMALL_PRODUCTS // max(n_first, 1))
     found: list[int] = []
     for k in sorted(plan.tail, key=lambda k: plan.shapes[k][0] * plan.shapes[k][1]):
         most -= plan.shapes[k][0] * plan.shapes[k][1]

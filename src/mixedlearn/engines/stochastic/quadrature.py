@@ -5,8 +5,8 @@ Notation
 With T a root of the inverse of C's diagonal blocks, ``C_1 = T C T'`` is the identity but for blocks
 off the diagonal, and ``log|C| = tr log(C_1) - 2 log|T|``. For signs e, Lanczos' process gives Gauss
 quadrature of ``e'log(C_1) e`` (Ubaru, Chen & Saad 2017). Its mean over signs is the trace. The
-linear part of the logarithm, ``e'(C_1 - I) e``, is zero on average where the blocks are exact: it
-is left out, and with it most of the variance.
+linear part of the logarithm, ``e'(C_1 - I) e``, is zero on average: it is left out, and with it
+most of the variance.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ def log_det_samples(
         last = values
         borders.append(border)
         before, basis = basis, product / np.maximum(border, SMALLEST)
-    if system.has_exact_blocks:
-        values = values - (diagonals[0] - 1.0)
+    values = values - (diagonals[0] - 1.0)
     is_settled = bool((change <= TOLERANCE).all())
     return system.log_det_blocks + n * values, 0.0 if is_settled else float(n * change.mean())
 

@@ -2,13 +2,12 @@
 
 Notation
 --------
-With the chain eliminated (`chain`), ``M = Z_t'V_c^-1 Z_t = G_tt - A'B A`` and Lambda the root of
-the tail's D, all that is asked for are solutions of
+With the first factor eliminated (`eliminated`), ``M = Z_t'V_c^-1 Z_t = G_tt - A'O A`` and Lambda
+the root of the tail's D, all that is asked for are solutions of
 
     C x = r,     C = I + Lambda'M Lambda
 
-Its diagonal blocks, one for each level, precondition them. With several stages in the chain they
-are those for the first stage alone, which are larger.
+Its diagonal blocks, one for each level, precondition them.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.engines.stochastic.chain import SolvedChain
 from mixedlearn.engines.stochastic.conjugate_gradients import solve
+from mixedlearn.engines.stochastic.eliminated import Eliminated
 from mixedlearn.engines.stochastic.pairs import times_blocks
 from mixedlearn.engines.stochastic.products import Products
 
@@ -37,17 +36,21 @@ class System:
 
     Attributes
     ----------
-    chain : SolvedChain
+    first : Eliminated
     blocks : list of ndarray of shape (q, q, m)
-        Diagonal blocks of M, of every factor of the tail; exact with one stage in the chain.
+        Diagonal blocks of M, of every factor of the tail; exact with one stage in the first.
     inverse_blocks : list of ndarray of shape (q, q, m)
         Inverses of those of C.
     """
 
     def __init__(self, products: Products, roots: Sequence[FloatArray]):
         self.products, self.roots = products, roots
-        self.chain = SolvedChain(products, roots)
-        self.blocks = [self._tail_blocks(k) for k in products.tail.factors]
+        (k,) = products.first.factors
+        self.first = Eliminated(products.squares[k], roots[k])
+        self.blocks = [
+            products.squares[other] - products.forms(other, k, self.first.own)
+            for other in products.tail.factors
+        ]
         own_roots = [roots[k] for k in products.tail.factors]
         triangles = [
             _triangles(block, root) for block, root in zip(self.blocks, own_roots, strict=True)
@@ -58,32 +61,19 @@ class System:
         )
         self.inverse_blocks = [np.einsum("cam,cbm->abm", own, own) for own in triangles]
 
-    @property
-    def has_exact_blocks(self) -> bool:
-        """Whether the diagonal blocks are those of M and C."""
-        return len(self.products.plan.chain) == 1
-
-    def _tail_blocks(self, k: int) -> FloatArray:
-        """``Z_i'V_0^-1 Z_i`` for every level of a factor of the tail, shape (q, q, m)."""
-        products = self.products
-        first = products.plan.chain[0]
-        return products.squares[k] - products.forms(k, first, self.chain.own[0])
-
     def preconditioned_rows(self) -> FloatArray:
-        """``sum_i R_i'P^-1 R_i`` over the levels of the only stage of the chain, shape (q, q).
+        """``sum_i R_i'P^-1 R_i`` over the levels of the first factor, shape (q, q).
 
         R are the products ``Lambda'Z_t'V_c^-1 Z_c``, P the diagonal blocks of C.
         """
         products = self.products
-        (k,) = products.chain.factors
-        (own,) = self.chain.own
-        q, _, m = own.shape
-        total = np.zeros((q, q, m))
+        (k,) = products.first.factors
+        total = np.zeros(self.first.own.shape)
         for other, inverse in zip(products.tail.factors, self.inverse_blocks, strict=True):
             root = self.roots[other]
             middle = np.einsum("ab,bcm,dc->adm", root, inverse, root, optimize=True)
             total += products.forms(k, other, middle)
-        left = np.eye(q)[:, :, None] - np.einsum("abm,bcm->acm", own, products.squares[k])
+        left = self.first.left()
         return np.einsum("bam,bcm,cdm->ad", left, total, left, optimize=True)
 
     # The tail's effects in units of their roots.
@@ -100,11 +90,7 @@ class System:
     def times_products(self, vectors: FloatArray) -> FloatArray:
         """``M v``."""
         products = self.products
-        if self.has_exact_blocks:
-            lost = products.through_chain(self.chain.own[0], vectors)
-        else:
-            lost = products.to_tail(self.chain.times(products.to_chain(vectors)))
-        return products.tail_times(vectors) - lost
+        return products.tail_times(vectors) - products.through_first(self.first.own, vectors)
 
     def times(self, vectors: FloatArray) -> FloatArray:
         """``C v``."""

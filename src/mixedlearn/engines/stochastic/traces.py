@@ -8,7 +8,7 @@ for each effect, with the same signs, so that the blocks on the diagonal count e
 probed, with C and M as in `system`:
 
     tail     Lambda'N Lambda = m I - sum_i (C^-1)_ii
-    chain    N = sum_i Z_i'V_c^-1 Z_i - sum_i R_i'C^-1 R_i,    R = Lambda'Z_t'V_c^-1 Z
+    first    N = sum_i Z_i'V_c^-1 Z_i - sum_i R_i'C^-1 R_i,    R = Lambda'Z_t'V_c^-1 Z
 
 and where the Lambda of a factor of the tail is singular or nearly so,
 
@@ -91,8 +91,9 @@ def information_samples(system: System, probes: Probes) -> list[FloatArray]:
     """N_k of every factor as each probe has it, shapes (n_probes, q, q)."""
     products = system.products
     found: list[FloatArray] = [np.empty(0)] * len(products.plan.shapes)
-    for k, known in zip(products.chain.factors, system.chain.information(), strict=True):
-        found[k] = known - probes.as_samples(_chain_samples(system, probes, k))
+    (first,) = products.first.factors
+    known = system.first.information()
+    found[first] = known - probes.as_samples(_first_samples(system, probes, first))
     for block, k in zip(system.blocks, products.tail.factors, strict=True):
         root, m = system.roots[k], products.plan.shapes[k][1]
         if np.linalg.svd(root, compute_uv=False)[-1] > SMALL_ROOT:
@@ -104,27 +105,25 @@ def information_samples(system: System, probes: Probes) -> list[FloatArray]:
     return found
 
 
-def _chain_samples(system: System, probes: Probes, k: int) -> FloatArray:
-    """``sum_i R_i'C^-1 R_i`` for a factor of the chain."""
+def _first_samples(system: System, probes: Probes, k: int) -> FloatArray:
+    """``sum_i R_i'C^-1 R_i`` for the first factor."""
     products, signs = system.products, probes.signs[k]
     parts = [
-        _chain_rows(system, k, signs[:, start : start + BLOCK_COLUMNS])
+        _first_rows(system, k, signs[:, start : start + BLOCK_COLUMNS])
         for start in range(0, signs.shape[1], BLOCK_COLUMNS)
     ]
     n_columns = len(system.roots[k]) * signs.shape[1]
     right = np.concatenate(parts, axis=2).reshape(products.tail.size, n_columns)
-    samples = _forms(system, probes, k, right, is_singular=False)
-    if system.has_exact_blocks:
-        control = _pairs(right, system.precondition(right), len(system.roots[k]))
-        samples += system.preconditioned_rows() - control
-    return samples
+    control = _pairs(right, system.precondition(right), len(system.roots[k]))
+    forms = _forms(system, probes, k, right, is_singular=False)
+    return forms + system.preconditioned_rows() - control
 
 
-def _chain_rows(system: System, k: int, signs: Signs) -> FloatArray:
-    """``R e`` for each effect of a factor of the chain and some probes, (T, q, n_probes)."""
+def _first_rows(system: System, k: int, signs: Signs) -> FloatArray:
+    """``R e`` for each effect of the first factor and some probes, (T, q, n_probes)."""
     products = system.products
-    vectors = _spread(products.chain, k, signs)
-    vectors -= system.chain.times(products.chain_times(vectors))
+    vectors = _spread(products.first, k, signs)
+    vectors -= system.first.times(products.first_times(vectors))
     right = system.turn(products.to_tail(vectors), transposed=True)
     return right.reshape(products.tail.size, len(system.roots[k]), signs.shape[1])
 
@@ -132,21 +131,16 @@ def _chain_rows(system: System, k: int, signs: Signs) -> FloatArray:
 def _tail_samples(system: System, probes: Probes, k: int) -> FloatArray:
     """``sum_i (C^-1)_ii`` for a factor of the tail."""
     vectors = _spread(system.products.tail, k, probes.signs[k])
-    samples = _forms(system, probes, k, vectors, is_singular=False)
-    if system.has_exact_blocks:
-        near = system.precondition(vectors)
-        samples += _pairs(near, system.times(near) - vectors, len(system.roots[k]))
-    return samples
+    near = system.precondition(vectors)
+    control = _pairs(near, system.times(near) - vectors, len(system.roots[k]))
+    return _forms(system, probes, k, vectors, is_singular=False) + control
 
 
 def _singular_samples(system: System, probes: Probes, k: int, block: FloatArray) -> FloatArray:
     """N of a factor of the tail whose Lambda cannot be inverted."""
     vectors = _spread(system.products.tail, k, probes.signs[k])
-    turned = system.times_products(vectors)
-    q = len(system.roots[k])
-    known = block.sum(axis=2) if system.has_exact_blocks else _pairs(vectors, turned, q)
-    right = system.turn(turned, transposed=True)
-    return known - _forms(system, probes, k, right, is_singular=True)
+    right = system.turn(system.times_products(vectors), transposed=True)
+    return block.sum(axis=2) - _forms(system, probes, k, right, is_singular=True)
 
 
 def _spread(side: Side, k: int, signs: Signs) -> FloatArray:
