@@ -294,7 +294,7 @@ def test_the_summary_tells_the_solver_and_its_errors():
     own = found.monte_carlo_errors_["covariances"]["user"].iloc[0, 0]
     assert table.loc[("user", "intercept"), "monte_carlo_error"] == own
     text = repr(found.summary())
-    assert f"stochastic, {found._fitted.model.recipe.n_probes} random probes" in text
+    assert f"stochastic, {found._fitted.model.recipe.n_probes} draws of random signs" in text
     assert "Monte Carlo error" in text
 
 

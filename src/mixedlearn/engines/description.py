@@ -82,8 +82,11 @@ class ModelDescription:
                 f"{1e3 * self.tail_gigabytes:,.1f} MB, about {self.multiplications:.1e} "
                 "multiplications an evaluation"
             )
-            if not is_exact:
-                lines.append("solver: stochastic, variances with a Monte Carlo error")
+            lines.append(
+                "solver: exact"
+                if is_exact
+                else "solver: stochastic, variances with a Monte Carlo error"
+            )
         if self.n_parameters > FEW_PARAMETERS:
             lines.append(
                 f"covariances: {self.n_parameters:,} parameters, the search for which takes about "

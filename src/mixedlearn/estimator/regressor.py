@@ -821,6 +821,7 @@ class MixedLinearRegressor(
         d        1,128        1  part of the dense block
         dept        14        1  part of the dense block
         dense block: 1,142 x 1,142, 20.9 MB, about 1.5e+09 multiplications an evaluation
+        solver: exact
         """
         self._validate_params()
         specification, rows = read_factors(self, X, groups)

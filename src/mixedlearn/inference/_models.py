@@ -135,8 +135,9 @@ def warn_of_sampling(
     The first of such pairs is named.
     """
     for model, other in zip(models, others, strict=True):
-        error, statistic = error_of_difference(model, other), abs(model.objective - other.objective)
-        if error > MUCH_SAMPLING * max(statistic, 1.0):
+        # Of the smaller model less the larger.
+        error, statistic = error_of_difference(model, other), model.objective - other.objective
+        if error > MUCH_SAMPLING * max(abs(statistic), 1.0):
             warnings.warn(
                 f"{function} compares likelihoods that solver='stochastic' has estimated: the "
                 f"statistic {statistic:.3g} has a Monte Carlo error of {error:.2g}. Fit the models "

@@ -144,7 +144,7 @@ def summarise(
     if levels or model.noise is None:
         facts["Levels"] = levels or "no grouping factor"
     if errors is not None:
-        facts["Solver"] = f"stochastic, {model.recipe.n_probes:,} random probes"
+        facts["Solver"] = f"stochastic, {model.recipe.n_probes:,} draws of random signs"
     if model.noise is not None:
         facts["Residual"] = model.noise.description
         if model.noise.binding.series is not None:
