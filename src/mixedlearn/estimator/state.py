@@ -199,8 +199,8 @@ class FittedState(BaseEstimator):
         errors = monte_carlo_errors(model)
         if errors is None:
             raise AttributeError(
-                "monte_carlo_errors_ belongs to the stochastic solver, and this fit was exact, as it "
-                "always is where factors are not crossed or have few levels."
+                "monte_carlo_errors_ belongs to the stochastic solver, and this fit was exact, as "
+                "all are where factors are not crossed or have few levels."
             )
         return {
             "covariances": {
