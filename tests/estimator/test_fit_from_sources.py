@@ -341,8 +341,15 @@ class TestRefusals:
 
     def test_a_category_that_comes_late_in_a_stream(self):
         frame = made_up(0).sort_values("kind", ignore_index=True)
-        with pytest.raises(ValueError, match=r"^batch 2: The category 'low' of 'kind'"):
-            lmer("price ~ x + kind + (1 | a)", iter(parts_of(frame, {20})))
+        with pytest.raises(ValueError, match=r"^batch 2: The category 'mid' of 'kind'") as caught:
+            lmer("price ~ x + kind + (1 | a)", iter(parts_of(frame, {70})))
+        assert "declare all categories in the first batch" in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["price ~ kind + (1 | a)", "price ~ x + (kind | a)"])
+    def test_one_category_in_the_first_batch_of_a_stream(self, text):
+        frame = made_up(0).sort_values("kind", ignore_index=True)
+        with pytest.raises(ValueError, match=r"^batch 1: 'kind' .* has the one category 'high'"):
+            lmer(text, iter(parts_of(frame, {20})))
 
     def test_what_learns_from_rows(self, folder):
         path = parquet(made_up(0), {40}, folder())

@@ -655,6 +655,51 @@ class TestFormulas:
         )
         assert_same_fit(model, clone(model).fit(X[is_early], y[is_early]))
 
+    @pytest.mark.parametrize(
+        ("formula", "expression"),
+        [
+            ("kind + (1 | a)", "kind"),
+            ("x + (kind | a)", "kind"),
+            ("x + (1 + kind || a)", "kind"),
+            ("x + flag + (1 | a)", "flag"),
+            ("C(z > -99.0) + (1 | a)", "C(z > -99.0)"),
+        ],
+    )
+    def test_one_category_in_the_first_batch(self, rows, formula, expression):
+        X, y = rows
+        model = MixedLinearRegressor(formula=formula)
+        first = X.assign(kind="u", flag=True)
+        with pytest.raises(
+            ValueError, match=r"has the one category .* in the first batch"
+        ) as caught:
+            model.partial_fit(first, y)
+        assert f"batch 1: {expression!r} of the formula" in str(caught.value)
+        how = f"frame[{expression!r}] = pd.Categorical(frame[{expression!r}], categories=[...])"
+        assert ("C(..., levels=[...])" if "(" in expression else how) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "formula", ["kind + (1 | a)", "x + (x + kind | a)", "C(kind) + (1 | a)"]
+    )
+    def test_one_category_that_is_declared(self, rows, formula):
+        X, y = rows
+        only = X.assign(kind=pd.Categorical(["u"] * 90, categories=["u"]))
+        model = MixedLinearRegressor(formula=formula)
+        assert_same_fit(
+            stream(clone(model), only, y, [[0, 1], np.arange(2, 90)]), model.fit(only, y)
+        )
+        for begun in (clone(model).partial_fit(only, y), model):
+            with pytest.raises(
+                ValueError, match=r"batch \d: The category 'v' of .*kind.* too late"
+            ):
+                begun.partial_fit(X.assign(kind="v"), y)
+
+    def test_one_level_of_several_that_are_declared(self, rows):
+        X, y = rows
+        X = X.sort_values("kind", ignore_index=True)
+        model = MixedLinearRegressor(formula="C(kind, levels=['u', 'v', 'w']) + (1 | a)")
+        assert set(X["kind"][:2]) == {"u"}
+        assert_same_fit(stream(clone(model), X, y, [[0, 1], np.arange(2, 90)]), model.fit(X, y))
+
     @pytest.mark.parametrize("declare", ["pandas", "polars", "arrow"])
     def test_categories_that_are_declared(self, rows, declare):
         X, y = rows

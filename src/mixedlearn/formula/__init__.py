@@ -1,7 +1,7 @@
 """Formulas in lme4's notation: from text to the same specification that the parameters give."""
 
 from mixedlearn.formula.brackets import FormulaError
-from mixedlearn.formula.learning import refuse_learning
+from mixedlearn.formula.learning import refuse_learning, refuse_single_categories
 from mixedlearn.formula.model import (
     CompiledFormula,
     as_pandas,
@@ -38,6 +38,7 @@ __all__ = [
     "learn_response",
     "parse",
     "refuse_learning",
+    "refuse_single_categories",
     "response_columns",
     "response_data",
     "split_response",
