@@ -340,9 +340,10 @@ class TestRefusals:
             MixedLinearRegressor(groups="a").fit(tmp_path, "price")
 
     def test_a_category_that_comes_late_in_a_stream(self):
-        frame = made_up(0).sort_values("kind", ignore_index=True)
+        frame = made_up(0)
+        parts = [frame[frame["kind"] != "mid"], frame[frame["kind"] == "mid"]]
         with pytest.raises(ValueError, match=r"^batch 2: The category 'mid' of 'kind'") as caught:
-            lmer("price ~ x + kind + (1 | a)", iter(parts_of(frame, {70})))
+            lmer("price ~ x + kind + (1 | a)", iter(parts))
         assert "declare all categories in the first batch" in str(caught.value)
 
     @pytest.mark.parametrize("text", ["price ~ kind + (1 | a)", "price ~ x + (kind | a)"])
@@ -350,6 +351,18 @@ class TestRefusals:
         frame = made_up(0).sort_values("kind", ignore_index=True)
         with pytest.raises(ValueError, match=r"^batch 1: 'kind' .* has the one category 'high'"):
             lmer(text, iter(parts_of(frame, {20})))
+
+    def test_arguments_of_lmer_that_are_swapped(self):
+        with pytest.raises(
+            TypeError, match=r"takes the formula.* and then the data: got DataFrame"
+        ):
+            lmer(made_up(0), "price ~ x + (1 | a)")
+
+    def test_lmer_calls_its_argument_data(self, tmp_path):
+        with pytest.raises(ValueError, match=r"^data is the path '.*nowhere'"):
+            lmer("price ~ x + (1 | a)", tmp_path / "nowhere")
+        with pytest.raises(ValueError, match=r"^data is an iterator of batches, and gives none"):
+            lmer("price ~ x + (1 | a)", iter([]))
 
     def test_what_learns_from_rows(self, folder):
         path = parquet(made_up(0), {40}, folder())
@@ -391,7 +404,7 @@ class TestDigits:
         model = MixedLinearRegressor(groups="a")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            with pytest.warns(DegenerateModelWarning, match="digits"):
+            with pytest.warns(DegenerateModelWarning, match="read batch by batch keep"):
                 model.fit(frames, "price")
 
 
