@@ -307,6 +307,13 @@ class TestRefusals:
             with pytest.raises(ValueError, match=r"^batch 3: The squares of the numeric column"):
                 MixedLinearRegressor(**MODELS["slope"]).fit(parts, "price")
 
+    def test_of_two_bad_batches_the_first_is_named(self):
+        frame = made_up(0)
+        frame.loc[35, "x"] = 1e200
+        frame.loc[65, "x"] = np.nan
+        with pytest.raises(ValueError, match=r"^batch 2: The squares of the numeric column"):
+            MixedLinearRegressor(**MODELS["slope"]).fit(iter(parts_of(frame, {30, 60})), "price")
+
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_an_interruption_leaves_the_model(self, error):
         frame = made_up(0)

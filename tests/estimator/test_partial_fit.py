@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.multioutput import MultiOutputRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from helpers.same_fit import assert_same_fit
 from mixedlearn import MixedLinearRegressor
@@ -299,8 +301,14 @@ class TestBadBatches:
         X, y, codes, _ = made_up(11)
         nothing = np.zeros(90)
         model = MixedLinearRegressor().partial_fit(X, y, groups=codes, sample_weight=nothing)
-        with pytest.raises(ValueError, match="no rows of positive weight yet"):
-            _ = model.coef_
+        assert not hasattr(model, "intercept_")
+        with pytest.raises(NotFittedError):
+            check_is_fitted(model)
+        with pytest.raises(NotFittedError, match="no rows of positive weight yet"):
+            _ = model.intercept_
+        for ask in (lambda: model.coef_, lambda: model.predict(X, groups=codes)):
+            with pytest.raises(NotFittedError):
+                ask()
         model.partial_fit(X, y, groups=codes)
         assert_same_fit(model, MixedLinearRegressor().fit(X, y, groups=codes))
 
@@ -523,7 +531,10 @@ class TestDigits:
             if waiting == 1:
                 with pytest.warns() as caught:
                     assert not model.converged_
-                assert any("pass all rows to fit" in str(own.message) for own in caught)
+                assert any(
+                    "pass rows to fit at which it can look again" in str(own.message)
+                    for own in caught
+                )
             else:
                 # While all rows are there they are looked at again, as in fit.
                 assert_same_fit(model, whole)

@@ -30,7 +30,6 @@ from mixedlearn.estimator.stream import begin_reading
 from mixedlearn.estimator.validation import check_weights, notes_of_columns
 from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.formula import (
-    FormulaError,
     as_pandas,
     columns_used,
     effect_columns,
@@ -166,13 +165,8 @@ class SourceReader:
         for number, frame in enumerate(self._source.frames(self._columns.all), 1):
             if not len(frame):
                 continue
-            try:
+            with in_part("batch", number):
                 rows = self._read(frame)
-            except FormulaError:
-                # Says where the formula is wrong, whatever the rows are.
-                raise
-            except (ValueError, TypeError) as error:
-                raise in_part("batch", number, error) from error
             if rows is not None:
                 yield number, rows
 
@@ -348,22 +342,25 @@ def fit_source(
 def _sum_up(reader: SourceReader, batches: Iterator[tuple[int, Rows]]) -> GrowingSums:
     """Sum up all batches; one is added by another thread while the next is read."""
     sums: GrowingSums | None = None
-    number, adding = 0, None
+    number = 0
+    adding: Future[None] | None = None
     with ThreadPoolExecutor(1) as pool:
-        for next_number, rows in batches:
-            if sums is None:
-                sums = GrowingSums(reader.begun.specification.slopes)
-            if adding is not None:
-                _finish(adding, number)
-            number, adding = next_number, pool.submit(sums.add, rows)
-        if sums is None or adding is None:
-            raise ValueError("X has no rows, or none of positive weight.")
-        _finish(adding, number)
+        try:
+            for next_number, rows in batches:
+                if sums is None:
+                    sums = GrowingSums(reader.begun.specification.slopes)
+                before, adding = adding, None
+                _finish(before, number)
+                number, adding = next_number, pool.submit(sums.add, rows)
+        finally:
+            # What is wrong with a batch is said before what is wrong with the next.
+            _finish(adding, number)
+    if sums is None:
+        raise ValueError("X has no rows, or none of positive weight.")
     return sums
 
 
-def _finish(adding: Future[None], number: int) -> None:
-    try:
-        adding.result()
-    except (ValueError, TypeError) as error:
-        raise in_part("batch", number, error) from error
+def _finish(adding: Future[None] | None, number: int) -> None:
+    if adding is not None:
+        with in_part("batch", number):
+            adding.result()

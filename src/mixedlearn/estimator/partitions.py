@@ -7,8 +7,7 @@ becomes sums, which are added up. Nothing here knows who runs these functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -30,7 +29,6 @@ from mixedlearn.estimator.validation import (
     notes_of_columns,
 )
 from mixedlearn.formula import (
-    FormulaError,
     category_rows,
     columns_used,
     parse,
@@ -137,7 +135,7 @@ def first_look(estimator: Any, number: int, partition: Partition) -> FirstLook |
     All rows are checked, so that errors count those of the partition.
     """
     X, y, _, sample_weight, _ = partition
-    with in_partition(number):
+    with in_part("partition", number):
         weights = check_weights(sample_weight, X, may_vanish=True)
         if not len(X) or not (weights is None or weights.any()):
             return None
@@ -182,7 +180,7 @@ def learn_reader(
 
 def scale_of(reader: RowReader, number: int, partition: Partition) -> Sums:
     """Sums of a partition without levels: what they took from the columns, others take as well."""
-    with in_partition(number), one_thread:
+    with in_part("partition", number), one_thread:
         return Sums.of(replace(reader.batch(*partition), labels=()), ())
 
 
@@ -199,7 +197,7 @@ def sum_partition(
     """
     if not len(partition.X):
         return None
-    with in_partition(number), one_thread:
+    with in_part("partition", number), one_thread:
         rows = reader.batch(*partition)
         if not len(rows.X):
             return None
@@ -215,7 +213,7 @@ def triangles_of(
     """The sums of all partitions with the triangles of one; None if no row of it counts."""
     if not len(partition.X):
         return None
-    with in_partition(number), one_thread:
+    with in_part("partition", number), one_thread:
         rows = reader.batch(*partition)
         return RowsAtHand(rows).with_triangles(sums, model) if len(rows.X) else None
 
@@ -225,15 +223,3 @@ def join(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
     found = [own for own in parts if own is not None]
     with one_thread:
         return reduce(add, found) if found else None
-
-
-@contextmanager
-def in_partition(number: int) -> Iterator[None]:
-    """Say of an error which partition it is in, counted from zero."""
-    try:
-        yield
-    except FormulaError:
-        # Says where the formula is wrong, whatever the rows are.
-        raise
-    except (ValueError, TypeError) as error:
-        raise in_part("partition", number, error) from error

@@ -21,7 +21,6 @@ from mixedlearn.estimator.stream import (
     specification_of,
 )
 from mixedlearn.exceptions import DataWarning
-from mixedlearn.formula import FormulaError
 from mixedlearn.threads import one_thread
 
 _DROPPED = (
@@ -139,16 +138,11 @@ class StreamMethods(FittedState):
             elif fitted is not None:
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
-        try:
+        with in_part("batch", number):
             X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             if before is None:
                 return begin(self, X, y, groups, sample_weight, offset)
             return before.with_batch(X, y, groups, sample_weight, offset)
-        except FormulaError:
-            # Says where the formula is wrong, whatever the rows are.
-            raise
-        except (ValueError, TypeError) as error:
-            raise in_part("batch", number, error) from error
 
     def _solve(self) -> None:
         self._validate_params()
