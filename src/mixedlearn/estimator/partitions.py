@@ -13,7 +13,9 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import union_categoricals
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import validate_data
@@ -51,6 +53,17 @@ class Partition(NamedTuple):
     groups: Any = None
     sample_weight: Any = None
     offset: Any = None
+
+    def joined(self, other: Partition) -> Partition:
+        """The rows of both, in arrays or columns of pandas."""
+        return Partition(*(_joined(*own) for own in zip(self, other, strict=True)))
+
+    def present(self) -> Partition:
+        """The rows of positive weight."""
+        weights = check_weights(self.sample_weight, self.X, may_vanish=True)
+        if weights is None or weights.all():
+            return self
+        return self.rows(np.flatnonzero(weights))
 
     def rows(self, chosen: Any) -> Partition:
         """Some of the rows."""
@@ -216,6 +229,21 @@ def triangles_of(
     with in_part("partition", number), one_thread:
         rows = reader.batch(*partition)
         return RowsAtHand(rows).with_triangles(sums, model) if len(rows.X) else None
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """The rows of both; categories that differ are those of either, in the order of declaration."""
+    if np.ndim(one) == 0:
+        return one
+    if isinstance(one, np.ndarray):
+        return np.concatenate([one, other])
+    if isinstance(one, pd.DataFrame):
+        return pd.DataFrame({name: _joined(one[name], other[name]) for name in one.columns})
+    both = [one, other]
+    if all(isinstance(own.dtype, pd.CategoricalDtype) for own in both):
+        every = union_categoricals([one, other], ignore_order=True).categories
+        both = [own.cat.set_categories(every, ordered=False) for own in both]
+    return pd.concat(both, ignore_index=True)
 
 
 def join(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:

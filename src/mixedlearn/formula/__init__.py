@@ -8,7 +8,6 @@ from mixedlearn.formula.model import (
     category_rows,
     columns_used,
     compile_formula,
-    effect_columns,
     terms_of,
 )
 from mixedlearn.formula.parser import parse, split_response
@@ -31,7 +30,6 @@ __all__ = [
     "category_rows",
     "columns_used",
     "compile_formula",
-    "effect_columns",
     "fixed_variables",
     "formula_of",
     "is_transformed",

@@ -338,12 +338,6 @@ def terms_of(text: str, names: Sequence[str]) -> list[SimpleFormula]:
     return found
 
 
-def effect_columns(text: str, names: Sequence[str]) -> list[str]:
-    """The columns of these names that a formula uses otherwise than as grouping factors."""
-    used = {name for own in terms_of(text, names) for name in variables_of(own, names)}
-    return [name for name in names if name in used]
-
-
 def compile_formula(
     text: str, X: pd.DataFrame, *, keeps_categories: bool = False
 ) -> tuple[CompiledFormula, FloatArray]:
