@@ -102,7 +102,8 @@ class StreamMethods(FittedState):
         Everything that the likelihood needs is a sum over rows [1]_, so that sums of batches are
         added, level by level. A formula takes the categories of its columns from the first call.
         Those that a pandas category, or its like in polars and Arrow, declares count even if no row
-        has them; the first is the reference. A category that never comes has a coefficient of zero,
+        has them; the first is the reference. Where the first call has one category alone, it must
+        declare all. A category that never comes has a coefficient of zero,
         of which a warning tells.
 
         References

@@ -223,6 +223,9 @@ def how_to_declare(expression: str, X: pd.DataFrame) -> str:
 
 def rows_of_categories(terms: SimpleFormula, X: pd.DataFrame, formula: str) -> set[int]:
     """Places of rows that have every category of the terms' expressions, the first of each."""
+    names = _plain_names(terms)
+    if names is not None and _plain_series(X, names) is not None:
+        return set()
     materialiser, _ = _learn(terms, _plain(X, variables_of(terms, list(X.columns))), formula)
     found: set[int] = set()
     for factor in materialiser.factor_cache.values():
