@@ -116,9 +116,10 @@ def lmer(
     >>> model.predict(pigs.head(2)).round(1)
     array([22. , 28.8])
     """
-    source = as_source(data)
+    _check_formula(formula)
+    source = as_source(data, "data")
     arrays = {} if source else {"sample_weight": sample_weight, "offset": offset}
-    _check_arguments(formula, arrays, parameters)
+    _check_arguments(arrays, parameters)
     if missing not in ("error", "drop"):
         raise ValueError(f"missing must be 'error' or 'drop', got {missing!r}.")
     response, predictors = split_response(formula)
@@ -192,13 +193,16 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return frame.take([k for k, name in enumerate(frame.columns) if name in names], axis=1)
 
 
-def _check_arguments(formula: Any, arrays: dict[str, Any], parameters: dict[str, Any]) -> None:
-    """Refuse what R's lmer would take otherwise."""
+def _check_formula(formula: Any) -> None:
     if not isinstance(formula, str):
         raise TypeError(
             "lmer takes the formula, a string such as 'y ~ x + (1 | g)', and then the data: got "
             f"{type(formula).__name__} for the formula."
         )
+
+
+def _check_arguments(arrays: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Refuse what R's lmer would take otherwise."""
     for name, values in arrays.items():
         if isinstance(values, str):
             raise TypeError(f"{name} takes the values, not the name of a column: data[{values!r}].")

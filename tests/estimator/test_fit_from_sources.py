@@ -193,6 +193,64 @@ class TestEqualsFitInMemory:
         assert_same_fit(found, whole)
         assert_allclose(found.predict(frame), whole.predict(frame), rtol=1e-6)
 
+    @pytest.mark.parametrize("kind", READABLE_AGAIN)
+    @pytest.mark.parametrize(
+        ("term", "by"),
+        [
+            ("C(z)", "z"),
+            ("C(z > 0)", "z"),
+            ("x:C(z)", "z"),
+            ("flag", "flag"),
+            ("kind", "kind"),
+            ("x:kind", "kind"),
+        ],
+    )
+    def test_categories_of_sorted_rows(self, folder, kind, term, by):
+        frame = made_up(5).assign(flag=made_up(6)["z"] > 0)
+        frame = frame.sort_values(by, ignore_index=True)
+        for text in (f"price ~ {term} + (1 | a)", f"price ~ x + (0 + {term} || b)"):
+            if text.endswith("b)") and ":" in term:
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DegenerateModelWarning)
+                whole = lmer(text, frame)
+                with in_batches_of(40):
+                    found = lmer(text, SOURCES[kind](frame, {9, 20, 60}, folder()))
+            assert_same_fit(found, whole)
+            assert_array_equal(found.coef_covariance_.columns, whole.coef_covariance_.columns)
+
+    @pytest.mark.parametrize("kind", READABLE_AGAIN)
+    def test_rows_of_weight_zero_have_no_category(self, folder, kind):
+        frame = made_up(7).sort_values("kind", ignore_index=True)
+        frame["w"] = np.where(np.arange(N_ROWS) < 30, 0.0, 1.0)
+        frame.loc[:24, "kind"] = None
+        frame.loc[25:29, "kind"] = "never"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateModelWarning)
+            whole = lmer("price ~ kind + (1 | a)", frame, sample_weight=frame["w"])
+            with in_batches_of(40):
+                source = SOURCES[kind](frame, {9, 35, 80}, folder())
+                found = lmer("price ~ kind + (1 | a)", source, sample_weight="w")
+        assert_same_fit(found, whole)
+
+    def test_one_category_of_all_rows(self, folder):
+        frame = made_up(8).assign(kind="low")
+        found = lmer("price ~ x + kind + (1 | a)", parquet(frame, {30}, folder()))
+        assert_same_fit(found, lmer("price ~ x + kind + (1 | a)", frame))
+
+    def test_files_that_declare_other_categories(self, folder):
+        frame = made_up(9)
+        late = frame["kind"] == "low"
+        path = folder()
+        for number, (rows, order) in enumerate(((~late, ["mid", "high"]), (late, ["low", "mid"]))):
+            part = frame[rows].astype({"kind": pd.CategoricalDtype(order)})
+            table = pa.Table.from_pandas(part, preserve_index=False)
+            pq.write_table(table, path / f"part-{number}.parquet")
+        found = lmer("price ~ x + kind + (1 | a)", path)
+        whole = pd.concat([frame[~late], frame[late]])
+        whole["kind"] = pd.Categorical(whole["kind"], categories=["mid", "high", "low"])
+        assert_same_fit(found, lmer("price ~ x + kind + (1 | a)", whole))
+
     @pytest.mark.parametrize("kind", sorted(SOURCES))
     @pytest.mark.parametrize("text", ["price ~ x + (1 | a)", "np.log(level) ~ x + (1 | a)"])
     def test_lmer(self, folder, kind, text):
@@ -222,7 +280,7 @@ class TestColumns:
     def test_of_a_formula_those_that_it_uses(self, folder):
         dataset = Columns(ds.dataset(parquet(made_up(1), {40}, folder())))
         model = lmer("price ~ x + kind + (1 | a)", dataset)
-        assert [set(own) for own in dataset.asked] == [{"x", "kind"}, {"x", "kind", "a", "price"}]
+        assert [set(own) for own in dataset.asked] == 2 * [{"x", "kind", "a", "price"}]
         assert_array_equal(model.feature_names_in_, ["x", "a", "kind"])
 
     @pytest.mark.parametrize("kind", ["folder", "pandas frames"])
@@ -299,6 +357,22 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"^batch 3: .*'a' have missing labels.* row 5"):
             MixedLinearRegressor(**MODELS["slope"]).fit(iter(parts_of(frame, {30, 60})), "price")
 
+    @pytest.mark.parametrize("column", ["price", "x", "a", "kind"])
+    def test_a_bad_row_of_a_formula_names_its_batch(self, folder, column):
+        frame = made_up(0)
+        frame["a"] = frame["a"].astype("Int64")
+        # The only one of its category, but for the category itself.
+        frame["kind"] = np.where(
+            np.arange(N_ROWS) == 65, "mid", frame["kind"].replace("mid", "low")
+        )
+        frame.loc[65, column] = pd.NA if column == "a" else None
+        path = parquet(frame, {30, 60}, folder())
+        with (
+            in_batches_of(4 * 30),
+            pytest.raises(ValueError, match=rf"^batch 3: .*({column}|Input y)"),
+        ):
+            lmer("price ~ x + kind + (1 | a)", path)
+
     def test_squares_that_overflow(self):
         frame = made_up(0)
         frame.loc[65, "x"] = 1e200
@@ -306,6 +380,13 @@ class TestRefusals:
             parts = iter(parts_of(frame[:last], {30, 60, 90}))
             with pytest.raises(ValueError, match=r"^batch 3: The squares of the numeric column"):
                 MixedLinearRegressor(**MODELS["slope"]).fit(parts, "price")
+
+    def test_of_two_bad_batches_the_first_is_named(self):
+        frame = made_up(0)
+        frame.loc[35, "x"] = 1e200
+        frame.loc[65, "x"] = np.nan
+        with pytest.raises(ValueError, match=r"^batch 2: The squares of the numeric column"):
+            MixedLinearRegressor(**MODELS["slope"]).fit(iter(parts_of(frame, {30, 60})), "price")
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_an_interruption_leaves_the_model(self, error):
@@ -340,9 +421,29 @@ class TestRefusals:
             MixedLinearRegressor(groups="a").fit(tmp_path, "price")
 
     def test_a_category_that_comes_late_in_a_stream(self):
+        frame = made_up(0)
+        parts = [frame[frame["kind"] != "mid"], frame[frame["kind"] == "mid"]]
+        with pytest.raises(ValueError, match=r"^batch 2: The category 'mid' of 'kind'") as caught:
+            lmer("price ~ x + kind + (1 | a)", iter(parts))
+        assert "declare all categories in the first batch" in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["price ~ kind + (1 | a)", "price ~ x + (kind | a)"])
+    def test_one_category_in_the_first_batch_of_a_stream(self, text):
         frame = made_up(0).sort_values("kind", ignore_index=True)
-        with pytest.raises(ValueError, match=r"^batch 2: The category 'low' of 'kind'"):
-            lmer("price ~ x + kind + (1 | a)", iter(parts_of(frame, {20})))
+        with pytest.raises(ValueError, match=r"^batch 1: 'kind' .* has the one category 'high'"):
+            lmer(text, iter(parts_of(frame, {20})))
+
+    def test_arguments_of_lmer_that_are_swapped(self):
+        with pytest.raises(
+            TypeError, match=r"takes the formula.* and then the data: got DataFrame"
+        ):
+            lmer(made_up(0), "price ~ x + (1 | a)")
+
+    def test_lmer_calls_its_argument_data(self, tmp_path):
+        with pytest.raises(ValueError, match=r"^data is the path '.*nowhere'"):
+            lmer("price ~ x + (1 | a)", tmp_path / "nowhere")
+        with pytest.raises(ValueError, match=r"^data is an iterator of batches, and gives none"):
+            lmer("price ~ x + (1 | a)", iter([]))
 
     def test_what_learns_from_rows(self, folder):
         path = parquet(made_up(0), {40}, folder())
@@ -384,7 +485,7 @@ class TestDigits:
         model = MixedLinearRegressor(groups="a")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            with pytest.warns(DegenerateModelWarning, match="digits"):
+            with pytest.warns(DegenerateModelWarning, match="read batch by batch keep"):
                 model.fit(frames, "price")
 
 

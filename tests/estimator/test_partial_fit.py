@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.multioutput import MultiOutputRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from helpers.same_fit import assert_same_fit
 from mixedlearn import MixedLinearRegressor
@@ -299,8 +301,14 @@ class TestBadBatches:
         X, y, codes, _ = made_up(11)
         nothing = np.zeros(90)
         model = MixedLinearRegressor().partial_fit(X, y, groups=codes, sample_weight=nothing)
-        with pytest.raises(ValueError, match="no rows of positive weight yet"):
-            _ = model.coef_
+        assert not hasattr(model, "intercept_")
+        with pytest.raises(NotFittedError):
+            check_is_fitted(model)
+        with pytest.raises(NotFittedError, match="no rows of positive weight yet"):
+            _ = model.intercept_
+        for ask in (lambda: model.coef_, lambda: model.predict(X, groups=codes)):
+            with pytest.raises(NotFittedError):
+                ask()
         model.partial_fit(X, y, groups=codes)
         assert_same_fit(model, MixedLinearRegressor().fit(X, y, groups=codes))
 
@@ -523,7 +531,10 @@ class TestDigits:
             if waiting == 1:
                 with pytest.warns() as caught:
                     assert not model.converged_
-                assert any("pass all rows to fit" in str(own.message) for own in caught)
+                assert any(
+                    "pass rows to fit at which it can look again" in str(own.message)
+                    for own in caught
+                )
             else:
                 # While all rows are there they are looked at again, as in fit.
                 assert_same_fit(model, whole)
@@ -654,6 +665,51 @@ class TestFormulas:
             caught.value
         )
         assert_same_fit(model, clone(model).fit(X[is_early], y[is_early]))
+
+    @pytest.mark.parametrize(
+        ("formula", "expression"),
+        [
+            ("kind + (1 | a)", "kind"),
+            ("x + (kind | a)", "kind"),
+            ("x + (1 + kind || a)", "kind"),
+            ("x + flag + (1 | a)", "flag"),
+            ("C(z > -99.0) + (1 | a)", "C(z > -99.0)"),
+        ],
+    )
+    def test_one_category_in_the_first_batch(self, rows, formula, expression):
+        X, y = rows
+        model = MixedLinearRegressor(formula=formula)
+        first = X.assign(kind="u", flag=True)
+        with pytest.raises(
+            ValueError, match=r"has the one category .* in the first batch"
+        ) as caught:
+            model.partial_fit(first, y)
+        assert f"batch 1: {expression!r} of the formula" in str(caught.value)
+        how = f"frame[{expression!r}] = pd.Categorical(frame[{expression!r}], categories=[...])"
+        assert ("C(..., levels=[...])" if "(" in expression else how) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "formula", ["kind + (1 | a)", "x + (x + kind | a)", "C(kind) + (1 | a)"]
+    )
+    def test_one_category_that_is_declared(self, rows, formula):
+        X, y = rows
+        only = X.assign(kind=pd.Categorical(["u"] * 90, categories=["u"]))
+        model = MixedLinearRegressor(formula=formula)
+        assert_same_fit(
+            stream(clone(model), only, y, [[0, 1], np.arange(2, 90)]), model.fit(only, y)
+        )
+        for begun in (clone(model).partial_fit(only, y), model):
+            with pytest.raises(
+                ValueError, match=r"batch \d: The category 'v' of .*kind.* too late"
+            ):
+                begun.partial_fit(X.assign(kind="v"), y)
+
+    def test_one_level_of_several_that_are_declared(self, rows):
+        X, y = rows
+        X = X.sort_values("kind", ignore_index=True)
+        model = MixedLinearRegressor(formula="C(kind, levels=['u', 'v', 'w']) + (1 | a)")
+        assert set(X["kind"][:2]) == {"u"}
+        assert_same_fit(stream(clone(model), X, y, [[0, 1], np.arange(2, 90)]), model.fit(X, y))
 
     @pytest.mark.parametrize("declare", ["pandas", "polars", "arrow"])
     def test_categories_that_are_declared(self, rows, declare):

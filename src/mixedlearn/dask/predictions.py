@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mixedlearn.estimator import MixedLinearRegressor
-from mixedlearn.estimator.partitions import Partition, in_partition
+from mixedlearn.estimator.partitions import Partition
+from mixedlearn.estimator.rows import in_part
 from mixedlearn.estimator.validation import check_weights
 from mixedlearn.estimator.view import FittedView
 
@@ -23,7 +24,7 @@ def predict_partition(
     """
     X = rows.X
     if len(X):
-        with in_partition(number):
+        with in_part("partition", number):
             found = model.predict(X, groups=rows.groups, offset=rows.offset, **options)
     else:
         found = (np.empty(0), np.empty(0)) if options["return_std"] else np.empty(0)
@@ -75,7 +76,7 @@ def score_partition(
     X = rows.X
     if not len(X):
         return None
-    with in_partition(number):
+    with in_part("partition", number):
         given = check_weights(rows.sample_weight, X, may_vanish=True)
         weights = np.ones(len(X)) if given is None else given
         if not weights.any():

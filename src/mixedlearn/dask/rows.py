@@ -13,7 +13,6 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 from dask import delayed
-from dask.dataframe.dispatch import concat
 from distributed import Client
 from numpy.typing import NDArray
 
@@ -189,15 +188,7 @@ def _rows_of_categories(
 
 
 def _joined_looks(estimator: MixedLinearRegressor, one: FirstLook, other: FirstLook) -> FirstLook:
-    both = (_joined(*own) for own in zip(one.rows, other.rows, strict=True))
-    return with_categories(estimator, Partition(*both))
-
-
-def _joined(one: Any, other: Any) -> Any:
-    """The rows of both; categories that differ are those of either, as Dask joins partitions."""
-    if np.ndim(one) == 0:
-        return one
-    return np.concatenate([one, other]) if isinstance(one, np.ndarray) else concat([one, other])
+    return with_categories(estimator, one.rows.joined(other.rows))
 
 
 def _total(

@@ -51,6 +51,11 @@ class RunningSums:
     n_waiting: int = 0
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there was no row of positive weight."""
+        return self.sums is None and not self.waiting
+
+    @property
     def rows(self) -> Rows | None:
         """All rows, if there are some and none was summed up."""
         return join_rows(self.waiting) if self.waiting and self.sums is None else None

@@ -42,13 +42,15 @@ class Source:
     frames: Callable[[Sequence[str] | None], Iterator[Any]]
 
 
-def as_source(X: Any) -> Source | None:
+def as_source(X: Any, what: str = "X") -> Source | None:
     """The source that X is; None if X is rows in memory.
 
     Parameters
     ----------
     X : str, Path, pyarrow Dataset or RecordBatchReader, polars LazyFrame, or iterator of frames
         A path is that of a Parquet file, or of a folder of them.
+    what : str, default="X"
+        The argument that X is, for messages.
 
     Raises
     ------
@@ -62,16 +64,16 @@ def as_source(X: Any) -> Source | None:
     if isinstance(X, (np.ndarray, pd.DataFrame)):
         return None
     if isinstance(X, (str, PathLike)):
-        return _of_dataset(_parquet(X))
+        return _of_dataset(_parquet(X, what))
     if hasattr(X, "scanner") and hasattr(X, "schema"):
         return _of_dataset(X)
     if hasattr(X, "read_next_batch") and hasattr(X, "schema"):
         names = tuple(X.schema.names)
         return Source(names, False, lambda needed: _arrow_frames(X, needed or names))
     if is_lazy(X):
-        return _of_lazy_frame(X)
+        return _of_lazy_frame(X, what)
     if hasattr(X, "__next__"):
-        return _of_iterator(X)
+        return _of_iterator(X, what)
     return None
 
 
@@ -80,22 +82,23 @@ def is_lazy(X: Any) -> bool:
     return hasattr(X, "collect_schema") and hasattr(X, "collect")
 
 
-def _parquet(path: Any) -> Any:
+def _parquet(path: Any, what: str) -> Any:
     try:
         from pyarrow import dataset
     except ImportError as error:
         raise ImportError(
-            "X is a path, and reading Parquet needs pyarrow: pip install pyarrow, or pass rows "
-            "that are in memory."
+            f"{what} is a path, and reading Parquet needs pyarrow: pip install pyarrow, or pass "
+            "rows that are in memory."
         ) from error
     try:
         found = dataset.dataset(path, format="parquet", partitioning="hive")
     except OSError as error:
         raise ValueError(
-            f"X is the path {str(path)!r}, and Parquet files cannot be read from there: {error}"
+            f"{what} is the path {str(path)!r}, and Parquet files cannot be read from there: "
+            f"{error}"
         ) from error
     if not found.files:
-        raise ValueError(f"X is the path {str(path)!r}, a folder without Parquet files.")
+        raise ValueError(f"{what} is the path {str(path)!r}, a folder without Parquet files.")
     return found
 
 
@@ -149,7 +152,7 @@ def _sliced(table: Any, rows: int) -> Iterator[Any]:
         yield as_frame(table.slice(first, last - first))
 
 
-def _of_lazy_frame(frame: Any) -> Source:
+def _of_lazy_frame(frame: Any, what: str) -> Source:
     names = tuple(frame.collect_schema().names())
 
     def frames(needed: Sequence[str] | None) -> Iterator[Any]:
@@ -159,27 +162,27 @@ def _of_lazy_frame(frame: Any) -> Source:
 
     if not hasattr(frame, "collect_batches"):
         raise ValueError(
-            "X is a lazy frame of a version of polars that does not give its rows batch by batch: "
-            "install polars 1.34 or later, or pass X.collect()."
+            f"{what} is a lazy frame of a version of polars that does not give its rows batch by "
+            "batch: install polars 1.34 or later, or pass its collect()."
         )
     return Source(names, True, frames)
 
 
-def _of_iterator(items: Iterator[Any]) -> Source:
-    frames = (_checked_frame(number, item) for number, item in enumerate(items, 1))
+def _of_iterator(items: Iterator[Any], what: str) -> Source:
+    frames = (_checked_frame(number, item, what) for number, item in enumerate(items, 1))
     first = next(frames, None)
     if first is None:
-        raise ValueError("X is an iterator of batches, and gives none.")
+        raise ValueError(f"{what} is an iterator of batches, and gives none.")
     names = tuple(first.columns)
     return Source(names, False, lambda _: chain([first], frames))
 
 
-def _checked_frame(number: int, item: Any) -> Any:
+def _checked_frame(number: int, item: Any, what: str) -> Any:
     frame = as_frame(item)
     if not is_frame(frame):
         raise TypeError(
-            f"batch {number}: X is an iterator, which must give data frames of pandas, polars or "
-            f"Arrow with y among their columns, got an object of type {type(item).__name__}. "
+            f"batch {number}: {what} is an iterator, which must give data frames of pandas, polars "
+            f"or Arrow with y among their columns, got an object of type {type(item).__name__}. "
             "partial_fit takes arrays."
         )
     return frame

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import clone
 
-from mixedlearn.data.frames import pandas_column
+from mixedlearn.data.frames import is_frame, pandas_column
 from mixedlearn.data.growing import GrowingSums, sums_of_batches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sources import Source, as_source, is_lazy
@@ -24,18 +25,21 @@ from mixedlearn.engines.problem import with_triangles
 from mixedlearn.estimator.callbacks import FitTask
 from mixedlearn.estimator.columns_by_name import NamedColumns
 from mixedlearn.estimator.noise import has_noise
+from mixedlearn.estimator.partitions import Partition, learn_reader
+from mixedlearn.estimator.reading import check_beside_formula, read_fit
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import RowReader, in_part
 from mixedlearn.estimator.stream import begin_reading
 from mixedlearn.estimator.validation import check_weights, notes_of_columns
 from mixedlearn.estimator.warm import warm_theta
 from mixedlearn.formula import (
-    FormulaError,
     as_pandas,
+    category_rows,
     columns_used,
-    effect_columns,
     parse,
+    refuse_learning,
     response_columns,
+    terms_of,
 )
 from mixedlearn.model.digits import with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
@@ -150,7 +154,6 @@ class SourceReader:
         self._estimator = estimator
         self._source = source
         self._columns = columns
-        self._categories: dict[str, list[Any]] = {}
         self.first: Any = None
         self.rows: RowReader | None = None
         self.notes: dict[str, str] = {}
@@ -166,13 +169,8 @@ class SourceReader:
         for number, frame in enumerate(self._source.frames(self._columns.all), 1):
             if not len(frame):
                 continue
-            try:
+            with in_part("batch", number):
                 rows = self._read(frame)
-            except FormulaError:
-                # Says where the formula is wrong, whatever the rows are.
-                raise
-            except (ValueError, TypeError) as error:
-                raise in_part("batch", number, error) from error
             if rows is not None:
                 yield number, rows
 
@@ -189,8 +187,6 @@ class SourceReader:
     def _read(self, frame: Any) -> Rows | None:
         X = self._columns.features(frame)
         y, weights, offset = self._columns.named.values(frame)
-        if self._categories:
-            X = _with_categories(as_pandas(X), self._categories)
         if self.rows is None:
             known = check_weights(weights, X, may_vanish=True)
             if known is not None and not known.any():
@@ -207,27 +203,51 @@ class SourceReader:
         return rows
 
     def look_for_categories(self) -> None:
-        """Find the categories of a formula's columns, in a pass of its own over those columns.
+        """Learn how rows are read from those in which a category of the formula comes first.
 
-        As in `fit` those that occur count: of text in order of sorting, of categories as declared.
+        They are found in a pass of its own; if the formula has no categories, the first batch does.
         """
-        if self._estimator.formula is None or not self._source.is_readable_again:
+        estimator = self._estimator
+        if estimator.formula is None or not self._source.is_readable_again:
             return
-        names = effect_columns(self._estimator.formula, self._columns.X)
-        weight = self._columns.named.sample_weight
-        needed = [*names, *([] if weight is None or weight in names else [weight])]
-        found: dict[str, _Categories] | None = None
-        for frame in self._source.frames(needed):
-            own = as_pandas(frame)
-            if found is None:
-                found = {name: _Categories() for name in names if _is_categorical(own[name])}
-            if not found:
-                return
-            weights = None if weight is None else check_weights(own[weight], own, may_vanish=True)
-            present = own if weights is None else own[weights > 0.0]
-            for name, categories in found.items():
-                categories.add(present[name])
-        self._categories = {name: own.in_order for name, own in (found or {}).items()}
+        check_beside_formula(estimator)
+        refuse_learning(terms_of(estimator.formula, self._columns.X), self._columns.X)
+        found: Partition | None = None
+        for number, batch in self._partitions():
+            with in_part("batch", number):
+                present = batch.present()
+                rows = present.rows(category_rows(estimator.formula, present.X))
+                if not len(rows.X):
+                    return
+                if found is not None:
+                    both = found.joined(rows)
+                    rows = both.rows(category_rows(estimator.formula, both.X))
+                found = rows
+        if found is None:
+            return
+        self.first, needs_offset = clone(estimator), found.offset is not None
+        try:
+            self.rows, self.notes = learn_reader(
+                self.first, found, found.X, needs_offset=needs_offset
+            )
+        except (ValueError, TypeError):
+            self._refuse_bad_batch()
+            raise
+
+    def _partitions(self) -> Iterator[tuple[int, Partition]]:
+        """All batches with rows of positive weight as arguments of `fit`, and their numbers."""
+        for number, frame in enumerate(self._source.frames(self._columns.all), 1):
+            y, weights, offset = map(pandas_column, self._columns.named.values(frame))
+            y = as_pandas(y, "y") if is_frame(y) else y
+            X = as_pandas(self._columns.features(frame))
+            if len(frame) and (weights is None or (weights != 0.0).any()):
+                yield number, Partition(X, y, None, weights, offset)
+
+    def _refuse_bad_batch(self) -> None:
+        """Read all batches as first ones, so that an error says which batch and row is at fault."""
+        for number, batch in self._partitions():
+            with in_part("batch", number):
+                read_fit(clone(self._estimator), *batch, is_batch=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,44 +265,6 @@ class _RowsAgain:
         """The sums with triangles of these rows."""
         chunks = (chunk for rows in self.reader.again() for chunk in sums.basis_chunks(rows))
         return with_triangles(sums, chunks, model.specification, model.problem())
-
-
-class _Categories:
-    """The categories of a column so far."""
-
-    def __init__(self) -> None:
-        self._declared: dict[Any, None] = {}
-        self._occurring: set[Any] = set()
-
-    def add(self, values: pd.Series) -> None:
-        """Those of further rows."""
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            self._declared.update(dict.fromkeys(values.dtype.categories))
-        self._occurring.update(values.dropna().unique())
-
-    @property
-    def in_order(self) -> list[Any]:
-        """Those that occur."""
-        if self._declared:
-            return [each for each in self._declared if each in self._occurring]
-        return sorted(self._occurring)
-
-
-def _is_categorical(values: pd.Series) -> bool:
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return True
-    return values.dtype.kind not in "biufmM" and pd.api.types.infer_dtype(values) == "string"
-
-
-def _with_categories(frame: pd.DataFrame, categories: dict[str, list[Any]]) -> pd.DataFrame:
-    """The frame with columns whose categories are known; others, of absent rows, are missing."""
-    found = {}
-    for name, own in categories.items():
-        values = frame[name]
-        if not isinstance(values.dtype, pd.CategoricalDtype):
-            values = values.where(values.isin(own)).astype("category")
-        found[name] = values.cat.set_categories(own)
-    return frame.assign(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,22 +330,25 @@ def fit_source(
 def _sum_up(reader: SourceReader, batches: Iterator[tuple[int, Rows]]) -> GrowingSums:
     """Sum up all batches; one is added by another thread while the next is read."""
     sums: GrowingSums | None = None
-    number, adding = 0, None
+    number = 0
+    adding: Future[None] | None = None
     with ThreadPoolExecutor(1) as pool:
-        for next_number, rows in batches:
-            if sums is None:
-                sums = GrowingSums(reader.begun.specification.slopes)
-            if adding is not None:
-                _finish(adding, number)
-            number, adding = next_number, pool.submit(sums.add, rows)
-        if sums is None or adding is None:
-            raise ValueError("X has no rows, or none of positive weight.")
-        _finish(adding, number)
+        try:
+            for next_number, rows in batches:
+                if sums is None:
+                    sums = GrowingSums(reader.begun.specification.slopes)
+                before, adding = adding, None
+                _finish(before, number)
+                number, adding = next_number, pool.submit(sums.add, rows)
+        finally:
+            # What is wrong with a batch is said before what is wrong with the next.
+            _finish(adding, number)
+    if sums is None:
+        raise ValueError("X has no rows, or none of positive weight.")
     return sums
 
 
-def _finish(adding: Future[None], number: int) -> None:
-    try:
-        adding.result()
-    except (ValueError, TypeError) as error:
-        raise in_part("batch", number, error) from error
+def _finish(adding: Future[None] | None, number: int) -> None:
+    if adding is not None:
+        with in_part("batch", number):
+            adding.result()

@@ -7,14 +7,15 @@ becomes sums, which are added up. Nothing here knows who runs these functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import union_categoricals
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import validate_data
@@ -30,7 +31,6 @@ from mixedlearn.estimator.validation import (
     notes_of_columns,
 )
 from mixedlearn.formula import (
-    FormulaError,
     category_rows,
     columns_used,
     parse,
@@ -53,6 +53,17 @@ class Partition(NamedTuple):
     groups: Any = None
     sample_weight: Any = None
     offset: Any = None
+
+    def joined(self, other: Partition) -> Partition:
+        """The rows of both, in arrays or columns of pandas."""
+        return Partition(*(_joined(*own) for own in zip(self, other, strict=True)))
+
+    def present(self) -> Partition:
+        """The rows of positive weight."""
+        weights = check_weights(self.sample_weight, self.X, may_vanish=True)
+        if weights is None or weights.all():
+            return self
+        return self.rows(np.flatnonzero(weights))
 
     def rows(self, chosen: Any) -> Partition:
         """Some of the rows."""
@@ -137,7 +148,7 @@ def first_look(estimator: Any, number: int, partition: Partition) -> FirstLook |
     All rows are checked, so that errors count those of the partition.
     """
     X, y, _, sample_weight, _ = partition
-    with in_partition(number):
+    with in_part("partition", number):
         weights = check_weights(sample_weight, X, may_vanish=True)
         if not len(X) or not (weights is None or weights.any()):
             return None
@@ -182,7 +193,7 @@ def learn_reader(
 
 def scale_of(reader: RowReader, number: int, partition: Partition) -> Sums:
     """Sums of a partition without levels: what they took from the columns, others take as well."""
-    with in_partition(number), one_thread:
+    with in_part("partition", number), one_thread:
         return Sums.of(replace(reader.batch(*partition), labels=()), ())
 
 
@@ -199,7 +210,7 @@ def sum_partition(
     """
     if not len(partition.X):
         return None
-    with in_partition(number), one_thread:
+    with in_part("partition", number), one_thread:
         rows = reader.batch(*partition)
         if not len(rows.X):
             return None
@@ -215,9 +226,24 @@ def triangles_of(
     """The sums of all partitions with the triangles of one; None if no row of it counts."""
     if not len(partition.X):
         return None
-    with in_partition(number), one_thread:
+    with in_part("partition", number), one_thread:
         rows = reader.batch(*partition)
         return RowsAtHand(rows).with_triangles(sums, model) if len(rows.X) else None
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """The rows of both; categories that differ are those of either, in the order of declaration."""
+    if np.ndim(one) == 0:
+        return one
+    if isinstance(one, np.ndarray):
+        return np.concatenate([one, other])
+    if isinstance(one, pd.DataFrame):
+        return pd.DataFrame({name: _joined(one[name], other[name]) for name in one.columns})
+    both = [one, other]
+    if all(isinstance(own.dtype, pd.CategoricalDtype) for own in both):
+        every = union_categoricals([one, other], ignore_order=True).categories
+        both = [own.cat.set_categories(every, ordered=False) for own in both]
+    return pd.concat(both, ignore_index=True)
 
 
 def join(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
@@ -225,15 +251,3 @@ def join(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
     found = [own for own in parts if own is not None]
     with one_thread:
         return reduce(add, found) if found else None
-
-
-@contextmanager
-def in_partition(number: int) -> Iterator[None]:
-    """Say of an error which partition it is in, counted from zero."""
-    try:
-        yield
-    except FormulaError:
-        # Says where the formula is wrong, whatever the rows are.
-        raise
-    except (ValueError, TypeError) as error:
-        raise in_part("partition", number, error) from error

@@ -457,7 +457,7 @@ class MixedLinearRegressor(
         The fit to a source is that to the same rows in memory, but for rounding error. Memory is
         that of some batches and of the sums, which have a share for each level and none for each
         row. Only the columns that the model uses are read. Sources but ``RecordBatchReader`` and
-        iterators can be read again: a formula then finds its categories in a pass of their columns
+        iterators can be read again: a formula then finds its categories in a pass of its own
         before, and rows are looked at again where sums of squares lose digits. In a stream, the
         first batch must have or declare all categories. A fit that fails leaves the estimator as it
         was.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from mixedlearn.estimator.validation import (
     transformed_response,
 )
 from mixedlearn.exceptions import PopulationPredictionWarning
-from mixedlearn.formula import CompiledFormula
+from mixedlearn.formula import CompiledFormula, FormulaError
 from mixedlearn.specification import Specification
 
 FloatArray = NDArray[np.float64]
@@ -45,10 +46,17 @@ _NO_OFFSET_OF_FIT = (
 )
 
 
-def in_part(what: str, number: int, error: Exception) -> Exception:
-    """The same error, with the batch or the partition of rows that it belongs to."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"{what} {number}: {error}")
+@contextmanager
+def in_part(what: str, number: int) -> Iterator[None]:
+    """Say of an error which batch or partition of rows it is in."""
+    try:
+        yield
+    except FormulaError:
+        # Says where the formula is wrong, whatever the rows are.
+        raise
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what} {number}: {error}") from error
 
 
 class RowReader:

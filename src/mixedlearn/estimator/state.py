@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 
 import mixedlearn
 from mixedlearn.estimator.stream import Stream
@@ -81,11 +82,16 @@ class FittedState(BaseEstimator):
         super().__setstate__(state)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_fitted" in vars(self) or "_stream" in vars(self)
+        own = vars(self)
+        return "_fitted" in own or ("_stream" in own and not own["_stream"].running.is_empty)
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of the fit whose rows came by `partial_fit`: solve for it."""
         while name in SOLUTION and "_stream" in vars(self):
+            if not self.__sklearn_is_fitted__():
+                raise NotFittedError(
+                    f"There is no {name}: partial_fit got no rows of positive weight yet."
+                )
             self._solve()
             state = vars(self)
             if name in state:

@@ -15,9 +15,9 @@ from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import Recipe
 from mixedlearn.estimator.reading import FitInput, check_beside_formula, read_fit
 from mixedlearn.estimator.rows import RowReader
-from mixedlearn.estimator.validation import notes_of_columns
+from mixedlearn.estimator.validation import formula_frame, notes_of_columns
 from mixedlearn.estimator.view import Fitted
-from mixedlearn.formula import CompiledFormula, refuse_learning
+from mixedlearn.formula import CompiledFormula, refuse_learning, refuse_single_categories
 from mixedlearn.model.digits import RowsAtHand, with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
@@ -144,6 +144,8 @@ def begin_reading(
     """
     first = _unfitted(estimator)
     read = read_fit(first, X, y, groups, sample_weight, offset, is_batch=True)
+    if read.formula is not None:
+        refuse_single_categories(read.formula.codings, formula_frame(as_frame(X), groups))
     check_search_memory(read.specification)
     reader = RowReader(first, read.specification, read.formula, needs_offset=offset is not None)
     return read, reader, first

@@ -21,7 +21,6 @@ from mixedlearn.estimator.stream import (
     specification_of,
 )
 from mixedlearn.exceptions import DataWarning
-from mixedlearn.formula import FormulaError
 from mixedlearn.threads import one_thread
 
 _DROPPED = (
@@ -103,7 +102,8 @@ class StreamMethods(FittedState):
         Everything that the likelihood needs is a sum over rows [1]_, so that sums of batches are
         added, level by level. A formula takes the categories of its columns from the first call.
         Those that a pandas category, or its like in polars and Arrow, declares count even if no row
-        has them; the first is the reference. A category that never comes has a coefficient of zero,
+        has them; the first is the reference. Where the first call has one category alone, it must
+        declare all. A category that never comes has a coefficient of zero,
         of which a warning tells.
 
         References
@@ -139,16 +139,11 @@ class StreamMethods(FittedState):
             elif fitted is not None:
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
-        try:
+        with in_part("batch", number):
             X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             if before is None:
                 return begin(self, X, y, groups, sample_weight, offset)
             return before.with_batch(X, y, groups, sample_weight, offset)
-        except FormulaError:
-            # Says where the formula is wrong, whatever the rows are.
-            raise
-        except (ValueError, TypeError) as error:
-            raise in_part("batch", number, error) from error
 
     def _solve(self) -> None:
         self._validate_params()

@@ -1,14 +1,13 @@
 """Formulas in lme4's notation: from text to the same specification that the parameters give."""
 
 from mixedlearn.formula.brackets import FormulaError
-from mixedlearn.formula.learning import refuse_learning
+from mixedlearn.formula.learning import refuse_learning, refuse_single_categories
 from mixedlearn.formula.model import (
     CompiledFormula,
     as_pandas,
     category_rows,
     columns_used,
     compile_formula,
-    effect_columns,
     terms_of,
 )
 from mixedlearn.formula.parser import parse, split_response
@@ -31,13 +30,13 @@ __all__ = [
     "category_rows",
     "columns_used",
     "compile_formula",
-    "effect_columns",
     "fixed_variables",
     "formula_of",
     "is_transformed",
     "learn_response",
     "parse",
     "refuse_learning",
+    "refuse_single_categories",
     "response_columns",
     "response_data",
     "split_response",

@@ -120,6 +120,21 @@ class Coding:
         return _learn(self.formula, zeros, None)[0].learnt
 
     @property
+    def categories(self) -> dict[str, list[Any]]:
+        """The categories of every expression that has some."""
+        states = {} if self.learnt is None else self.learnt.encoder_state
+        return {
+            expression: list(state["categories"])
+            for expression, (_, state) in states.items()
+            if "categories" in state
+        }
+
+    @property
+    def has_single(self) -> bool:
+        """Whether an expression has a single category, and so perhaps no column."""
+        return any(len(own) == 1 for own in self.categories.values())
+
+    @property
     def terms(self) -> list[Term]:
         """The terms of the formula but for the intercept."""
         return [term for term in self.formula if term.degree]
@@ -199,8 +214,18 @@ def learn_coding(
     return coding, _without_intercept(matrix, learnt)
 
 
+def how_to_declare(expression: str, X: pd.DataFrame) -> str:
+    """What users write to declare the categories of an expression of columns of X."""
+    if expression not in X.columns:
+        return "C(..., levels=[...])"
+    return f"frame[{expression!r}] = pd.Categorical(frame[{expression!r}], categories=[...])"
+
+
 def rows_of_categories(terms: SimpleFormula, X: pd.DataFrame, formula: str) -> set[int]:
     """Places of rows that have every category of the terms' expressions, the first of each."""
+    names = _plain_names(terms)
+    if names is not None and _plain_series(X, names) is not None:
+        return set()
     materialiser, _ = _learn(terms, _plain(X, variables_of(terms, list(X.columns))), formula)
     found: set[int] = set()
     for factor in materialiser.factor_cache.values():
@@ -410,14 +435,11 @@ class _Materialiser(PandasMaterializer):
         known = ", ".join(shown(level) for level in categories[:10])
         more = ", ..." if len(categories) > 10 else ""
         if self.is_batch:
-            declared = f"frame[{factor.expr!r}] = pd.Categorical(frame[{factor.expr!r}], "
-            is_column = factor.expr in self.data.columns
             raise _Refused(
                 f"The category {shown(values.at(row))} of {factor.expr!r} (row {row}) comes too "
                 f"late: the first batch had or declared {known}{more}, and fixed the columns of "
-                "the model. Begin anew, and declare all categories in the first call of "
-                "partial_fit: "
-                f"{declared + 'categories=[...])' if is_column else 'C(..., levels=[...])'}."
+                "the model. Begin anew, and declare all categories in the first batch: "
+                f"{how_to_declare(factor.expr, self.data)}."
             )
         hint = " predict with handle_unknown='average' takes their average."
         if self.is_random:

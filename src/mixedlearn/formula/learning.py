@@ -11,9 +11,12 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import pandas as pd
 from formulaic import SimpleFormula
 from formulaic.parser.types import Factor
 
+from mixedlearn.data.labels import shown
+from mixedlearn.formula.coding import Coding, how_to_declare
 from mixedlearn.formula.expressions import (
     columns_in,
     compiled,
@@ -77,6 +80,37 @@ def refuse_learning(terms: Iterable[SimpleFormula], names: Sequence[str]) -> Non
                     f"{text!r} of the formula may depend on other rows, which come in other "
                     "batches or partitions: put the values into a column of X."
                 )
+
+
+def refuse_single_categories(codings: Iterable[Coding], X: pd.DataFrame) -> None:
+    """Refuse a first batch that has one category of an expression and declares none.
+
+    Such an expression has hardly a column, and any further category would come too late.
+
+    Raises
+    ------
+    ValueError
+        The message names the expression and its category.
+    """
+    for coding in codings:
+        for expression, categories in coding.categories.items():
+            if len(categories) == 1 and not _is_declared(expression, X):
+                raise ValueError(
+                    f"{expression!r} of the formula has the one category {shown(categories[0])} in "
+                    "the first batch, which fixes the columns of the model: declare all "
+                    f"categories, {how_to_declare(expression, X)}."
+                )
+
+
+def _is_declared(expression: str, X: pd.DataFrame) -> bool:
+    """Whether the columns of an expression, or its levels, say which categories it has."""
+    used = [expression]
+    if expression not in X.columns:
+        calls = ast.walk(ast.parse(in_python(expression)[0], mode="eval"))
+        if any(isinstance(node, ast.keyword) and node.arg == "levels" for node in calls):
+            return True
+        used = [name for name in _columns_in(expression) if name in X.columns]
+    return all(isinstance(X[name].dtype, pd.CategoricalDtype) for name in used)
 
 
 def _columns_in(text: str) -> Iterator[str]:

@@ -216,7 +216,10 @@ class CompiledFormula:
             If X has not the columns that the formula uses, a value is missing or not of its kind,
             or a category of a fixed effect was not seen in `fit`.
         """
-        codings = self.codings if needed is None else self._codings_of(needed)
+        codings = list(self.codings) if needed is None else self._codings_of(needed)
+        if is_batch:
+            # A single category may have no column, and others are refused all the same.
+            codings += [own for own in self.codings if own not in codings and own.has_single]
         used = {name for coding in codings for name in coding.variables}
         grouping = (
             name
@@ -335,12 +338,6 @@ def terms_of(text: str, names: Sequence[str]) -> list[SimpleFormula]:
     return found
 
 
-def effect_columns(text: str, names: Sequence[str]) -> list[str]:
-    """The columns of these names that a formula uses otherwise than as grouping factors."""
-    used = {name for own in terms_of(text, names) for name in variables_of(own, names)}
-    return [name for name in names if name in used]
-
-
 def compile_formula(
     text: str, X: pd.DataFrame, *, keeps_categories: bool = False
 ) -> tuple[CompiledFormula, FloatArray]:
@@ -399,7 +396,7 @@ def compile_formula(
             [(":".join(map(quoted, own.grouping.columns)), own.blocks) for own in grouped.values()],
         ),
         given=text,
-        codings=tuple(coding for coding in codings if coding.names),
+        codings=tuple(coding for coding in codings if coding.names or coding.has_single),
         names=tuple(columns.found),
         fixed=fixed.names,
         fit_intercept=fixed.has_intercept,

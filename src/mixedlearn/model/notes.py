@@ -44,15 +44,16 @@ UNBOUNDED = (
 _MORE_DIGITS = (
     "Columns that differ by little beside their size, or a response that they explain almost "
     "completely, take their digits: center and scale such columns, leave one of a pair out, or "
-    "pass all rows to fit, which looks at them again."
+    "pass rows to fit at which it can look again, in memory or in Parquet files."
 )
 FEWER_DIGITS = (
-    "The sums of the rows of partial_fit keep fewer digits than the rows have, and these are not "
-    f"there any more: the last digits of the estimates are uncertain. {_MORE_DIGITS}"
+    "The sums of rows that were read batch by batch keep fewer digits than the rows have, and "
+    "these are not there any more: the last digits of the estimates are uncertain. "
+    f"{_MORE_DIGITS}"
 )
 LOST_DIGITS = (
-    "The sums of the rows of partial_fit keep hardly a digit of the noise, and the rows are not "
-    f"there any more: no digit of the estimates is certain. {_MORE_DIGITS}"
+    "The sums of rows that were read batch by batch keep hardly a digit of the noise, and the rows "
+    f"are not there any more: no digit of the estimates is certain. {_MORE_DIGITS}"
 )
 
 
