@@ -148,7 +148,7 @@ def _blocks(name: str, values: Any) -> list[Any] | None:
         whole = values.rechunk({1: -1}) if values.ndim > 1 else values
         return list(whole.to_delayed().ravel())
     if isinstance(values, (dd.DataFrame, dd.Series)):
-        return list(values.to_delayed())
+        return _as_the_user_sees(values).to_delayed(optimize_graph=False)
     if values is None and name != "X":
         return None
     if name in ("sample_weight", "offset") and np.ndim(values) == 0:
@@ -157,6 +157,15 @@ def _blocks(name: str, values: Any) -> list[Any] | None:
         f"{name} must be a Dask DataFrame, Series or Array, got {type(values).__name__}: "
         "MixedLinearRegressor takes rows in memory, and to_local() makes one of a fit."
     )
+
+
+def _as_the_user_sees(values: Any) -> Any:
+    """A frame that reads the columns it needs alone, with all its partitions.
+
+    Dask's ``optimize`` joins partitions of Parquet of which few columns are read, so that those of
+    X and y would no longer belong together.
+    """
+    return type(values)(values.expr.simplify().lower_completely().fuse())
 
 
 def in_tree(combine: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
