@@ -55,3 +55,42 @@ def test_fit_and_score(client, frame, rows, parameters):
     assert_same_fit(model, whole)
     expected = whole.score(frame[COLUMNS], frame["y"], **own)
     assert_allclose(model.score(rows[COLUMNS], y, **beside), expected, rtol=1e-6)
+
+
+class TestPredict:
+    """Predictions go back into a frame whose divisions are not known."""
+
+    @pytest.fixture(scope="class", params=PARAMETERS, ids=["parameters", "formula"])
+    @classmethod
+    def fitted(cls, request, client, rows):
+        model = DaskMixedLinearRegressor(client=client, **request.param)
+        return model.fit(rows[COLUMNS], rows["y"], offset=rows["t"])
+
+    def test_columns_of_the_frame(self, fitted, frame, rows):
+        mean, std = fitted.predict(rows[COLUMNS], offset=rows["t"], return_std=True)
+        assert (mean.name, std.name) == ("prediction", "prediction_std")
+        found = rows.assign(mean=mean, std=std, left=rows["y"] - mean)[["mean", "std", "left"]]
+        expected = fitted.to_local().predict(frame[COLUMNS], offset=frame["t"], return_std=True)
+        made = {"mean": expected[0], "std": expected[1], "left": frame["y"] - expected[0]}
+        pd.testing.assert_frame_equal(found.compute(), pd.DataFrame(made), rtol=1e-9)
+
+    def test_alone(self, fitted, frame, rows):
+        mean = fitted.predict(rows[COLUMNS], offset=0.0)
+        assert mean.optimize().npartitions < rows.npartitions
+        expected = fitted.to_local().predict(frame[COLUMNS], offset=0.0)
+        assert_allclose(mean.compute(), expected, rtol=1e-9)
+        assert_allclose((rows["y"] - mean).compute(), frame["y"] - expected, rtol=1e-9)
+
+    def test_offset_of_another_frame(self, fitted, frame, rows):
+        shift = dd.from_pandas(frame["t"], npartitions=4)
+        mean = fitted.predict(rows[COLUMNS], offset=shift)
+        expected = fitted.to_local().predict(frame[COLUMNS], offset=frame["t"])
+        assert_allclose(mean.compute(), expected, rtol=1e-9)
+
+
+def test_groups_beside_x(client, frame, rows):
+    X, y, groups = rows[["age"]], rows["y"], rows["site"]
+    model = DaskMixedLinearRegressor(client=client).fit(X, y, groups=groups)
+    expected = model.to_local().predict(frame[["age"]], groups=frame["site"])
+    found = rows.assign(mean=model.predict(X, groups=groups))["mean"].compute()
+    assert_allclose(found, expected, rtol=1e-9)
