@@ -57,6 +57,49 @@ def test_fit_and_score(client, frame, rows, parameters):
     assert_allclose(model.score(rows[COLUMNS], y, **beside), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=["parameters", "formula"])
+def test_names_of_columns(client, frame, rows, parameters):
+    columns = [*COLUMNS, "y", "w", "t"]
+    model = DaskMixedLinearRegressor(client=client, **parameters)
+    model.fit(rows[columns], "y", sample_weight="w", offset="t")
+    whole = MixedLinearRegressor(**parameters)
+    whole.fit(frame[columns], "y", sample_weight="w", offset="t")
+    assert_same_fit(model, whole)
+    assert list(model.feature_names_in_) == list(whole.feature_names_in_)
+
+
+def test_left_hand_side(client, frame, rows):
+    formula = "np.exp(y / 9 + t) ~ age + t + (1 | site)"
+    model = DaskMixedLinearRegressor(formula=formula, client=client)
+    model.fit(rows, sample_weight="w")
+    whole = MixedLinearRegressor(formula=formula)
+    whole.fit(frame[["age", "t", "site"]], frame[["y", "t"]], sample_weight=frame["w"])
+    assert_same_fit(model, whole)
+
+
+def test_names_that_are_not_there(client, rows):
+    model = DaskMixedLinearRegressor(groups="site", client=client)
+    with pytest.raises(ValueError, match="y names the column 'why', which X does not have"):
+        model.fit(rows, "why")
+    with pytest.raises(ValueError, match=r"sample_weight names the column 'W'.*mean 'w'"):
+        model.fit(rows, "y", sample_weight="W")
+    with pytest.raises(ValueError, match="y names the column 'y', but X has no names"):
+        model.fit(rows[["age"]].values, "y")
+    with pytest.raises(ValueError, match="DaskMixedLinearRegressor requires y"):
+        model.fit(rows)
+    model = DaskMixedLinearRegressor(formula="log(z) ~ age + (1 | site)", client=client)
+    with pytest.raises(ValueError, match="left-hand side of the formula names the column 'z'"):
+        model.fit(rows)
+
+
+def test_names_beside_values(client, rows):
+    model = DaskMixedLinearRegressor(groups="site", fixed_effects="age", client=client)
+    with pytest.raises(TypeError, match=r"sample_weight is the name 'w'.*frame\['w'\]"):
+        model.fit(rows[COLUMNS], rows["y"], sample_weight="w")
+    with pytest.raises(TypeError, match=r"groups is the name 'site'"):
+        model.fit(rows[COLUMNS], rows["y"], groups="site")
+
+
 class TestPredict:
     """Predictions go back into a frame whose divisions are not known."""
 

@@ -11,11 +11,12 @@ from distributed import Client, default_client
 
 from mixedlearn.dask.lazy import predictions
 from mixedlearn.dask.predictions import score_partition
-from mixedlearn.dask.rows import in_tree, partitions_of, read_rows
+from mixedlearn.dask.rows import in_tree, partitions_of, read_rows, response_of_formula
 from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import begin_fit, with_callbacks
+from mixedlearn.estimator.columns_by_name import split_columns
 from mixedlearn.estimator.notices import (
     level_of_user,
     warn_of_fit,
@@ -174,7 +175,7 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         groups: Any = None,
         sample_weight: Any = None,
@@ -188,14 +189,16 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
             Columns with fixed or random effects, and the group columns if the constructor names
             them; a DataFrame if there is a formula. All arguments that are Dask collections have
             the same partitions, whose rows belong together by position.
-        y : dask Series, DataFrame or Array of shape (n_samples,)
-            Response, as for `MixedLinearRegressor.fit`.
+        y : dask Series, DataFrame or Array of shape (n_samples,), str or None, default=None
+            Response, as for `MixedLinearRegressor.fit`; or the name of a column of X, which does
+            not belong to X then. None if the left-hand side of a formula has columns of X.
         groups : dask Series, DataFrame or Array, default=None
             Labels of the grouping factors, of shape (n_samples,) or (n_samples, n_factors).
-        sample_weight : float, dask Series or Array of shape (n_samples,), default=None
-            Precision weights; a row of weight zero counts as absent.
-        offset : float, dask Series or Array of shape (n_samples,), default=None
-            What is known of the mean of the response.
+        sample_weight : float, str, dask Series or Array of shape (n_samples,), default=None
+            Precision weights; a row of weight zero counts as absent. Where y is a name or None,
+            this may be a name as well.
+        offset : float, str, dask Series or Array of shape (n_samples,), default=None
+            What is known of the mean of the response; a name as ``sample_weight``.
 
         Returns
         -------
@@ -240,6 +243,9 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
     ) -> DaskMixedLinearRegressor:
         self._validate_params()
+        response = response_of_formula(self.formula, X) if y is None else []
+        if response or isinstance(y, str):
+            X, y, sample_weight, offset = split_columns(X, y, sample_weight, offset, response)
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
         task = begin_fit(self, X, y, metadata)
         first = _unfitted(self)

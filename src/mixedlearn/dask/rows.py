@@ -33,6 +33,7 @@ from mixedlearn.estimator.partitions import (
     with_categories,
 )
 from mixedlearn.estimator.rows import RowReader
+from mixedlearn.formula import parse, response_columns
 from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -116,6 +117,14 @@ def read_rows(client: Client, estimator: MixedLinearRegressor, given: Partition)
     return RowsOnWorkers(client, partitions, reader, scale, found)
 
 
+def response_of_formula(formula: str | None, X: Any) -> list[str]:
+    """The columns of X in the left-hand side of a formula; none if there is no such side."""
+    if formula is None or not isinstance(X, dd.DataFrame):
+        return []
+    left = parse(formula).response
+    return response_columns(left, list(X.columns)) if left else []
+
+
 def check_partitions(given: Partition) -> None:
     """Refuse arguments that are not split alike.
 
@@ -144,6 +153,11 @@ def _n_partitions(name: str, values: Any) -> int | None:
         return values.npartitions
     if values is None and name != "X":
         return None
+    if isinstance(values, str):
+        raise TypeError(
+            f"{name} is the name {values!r}: fit takes names as y, and as sample_weight and offset "
+            f"if y is one or None. Pass the column itself, frame[{values!r}]."
+        )
     if name in ("sample_weight", "offset") and np.ndim(values) == 0:
         return None
     raise TypeError(
