@@ -13,9 +13,11 @@ from dask import delayed
 from dask.dataframe.dask_expr._expr import are_co_aligned
 
 from mixedlearn.dask.predictions import predict_in_frame, predict_partition
-from mixedlearn.dask.rows import check_partitions, partitions_of
+from mixedlearn.dask.rows import check_partitions, one_row, partitions_of
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.partitions import Partition
+from mixedlearn.estimator.regressor import wanted_factors
+from mixedlearn.estimator.view import FittedView
 
 PREDICTION, STD = "prediction", "prediction_std"
 
@@ -36,6 +38,10 @@ def predictions(
     return_std : bool
     """
     check_partitions(given)
+    if isinstance(given.X, dd.DataFrame):
+        view = FittedView(model)
+        wanted = wanted_factors(random_effects, view.specification.factor_names)
+        view.check_columns(one_row(given.X), given.groups, wanted, return_std=return_std)
     names = [PREDICTION, STD] if return_std else [PREDICTION]
     sent = delayed(model if return_std else model.for_serving(), traverse=False)
     options = {"random_effects": random_effects, "names": names}

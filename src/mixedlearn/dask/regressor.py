@@ -308,9 +308,10 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         NotFittedError
             Before `fit`.
         ValueError
-            If collections differ in their partitions, or ``random_effects`` names a factor that the
-            model does not have. What is wrong with rows is found when they are computed. Dask may
-            read several files of Parquet as one partition then, and the error counts those.
+            If collections differ in their partitions, a column is missing, or ``random_effects``
+            names a factor that the model does not have. What is wrong with rows is found when they
+            are computed. Dask may read several files of Parquet as one partition then, and the
+            error counts those.
         TypeError
             If an argument is no Dask collection.
 

@@ -98,9 +98,7 @@ def read_rows(client: Client, estimator: MixedLinearRegressor, given: Partition)
     if given.y is None:
         raise ValueError("DaskMixedLinearRegressor requires y to be passed, but y is None.")
     check_partitions(given)
-    columns = X
-    if isinstance(X, dd.DataFrame):
-        columns = pd.DataFrame([np.zeros(len(X.columns))], columns=X.columns)
+    columns = one_row(X) if isinstance(X, dd.DataFrame) else X
     used = check_columns(estimator, columns, given.groups)
     if estimator.formula is not None:
         given = given._replace(X=X[used])
@@ -115,6 +113,11 @@ def read_rows(client: Client, estimator: MixedLinearRegressor, given: Partition)
     found = _total(client, partitions, reader, scale)
     found = PartialSums(found.sums, found.weights, {**found.notes, **notes})
     return RowsOnWorkers(client, partitions, reader, scale, found)
+
+
+def one_row(X: Any) -> pd.DataFrame:
+    """A made-up row with the columns of a frame, for checks that look at columns alone."""
+    return pd.DataFrame([np.zeros(len(X.columns))], columns=X.columns)
 
 
 def response_of_formula(formula: str | None, X: Any) -> list[str]:
