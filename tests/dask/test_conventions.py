@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from helpers.same_fit import assert_same_fit
-from mixedlearn import MixedLinearRegressor
+from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.dask import DaskMixedLinearRegressor
 from mixedlearn.datasets import load_penicillin, load_sleepstudy
 from mixedlearn.exceptions import PopulationPredictionWarning
@@ -127,11 +127,28 @@ class TestPredict:
     def test_errors(self, fitted, split):
         with pytest.raises(ValueError, match="random_effects names the factor 'nobody'"):
             fitted.predict(split, random_effects=["nobody"])
-        late = fitted.predict(split[["Days"]])
-        with pytest.raises(ValueError, match=r"partition \d: .*should match"):
+        broken = split[["Days", "Subject"]].assign(Days=split["Days"] / (split.index != 100))
+        late = fitted.predict(broken)
+        with pytest.raises(
+            ValueError, match=r"partition 3: .*NaN in column 'Days', the first at row 10"
+        ):
             late.compute()
         with pytest.raises(NotFittedError):
             DaskMixedLinearRegressor().predict(split)
+
+    def test_missing_column(self, client, fitted, split):
+        with pytest.raises(ValueError, match=r"should match(.|\n)*Subject"):
+            fitted.predict(split[["Days"]])
+        # As in memory, what no prediction needs may be missing.
+        assert fitted.predict(split[["Days"]], random_effects="none").name == "prediction"
+        with pytest.raises(ValueError, match="should match"):
+            fitted.predict(split[["Subject"]])
+        model = DaskMixedLinearRegressor(formula="np.log1p(Days) + (1 | Subject)", client=client)
+        model.fit(split, split["Reaction"])
+        with pytest.raises(ValueError, match="X has no column 'Days'"):
+            model.predict(split[["Subject"]])
+        with pytest.raises(ValueError, match="X has no column 'Subject'"):
+            model.predict(split[["Days"]])
 
 
 class TestScore:
@@ -284,6 +301,34 @@ class TestConventions:
         model = DaskMixedLinearRegressor(groups=["plate", "sample"], client=client)
         model.fit(dd.from_pandas(X, npartitions=7), dd.from_pandas(y, npartitions=7))
         assert_same_fit(model, MixedLinearRegressor(groups=["plate", "sample"]).fit(X, y))
+
+
+class TestRowsInMemory:
+    """What takes rows in memory says what to do with a frame of Dask."""
+
+    @pytest.mark.parametrize("formula", [None, "Days + (1 | Subject)"])
+    @pytest.mark.parametrize("method", ["fit", "partial_fit", "describe", "predict", "sample_y"])
+    def test_methods(self, fitted, split, formula, method):
+        X, y = split[["Days", "Subject"]], split["Reaction"]
+        model = MixedLinearRegressor(formula=formula, groups=None if formula else "Subject")
+        if method in ("predict", "sample_y"):
+            model = fitted.to_local()
+        given = (X, y) if "fit" in method else (X,)
+        with pytest.raises(TypeError, match=r"Dask DataFrame.*compute\(\).*to_local\(\)"):
+            getattr(model, method)(*given)
+
+    def test_names_of_columns(self, split):
+        with pytest.raises(TypeError, match=r"mixedlearn\.dask\.DaskMixedLinearRegressor"):
+            MixedLinearRegressor(groups="Subject").fit(split, "Reaction")
+        with pytest.raises(TypeError, match=r"mixedlearn\.dask\.DaskMixedLinearRegressor"):
+            lmer("Reaction ~ Days + (1 | Subject)", split)
+
+    def test_of_a_dask_estimator(self, split):
+        model = DaskMixedLinearRegressor(groups="Subject")
+        with pytest.raises(TypeError, match="batch 1: Rows came in a Dask DataFrame"):
+            model.partial_fit(split[["Days", "Subject"]], split["Reaction"])
+        with pytest.raises(TypeError, match="Rows came in a Dask DataFrame"):
+            model.describe(split[["Days", "Subject"]])
 
 
 def test_dask_is_not_imported_without_need():

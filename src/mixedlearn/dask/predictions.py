@@ -16,23 +16,38 @@ from mixedlearn.estimator.view import FittedView
 
 
 def predict_partition(
-    model: MixedLinearRegressor, number: int, rows: Partition, options: dict[str, Any]
+    model: MixedLinearRegressor,
+    number: int,
+    rows: Partition,
+    *,
+    random_effects: Any,
+    names: list[str],
 ) -> Any:
-    """Predictions of a partition, and standard deviations if asked for.
+    """A column of predictions, and one of standard deviations if there are two names.
 
-    A Series with the index of X if that is a data frame.
+    A DataFrame with the index of X if that is one, else an array of shape (n, len(names)).
     """
     X = rows.X
+    columns = np.empty((0, len(names)))
     if len(X):
+        options = {"random_effects": random_effects, "return_std": len(names) > 1}
         with in_part("partition", number):
             found = model.predict(X, groups=rows.groups, offset=rows.offset, **options)
-    else:
-        found = (np.empty(0), np.empty(0)) if options["return_std"] else np.empty(0)
-    if not isinstance(X, pd.DataFrame):
-        return found
-    if options["return_std"]:
-        return tuple(pd.Series(own, index=X.index) for own in found)
-    return pd.Series(found, index=X.index)
+        columns = np.atleast_2d(found).T
+    return pd.DataFrame(columns, X.index, names) if isinstance(X, pd.DataFrame) else columns
+
+
+def predict_in_frame(
+    X: pd.DataFrame,
+    groups: Any,
+    offset: Any,
+    model: MixedLinearRegressor,
+    partition_info: dict[str, Any],
+    **options: Any,
+) -> pd.DataFrame:
+    """The same, as Dask's ``map_partitions`` calls it."""
+    rows = Partition(X, None, groups, None, offset)
+    return predict_partition(model, partition_info["number"], rows, **options)
 
 
 @dataclass(frozen=True, slots=True)

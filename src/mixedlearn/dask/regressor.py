@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from copy import copy
-from operator import add, itemgetter
+from operator import add
 from typing import Any, ClassVar
 
-import dask.array as da
-import dask.dataframe as dd
-import numpy as np
-import pandas as pd
 from dask import delayed
 from distributed import Client, default_client
 
-from mixedlearn.dask.predictions import predict_partition, score_partition
-from mixedlearn.dask.rows import in_tree, partitions_of, read_rows
+from mixedlearn.dask.lazy import predictions
+from mixedlearn.dask.predictions import score_partition
+from mixedlearn.dask.rows import in_tree, partitions_of, read_rows, response_of_formula
 from mixedlearn.engines.recipe import MAX_ITER, TOL
 from mixedlearn.estimator import MixedLinearRegressor
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.callbacks import begin_fit, with_callbacks
+from mixedlearn.estimator.columns_by_name import split_columns
 from mixedlearn.estimator.notices import (
     level_of_user,
     warn_of_fit,
@@ -177,7 +175,7 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         groups: Any = None,
         sample_weight: Any = None,
@@ -191,14 +189,16 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
             Columns with fixed or random effects, and the group columns if the constructor names
             them; a DataFrame if there is a formula. All arguments that are Dask collections have
             the same partitions, whose rows belong together by position.
-        y : dask Series, DataFrame or Array of shape (n_samples,)
-            Response, as for `MixedLinearRegressor.fit`.
+        y : dask Series, DataFrame or Array of shape (n_samples,), str or None, default=None
+            Response, as for `MixedLinearRegressor.fit`; or the name of a column of X, which does
+            not belong to X then. None if the left-hand side of a formula has columns of X.
         groups : dask Series, DataFrame or Array, default=None
             Labels of the grouping factors, of shape (n_samples,) or (n_samples, n_factors).
-        sample_weight : float, dask Series or Array of shape (n_samples,), default=None
-            Precision weights; a row of weight zero counts as absent.
-        offset : float, dask Series or Array of shape (n_samples,), default=None
-            What is known of the mean of the response.
+        sample_weight : float, str, dask Series or Array of shape (n_samples,), default=None
+            Precision weights; a row of weight zero counts as absent. Where y is a name or None,
+            this may be a name as well.
+        offset : float, str, dask Series or Array of shape (n_samples,), default=None
+            What is known of the mean of the response; a name as ``sample_weight``.
 
         Returns
         -------
@@ -243,6 +243,9 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any
     ) -> DaskMixedLinearRegressor:
         self._validate_params()
+        response = response_of_formula(self.formula, X) if y is None else []
+        if response or isinstance(y, str):
+            X, y, sample_weight, offset = split_columns(X, y, sample_weight, offset, response)
         metadata = {"groups": groups, "sample_weight": sample_weight, "offset": offset}
         task = begin_fit(self, X, y, metadata)
         first = _unfitted(self)
@@ -295,17 +298,20 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         Returns
         -------
         y_mean : dask Series or Array of shape (n_samples,)
-            Predictions: a Series with the index of X if that is a DataFrame.
+            Predictions: a Series "prediction" with the index of X if that is a DataFrame. It can
+            become a column of the frame that X was taken from, ``rows.assign(mean=y_mean)``.
         y_std : dask Series or Array of shape (n_samples,)
-            Standard deviations, only if ``return_std``.
+            Standard deviations, only if ``return_std``; a Series is named "prediction_std".
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         ValueError
-            If collections differ in their partitions, or ``random_effects`` names a factor that the
-            model does not have. What is wrong with rows is found when they are computed.
+            If collections differ in their partitions, a column is missing, or ``random_effects``
+            names a factor that the model does not have. What is wrong with rows is found when they
+            are computed. Dask may read several files of Parquet as one partition then, and the
+            error counts those.
         TypeError
             If an argument is no Dask collection.
 
@@ -328,18 +334,8 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
         4 [-4.5  2.3]
         """
         effects = self._effects(groups, random_effects, level_of_user())
-        model = self.to_local()
-        options = {"random_effects": effects, "return_std": return_std}
-        sent = delayed(model if return_std else model.for_serving(), traverse=False)
-        found = [
-            delayed(predict_partition)(sent, number, own, options)
-            for number, own in enumerate(partitions_of(Partition(X, None, groups, None, offset)))
-        ]
-        if not return_std:
-            return _collection(found, X)
-        return tuple(
-            _collection([delayed(itemgetter(place))(own) for own in found], X) for place in (0, 1)
-        )
+        given = Partition(X, None, groups, None, offset)
+        return predictions(self.to_local(), given, effects, return_std=return_std)
 
     @groups_by_name
     def score(
@@ -449,18 +445,6 @@ class DaskMixedLinearRegressor(MixedLinearRegressor):
             return wanted
         warn_of_missing_groups(view, stacklevel + 1)
         return "none"
-
-
-def _collection(parts: list[Any], X: Any) -> Any:
-    """Numbers for the rows of a collection: a Series beside a DataFrame, else an Array."""
-    if isinstance(X, dd.DataFrame):
-        divisions = X.divisions if X.known_divisions else None
-        return dd.from_delayed(parts, meta=pd.Series(dtype=np.float64), divisions=divisions)
-    blocks = [
-        da.from_delayed(own, shape=(n_rows,), dtype=np.float64)
-        for own, n_rows in zip(parts, X.chunks[0], strict=True)
-    ]
-    return da.concatenate(blocks, allow_unknown_chunksizes=True)
 
 
 def _unfitted(estimator: DaskMixedLinearRegressor) -> MixedLinearRegressor:

@@ -32,6 +32,7 @@ from mixedlearn.estimator.partitions import (
     with_categories,
 )
 from mixedlearn.estimator.rows import RowReader
+from mixedlearn.formula import parse, response_columns
 from mixedlearn.model.fitted import FittedModel
 
 FloatArray = NDArray[np.float64]
@@ -95,10 +96,8 @@ def read_rows(client: Client, estimator: MixedLinearRegressor, given: Partition)
     X = given.X
     if given.y is None:
         raise ValueError("DaskMixedLinearRegressor requires y to be passed, but y is None.")
-    partitions_of(given)
-    columns = X
-    if isinstance(X, dd.DataFrame):
-        columns = pd.DataFrame([np.zeros(len(X.columns))], columns=X.columns)
+    check_partitions(given)
+    columns = one_row(X) if isinstance(X, dd.DataFrame) else X
     used = check_columns(estimator, columns, given.groups)
     if estimator.formula is not None:
         given = given._replace(X=X[used])
@@ -115,8 +114,21 @@ def read_rows(client: Client, estimator: MixedLinearRegressor, given: Partition)
     return RowsOnWorkers(client, partitions, reader, scale, found)
 
 
-def partitions_of(given: Partition) -> list[Partition]:
-    """The partitions of collections, delayed.
+def one_row(X: Any) -> pd.DataFrame:
+    """A made-up row with the columns of a frame, for checks that look at columns alone."""
+    return pd.DataFrame([np.zeros(len(X.columns))], columns=X.columns)
+
+
+def response_of_formula(formula: str | None, X: Any) -> list[str]:
+    """The columns of X in the left-hand side of a formula; none if there is no such side."""
+    if formula is None or not isinstance(X, dd.DataFrame):
+        return []
+    left = parse(formula).response
+    return response_columns(left, list(X.columns)) if left else []
+
+
+def check_partitions(given: Partition) -> None:
+    """Refuse arguments that are not split alike.
 
     Raises
     ------
@@ -125,37 +137,66 @@ def partitions_of(given: Partition) -> list[Partition]:
     ValueError
         If collections have not the same number of partitions.
     """
-    blocks = {name: _blocks(name, own) for name, own in given._asdict().items()}
-    n_partitions = len(blocks["X"] or ())
-    for name, own in blocks.items():
-        if own is not None and len(own) != n_partitions:
+    n_partitions = _n_partitions("X", given.X)
+    for name, own in given._asdict().items():
+        n_own = _n_partitions(name, own)
+        if n_own is not None and n_own != n_partitions:
             raise ValueError(
-                f"{name} has {len(own)} partitions, but X has {n_partitions}: give all arguments "
+                f"{name} has {n_own} partitions, but X has {n_partitions}: give all arguments "
                 "the same, whose rows belong together. repartition(...) and rechunk(...) do that."
             )
-    return [
-        Partition(
-            *(getattr(given, name) if own is None else own[k] for name, own in blocks.items())
-        )
-        for k in range(n_partitions)
-    ]
 
 
-def _blocks(name: str, values: Any) -> list[Any] | None:
-    """The partitions of a collection; None for a number, or nothing, that holds for all rows."""
+def _n_partitions(name: str, values: Any) -> int | None:
+    """Of a collection; None for a number, or nothing, that holds for all rows."""
     if isinstance(values, da.Array) and values.ndim > 0:
-        whole = values.rechunk({1: -1}) if values.ndim > 1 else values
-        return list(whole.to_delayed().ravel())
+        return values.numblocks[0]
     if isinstance(values, (dd.DataFrame, dd.Series)):
-        return list(values.to_delayed())
+        return values.npartitions
     if values is None and name != "X":
         return None
+    if isinstance(values, str):
+        raise TypeError(
+            f"{name} is the name {values!r}: fit takes names as y, and as sample_weight and offset "
+            f"if y is one or None. Pass the column itself, frame[{values!r}]."
+        )
     if name in ("sample_weight", "offset") and np.ndim(values) == 0:
         return None
     raise TypeError(
         f"{name} must be a Dask DataFrame, Series or Array, got {type(values).__name__}: "
         "MixedLinearRegressor takes rows in memory, and to_local() makes one of a fit."
     )
+
+
+def partitions_of(given: Partition) -> list[Partition]:
+    """The partitions of collections, delayed; see `check_partitions` for what is refused."""
+    check_partitions(given)
+    blocks = [_blocks(own) for own in given]
+    return [
+        Partition(
+            *(own if parts is None else parts[k] for own, parts in zip(given, blocks, strict=True))
+        )
+        for k in range(len(blocks[0] or ()))
+    ]
+
+
+def _blocks(values: Any) -> list[Any] | None:
+    """The partitions of a collection; None for what holds for all rows."""
+    if isinstance(values, da.Array) and values.ndim > 0:
+        whole = values.rechunk({1: -1}) if values.ndim > 1 else values
+        return list(whole.to_delayed().ravel())
+    if isinstance(values, (dd.DataFrame, dd.Series)):
+        return _as_the_user_sees(values).to_delayed(optimize_graph=False)
+    return None
+
+
+def _as_the_user_sees(values: Any) -> Any:
+    """A frame that reads the columns it needs alone, with all its partitions.
+
+    Dask's ``optimize`` joins partitions of Parquet of which few columns are read, so that those of
+    X and y would no longer belong together.
+    """
+    return type(values)(values.expr.simplify().lower_completely().fuse())
 
 
 def in_tree(combine: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:

@@ -13,11 +13,26 @@ def is_frame(X: Any) -> bool:
     return hasattr(X, "columns") and hasattr(X, "__getitem__")
 
 
+_IN_DASK = (
+    "Rows came in a Dask {kind}, and have to be in memory here: pass rows.compute() if memory "
+    "holds them. fit, predict and score of mixedlearn.dask.DaskMixedLinearRegressor take Dask "
+    "collections; to_local() makes a MixedLinearRegressor of its fit."
+)
+
+
 def as_frame(X: Any) -> Any:
-    """The data frame that a table of Arrow or a lazy frame of polars stands for; else X itself."""
+    """The data frame that a table of Arrow or a lazy frame of polars stands for; else X itself.
+
+    Raises
+    ------
+    TypeError
+        If X is a frame or a column of Dask.
+    """
     # pandas takes long to say that it has no such attribute.
     if isinstance(X, (np.ndarray, pd.DataFrame)):
         return X
+    if type(X).__module__.startswith("dask.dataframe"):
+        raise TypeError(_IN_DASK.format(kind=type(X).__name__))
     if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
         # Columns of numbers without nulls stay where they are.
         return X.to_pandas(integer_object_nulls=True, split_blocks=True)

@@ -95,28 +95,42 @@ class NamedColumns:
 def columns_of_frame(X: Any, y: Any, sample_weight: Any, offset: Any) -> tuple[Any, Any, Any, Any]:
     """X, the response, the weights and the offset, where y may be the name of a column of X.
 
-    Weights and offset may be names as well then. Columns that are named do not belong to X; all
-    else stays as it is.
+    All stay as they are if it is none; see `split_columns`.
+    """
+    if not isinstance(y, str):
+        return X, y, sample_weight, offset
+    return split_columns(as_frame(X), y, sample_weight, offset)
+
+
+def split_columns(
+    frame: Any, y: str | None, sample_weight: Any, offset: Any, response: Sequence[str] = ()
+) -> tuple[Any, Any, Any, Any]:
+    """X, the response, the weights and the offset of a frame that has them as columns.
+
+    Columns that are named do not belong to X. Weights and offset that are no names stay as they
+    are. If y is None, the response is the columns ``response``, which stay in X.
 
     Raises
     ------
     ValueError
-        If a column is missing, or X has no names.
+        If a column is missing, or the frame is none.
     """
-    if not isinstance(y, str):
-        return X, y, sample_weight, offset
     given = {"y": y, "sample_weight": sample_weight, "offset": offset}
     named = {parameter: name for parameter, name in given.items() if isinstance(name, str)}
-    frame = as_frame(X)
     if not is_frame(frame):
         raise ValueError(
             f"y names the column {y!r}, but X has no names: pass X as a DataFrame, or the values "
             "as y."
         )
+    names = list(frame.columns)
     for parameter, name in named.items():
-        check_name(name, list(frame.columns), parameter)
+        check_name(name, names, parameter)
+    for name in response:
+        check_name(name, names, "the left-hand side of the formula")
     found = {**given, **{parameter: frame[name] for parameter, name in named.items()}}
-    rest = [name for name in frame.columns if name not in named.values()]
+    if y is None:
+        found["y"] = frame[list(response)]
+    rest = [name for name in names if name not in named.values()]
     return frame[rest], *found.values()
 
 

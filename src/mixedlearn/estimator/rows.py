@@ -192,6 +192,23 @@ class RowReader:
             )
         return Rows(columns, tuple(labels))
 
+    def check_columns(
+        self, X: Any, groups: Any, wanted: Sequence[str], *, return_std: bool
+    ) -> None:
+        """Refuse X for its columns alone, as `rows_to_predict`; what its rows hold does not count.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing that is used.
+        """
+        places = self._places(wanted, all_columns=return_std)
+        if self.formula is not None:
+            names = [self.formula.names[place] for place in places]
+            self.formula.check_columns(formula_frame(X, groups), names, wanted)
+        elif not self._lacks_only_others(X, places, wanted):
+            self._checked(X, groups)
+
     def _read(
         self,
         X: Any,
@@ -210,11 +227,7 @@ class RowReader:
         see; see `Coding.columns`.
         """
         estimator, specification = self._estimator, self.specification
-        needed = set(range(len(specification.columns)) if all_columns else specification.fixed)
-        for factor in specification.factors:
-            if factor.name in wanted:
-                needed.update(factor.slopes)
-        places = sorted(needed)
+        places = self._places(wanted, all_columns=all_columns)
         if self.formula is not None:
             frame = formula_frame(X, groups)
             names = [self.formula.names[place] for place in places]
@@ -225,17 +238,31 @@ class RowReader:
                 made = made if isinstance(present, slice) else among_all(made, present)
             labels = self.formula.labels(frame, wanted, may_miss=may_miss)
             return numeric_columns(estimator, made, specification), labels
-        used = [specification.columns[place] for place in places]
-        for factor in specification.factors:
-            if factor.name in wanted:
-                used.extend(factor.columns)
-        names = [specification.names[column] for column in used]
-        is_part = may_miss and lacks_only_others(estimator, X, names)
+        is_part = may_miss and self._lacks_only_others(X, places, wanted)
         frame = X if is_part else self._checked(X, groups)
         labels = self._labels(frame, groups, wanted, may_miss=may_miss)
         if is_part or len(places) < len(specification.columns):
             return some_numeric_columns(estimator, frame, specification, places), labels
         return numeric_columns(estimator, frame, specification), labels
+
+    def _places(self, wanted: Sequence[str], *, all_columns: bool) -> list[int]:
+        """Which of the numeric columns are used: all, or those of some factors beside the fixed."""
+        specification = self.specification
+        needed = set(range(len(specification.columns)) if all_columns else specification.fixed)
+        for factor in specification.factors:
+            if factor.name in wanted:
+                needed.update(factor.slopes)
+        return sorted(needed)
+
+    def _lacks_only_others(self, X: Any, places: Sequence[int], wanted: Sequence[str]) -> bool:
+        """Whether X lacks columns of `fit`, but none that is used."""
+        specification = self.specification
+        used = [specification.columns[place] for place in places]
+        for factor in specification.factors:
+            if factor.name in wanted:
+                used.extend(factor.columns)
+        names = [specification.names[column] for column in used]
+        return lacks_only_others(self._estimator, X, names)
 
     def _checked(self, X: Any, groups: Any) -> Any:
         """X, with the columns that `fit` had."""

@@ -220,6 +220,25 @@ class CompiledFormula:
         if is_batch:
             # A single category may have no column, and others are refused all the same.
             codings += [own for own in self.codings if own not in codings and own.has_single]
+        self._check_columns(X, codings, factors)
+        columns: dict[str, FloatArray] = {}
+        for coding in codings:
+            is_random = not set(coding.names).intersection(self.fixed)
+            own = coding.columns(X, is_random=is_random, is_batch=is_batch, unknown=unknown)
+            columns.update(zip(coding.names, own, strict=True))
+        if set(self.names) <= columns.keys():
+            is_plain = all(coding.is_plain for coding in codings)
+            return _stacked({name: columns[name] for name in self.names}, X, is_plain=is_plain)
+        nothing = np.zeros(len(X))
+        return _stacked({name: columns.get(name, nothing) for name in self.names}, X)
+
+    def check_columns(self, X: pd.DataFrame, needed: Sequence[str], factors: Sequence[str]) -> None:
+        """Refuse a frame that lacks a column; its rows are not looked at. See `rows`."""
+        self._check_columns(X, self._codings_of(needed), factors)
+
+    def _check_columns(
+        self, X: pd.DataFrame, codings: Sequence[Coding], factors: Sequence[str] | None
+    ) -> None:
         used = {name for coding in codings for name in coding.variables}
         grouping = (
             name
@@ -233,16 +252,6 @@ class CompiledFormula:
                     f"X has no column {name!r}, which the formula {self.text!r} uses: its columns "
                     f"are {', '.join(map(repr, X.columns)) or 'none'}."
                 )
-        columns: dict[str, FloatArray] = {}
-        for coding in codings:
-            is_random = not set(coding.names).intersection(self.fixed)
-            own = coding.columns(X, is_random=is_random, is_batch=is_batch, unknown=unknown)
-            columns.update(zip(coding.names, own, strict=True))
-        if set(self.names) <= columns.keys():
-            is_plain = all(coding.is_plain for coding in codings)
-            return _stacked({name: columns[name] for name in self.names}, X, is_plain=is_plain)
-        nothing = np.zeros(len(X))
-        return _stacked({name: columns.get(name, nothing) for name in self.names}, X)
 
     def fixed_codings(self) -> list[Coding]:
         """The codings that make the columns with a fixed effect."""
