@@ -201,6 +201,41 @@ class TestEqualsFitInMemory:
         assert_same_fit(found, lmer(text, frame))
 
 
+class TestIndexOfPandas:
+    """What pandas writes of its index is no feature, and can be the group if it has a name."""
+
+    SOURCES = (
+        ("folder", lambda path: path.parent),
+        ("lazy frame", pl.scan_parquet),
+        ("reader", lambda path: pq.read_table(path).to_reader()),
+        ("table", pq.read_table),
+        ("polars frame", pl.read_parquet),
+    )
+
+    @pytest.mark.parametrize("kind", [name for name, _ in SOURCES])
+    @pytest.mark.parametrize("index", [None, "a"])
+    def test_fit(self, folder, kind, index):
+        frame = made_up(0)[["x", "z", "a", "price"]].sample(frac=1.0, random_state=0)
+        path = folder() / "rows.parquet"
+        (frame.set_index(index) if index else frame).to_parquet(path)
+        estimator = MixedLinearRegressor(groups="a")
+        source = dict(self.SOURCES)[kind](path)
+        found = fit_quietly(estimator, source, "price")
+        features = [name for name in ("x", "z", "a") if name != index] + ([index] if index else [])
+        whole = fit_quietly(estimator, frame[features], frame["price"])
+        assert_same_fit(found, whole)
+        table = pq.read_table(path).drop_columns(["price"])
+        assert_allclose(found.predict(table), whole.predict(frame[features]), rtol=1e-6)
+
+    def test_a_dot_of_a_formula(self, folder):
+        frame = made_up(0)[["x", "z", "a", "price"]].sample(frac=1.0, random_state=0)
+        path = folder() / "rows.parquet"
+        frame.to_parquet(path)
+        whole = lmer("price ~ . + (1 | a)", frame)
+        for source in (path, pq.read_table(path), pl.read_parquet(path)):
+            assert_same_fit(lmer("price ~ . + (1 | a)", source), whole)
+
+
 class Columns:
     """A data set that remembers which columns were asked for."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixedlearn.data.frames import as_frame, is_frame
+from mixedlearn.data.frames import as_frame, is_frame, without_index
 
 # Numbers in a batch: enough that what a batch costs besides its rows is nil, few enough that the
 # rows take little memory beside the sums.
@@ -29,7 +29,7 @@ class Source:
     Attributes
     ----------
     names : tuple of str
-        Names of the columns.
+        Names of the columns; an index without a name that pandas wrote is none.
     is_readable_again : bool
         Whether every call of `frames` begins anew; else there may be one.
     frames : callable
@@ -66,7 +66,7 @@ def as_source(X: Any) -> Source | None:
     if hasattr(X, "scanner") and hasattr(X, "schema"):
         return _of_dataset(X)
     if hasattr(X, "read_next_batch") and hasattr(X, "schema"):
-        names = tuple(X.schema.names)
+        names = without_index(X.schema.names)
         return Source(names, False, lambda needed: _arrow_frames(X, needed or names))
     if is_lazy(X):
         return _of_lazy_frame(X)
@@ -100,7 +100,7 @@ def _parquet(path: Any) -> Any:
 
 
 def _of_dataset(dataset: Any) -> Source:
-    names = tuple(dataset.schema.names)
+    names = without_index(dataset.schema.names)
 
     def frames(needed: Sequence[str] | None) -> Iterator[Any]:
         own = names if needed is None else needed
@@ -150,12 +150,12 @@ def _sliced(table: Any, rows: int) -> Iterator[Any]:
 
 
 def _of_lazy_frame(frame: Any) -> Source:
-    names = tuple(frame.collect_schema().names())
+    names = without_index(frame.collect_schema().names())
 
     def frames(needed: Sequence[str] | None) -> Iterator[Any]:
-        own = frame if needed is None else frame.select(list(needed))
-        size = _batch_rows(len(names if needed is None else needed))
-        return own.collect_batches(chunk_size=size, maintain_order=True)
+        own = list(names if needed is None else needed)
+        batches = frame.select(own).collect_batches
+        return batches(chunk_size=_batch_rows(len(own)), maintain_order=True)
 
     if not hasattr(frame, "collect_batches"):
         raise ValueError(

@@ -462,6 +462,9 @@ class MixedLinearRegressor(
         first batch must have or declare all categories. A fit that fails leaves the estimator as it
         was.
 
+        The index that pandas writes into Parquet files and tables of Arrow is a column if it has a
+        name, and is left out if it has none.
+
         Examples
         --------
         >>> from mixedlearn import MixedLinearRegressor
