@@ -18,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.data import sources
-from mixedlearn.exceptions import DegenerateModelWarning
+from mixedlearn.exceptions import DataWarning, DegenerateModelWarning
+from mixedlearn.inference import residuals
 
 N_ROWS = 120
 
@@ -298,6 +299,71 @@ class TestColumns:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegenerateModelWarning)
             assert_same_fit(streamed, found)
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_methods_take_the_columns_of_the_fit(self, method):
+        frame = made_up(2)[["w", "x", "price", "z", "a", "known"]]
+        named = {"sample_weight": "w", "offset": "known"}
+        X, y = frame[["x", "z", "a"]], frame["price"]
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        whole = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), X, y, **beside)
+        found = MixedLinearRegressor(**MODELS["slope"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateModelWarning)
+            mean = getattr(found, method)(frame, "price", **named).predict(frame, offset="known")
+        assert_allclose(mean, whole.predict(X, offset=frame["known"]), rtol=1e-6)
+        # Also without the labels of levels that are not asked for, and of another library.
+        rows = pl.from_pandas(frame.drop(columns="a"))
+        population = found.predict(rows, offset=0.0, random_effects="none")
+        assert_allclose(population, whole.predict(X, offset=0.0, random_effects="none"), rtol=1e-6)
+        assert_allclose(found.score(frame, "price", **named), whole.score(X, y, **beside))
+        of_found, of_whole = (
+            residuals(found, frame, "price", **named),
+            residuals(whole, X, y, **beside),
+        )
+        assert_allclose(of_found, of_whole, atol=1e-6)
+        found.update_random_effects(frame[:9], "price", **named)
+        whole.update_random_effects(
+            X[:9], y[:9], **{name: values[:9] for name, values in beside.items()}
+        )
+        assert_allclose(found.random_effects_["a"], whole.random_effects_["a"], atol=1e-6)
+
+    def test_columns_of_an_earlier_fit_are_unknown(self):
+        frame = made_up(2)[["x", "z", "a", "price", "w"]]
+        model = MixedLinearRegressor(**MODELS["slope"]).fit(frame, "price", sample_weight="w")
+        model.fit(frame[["x", "z", "a", "w"]], frame["price"])
+        with pytest.raises(ValueError, match="unseen at fit time:\n- price"):
+            model.predict(frame)
+
+    def test_of_a_residual_structure(self):
+        frame = made_up(2)[["price", "z", "a", "x"]].assign(t=np.arange(N_ROWS))
+        X, y = frame[["z", "a", "x", "t"]], frame["price"]
+        estimator = MixedLinearRegressor(groups="a", fixed_effects=["x"], residual="ar1", time="t")
+        whole, found = fit_quietly(estimator, X, y), fit_quietly(estimator, frame, "price")
+        assert_allclose(found.predict(frame), whole.predict(X))
+        for kind in ("conditional", "normalized"):
+            of_found = residuals(found, frame, "price", kind=kind)
+            assert_allclose(of_found, residuals(whole, X, y, kind=kind))
+
+    def test_batches_that_leave_out_weights(self):
+        frame = made_up(2)[["x", "z", "a", "price", "w"]]
+        first, second = parts_of(frame, {60})
+        model = MixedLinearRegressor(**MODELS["slope"])
+        model.partial_fit(first, "price", sample_weight="w")
+        with pytest.warns(DataWarning, match=r"'w', .* sample_weight='w'"):
+            model.partial_fit(second, "price")
+        weights = np.append(first["w"], np.ones(60))
+        X = frame[["x", "z", "a"]]
+        whole = fit_quietly(model, X, frame["price"], sample_weight=weights)
+        assert_allclose(model.coef_, whole.coef_, rtol=1e-6)
+
+    def test_names_go_with_the_name_of_the_response(self):
+        frame = made_up(0)
+        X, y = frame[["x", "a", "w"]], frame["price"]
+        for method in ("fit", "partial_fit"):
+            model = MixedLinearRegressor(groups="a")
+            with pytest.raises(ValueError, match=r"sample_weight='w' is the name .* as y, or the"):
+                getattr(model, method)(X, y, sample_weight="w")
 
     def test_an_array_has_no_names(self):
         with pytest.raises(ValueError, match="y names the column 'price', but X has no names"):

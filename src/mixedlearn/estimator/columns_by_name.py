@@ -92,6 +92,30 @@ class NamedColumns:
         return y, weights, None if self.offset is None else frame[self.offset]
 
 
+def names_given(y: Any, sample_weight: Any, offset: Any) -> dict[str, str]:
+    """The names of columns among arguments that may be values instead, by argument."""
+    given = {"y": y, "sample_weight": sample_weight, "offset": offset}
+    return {argument: name for argument, name in given.items() if isinstance(name, str)}
+
+
+def column_of(X: Any, name: str, parameter: str) -> Any:
+    """The column of X that a parameter names.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or X has no names.
+    """
+    frame = as_frame(X)
+    if not is_frame(frame):
+        raise ValueError(
+            f"{parameter} names the column {name!r}, but X has no names: pass X as a DataFrame, or "
+            f"the values as {parameter}."
+        )
+    check_name(name, list(frame.columns), parameter)
+    return frame[name]
+
+
 def columns_of_frame(X: Any, y: Any, sample_weight: Any, offset: Any) -> tuple[Any, Any, Any, Any]:
     """X, the response, the weights and the offset, where y may be the name of a column of X.
 
@@ -101,23 +125,22 @@ def columns_of_frame(X: Any, y: Any, sample_weight: Any, offset: Any) -> tuple[A
     Raises
     ------
     ValueError
-        If a column is missing, or X has no names.
+        If a column is missing, X has no names, or y is values and others are names.
     """
-    if not isinstance(y, str):
+    named = names_given(y, sample_weight, offset)
+    if not named:
         return X, y, sample_weight, offset
-    given = {"y": y, "sample_weight": sample_weight, "offset": offset}
-    named = {parameter: name for parameter, name in given.items() if isinstance(name, str)}
-    frame = as_frame(X)
-    if not is_frame(frame):
+    if "y" not in named:
+        parameter, name = next(iter(named.items()))
         raise ValueError(
-            f"y names the column {y!r}, but X has no names: pass X as a DataFrame, or the values "
-            "as y."
+            f"{parameter}={name!r} is the name of a column, and y is not one: pass the name of the "
+            f"response's column as y, or the values as {parameter}."
         )
-    for parameter, name in named.items():
-        check_name(name, list(frame.columns), parameter)
-    found = {**given, **{parameter: frame[name] for parameter, name in named.items()}}
+    frame = as_frame(X)
+    found = {parameter: column_of(frame, name, parameter) for parameter, name in named.items()}
     rest = [name for name in frame.columns if name not in named.values()]
-    return frame[rest], *found.values()
+    given = {"y": y, "sample_weight": sample_weight, "offset": offset, **found}
+    return frame[rest], *given.values()
 
 
 def check_name(name: str, names: Sequence[str], parameter: str) -> None:

@@ -30,7 +30,7 @@ from mixedlearn.estimator.callbacks import (
     begin_fit,
     with_callbacks,
 )
-from mixedlearn.estimator.columns_by_name import columns_of_frame
+from mixedlearn.estimator.columns_by_name import columns_of_frame, names_given
 from mixedlearn.estimator.from_source import find_source, fit_source
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.notices import warn_of_fit, warn_of_missing_groups, warn_of_rows
@@ -482,6 +482,7 @@ class MixedLinearRegressor(
         {'Subject': 18}
         """
         with one_thread, self._as_it_was():
+            self._beside_X = names_given(y, sample_weight, offset)
             source = find_source(X, y)
             if source is not None:
                 return self._fit_source(source, y, groups, sample_weight, offset)
@@ -558,7 +559,7 @@ class MixedLinearRegressor(
         X: Any,
         *,
         groups: Any = None,
-        offset: ArrayLike | None = None,
+        offset: ArrayLike | str | None = None,
         random_effects: Any = "all",
         return_std: bool = False,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -568,16 +569,18 @@ class MixedLinearRegressor(
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had; with a formula, those that it uses, whatever others there
-            are. A DataFrame needs only the columns that the prediction uses: without those of
+            are. Columns that `fit` took by name for y, weights or offset are not looked at. A
+            DataFrame needs only the columns that the prediction uses: without those of
             factors that ``random_effects`` leaves out.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
             names, others by position. A level that `fit` did not see, or a missing label (NaN or
             None), has no effect, or is refused if ``handle_unknown="error"``; the effects of the
             other factors are added all the same.
-        offset : float or array-like of shape (n_samples,), default=None
-            What is added to the predictions, if `fit` had an offset beside X: it must be passed
-            then, and zero leaves it out. That of a formula is computed from X.
+        offset : float, array-like of shape (n_samples,) or str, default=None
+            What is added to the predictions, or the name of its column in X, if `fit` had an offset
+            beside X: it must be passed then, and zero leaves it out. That of a formula is computed
+            from X.
         random_effects : {"all", "none"}, str, tuple or list of these, default="all"
             Names of the factors whose BLUPs are added, an interaction also as the tuple of its
             columns; "none" predicts the population.
@@ -729,11 +732,11 @@ class MixedLinearRegressor(
     def score(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str,
         *,
         groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | str | None = None,
+        offset: ArrayLike | str | None = None,
     ) -> float:
         """Coefficient of determination of the predictions.
 
@@ -741,14 +744,14 @@ class MixedLinearRegressor(
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had.
-        y : array-like of shape (n_samples,)
-            True responses, in the units of the data: the left-hand side of a formula is computed
-            from them, as in `fit`.
+        y : array-like of shape (n_samples,) or str
+            True responses, in the units of the data, or the name of their column in X: the
+            left-hand side of a formula is computed from them, as in `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `predict`.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-        offset : float or array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or str, default=None
+            Weights of the rows, or the name of their column if y is one.
+        offset : float, array-like of shape (n_samples,) or str, default=None
             As for `predict`.
 
         Returns
@@ -778,6 +781,7 @@ class MixedLinearRegressor(
         >>> round(model.score(X, y), 3)
         0.826
         """
+        X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
         mean = self._predict(X, groups, offset, "all", return_std=False, stacklevel=4)
         truth = FittedView(self).response(X, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))

@@ -54,6 +54,8 @@ class FittedState(BaseEstimator):
     theta_: FloatArray
     _fitted: Fitted
     _coef: FloatArray
+    # Names of the columns that the fit took for response, weights and offset, by argument.
+    _beside_X: dict[str, str]
     # The rows of `partial_fit`, if some came since the last `fit`.
     _stream: Stream
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator.by_name import groups_by_name
-from mixedlearn.estimator.columns_by_name import columns_of_frame
+from mixedlearn.estimator.columns_by_name import columns_of_frame, names_given
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import in_part
@@ -27,6 +27,13 @@ from mixedlearn.threads import one_thread
 _DROPPED = (
     "update_random_effects gave the model rows that do not belong to its fit: partial_fit drops "
     "them. Pass them to partial_fit if they are to count."
+)
+
+
+_NO_WEIGHTS = (
+    "The first rows had their weights in the column {0!r}, which these rows have, too, and which "
+    "is not looked at: each of them counts with weight one. Pass sample_weight={0!r} if it is to "
+    "count."
 )
 
 
@@ -89,7 +96,8 @@ class StreamMethods(FittedState):
         Warns
         -----
         DataWarning
-            If rows of `update_random_effects` are dropped.
+            If rows of `update_random_effects` are dropped, or the first call named the column of
+            the weights, and further rows have it but no weights.
         DegenerateModelWarning
             When the model is solved: as `fit`, and if the sums keep too few digits of the rows,
             which `fit` would look at again.
@@ -140,9 +148,15 @@ class StreamMethods(FittedState):
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
         try:
+            beside = names_given(y, sample_weight, offset)
             X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
             if before is None:
-                return begin(self, X, y, groups, sample_weight, offset)
+                stream = begin(self, X, y, groups, sample_weight, offset)
+                stream.first._beside_X = beside
+                return stream
+            weights = getattr(before.first, "_beside_X", {}).get("sample_weight")
+            if sample_weight is None and weights in getattr(X, "columns", ()):
+                warnings.warn(_NO_WEIGHTS.format(weights), DataWarning, stacklevel=level_of_user())
             return before.with_batch(X, y, groups, sample_weight, offset)
         except FormulaError:
             # Says where the formula is wrong, whatever the rows are.
