@@ -365,6 +365,54 @@ class TestColumns:
             with pytest.raises(ValueError, match=r"sample_weight='w' is the name .* as y, or the"):
                 getattr(model, method)(X, y, sample_weight="w")
 
+    @pytest.mark.parametrize("convert", [lambda frame: frame, pl.from_pandas, pa.Table.from_pandas])
+    def test_a_formula_names_the_response(self, convert):
+        frame = made_up(1)
+        text = "np.log(level) ~ x + z + (1 | a)"
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        whole = lmer(text, frame, **beside)
+        for named in (beside, {"sample_weight": "w", "offset": "known"}):
+            found = MixedLinearRegressor(formula=text).fit(convert(frame), **named)
+            assert_same_fit(found, whole)
+        streamed = MixedLinearRegressor(formula=text)
+        for part in parts_of(frame, {50}):
+            streamed.partial_fit(convert(part), sample_weight="w", offset="known")
+        assert_same_fit(streamed, whole)
+
+    def test_a_dot_leaves_out_the_response_of_the_formula(self):
+        frame = made_up(1)[["x", "z", "a", "price"]]
+        found = MixedLinearRegressor(formula="price ~ . + (1 | a)").fit(frame)
+        whole = MixedLinearRegressor(formula="price ~ x + z + (1 | a)")
+        assert_same_fit(found, whole.fit(frame[["x", "z", "a"]], frame["price"]))
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_a_response_that_nobody_names(self, method):
+        frame = made_up(1)[["x", "a"]]
+        for formula, message in [
+            ("x + (1 | a)", "requires y to be passed"),
+            ("price ~ x + (1 | a)", "left-hand side of the formula names the column 'price'"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                getattr(MixedLinearRegressor(formula=formula), method)(frame)
+
+    @pytest.mark.parametrize("text", ["price ~ . + (1 | a)", "exp(price / 9) ~ x + z + (1 | a)"])
+    def test_lmer_takes_names_of_a_frame(self, text):
+        frame = made_up(1)[["known", "x", "z", "a", "price", "w"]]
+        X = frame.drop(columns=["known", "w"])
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        whole = lmer(text, X, **beside)
+        for data in (frame, pl.from_pandas(frame)):
+            found = lmer(text, data, sample_weight="w", offset="known")
+            assert_same_fit(found, whole)
+            assert_allclose(
+                found.predict(data, offset="known"), whole.predict(X, offset=frame["known"])
+            )
+        frame.loc[3, "w"] = np.nan
+        with pytest.warns(DataWarning, match="1 in 'sample_weight'"):
+            lmer(text, frame, sample_weight="w", missing="drop")
+        with pytest.raises(ValueError, match="sample_weight names the column 'W'"):
+            lmer(text, frame, sample_weight="W")
+
     def test_an_array_has_no_names(self):
         with pytest.raises(ValueError, match="y names the column 'price', but X has no names"):
             MixedLinearRegressor().fit(np.zeros((3, 1)), "price", groups=[1, 2, 1])

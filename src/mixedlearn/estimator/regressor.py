@@ -31,7 +31,7 @@ from mixedlearn.estimator.callbacks import (
     with_callbacks,
 )
 from mixedlearn.estimator.columns_by_name import columns_of_frame, names_given
-from mixedlearn.estimator.from_source import find_source, fit_source
+from mixedlearn.estimator.from_source import columns_of_model, find_source, fit_source
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.notices import warn_of_fit, warn_of_missing_groups, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
@@ -400,20 +400,20 @@ class MixedLinearRegressor(
             Response, in the units of the data: the left-hand side of a formula is computed from it.
             Where that has several columns, y is a DataFrame of them, or a Series with the name of
             one, and the others are in X. The name of a column of a frame or a source stands for
-            that column, which then does not belong to X. None, of a source alone, if the formula
-            has a left-hand side: its columns are read from the source.
+            that column, which then does not belong to X. None, if the formula has a left-hand side:
+            its columns are those of X.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels of the grouping factors, aligned with X by position, a column for each. A Series
             or a DataFrame gives the factors their names; otherwise one factor is called "group",
             several "group0", "group1" and so on. A list of tuples is one factor whose labels are
             tuples.
         sample_weight : array-like of shape (n_samples,) or str, default=None
-            Precision weights, or the name of their column if y is one; a row of weight zero counts
-            as absent.
+            Precision weights, or the name of their column if y is one or None; a row of weight zero
+            counts as absent.
         offset : float, array-like of shape (n_samples,) or str, default=None
             What is known of the mean of the response, on the scale of the left-hand side of a
-            formula, or the name of its column if y is one: the model is fitted to the response less
-            the offset, and predictions add it. A formula may have offsets of its own,
+            formula, or the name of its column if y is one or None: the model is fitted to the
+            response less the offset, and predictions add it. A formula may have offsets of its own,
             ``offset(log(t))``; all are added up.
 
         Returns
@@ -486,7 +486,7 @@ class MixedLinearRegressor(
             source = find_source(X, y)
             if source is not None:
                 return self._fit_source(source, y, groups, sample_weight, offset)
-            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
+            X, y, sample_weight, offset = columns_of_model(self, X, y, sample_weight, offset)
             return self._fit(X, y, groups, sample_weight, offset)
 
     def _fit(

@@ -8,7 +8,8 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from mixedlearn.estimator.by_name import groups_by_name
-from mixedlearn.estimator.columns_by_name import columns_of_frame, names_given
+from mixedlearn.estimator.columns_by_name import names_given
+from mixedlearn.estimator.from_source import columns_of_model
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import in_part
@@ -44,7 +45,7 @@ class StreamMethods(FittedState):
     def partial_fit(
         self,
         X: Any,
-        y: ArrayLike | str,
+        y: ArrayLike | str | None = None,
         *,
         groups: Any = None,
         sample_weight: ArrayLike | str | None = None,
@@ -66,13 +67,13 @@ class StreamMethods(FittedState):
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             As for `fit`; the columns of the first call in all calls.
-        y : array-like of shape (n_samples,) or str
-            Response, or the name of its column in X, as for `fit`.
+        y : array-like of shape (n_samples,) or str, default=None
+            Response, or the name of its column in X, as for `fit`; None if the formula names it.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `fit`; with all calls or with none.
         sample_weight : array-like of shape (n_samples,) or str, default=None
-            Precision weights, or the name of their column if y is one, by default one for each row.
-            A row of weight zero counts as absent, and all rows of a call may have that weight.
+            Precision weights, or the name of their column as for `fit`, by default one for each
+            row. A row of weight zero counts as absent, and all rows of a call may have that weight.
         offset : float, array-like of shape (n_samples,) or str, default=None
             As for `fit`; with all calls or with none.
 
@@ -149,7 +150,7 @@ class StreamMethods(FittedState):
         number = 1 if before is None else before.n_batches + 1
         try:
             beside = names_given(y, sample_weight, offset)
-            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
+            X, y, sample_weight, offset = columns_of_model(self, X, y, sample_weight, offset)
             if before is None:
                 stream = begin(self, X, y, groups, sample_weight, offset)
                 stream.first._beside_X = beside
