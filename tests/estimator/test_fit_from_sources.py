@@ -488,6 +488,60 @@ class TestRefusals:
         with pytest.raises(ValueError, match="a folder without Parquet files"):
             MixedLinearRegressor(groups="a").fit(tmp_path, "price")
 
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda path: [path], r"list of paths: pass pyarrow\.dataset\.dataset\(X\)"),
+            (lambda path: [made_up(0)], r"list of data frames: pass iter\(X\)"),
+            (lambda path: pq.ParquetFile(path), r"pass X\.iter_batches\(\)"),
+            (lambda path: ds.dataset(path).scanner(), r"pass X\.to_reader\(\)"),
+            (lambda path: path.parent / "*.parquet", r"no file and no folder.*glob\.glob"),
+            (lambda path: path.parent / "other", "no file and no folder"),
+        ],
+    )
+    def test_what_is_like_a_source(self, folder, make, message):
+        path = folder() / "rows.parquet"
+        made_up(0).to_parquet(path)
+        with pytest.raises(ValueError, match=message):
+            MixedLinearRegressor(groups="a").fit(make(path), "price")
+
+    def test_other_files(self, tmp_path):
+        frame = made_up(0)
+        path = tmp_path / "rows.csv"
+        frame.to_csv(path, index=False)
+        for own in (path, tmp_path):
+            with pytest.raises(ValueError, match="Parquet files cannot be read from there"):
+                MixedLinearRegressor(groups="a").fit(own, "price")
+        estimator = MixedLinearRegressor(**MODELS["slope"])
+        whole = fit_quietly(estimator, frame, "price")
+        for source in (ds.dataset(path, format="csv"), pd.read_csv(path, chunksize=50)):
+            found = fit_quietly(estimator, source, "price")
+            assert_allclose(found.coef_, whole.coef_, rtol=1e-6)
+
+    def test_a_batch_without_a_column(self):
+        first, second = parts_of(made_up(0), {60})
+        with pytest.raises(ValueError, match=r"^batch 2: the columns 'x' of the first batch"):
+            MixedLinearRegressor(**MODELS["slope"]).fit(
+                iter([first, second.drop(columns="x")]), "price"
+            )
+
+    @pytest.mark.parametrize("kind", ["text of a path", "dataset", "reader", "pandas frames"])
+    def test_methods_of_rows_in_memory(self, folder, kind):
+        frame = made_up(0)
+        source = SOURCES[kind](frame, {40}, folder())
+        model = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price")
+        for method in (
+            model.predict,
+            lambda X: model.score(X, "price"),
+            lambda X: residuals(model, X, frame["price"]),
+        ):
+            with pytest.raises(ValueError, match="not rows that are in memory: read it batch by"):
+                method(source)
+        with pytest.raises(ValueError, match="in memory: read the group columns alone"):
+            model.describe(source)
+        with pytest.raises(ValueError, match="in memory: call fit, which reads all batches"):
+            model.partial_fit(source, "price")
+
     def test_a_category_that_comes_late_in_a_stream(self):
         frame = made_up(0).sort_values("kind", ignore_index=True)
         with pytest.raises(ValueError, match=r"^batch 2: The category 'low' of 'kind'"):

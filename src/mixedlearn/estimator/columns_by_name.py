@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixedlearn.data.frames import as_frame, is_frame
+from mixedlearn.data.sources import refuse_source
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.formula import response_columns
 
@@ -104,8 +105,9 @@ def column_of(X: Any, name: str, parameter: str) -> Any:
     Raises
     ------
     ValueError
-        If there is none, or X has no names.
+        If there is none, X has no names, or its rows are not in memory.
     """
+    refuse_source(X)
     frame = as_frame(X)
     if not is_frame(frame):
         raise ValueError(

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import CodedRows, Codes
-from mixedlearn.data.sources import Source
+from mixedlearn.data.sources import Source, refuse_source
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
@@ -830,6 +830,10 @@ class MixedLinearRegressor(
         dense block: 1,142 x 1,142, 20.9 MB, about 1.5e+09 multiplications an evaluation
         """
         self._validate_params()
+        refuse_source(
+            X,
+            "read the group columns alone, for example by pandas.read_parquet(path, columns=...).",
+        )
         specification, rows = read_factors(self, X, groups)
         sums = Sums.of(rows, [()] * len(rows.labels))
         return describe_model(sums, specification, self.solver)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mixedlearn.data.frames import as_frame, is_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.rows import Rows
+from mixedlearn.data.sources import refuse_source
 from mixedlearn.estimator.columns_by_name import column_of, columns_of_frame
 from mixedlearn.estimator.validation import (
     among_all,
@@ -82,7 +83,14 @@ class RowReader:
         self.needs_offset = needs_offset
 
     def features(self, X: Any) -> Any:
-        """X without the columns that `fit` took by name for response, weights and offset."""
+        """X without the columns that `fit` took by name for response, weights and offset.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not in memory.
+        """
+        refuse_source(X)
         X = as_frame(X)
         beside = getattr(self._estimator, "_beside_X", {}).values()
         if not beside or self.formula is not None or not is_frame(X):

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
+from mixedlearn.data.sources import refuse_source
 from mixedlearn.estimator.by_name import groups_by_name
 from mixedlearn.estimator.columns_by_name import names_given
 from mixedlearn.estimator.from_source import columns_of_model
@@ -148,6 +149,7 @@ class StreamMethods(FittedState):
             elif fitted is not None:
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
+        refuse_source(X, "call fit, which reads all batches, or partial_fit for each of them.")
         try:
             beside = names_given(y, sample_weight, offset)
             X, y, sample_weight, offset = columns_of_model(self, X, y, sample_weight, offset)
