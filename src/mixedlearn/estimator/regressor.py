@@ -482,7 +482,9 @@ class MixedLinearRegressor(
         {'Subject': 18}
         """
         with one_thread, self._as_it_was():
-            self._beside_X = names_given(y, sample_weight, offset)
+            vars(self).pop("_beside_X", None)
+            if beside := names_given(y, sample_weight, offset):
+                self._beside_X = beside
             source = find_source(X, y)
             if source is not None:
                 return self._fit_source(source, y, groups, sample_weight, offset)

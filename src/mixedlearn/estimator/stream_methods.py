@@ -155,7 +155,8 @@ class StreamMethods(FittedState):
             X, y, sample_weight, offset = columns_of_model(self, X, y, sample_weight, offset)
             if before is None:
                 stream = begin(self, X, y, groups, sample_weight, offset)
-                stream.first._beside_X = beside
+                if beside:
+                    stream.first._beside_X = beside
                 return stream
             weights = getattr(before.first, "_beside_X", {}).get("sample_weight")
             if sample_weight is None and weights in getattr(X, "columns", ()):
