@@ -482,7 +482,7 @@ class MixedLinearRegressor(
         {'Subject': 18}
         """
         with one_thread, self._as_it_was():
-            vars(self).pop("_beside_X", None)
+            self.__dict__.pop("_beside_X", None)
             if beside := names_given(y, sample_weight, offset):
                 self._beside_X = beside
             source = find_source(X, y)
