@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from mixedlearn.data.sources import as_source
 from mixedlearn.estimator import MixedLinearRegressor
+from mixedlearn.estimator.columns_by_name import column_of, names_given
 from mixedlearn.estimator.noise import columns_named
 from mixedlearn.exceptions import DataWarning, did_you_mean
 from mixedlearn.formula import (
@@ -60,14 +61,16 @@ def lmer(
         The columns that the formula names; others are not looked at. A dot in the formula stands
         for all columns but those of the response and the grouping factors. Rows that are not in
         memory, such as those of a Parquet folder, are read batch by batch: see
-        `MixedLinearRegressor.fit`. Weights and offset are then names of columns.
+        `MixedLinearRegressor.fit`.
     reml : bool, default=True
         Whether to maximise the restricted likelihood or the likelihood.
     sample_weight : array-like of shape (n_samples,) or str, default=None
-        Precision weights; a row of weight zero counts as absent.
+        Precision weights, or the name of their column, which the formula then does not use; a name
+        if data is a source. A row of weight zero counts as absent.
     offset : float, array-like of shape (n_samples,) or str, default=None
-        What is known of the mean of the response; see `MixedLinearRegressor.fit`. ``predict`` asks
-        for it again; an offset in the formula, ``... + offset(log(t))``, is computed from new data.
+        What is known of the mean of the response, or the name of its column, as with weights; see
+        `MixedLinearRegressor.fit`. ``predict`` asks for it again; an offset in the formula,
+        ``... + offset(log(t))``, is computed from new data.
     missing : {"error", "drop"}, default="error"
         What to do with rows that miss a value (NaN or None) in a column that the formula uses,
         their weight or their offset: raise an error, or leave them out and warn how many they are,
@@ -118,8 +121,7 @@ def lmer(
     """
     _check_formula(formula)
     source = as_source(data, "data")
-    arrays = {} if source else {"sample_weight": sample_weight, "offset": offset}
-    _check_arguments(arrays, parameters)
+    _check_arguments(parameters)
     if missing not in ("error", "drop"):
         raise ValueError(f"missing must be 'error' or 'drop', got {missing!r}.")
     response, predictors = split_response(formula)
@@ -130,7 +132,7 @@ def lmer(
         estimator = MixedLinearRegressor(formula=left, reml=reml, **parameters)
         column = y and response_columns(y, source.names)[0]
         return estimator.fit(source, column, sample_weight=sample_weight, offset=offset)
-    frame = as_pandas(data, "data")
+    frame, sample_weight, offset = _named_columns(as_pandas(data, "data"), sample_weight, offset)
     used = columns_used(predictors, frame, response)
     # Those that the residual structure names besides.
     residual, time, groups = (parameters.get(name) for name in ("residual", "time", "groups"))
@@ -148,6 +150,22 @@ def lmer(
     for note in learnt.coding.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return estimator.fit(X, values, sample_weight=sample_weight, offset=offset)
+
+
+def _named_columns(
+    frame: pd.DataFrame, sample_weight: Any, offset: Any
+) -> tuple[pd.DataFrame, Any, Any]:
+    """The frame without the columns that are named as weights and offset, and the values of both.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    named = names_given(None, sample_weight, offset)
+    found = {argument: column_of(frame, name, argument) for argument, name in named.items()}
+    weights, known = found.get("sample_weight", sample_weight), found.get("offset", offset)
+    return frame.drop(columns=list(named.values())) if named else frame, weights, known
 
 
 def _complete_rows(
@@ -201,11 +219,8 @@ def _check_formula(formula: Any) -> None:
         )
 
 
-def _check_arguments(arrays: dict[str, Any], parameters: dict[str, Any]) -> None:
+def _check_arguments(parameters: dict[str, Any]) -> None:
     """Refuse what R's lmer would take otherwise."""
-    for name, values in arrays.items():
-        if isinstance(values, str):
-            raise TypeError(f"{name} takes the values, not the name of a column: data[{values!r}].")
     beside = ("sample_weight", "offset")
     known = [*MixedLinearRegressor().get_params(), *beside] if parameters else []
     for name in parameters:

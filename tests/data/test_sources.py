@@ -70,6 +70,33 @@ def test_columns_of_the_names_of_folders(tmp_path):
     assert list(joined(source.frames(["kind"]))["kind"].astype(str)) == ["a", "a", "b", "b"]
 
 
+INDEXED = {
+    "path": lambda path: path,
+    "dataset": ds.dataset,
+    "reader": lambda path: pq.read_table(path).to_reader(),
+    "lazy frame": pl.scan_parquet,
+    "tables": lambda path: iter([pq.read_table(path)]),
+    "polars frames": lambda path: iter([pl.read_parquet(path)]),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(INDEXED))
+def test_an_index_of_pandas_is_a_column_if_it_has_a_name(tmp_path, kind):
+    frame = FRAME.sample(frac=1.0, random_state=0)
+    plain = frame.reset_index(drop=True)
+    path = tmp_path / "rows.parquet"
+    for written, expected in (
+        (frame, plain),
+        (frame.set_index("g"), plain[["x", "t", "g"]]),
+        (frame.set_index(["g", frame.index.rename(None)]), plain[["x", "t", "g"]]),
+    ):
+        written.to_parquet(path)
+        source = as_source(INDEXED[kind](path))
+        assert source.names == tuple(expected.columns)
+        found = joined(source.frames(source.names))
+        pd.testing.assert_frame_equal(found[list(expected)], expected, check_dtype=False)
+
+
 @pytest.mark.parametrize("entries", [1, 30, 10**6])
 def test_a_reader_of_batches(entries):
     table = pa.Table.from_pandas(FRAME, preserve_index=False)

@@ -18,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mixedlearn import MixedLinearRegressor, lmer
 from mixedlearn.data import sources
-from mixedlearn.exceptions import DegenerateModelWarning
+from mixedlearn.exceptions import DataWarning, DegenerateModelWarning
+from mixedlearn.inference import residuals
 
 N_ROWS = 120
 
@@ -259,6 +260,41 @@ class TestEqualsFitInMemory:
         assert_same_fit(found, lmer(text, frame))
 
 
+class TestIndexOfPandas:
+    """What pandas writes of its index is no feature, and can be the group if it has a name."""
+
+    SOURCES = (
+        ("folder", lambda path: path.parent),
+        ("lazy frame", pl.scan_parquet),
+        ("reader", lambda path: pq.read_table(path).to_reader()),
+        ("table", pq.read_table),
+        ("polars frame", pl.read_parquet),
+    )
+
+    @pytest.mark.parametrize("kind", [name for name, _ in SOURCES])
+    @pytest.mark.parametrize("index", [None, "a"])
+    def test_fit(self, folder, kind, index):
+        frame = made_up(0)[["x", "z", "a", "price"]].sample(frac=1.0, random_state=0)
+        path = folder() / "rows.parquet"
+        (frame.set_index(index) if index else frame).to_parquet(path)
+        estimator = MixedLinearRegressor(groups="a")
+        source = dict(self.SOURCES)[kind](path)
+        found = fit_quietly(estimator, source, "price")
+        features = [name for name in ("x", "z", "a") if name != index] + ([index] if index else [])
+        whole = fit_quietly(estimator, frame[features], frame["price"])
+        assert_same_fit(found, whole)
+        table = pq.read_table(path).drop_columns(["price"])
+        assert_allclose(found.predict(table), whole.predict(frame[features]), rtol=1e-6)
+
+    def test_a_dot_of_a_formula(self, folder):
+        frame = made_up(0)[["x", "z", "a", "price"]].sample(frac=1.0, random_state=0)
+        path = folder() / "rows.parquet"
+        frame.to_parquet(path)
+        whole = lmer("price ~ . + (1 | a)", frame)
+        for source in (path, pq.read_table(path), pl.read_parquet(path)):
+            assert_same_fit(lmer("price ~ . + (1 | a)", source), whole)
+
+
 class Columns:
     """A data set that remembers which columns were asked for."""
 
@@ -321,6 +357,119 @@ class TestColumns:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegenerateModelWarning)
             assert_same_fit(streamed, found)
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_methods_take_the_columns_of_the_fit(self, method):
+        frame = made_up(2)[["w", "x", "price", "z", "a", "known"]]
+        named = {"sample_weight": "w", "offset": "known"}
+        X, y = frame[["x", "z", "a"]], frame["price"]
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        whole = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), X, y, **beside)
+        found = MixedLinearRegressor(**MODELS["slope"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateModelWarning)
+            mean = getattr(found, method)(frame, "price", **named).predict(frame, offset="known")
+        assert_allclose(mean, whole.predict(X, offset=frame["known"]), rtol=1e-6)
+        # Also without the labels of levels that are not asked for, and of another library.
+        rows = pl.from_pandas(frame.drop(columns="a"))
+        population = found.predict(rows, offset=0.0, random_effects="none")
+        assert_allclose(population, whole.predict(X, offset=0.0, random_effects="none"), rtol=1e-6)
+        assert_allclose(found.score(frame, "price", **named), whole.score(X, y, **beside))
+        of_found, of_whole = (
+            residuals(found, frame, "price", **named),
+            residuals(whole, X, y, **beside),
+        )
+        assert_allclose(of_found, of_whole, atol=1e-6)
+        found.update_random_effects(frame[:9], "price", **named)
+        whole.update_random_effects(
+            X[:9], y[:9], **{name: values[:9] for name, values in beside.items()}
+        )
+        assert_allclose(found.random_effects_["a"], whole.random_effects_["a"], atol=1e-6)
+
+    def test_columns_of_an_earlier_fit_are_unknown(self):
+        frame = made_up(2)[["x", "z", "a", "price", "w"]]
+        model = MixedLinearRegressor(**MODELS["slope"]).fit(frame, "price", sample_weight="w")
+        model.fit(frame[["x", "z", "a", "w"]], frame["price"])
+        with pytest.raises(ValueError, match="unseen at fit time:\n- price"):
+            model.predict(frame)
+
+    def test_of_a_residual_structure(self):
+        frame = made_up(2)[["price", "z", "a", "x"]].assign(t=np.arange(N_ROWS))
+        X, y = frame[["z", "a", "x", "t"]], frame["price"]
+        estimator = MixedLinearRegressor(groups="a", fixed_effects=["x"], residual="ar1", time="t")
+        whole, found = fit_quietly(estimator, X, y), fit_quietly(estimator, frame, "price")
+        assert_allclose(found.predict(frame), whole.predict(X))
+        for kind in ("conditional", "normalized"):
+            of_found = residuals(found, frame, "price", kind=kind)
+            assert_allclose(of_found, residuals(whole, X, y, kind=kind))
+
+    def test_batches_that_leave_out_weights(self):
+        frame = made_up(2)[["x", "z", "a", "price", "w"]]
+        first, second = parts_of(frame, {60})
+        model = MixedLinearRegressor(**MODELS["slope"])
+        model.partial_fit(first, "price", sample_weight="w")
+        with pytest.warns(DataWarning, match=r"'w', .* sample_weight='w'"):
+            model.partial_fit(second, "price")
+        weights = np.append(first["w"], np.ones(60))
+        X = frame[["x", "z", "a"]]
+        whole = fit_quietly(model, X, frame["price"], sample_weight=weights)
+        assert_allclose(model.coef_, whole.coef_, rtol=1e-6)
+
+    def test_names_go_with_the_name_of_the_response(self):
+        frame = made_up(0)
+        X, y = frame[["x", "a", "w"]], frame["price"]
+        for method in ("fit", "partial_fit"):
+            model = MixedLinearRegressor(groups="a")
+            with pytest.raises(ValueError, match=r"sample_weight='w' is the name .* as y, or the"):
+                getattr(model, method)(X, y, sample_weight="w")
+
+    @pytest.mark.parametrize("convert", [lambda frame: frame, pl.from_pandas, pa.Table.from_pandas])
+    def test_a_formula_names_the_response(self, convert):
+        frame = made_up(1)
+        text = "np.log(level) ~ x + z + (1 | a)"
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        whole = lmer(text, frame, **beside)
+        for named in (beside, {"sample_weight": "w", "offset": "known"}):
+            found = MixedLinearRegressor(formula=text).fit(convert(frame), **named)
+            assert_same_fit(found, whole)
+        streamed = MixedLinearRegressor(formula=text)
+        for part in parts_of(frame, {50}):
+            streamed.partial_fit(convert(part), sample_weight="w", offset="known")
+        assert_same_fit(streamed, whole)
+
+    def test_a_dot_leaves_out_the_response_of_the_formula(self):
+        frame = made_up(1)[["x", "z", "a", "price"]]
+        found = MixedLinearRegressor(formula="price ~ . + (1 | a)").fit(frame)
+        whole = MixedLinearRegressor(formula="price ~ x + z + (1 | a)")
+        assert_same_fit(found, whole.fit(frame[["x", "z", "a"]], frame["price"]))
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_a_response_that_nobody_names(self, method):
+        frame = made_up(1)[["x", "a"]]
+        for formula, message in [
+            ("x + (1 | a)", "requires y to be passed"),
+            ("price ~ x + (1 | a)", "left-hand side of the formula names the column 'price'"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                getattr(MixedLinearRegressor(formula=formula), method)(frame)
+
+    @pytest.mark.parametrize("text", ["price ~ . + (1 | a)", "exp(price / 9) ~ x + z + (1 | a)"])
+    def test_lmer_takes_names_of_a_frame(self, text):
+        frame = made_up(1)[["known", "x", "z", "a", "price", "w"]]
+        X = frame.drop(columns=["known", "w"])
+        beside = {"sample_weight": frame["w"], "offset": frame["known"]}
+        whole = lmer(text, X, **beside)
+        for data in (frame, pl.from_pandas(frame)):
+            found = lmer(text, data, sample_weight="w", offset="known")
+            assert_same_fit(found, whole)
+            assert_allclose(
+                found.predict(data, offset="known"), whole.predict(X, offset=frame["known"])
+            )
+        frame.loc[3, "w"] = np.nan
+        with pytest.warns(DataWarning, match="1 in 'sample_weight'"):
+            lmer(text, frame, sample_weight="w", missing="drop")
+        with pytest.raises(ValueError, match="sample_weight names the column 'W'"):
+            lmer(text, frame, sample_weight="W")
 
     def test_an_array_has_no_names(self):
         with pytest.raises(ValueError, match="y names the column 'price', but X has no names"):
@@ -419,6 +568,60 @@ class TestRefusals:
             MixedLinearRegressor(groups="a").fit(tmp_path / "nowhere", "price")
         with pytest.raises(ValueError, match="a folder without Parquet files"):
             MixedLinearRegressor(groups="a").fit(tmp_path, "price")
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda path: [path], r"list of paths: pass pyarrow\.dataset\.dataset\(X\)"),
+            (lambda path: [made_up(0)], r"list of data frames: pass iter\(X\)"),
+            (lambda path: pq.ParquetFile(path), r"pass X\.iter_batches\(\)"),
+            (lambda path: ds.dataset(path).scanner(), r"pass X\.to_reader\(\)"),
+            (lambda path: path.parent / "*.parquet", r"no file and no folder.*glob\.glob"),
+            (lambda path: path.parent / "other", "no file and no folder"),
+        ],
+    )
+    def test_what_is_like_a_source(self, folder, make, message):
+        path = folder() / "rows.parquet"
+        made_up(0).to_parquet(path)
+        with pytest.raises(ValueError, match=message):
+            MixedLinearRegressor(groups="a").fit(make(path), "price")
+
+    def test_other_files(self, tmp_path):
+        frame = made_up(0)
+        path = tmp_path / "rows.csv"
+        frame.to_csv(path, index=False)
+        for own in (path, tmp_path):
+            with pytest.raises(ValueError, match="Parquet files cannot be read from there"):
+                MixedLinearRegressor(groups="a").fit(own, "price")
+        estimator = MixedLinearRegressor(**MODELS["slope"])
+        whole = fit_quietly(estimator, frame, "price")
+        for source in (ds.dataset(path, format="csv"), pd.read_csv(path, chunksize=50)):
+            found = fit_quietly(estimator, source, "price")
+            assert_allclose(found.coef_, whole.coef_, rtol=1e-6)
+
+    def test_a_batch_without_a_column(self):
+        first, second = parts_of(made_up(0), {60})
+        with pytest.raises(ValueError, match=r"^batch 2: the columns 'x' of the first batch"):
+            MixedLinearRegressor(**MODELS["slope"]).fit(
+                iter([first, second.drop(columns="x")]), "price"
+            )
+
+    @pytest.mark.parametrize("kind", ["text of a path", "dataset", "reader", "pandas frames"])
+    def test_methods_of_rows_in_memory(self, folder, kind):
+        frame = made_up(0)
+        source = SOURCES[kind](frame, {40}, folder())
+        model = fit_quietly(MixedLinearRegressor(**MODELS["slope"]), frame, "price")
+        for method in (
+            model.predict,
+            lambda X: model.score(X, "price"),
+            lambda X: residuals(model, X, frame["price"]),
+        ):
+            with pytest.raises(ValueError, match="not rows that are in memory: read it batch by"):
+                method(source)
+        with pytest.raises(ValueError, match="in memory: read the group columns alone"):
+            model.describe(source)
+        with pytest.raises(ValueError, match="in memory: call fit, which reads all batches"):
+            model.partial_fit(source, "price")
 
     def test_a_category_that_comes_late_in_a_stream(self):
         frame = made_up(0)

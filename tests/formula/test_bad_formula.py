@@ -166,9 +166,9 @@ def test_a_parameter_of_r(name, message):
         lmer("y ~ Time + (1 | Pig)", X.assign(y=y), **{name: None})
 
 
-def test_weights_by_the_name_of_a_column():
+def test_weights_in_a_column_that_the_formula_uses():
     X, y = made_up()
-    with pytest.raises(TypeError, match=r"not the name of a column: data\['Time'\]"):
+    with pytest.raises(FormulaError, match="names 'Time', which X does not have"):
         lmer("y ~ Time + (1 | Pig)", X.assign(y=y), sample_weight="Time")
 
 

@@ -15,11 +15,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixedlearn.data.frames import as_frame, is_frame
+from mixedlearn.data.frames import as_frame, is_frame, without_index
 
 # Numbers in a batch: enough that what a batch costs besides its rows is nil, few enough that the
 # rows take little memory beside the sums.
 BATCH_ENTRIES = 1 << 20
+
+
+_ACCEPTED = (
+    "Rows that are not in memory come from the path of a Parquet file or folder, a pyarrow Dataset "
+    "or RecordBatchReader, a LazyFrame of polars, or an iterator of data frames"
+)
+_IN_PARTS = (
+    "read it batch by batch and pass each batch, for example batch in "
+    "pyarrow.dataset.dataset(path).to_batches(), or all rows by pandas.read_parquet(path)."
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Source:
     Attributes
     ----------
     names : tuple of str
-        Names of the columns.
+        Names of the columns; an index without a name that pandas wrote is none.
     is_readable_again : bool
         Whether every call of `frames` begins anew; else there may be one.
     frames : callable
@@ -57,24 +67,60 @@ def as_source(X: Any, what: str = "X") -> Source | None:
     ImportError
         If pyarrow is needed to read X and is not installed.
     ValueError
-        If there is no such file.
+        If there is no such file, or X is a list of paths or frames.
     """
     if isinstance(X, Source):
         return X
     if isinstance(X, (np.ndarray, pd.DataFrame)):
         return None
+    _refuse_what_holds_sources(X)
     if isinstance(X, (str, PathLike)):
         return _of_dataset(_parquet(X, what))
     if hasattr(X, "scanner") and hasattr(X, "schema"):
         return _of_dataset(X)
     if hasattr(X, "read_next_batch") and hasattr(X, "schema"):
-        names = tuple(X.schema.names)
+        names = without_index(X.schema.names)
         return Source(names, False, lambda needed: _arrow_frames(X, needed or names))
     if is_lazy(X):
         return _of_lazy_frame(X, what)
     if hasattr(X, "__next__"):
         return _of_iterator(X, what)
     return None
+
+
+def refuse_source(X: Any, instead: str = _IN_PARTS) -> None:
+    """Refuse a source where rows have to be in memory, or a frame that polars can collect.
+
+    ``instead`` says what to do.
+
+    Raises
+    ------
+    ValueError
+        If X is one; an iterator keeps its items.
+    """
+    if isinstance(X, (np.ndarray, pd.DataFrame)):
+        return
+    is_path = isinstance(X, (str, PathLike))
+    if is_path or any(hasattr(X, name) for name in ("scanner", "read_next_batch", "__next__")):
+        kind = f"the path {str(X)!r}" if is_path else f"an object of type {type(X).__name__}"
+        raise ValueError(f"X is {kind}, and not rows that are in memory: {instead}")
+
+
+def _refuse_what_holds_sources(X: Any) -> None:
+    """Say what to pass in place of what looks like a source."""
+    if isinstance(X, (list, tuple)) and X:
+        if isinstance(X[0], (str, PathLike)):
+            raise ValueError(
+                f"X is a {type(X).__name__} of paths: pass pyarrow.dataset.dataset(X). {_ACCEPTED}."
+            )
+        if is_frame(as_frame(X[0])):
+            raise ValueError(
+                f"X is a {type(X).__name__} of data frames: pass iter(X). {_ACCEPTED}."
+            )
+    if hasattr(X, "iter_batches") and hasattr(X, "schema_arrow"):
+        raise ValueError(f"X is a {type(X).__name__}: pass X.iter_batches(). {_ACCEPTED}.")
+    if hasattr(X, "dataset_schema") and hasattr(X, "to_reader"):
+        raise ValueError(f"X is a {type(X).__name__}: pass X.to_reader(). {_ACCEPTED}.")
 
 
 def is_lazy(X: Any) -> bool:
@@ -92,10 +138,18 @@ def _parquet(path: Any, what: str) -> Any:
         ) from error
     try:
         found = dataset.dataset(path, format="parquet", partitioning="hive")
-    except OSError as error:
+    except FileNotFoundError as error:
+        pattern = any(sign in str(path) for sign in "*?[")
+        hint = " Of a pattern pass pyarrow.dataset.dataset(glob.glob(pattern))." if pattern else ""
         raise ValueError(
-            f"{what} is the path {str(path)!r}, and Parquet files cannot be read from there: "
-            f"{error}"
+            f"{what} is the path {str(path)!r}, where there is no file and no folder.{hint} "
+            f"{_ACCEPTED}."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{what} is the path {str(path)!r}, and Parquet files cannot be read from there. Of "
+            "other files pass pyarrow.dataset.dataset(path, format='csv'), or batches, such as those of "
+            f"pandas.read_csv(path, chunksize=100_000): {error}"
         ) from error
     if not found.files:
         raise ValueError(f"{what} is the path {str(path)!r}, a folder without Parquet files.")
@@ -103,7 +157,7 @@ def _parquet(path: Any, what: str) -> Any:
 
 
 def _of_dataset(dataset: Any) -> Source:
-    names = tuple(dataset.schema.names)
+    names = without_index(dataset.schema.names)
 
     def frames(needed: Sequence[str] | None) -> Iterator[Any]:
         own = names if needed is None else needed
@@ -153,12 +207,12 @@ def _sliced(table: Any, rows: int) -> Iterator[Any]:
 
 
 def _of_lazy_frame(frame: Any, what: str) -> Source:
-    names = tuple(frame.collect_schema().names())
+    names = without_index(frame.collect_schema().names())
 
     def frames(needed: Sequence[str] | None) -> Iterator[Any]:
-        own = frame if needed is None else frame.select(list(needed))
-        size = _batch_rows(len(names if needed is None else needed))
-        return own.collect_batches(chunk_size=size, maintain_order=True)
+        own = list(names if needed is None else needed)
+        batches = frame.select(own).collect_batches
+        return batches(chunk_size=_batch_rows(len(own)), maintain_order=True)
 
     if not hasattr(frame, "collect_batches"):
         raise ValueError(
@@ -174,7 +228,18 @@ def _of_iterator(items: Iterator[Any], what: str) -> Source:
     if first is None:
         raise ValueError(f"{what} is an iterator of batches, and gives none.")
     names = tuple(first.columns)
-    return Source(names, False, lambda _: chain([first], frames))
+
+    def complete(needed: Sequence[str] | None) -> Iterator[Any]:
+        for number, frame in enumerate(chain([first], frames), 1):
+            missing = set(needed or names) - set(frame.columns)
+            if missing:
+                listed = ", ".join(map(repr, sorted(missing)))
+                raise ValueError(
+                    f"batch {number}: the columns {listed} of the first batch are missing."
+                )
+            yield frame
+
+    return Source(names, False, complete)
 
 
 def _checked_frame(number: int, item: Any, what: str) -> Any:

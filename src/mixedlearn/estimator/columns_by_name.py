@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixedlearn.data.frames import as_frame, is_frame
+from mixedlearn.data.sources import refuse_source
 from mixedlearn.exceptions import did_you_mean
 from mixedlearn.formula import response_columns
 
@@ -92,14 +93,43 @@ class NamedColumns:
         return y, weights, None if self.offset is None else frame[self.offset]
 
 
+def names_given(y: Any, sample_weight: Any, offset: Any) -> dict[str, str]:
+    """The names of columns among arguments that may be values instead, by argument."""
+    given = {"y": y, "sample_weight": sample_weight, "offset": offset}
+    return {argument: name for argument, name in given.items() if isinstance(name, str)}
+
+
+def column_of(X: Any, name: str, parameter: str) -> Any:
+    """The column of X that a parameter names.
+
+    Raises
+    ------
+    ValueError
+        If there is none, X has no names, or its rows are not in memory.
+    """
+    return _frame_with(X, name, parameter)[name]
+
+
 def columns_of_frame(X: Any, y: Any, sample_weight: Any, offset: Any) -> tuple[Any, Any, Any, Any]:
     """X, the response, the weights and the offset, where y may be the name of a column of X.
 
-    All stay as they are if it is none; see `split_columns`.
+    Weights and offset may be names as well then. All stay as they are if there is no name.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, X has no names, or y is values and others are names.
     """
-    if not isinstance(y, str):
+    named = names_given(y, sample_weight, offset)
+    if not named:
         return X, y, sample_weight, offset
-    return split_columns(as_frame(X), y, sample_weight, offset)
+    if "y" not in named:
+        parameter, name = next(iter(named.items()))
+        raise ValueError(
+            f"{parameter}={name!r} is the name of a column, and y is not one: pass the name of the "
+            f"response's column as y, or the values as {parameter}."
+        )
+    return split_columns(_frame_with(X, y, "y"), y, sample_weight, offset)
 
 
 def split_columns(
@@ -116,12 +146,9 @@ def split_columns(
         If a column is missing, or the frame is none.
     """
     given = {"y": y, "sample_weight": sample_weight, "offset": offset}
-    named = {parameter: name for parameter, name in given.items() if isinstance(name, str)}
+    named = names_given(y, sample_weight, offset)
     if not is_frame(frame):
-        raise ValueError(
-            f"y names the column {y!r}, but X has no names: pass X as a DataFrame, or the values "
-            "as y."
-        )
+        raise _no_names(y, "y")
     names = list(frame.columns)
     for parameter, name in named.items():
         check_name(name, names, parameter)
@@ -132,6 +159,23 @@ def split_columns(
         found["y"] = frame[list(response)]
     rest = [name for name in names if name not in named.values()]
     return frame[rest], *found.values()
+
+
+def _frame_with(X: Any, name: Any, parameter: str) -> Any:
+    """X as a data frame that has a column."""
+    refuse_source(X)
+    frame = as_frame(X)
+    if not is_frame(frame):
+        raise _no_names(name, parameter)
+    check_name(name, list(frame.columns), parameter)
+    return frame
+
+
+def _no_names(name: Any, parameter: str) -> ValueError:
+    return ValueError(
+        f"{parameter} names the column {name!r}, but X has no names: pass X as a DataFrame, or the "
+        f"values as {parameter}."
+    )
 
 
 def check_name(name: str, names: Sequence[str], parameter: str) -> None:

@@ -16,14 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from mixedlearn.data.frames import is_frame, pandas_column
+from mixedlearn.data.frames import as_frame, is_frame, pandas_column
 from mixedlearn.data.growing import GrowingSums, sums_of_batches
 from mixedlearn.data.rows import Rows
 from mixedlearn.data.sources import Source, as_source, is_lazy
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.problem import with_triangles
 from mixedlearn.estimator.callbacks import FitTask
-from mixedlearn.estimator.columns_by_name import NamedColumns
+from mixedlearn.estimator.columns_by_name import NamedColumns, columns_of_frame, names_given
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.partitions import Partition, learn_reader
 from mixedlearn.estimator.reading import check_beside_formula, read_fit
@@ -135,6 +135,35 @@ def find_columns(
         used.update(response_columns(left, names))
     X = tuple(name for name in others if name in used)
     return Columns(named, X, X)
+
+
+def columns_of_model(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, offset: Any
+) -> tuple[Any, Any, Any, Any]:
+    """X, response, weights and offset of rows in memory, of which columns of X may be names.
+
+    As `columns_of_frame`; without y the left-hand side of the formula says which columns it has.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or X has no names.
+    """
+    frame = as_frame(X)
+    has_response = estimator.formula is not None and bool(parse(estimator.formula).response)
+    if y is not None or not has_response or not is_frame(frame):
+        return columns_of_frame(X, y, sample_weight, offset)
+    named = names_given(None, sample_weight, offset)
+    columns = find_columns(
+        estimator, tuple(frame.columns), None, named.get("sample_weight"), named.get("offset")
+    )
+    y, weights, known = columns.named.values(frame)
+    return (
+        columns.features(frame),
+        y,
+        sample_weight if weights is None else weights,
+        offset if known is None else known,
+    )
 
 
 class SourceReader:

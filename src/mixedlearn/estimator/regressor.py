@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.rows import CodedRows, Codes
-from mixedlearn.data.sources import Source
+from mixedlearn.data.sources import Source, refuse_source
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.correlated.bind import bind
 from mixedlearn.engines.description import ModelDescription, describe_model
@@ -30,8 +30,8 @@ from mixedlearn.estimator.callbacks import (
     begin_fit,
     with_callbacks,
 )
-from mixedlearn.estimator.columns_by_name import columns_of_frame
-from mixedlearn.estimator.from_source import find_source, fit_source
+from mixedlearn.estimator.columns_by_name import columns_of_frame, names_given
+from mixedlearn.estimator.from_source import columns_of_model, find_source, fit_source
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.notices import warn_of_fit, warn_of_missing_groups, warn_of_rows
 from mixedlearn.estimator.reading import read_factors, read_fit
@@ -400,20 +400,20 @@ class MixedLinearRegressor(
             Response, in the units of the data: the left-hand side of a formula is computed from it.
             Where that has several columns, y is a DataFrame of them, or a Series with the name of
             one, and the others are in X. The name of a column of a frame or a source stands for
-            that column, which then does not belong to X. None, of a source alone, if the formula
-            has a left-hand side: its columns are read from the source.
+            that column, which then does not belong to X. None, if the formula has a left-hand side:
+            its columns are those of X.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels of the grouping factors, aligned with X by position, a column for each. A Series
             or a DataFrame gives the factors their names; otherwise one factor is called "group",
             several "group0", "group1" and so on. A list of tuples is one factor whose labels are
             tuples.
         sample_weight : array-like of shape (n_samples,) or str, default=None
-            Precision weights, or the name of their column if y is one; a row of weight zero counts
-            as absent.
+            Precision weights, or the name of their column if y is one or None; a row of weight zero
+            counts as absent.
         offset : float, array-like of shape (n_samples,) or str, default=None
             What is known of the mean of the response, on the scale of the left-hand side of a
-            formula, or the name of its column if y is one: the model is fitted to the response less
-            the offset, and predictions add it. A formula may have offsets of its own,
+            formula, or the name of its column if y is one or None: the model is fitted to the
+            response less the offset, and predictions add it. A formula may have offsets of its own,
             ``offset(log(t))``; all are added up.
 
         Returns
@@ -462,6 +462,9 @@ class MixedLinearRegressor(
         first batch must have or declare all categories. A fit that fails leaves the estimator as it
         was.
 
+        The index that pandas writes into Parquet files and tables of Arrow is a column if it has a
+        name, and is left out if it has none.
+
         Examples
         --------
         >>> from mixedlearn import MixedLinearRegressor
@@ -479,10 +482,13 @@ class MixedLinearRegressor(
         {'Subject': 18}
         """
         with one_thread, self._as_it_was():
+            self.__dict__.pop("_beside_X", None)
+            if beside := names_given(y, sample_weight, offset):
+                self._beside_X = beside
             source = find_source(X, y)
             if source is not None:
                 return self._fit_source(source, y, groups, sample_weight, offset)
-            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
+            X, y, sample_weight, offset = columns_of_model(self, X, y, sample_weight, offset)
             return self._fit(X, y, groups, sample_weight, offset)
 
     def _fit(
@@ -555,7 +561,7 @@ class MixedLinearRegressor(
         X: Any,
         *,
         groups: Any = None,
-        offset: ArrayLike | None = None,
+        offset: ArrayLike | str | None = None,
         random_effects: Any = "all",
         return_std: bool = False,
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -565,16 +571,18 @@ class MixedLinearRegressor(
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had; with a formula, those that it uses, whatever others there
-            are. A DataFrame needs only the columns that the prediction uses: without those of
+            are. Columns that `fit` took by name for y, weights or offset are not looked at. A
+            DataFrame needs only the columns that the prediction uses: without those of
             factors that ``random_effects`` leaves out.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, if they came beside X in `fit`: the columns of a DataFrame by the factors'
             names, others by position. A level that `fit` did not see, or a missing label (NaN or
             None), has no effect, or is refused if ``handle_unknown="error"``; the effects of the
             other factors are added all the same.
-        offset : float or array-like of shape (n_samples,), default=None
-            What is added to the predictions, if `fit` had an offset beside X: it must be passed
-            then, and zero leaves it out. That of a formula is computed from X.
+        offset : float, array-like of shape (n_samples,) or str, default=None
+            What is added to the predictions, or the name of its column in X, if `fit` had an offset
+            beside X: it must be passed then, and zero leaves it out. That of a formula is computed
+            from X.
         random_effects : {"all", "none"}, str, tuple or list of these, default="all"
             Names of the factors whose BLUPs are added, an interaction also as the tuple of its
             columns; "none" predicts the population.
@@ -726,11 +734,11 @@ class MixedLinearRegressor(
     def score(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str,
         *,
         groups: Any = None,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | str | None = None,
+        offset: ArrayLike | str | None = None,
     ) -> float:
         """Coefficient of determination of the predictions.
 
@@ -738,14 +746,14 @@ class MixedLinearRegressor(
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had.
-        y : array-like of shape (n_samples,)
-            True responses, in the units of the data: the left-hand side of a formula is computed
-            from them, as in `fit`.
+        y : array-like of shape (n_samples,) or str
+            True responses, in the units of the data, or the name of their column in X: the
+            left-hand side of a formula is computed from them, as in `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `predict`.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-        offset : float or array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or str, default=None
+            Weights of the rows, or the name of their column if y is one.
+        offset : float, array-like of shape (n_samples,) or str, default=None
             As for `predict`.
 
         Returns
@@ -775,6 +783,7 @@ class MixedLinearRegressor(
         >>> round(model.score(X, y), 3)
         0.826
         """
+        X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
         mean = self._predict(X, groups, offset, "all", return_std=False, stacklevel=4)
         truth = FittedView(self).response(X, y)
         return r2_score(truth, mean, sample_weight=check_weights(sample_weight, mean))
@@ -824,6 +833,10 @@ class MixedLinearRegressor(
         solver: exact
         """
         self._validate_params()
+        refuse_source(
+            X,
+            "read the group columns alone, for example by pandas.read_parquet(path, columns=...).",
+        )
         specification, rows = read_factors(self, X, groups)
         sums = Sums.of(rows, [()] * len(rows.labels))
         return describe_model(sums, specification, self.solver)

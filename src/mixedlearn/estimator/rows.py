@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixedlearn.data.frames import as_frame
+from mixedlearn.data.frames import as_frame, is_frame
 from mixedlearn.data.labels import Labels, shown
 from mixedlearn.data.rows import Rows
+from mixedlearn.data.sources import refuse_source
+from mixedlearn.estimator.columns_by_name import column_of, columns_of_frame
 from mixedlearn.estimator.validation import (
     among_all,
     check_frame,
@@ -88,6 +90,23 @@ class RowReader:
         self.formula = formula
         self.needs_offset = needs_offset
 
+    def features(self, X: Any) -> Any:
+        """X without the columns that `fit` took by name for response, weights and offset.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not in memory.
+        """
+        refuse_source(X)
+        X = as_frame(X)
+        beside = getattr(self._estimator, "_beside_X", {}).values()
+        if not beside or self.formula is not None or not is_frame(X):
+            # A formula goes by names, and its left-hand side may need them.
+            return X
+        names = [name for name in X.columns if name not in beside]
+        return X if len(names) == len(X.columns) else X[names]
+
     def rows(
         self,
         X: Any,
@@ -110,7 +129,9 @@ class RowReader:
             weights are not finite numbers, one for each row.
         """
         names = self.specification.factor_names
-        X = as_frame(X)
+        if y is not NO_RESPONSE:
+            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
+        X = self.features(X)
         present: Any = None
         if is_batch and self.formula is not None:
             # Nothing is read of rows of weight zero, as in `fit`.
@@ -140,7 +161,7 @@ class RowReader:
             As `rows`; if groups came and the first rows had none; if a category of a formula was
             not declared by the first rows.
         """
-        X = as_frame(X)
+        X = self.features(X)
         if self.formula is not None and sample_weight is not None:
             weights = check_weights(sample_weight, formula_frame(X, groups), may_vanish=True)
             if weights is not None and not weights.any():
@@ -178,7 +199,7 @@ class RowReader:
         ValueError
             As `MixedLinearRegressor.predict`.
         """
-        X = as_frame(X)
+        X = self.features(X)
         unknown: dict[str, Any] | None = {} if self._estimator.handle_unknown == "average" else None
         columns, labels = self._read(
             X, groups, wanted, all_columns=return_std, may_miss=True, unknown=unknown
@@ -317,12 +338,15 @@ class RowReader:
         ------
         ValueError
             If `fit` got an offset and these rows have none, or the other way around; if it is not
-            a finite number for each row; or if a column of the formula's offset is missing.
+            a finite number for each row; or if its column, or one of the formula's offset, is
+            missing.
         """
         if self.needs_offset != (offset is not None):
             raise ValueError(_NO_OFFSET if offset is None else _NO_OFFSET_OF_FIT)
         if not self.has_offset:
             return None
+        if isinstance(offset, str):
+            offset = column_of(X, offset, "offset")
         X = as_frame(X) if self.formula is None else formula_frame(X, None)
         return find_offset(offset, self.formula, X, weights)
 

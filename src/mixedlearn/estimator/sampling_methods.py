@@ -190,7 +190,7 @@ class SamplingMethods(FittedState):
     def update_random_effects(
         self,
         X: Any,
-        y: ArrayLike,
+        y: ArrayLike | str,
         *,
         groups: Any = None,
         sample_weight: ArrayLike | None = None,
@@ -213,8 +213,9 @@ class SamplingMethods(FittedState):
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             The columns that `fit` had, in rows that the model has not seen.
-        y : array-like of shape (n_samples,)
-            Response, in the units of the data, as for `fit`.
+        y : array-like of shape (n_samples,) or str
+            Response, in the units of the data, or the name of its column in X, as for `fit`;
+            weights and offset may be names then.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `predict`.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -55,6 +55,8 @@ class FittedState(BaseEstimator):
     theta_: FloatArray
     _fitted: Fitted
     _coef: FloatArray
+    # Names of the columns that the fit took for response, weights and offset, by argument; if any.
+    _beside_X: dict[str, str]
     # The rows of `partial_fit`, if some came since the last `fit`.
     _stream: Stream
 

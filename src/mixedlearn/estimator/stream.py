@@ -30,8 +30,8 @@ from mixedlearn.specification import (
     make_specification,
 )
 
-# What validation tells an estimator of its columns.
-COLUMN_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
+# What an estimator knows of its columns: by validation, and those that are named beside X.
+COLUMN_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "_beside_X")
 _NO_RESIDUAL = (
     "partial_fit takes rows batch by batch, and a residual structure (residual=...) needs all of "
     "them at once, since their noise is correlated: call fit, or begin anew with residual=None."
@@ -75,7 +75,7 @@ class Stream:
 
     def with_batch(self, X: Any, y: Any, groups: Any, sample_weight: Any, offset: Any) -> Stream:
         """The same with further rows; raises as `partial_fit`."""
-        X = as_frame(X)
+        X = self.reader.features(X)
         rows = self.reader.batch(X, y, groups, sample_weight, offset)
         found = {} if self.formula else notes_of_columns(X, self.reader.specification)
         return replace(
@@ -115,7 +115,7 @@ class Stream:
 
 
 def column_attributes(estimator: Any) -> dict[str, Any]:
-    """What validation has told an estimator of its columns."""
+    """What an estimator knows of its columns."""
     own = vars(estimator)
     return {name: own[name] for name in COLUMN_ATTRIBUTES if name in own}
 

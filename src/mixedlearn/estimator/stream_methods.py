@@ -7,8 +7,10 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
+from mixedlearn.data.sources import refuse_source
 from mixedlearn.estimator.by_name import groups_by_name
-from mixedlearn.estimator.columns_by_name import columns_of_frame
+from mixedlearn.estimator.columns_by_name import names_given
+from mixedlearn.estimator.from_source import columns_of_model
 from mixedlearn.estimator.notices import level_of_user, warn_of_fit, warn_of_rows
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import in_part
@@ -29,6 +31,13 @@ _DROPPED = (
 )
 
 
+_NO_WEIGHTS = (
+    "The first rows had their weights in the column {0!r}, which these rows have, too, and which "
+    "is not looked at: each of them counts with weight one. Pass sample_weight={0!r} if it is to "
+    "count."
+)
+
+
 class StreamMethods(FittedState):
     """Fits to rows that come batch by batch."""
 
@@ -36,7 +45,7 @@ class StreamMethods(FittedState):
     def partial_fit(
         self,
         X: Any,
-        y: ArrayLike | str,
+        y: ArrayLike | str | None = None,
         *,
         groups: Any = None,
         sample_weight: ArrayLike | str | None = None,
@@ -58,13 +67,13 @@ class StreamMethods(FittedState):
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             As for `fit`; the columns of the first call in all calls.
-        y : array-like of shape (n_samples,) or str
-            Response, or the name of its column in X, as for `fit`.
+        y : array-like of shape (n_samples,) or str, default=None
+            Response, or the name of its column in X, as for `fit`; None if the formula names it.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
             Labels, as for `fit`; with all calls or with none.
         sample_weight : array-like of shape (n_samples,) or str, default=None
-            Precision weights, or the name of their column if y is one, by default one for each row.
-            A row of weight zero counts as absent, and all rows of a call may have that weight.
+            Precision weights, or the name of their column as for `fit`, by default one for each
+            row. A row of weight zero counts as absent, and all rows of a call may have that weight.
         offset : float, array-like of shape (n_samples,) or str, default=None
             As for `fit`; with all calls or with none.
 
@@ -88,7 +97,8 @@ class StreamMethods(FittedState):
         Warns
         -----
         DataWarning
-            If rows of `update_random_effects` are dropped.
+            If rows of `update_random_effects` are dropped, or the first call named the column of
+            the weights, and further rows have it but no weights.
         DegenerateModelWarning
             When the model is solved: as `fit`, and if the sums keep too few digits of the rows,
             which `fit` would look at again.
@@ -139,10 +149,18 @@ class StreamMethods(FittedState):
             elif fitted is not None:
                 before = after_fit(self, fitted)
         number = 1 if before is None else before.n_batches + 1
+        refuse_source(X, "call fit, which reads all batches, or partial_fit for each of them.")
         with in_part("batch", number):
-            X, y, sample_weight, offset = columns_of_frame(X, y, sample_weight, offset)
+            beside = names_given(y, sample_weight, offset)
+            X, y, sample_weight, offset = columns_of_model(self, X, y, sample_weight, offset)
             if before is None:
-                return begin(self, X, y, groups, sample_weight, offset)
+                stream = begin(self, X, y, groups, sample_weight, offset)
+                if beside:
+                    stream.first._beside_X = beside
+                return stream
+            weights = getattr(before.first, "_beside_X", {}).get("sample_weight")
+            if sample_weight is None and weights in getattr(X, "columns", ()):
+                warnings.warn(_NO_WEIGHTS.format(weights), DataWarning, stacklevel=level_of_user())
             return before.with_batch(X, y, groups, sample_weight, offset)
 
     def _solve(self) -> None:

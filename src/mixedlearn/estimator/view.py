@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from mixedlearn.data.frames import as_frame
 from mixedlearn.data.labels import Labels, missing_labels, shown
 from mixedlearn.data.levels import OtherKind, encode
 from mixedlearn.data.rows import CodedRows, Codes, Rows
@@ -150,7 +149,7 @@ class FittedView(RowReader):
         ValueError
             If a level is unknown and ``handle_unknown="error"``.
         """
-        X = as_frame(X)
+        X = self.features(X)
         source = self.noise
         assert source is not None
         binding = self.known.noise.binding
@@ -183,7 +182,7 @@ class FittedView(RowReader):
     def condition_in(self, X: Any, series: NDArray[np.integer]) -> Condition:
         """What the residuals of their levels say of the noise of rows, by numbers of the levels."""
         assert self.noise is not None
-        columns = read_noise(self.noise, as_frame(X), [])
+        columns = read_noise(self.noise, self.features(X), [])
         return condition(self.known, self.known.noise.binding.rows(columns, series))
 
     def noise_rows(self, X: Any, groups: Any, present: NDArray[np.bool_]) -> NoiseRows:
@@ -194,7 +193,7 @@ class FittedView(RowReader):
         ValueError
             If a level of the series was not seen in fit, or as `read_noise` and `Binding.rows`.
         """
-        X = as_frame(X)
+        X = self.features(X)
         noise, source = self.model_of_fit.noise, self.noise
         assert source is not None
         columns = read_noise(source, X, [])
@@ -237,7 +236,7 @@ class FittedView(RowReader):
         ValueError
             If a column or a label is not there; the message names who asks.
         """
-        X, source = as_frame(X), self.noise
+        X, source = self.features(X), self.noise
         assert source is not None
         labels = [] if source.series is None else source.labels(X, groups)
         if source.series is not None and not labels:

@@ -75,8 +75,8 @@ def residuals(
         Fitted.
     X : array-like or DataFrame of shape (n_samples, n_features)
         The rows that `fit` had; the fit does not keep them.
-    y : array-like of shape (n_samples,)
-        Their responses.
+    y : array-like of shape (n_samples,) or str
+        Their responses, or the name of their column in X; weights and offset may be names then.
     groups : array-like of shape (n_samples,) or (n_samples, n_factors), default=None
         Their labels, if `fit` had them beside X.
     kind : {"conditional", "marginal", "scaled", "studentized", "normalized"}, default="conditional"
