@@ -148,8 +148,8 @@ def _parquet(path: Any, what: str) -> Any:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{what} is the path {str(path)!r}, and Parquet files cannot be read from there. Of "
-            "other files pass pyarrow.dataset.dataset(path, format='csv'), or batches, such as those of "
-            f"pandas.read_csv(path, chunksize=100_000): {error}"
+            "other files pass pyarrow.dataset.dataset(path, format='csv'), or batches, such as "
+            f"those of pandas.read_csv(path, chunksize=100_000): {error}"
         ) from error
     if not found.files:
         raise ValueError(f"{what} is the path {str(path)!r}, a folder without Parquet files.")
