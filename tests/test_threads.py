@@ -7,6 +7,8 @@ import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from mixedlearn import MixedLinearRegressor
+from mixedlearn.estimator import regressor
+from mixedlearn.model.fit import fit_sums
 from mixedlearn.threads import LARGE_PRODUCT, one_thread, threads_for
 
 CONTROLLER = ThreadpoolController().select(user_api="blas")
@@ -66,12 +68,13 @@ def test_contexts_overlap_in_threads_of_python(allowed):
 def test_a_fit_has_one_thread(allowed, monkeypatch):
     seen = []
 
-    class Watched(MixedLinearRegressor):
-        def _warm_theta(self, specification):
-            seen.append(numbers())
-            return super()._warm_theta(specification)
+    def watched(sums, recipe, start):
+        seen.append(numbers())
+        return fit_sums(sums, recipe, start)
 
+    monkeypatch.setattr(regressor, "fit_sums", watched)
     rng = np.random.default_rng(0)
-    Watched().fit(rng.normal(size=(40, 2)), rng.normal(size=40), groups=np.arange(40) % 8)
+    X, y = rng.normal(size=(40, 2)), rng.normal(size=40)
+    MixedLinearRegressor().fit(X, y, groups=np.arange(40) % 8)
     assert seen == [[1] * len(allowed)]
     assert numbers() == allowed

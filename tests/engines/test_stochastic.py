@@ -72,7 +72,7 @@ def with_a_tail():
 WITH_A_TAIL = list(with_a_tail())
 
 
-@pytest.mark.slow_cases(every=8)
+@pytest.mark.slow_cases(every=20)
 @pytest.mark.parametrize(
     ("n_small", "reml", "weighted"),
     [(0, True, True), (0, False, False), (6, True, False), (64, False, True)],

@@ -132,6 +132,7 @@ def fit_quietly(estimator, *args, **kwargs):
 
 
 class TestEqualsFitInMemory:
+    @pytest.mark.slow
     @settings(
         max_examples=60,
         deadline=None,
@@ -162,6 +163,7 @@ class TestEqualsFitInMemory:
             found = fit_quietly(estimator, source, "price", sample_weight=weight, offset=offset)
         assert_same_fit(found, whole)
 
+    @pytest.mark.slow
     @settings(
         max_examples=40,
         deadline=None,
