@@ -18,7 +18,7 @@ from mixedlearn.data.cancellation import less_taken
 from mixedlearn.data.crossing import Crossing, cross, merge_crossings
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.numbering import LevelNumbers
-from mixedlearn.data.rows import Rows
+from mixedlearn.data.rows import Rows, range_of_both
 from mixedlearn.data.sums import Sums
 
 FloatArray = NDArray[np.float64]
@@ -78,8 +78,7 @@ class GrowingSums:
         if not self.n_rows:
             self._begin(rows)
         self.n_rows += len(y)
-        least, most = rows.weight_range
-        self.weight_range = min(self.weight_range[0], least), max(self.weight_range[1], most)
+        self.weight_range = range_of_both(self.weight_range, rows.weight_range)
         pairs = zip(self._numbers, rows.labels, strict=True)
         codes = [numbers.number(labels) for numbers, labels in pairs]
         self._grouped = [

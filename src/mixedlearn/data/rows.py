@@ -170,3 +170,8 @@ class CodedRows:
         """Slices of the rows, so that work arrays stay small."""
         for start in range(0, len(self.X), CHUNK_ROWS):
             yield slice(start, start + CHUNK_ROWS)
+
+
+def range_of_both(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The least and the largest weight of rows and others."""
+    return min(one[0], other[0]), max(one[1], other[1])

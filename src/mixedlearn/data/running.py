@@ -15,7 +15,7 @@ import numpy as np
 from mixedlearn.data.accumulation import check_squares
 from mixedlearn.data.labels import Labels
 from mixedlearn.data.levels import encode
-from mixedlearn.data.rows import Rows, join_rows
+from mixedlearn.data.rows import Rows, join_rows, range_of_both
 from mixedlearn.data.sums import Sums
 from mixedlearn.threads import one_thread
 
@@ -85,11 +85,10 @@ class RunningSums:
         n_waiting = before.n_waiting + len(rows.X)
         may_wait = max(WAITING_ENTRIES, 0 if before.sums is None else before.sums.n_numbers)
         waits = n_waiting * (rows.X.shape[1] + 2) < may_wait
-        least, most = rows.weight_range
         running = RunningSums(
             self.slopes,
             before.sums,
-            (min(self.weights[0], least), max(self.weights[1], most)),
+            range_of_both(self.weights, rows.weight_range),
             (*before.waiting, rows.copied() if waits else rows),
             n_waiting,
         )

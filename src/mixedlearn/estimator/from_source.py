@@ -26,7 +26,11 @@ from mixedlearn.estimator.callbacks import FitTask
 from mixedlearn.estimator.columns_by_name import NamedColumns, columns_of_frame, names_given
 from mixedlearn.estimator.noise import has_noise
 from mixedlearn.estimator.partitions import Partition, learn_reader
-from mixedlearn.estimator.reading import check_beside_formula, read_fit
+from mixedlearn.estimator.reading import (
+    check_beside_formula,
+    read_fit,
+    specification_by_parameters,
+)
 from mixedlearn.estimator.recipes import recipe_of
 from mixedlearn.estimator.rows import RowReader, in_part
 from mixedlearn.estimator.stream import begin_reading
@@ -44,7 +48,7 @@ from mixedlearn.formula import (
 from mixedlearn.model.digits import with_more_digits, without_rows
 from mixedlearn.model.fit import fit_sums
 from mixedlearn.model.fitted import FittedModel
-from mixedlearn.specification import factor_name, find_group_columns, make_specification
+from mixedlearn.specification import factor_name, find_group_columns
 
 _NO_RESIDUAL = (
     "The rows of X are read batch by batch, and a residual structure (residual=...) needs all of "
@@ -115,15 +119,8 @@ def find_columns(
         named = NamedColumns.of(names, "", y, sample_weight, offset)
         X = tuple(name for name in names if name not in named.beside_X)
         group_columns = find_group_columns(estimator.groups, X)
-        specification = make_specification(
-            X,
-            [(factor_name(columns, X), columns) for columns in group_columns],
-            fixed_effects=estimator.fixed_effects,
-            random_intercept=estimator.random_intercept,
-            random_slopes=estimator.random_slopes,
-            covariance=estimator.covariance,
-            fit_intercept=estimator.fit_intercept,
-            reml=estimator.reml,
+        specification = specification_by_parameters(
+            estimator, X, [(factor_name(columns, X), columns) for columns in group_columns]
         )
         read = {*specification.columns, *(column for own in group_columns for column in own)}
         return Columns(named, X, tuple(X[column] for column in sorted(read)))

@@ -20,6 +20,7 @@ from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import validate_data
 
+from mixedlearn.data.rows import range_of_both
 from mixedlearn.data.sums import Sums
 from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.estimator.reading import check_beside_formula, read_fit
@@ -109,10 +110,8 @@ class PartialSums:
     notes: dict[str, str]
 
     def __add__(self, other: PartialSums) -> PartialSums:
-        least, most = zip(self.weights, other.weights, strict=True)
-        return PartialSums(
-            self.sums + other.sums, (min(least), max(most)), {**other.notes, **self.notes}
-        )
+        weights = range_of_both(self.weights, other.weights)
+        return PartialSums(self.sums + other.sums, weights, {**other.notes, **self.notes})
 
 
 def check_columns(estimator: Any, X: Any, groups: Any) -> list[str]:

@@ -6,6 +6,7 @@ Every check of what a user passes to `fit` is made on this way, once; further ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -248,9 +249,19 @@ def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, 
     check_positions(estimator.groups, X)
     group_columns = find_group_columns(estimator.groups, names)
     labels = find_labels(X, groups, names, group_columns)
-    specification = make_specification(
+    factors = [
+        (own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)
+    ]
+    return specification_by_parameters(estimator, names, factors), labels
+
+
+def specification_by_parameters(
+    estimator: Any, names: Sequence[str], factors: Sequence[tuple[str, tuple[int, ...]]]
+) -> Specification:
+    """The model that the parameters describe, without a formula; see `make_specification`."""
+    return make_specification(
         names,
-        [(own.name, group_columns[k] if group_columns else ()) for k, own in enumerate(labels)],
+        factors,
         fixed_effects=estimator.fixed_effects,
         random_intercept=estimator.random_intercept,
         random_slopes=estimator.random_slopes,
@@ -259,4 +270,3 @@ def _by_parameters(estimator: Any, X: Any, groups: Any) -> tuple[Specification, 
         reml=estimator.reml,
         may_lack_effects=has_noise(estimator),
     )
-    return specification, labels

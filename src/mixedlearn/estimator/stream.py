@@ -13,7 +13,12 @@ from mixedlearn.data.frames import as_frame
 from mixedlearn.data.running import RunningSums
 from mixedlearn.engines.plan import check_search_memory
 from mixedlearn.engines.recipe import Recipe
-from mixedlearn.estimator.reading import FitInput, check_beside_formula, read_fit
+from mixedlearn.estimator.reading import (
+    FitInput,
+    check_beside_formula,
+    read_fit,
+    specification_by_parameters,
+)
 from mixedlearn.estimator.rows import RowReader
 from mixedlearn.estimator.validation import formula_frame, notes_of_columns
 from mixedlearn.estimator.view import Fitted
@@ -27,7 +32,6 @@ from mixedlearn.specification import (
     Factor,
     Specification,
     find_group_columns,
-    make_specification,
 )
 
 # What an estimator knows of its columns: by validation, and those that are named beside X.
@@ -195,15 +199,8 @@ def specification_of(estimator: Any, stream: Stream) -> Specification:
     group_columns = find_group_columns(estimator.groups, known.names)
     if group_columns != tuple(own.columns for own in known.factors if own.columns):
         raise _changed("groups")
-    found = make_specification(
-        known.names,
-        [(own.name, own.columns) for own in known.factors],
-        fixed_effects=estimator.fixed_effects,
-        random_intercept=estimator.random_intercept,
-        random_slopes=estimator.random_slopes,
-        covariance=estimator.covariance,
-        fit_intercept=estimator.fit_intercept,
-        reml=estimator.reml,
+    found = specification_by_parameters(
+        estimator, known.names, [(own.name, own.columns) for own in known.factors]
     )
     if list(map(_slopes, found.factors)) != list(map(_slopes, known.factors)):
         raise _changed("random_slopes")
